@@ -1,0 +1,163 @@
+// Package fingerprint owns the identity of one version of a file in
+// under-storage: what the storage said of it, and when two such sayings mean the
+// same bytes. It does no I/O, knows no storage client and keeps no state.
+//
+// A Fingerprint has three parts. Content names the bytes, by the strongest
+// change token that the storage puts into its own listing (ETag and size on S3,
+// inode, size and modification time on a local file system). Change is a weaker
+// hint that something changed which Content may have missed: the inode change
+// time of a local file. Meta names owner, group and mode, so that a chmod does
+// not cost the cached blocks. An empty part is unknown, and unknown equals
+// nothing.
+package fingerprint
+
+import (
+	"crypto/sha256"
+	"encoding/base64"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// MaxLen is the largest encoded size of a Fingerprint in bytes, in its binary
+// and in its text form.
+const MaxLen = 256
+
+// maxToken bounds a change token taken verbatim from a storage. A longer one is
+// treated as unknown, which costs a cache miss, never a wrong hit.
+const maxToken = 128
+
+// NoMeta is the Meta part of storages that have no owner, group or mode.
+const NoMeta = "none"
+
+// Fingerprint identifies one version of a file. It is comparable and immutable;
+// the zero value is unknown. The parts are printable ASCII without spaces and
+// without ';'. Compare with SameContent, SameMeta and Equal, not with ==.
+type Fingerprint struct {
+	Content string // which bytes; "" is unknown
+	Change  string // inode change time where there is one, else ""
+	Meta    string // owner, group, mode; NoMeta where there are none; "" is unknown
+}
+
+// IsZero reports whether nothing at all is known.
+func (f Fingerprint) IsZero() bool { return f == Fingerprint{} }
+
+// Known reports whether the content part is known.
+func (f Fingerprint) Known() bool { return f.Content != "" }
+
+// SameContent reports whether f and g certainly name the same bytes: both
+// contents are known and equal, and the change hints do not contradict. A change
+// hint that moved is excused when the metadata moved with it, for a chmod moves
+// the inode change time too.
+func (f Fingerprint) SameContent(g Fingerprint) bool {
+	if f.Content == "" || f.Content != g.Content {
+		return false
+	}
+	return f.Change == g.Change || (f.Meta != "" && g.Meta != "" && f.Meta != g.Meta)
+}
+
+// SameMeta reports whether both metadata parts are known and equal.
+func (f Fingerprint) SameMeta(g Fingerprint) bool { return f.Meta != "" && f.Meta == g.Meta }
+
+// Equal reports whether f and g certainly name the same version: content and
+// metadata both.
+func (f Fingerprint) Equal(g Fingerprint) bool { return f.SameContent(g) && f.SameMeta(g) }
+
+// ETag returns a strong HTTP entity tag of the content, with its quotes: equal in
+// every cluster for the same version. It is "" when the content is unknown.
+func (f Fingerprint) ETag() string {
+	if !f.Known() {
+		return ""
+	}
+	sum := sha256.Sum256([]byte(f.Content + ";" + f.Change))
+	return `"` + base64.RawURLEncoding.EncodeToString(sum[:16]) + `"`
+}
+
+// Hash returns 8 bytes of a hash over all parts, for gossip frames, where an
+// accidental match costs nothing but a spared mark on a known hint channel.
+func (f Fingerprint) Hash() [8]byte {
+	sum := sha256.Sum256([]byte(f.String()))
+	return [8]byte(sum[:8])
+}
+
+// S3 returns the fingerprint of an object by its ETag, verbatim with or without
+// the quotes, and its size in bytes.
+func S3(etag string, size int64) Fingerprint {
+	return token("s3:"+strconv.FormatInt(size, 10)+":", strings.Trim(etag, `"`), NoMeta)
+}
+
+// Azure returns the fingerprint of a blob by its ETag.
+func Azure(etag string) Fingerprint { return token("azure:", strings.Trim(etag, `"`), NoMeta) }
+
+// GCS returns the fingerprint of an object by its generation.
+func GCS(generation, metageneration int64) Fingerprint {
+	return Fingerprint{
+		Content: "gcs:" + strconv.FormatInt(generation, 10),
+		Meta:    "mg" + strconv.FormatInt(metageneration, 10),
+	}
+}
+
+// LocalFile is what the operating system says of a regular file. The device
+// number is left out: it differs between the clients of one NFS export.
+type LocalFile struct {
+	Inode        uint64
+	Size         int64
+	ModTime      time.Time
+	ChangeTime   time.Time
+	Owner, Group string
+	Mode         uint32 // permission bits
+}
+
+// Local returns the fingerprint of a regular file on a local file system or NFS.
+func Local(s LocalFile) Fingerprint {
+	return Fingerprint{
+		Content: "local:" + strconv.FormatUint(s.Inode, 10) + ":" + strconv.FormatInt(s.Size, 10) + ":" + strconv.FormatInt(s.ModTime.UnixNano(), 10),
+		Change:  strconv.FormatInt(s.ChangeTime.UnixNano(), 10),
+		Meta:    PosixMeta(s.Owner, s.Group, s.Mode),
+	}
+}
+
+// HDFS returns the fingerprint of a file by its file ID, length in bytes and
+// modification time, of which HDFS keeps milliseconds.
+func HDFS(fileID uint64, length int64, modTime time.Time, meta string) Fingerprint {
+	return Fingerprint{
+		Content: "hdfs:" + strconv.FormatUint(fileID, 10) + ":" + strconv.FormatInt(length, 10) + ":" + strconv.FormatInt(modTime.UnixMilli(), 10),
+		Meta:    meta,
+	}
+}
+
+// PosixMeta returns the Meta part for an owner, a group and permission bits.
+func PosixMeta(owner, group string, mode uint32) string {
+	return clean(owner) + "," + clean(group) + "," + strconv.FormatUint(uint64(mode), 8)
+}
+
+func token(prefix, tok, meta string) Fingerprint {
+	if tok == "" || len(tok) > maxToken || clean(tok) != tok {
+		return Fingerprint{Meta: meta}
+	}
+	return Fingerprint{Content: prefix + tok, Meta: meta}
+}
+
+// clean replaces what may not stand in a part and bounds its length.
+func clean(s string) string {
+	if len(s) > 32 {
+		sum := sha256.Sum256([]byte(s))
+		if len(s) > maxToken || !printable(s) {
+			return "h" + base64.RawURLEncoding.EncodeToString(sum[:12])
+		}
+	}
+	if printable(s) {
+		return s
+	}
+	sum := sha256.Sum256([]byte(s))
+	return "h" + base64.RawURLEncoding.EncodeToString(sum[:12])
+}
+
+func printable(s string) bool {
+	for i := range len(s) {
+		if c := s[i]; c <= ' ' || c > '~' || c == ';' {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,89 @@
+package freshet
+
+import "time"
+
+// Mount is a storage attached to a path of the namespace.
+type Mount struct {
+	ID   MountID
+	Path Path
+	URI  string
+	// Options are the storage's settings; secrets are references only.
+	Options  map[string]string
+	ReadOnly bool
+	Level    Level
+	// Interval is the sync interval of the mount; a policy of a longer or equal
+	// path overrides it. DegradedInterval applies while a publisher of the
+	// domain is unreachable.
+	Interval         Interval
+	DegradedInterval Interval
+	// Generation changes whenever the mount is added or its storage changes;
+	// loads and blocks of an older generation are refused.
+	Generation uint64
+	Domain     DomainID
+	// DomainKey is the key of the mount's root inside the domain: "/" or "/a/b".
+	DomainKey string
+	// MaxOpLifetime bounds how long an effect may land after its sender died.
+	MaxOpLifetime time.Duration
+	CreatedAt     time.Time
+	// Origin says who made it: "config", "operator", "apply".
+	Origin string
+}
+
+// BlockReport is one cached block in a node's report.
+type BlockReport struct {
+	ID     BlockID
+	Length int64 // bytes
+}
+
+// FinishedOp is the end of an upload as the node saw it.
+type FinishedOp struct {
+	Op OpID
+	// Written is set when the storage acknowledged the commit.
+	Written *Written
+	// Uncertain means that an effect was attempted and no definite answer came.
+	Uncertain bool
+}
+
+// Heartbeat is what a cache node tells the leader, each second.
+type Heartbeat struct {
+	Node        Node
+	Incarnation uint64 // grows at each start of the node
+	Rack, Zone  string
+	// Term is the leader term of the last answer; the leader asks for a full
+	// report when it is not its own.
+	Term uint64
+	// Full says that Added lists all blocks of the node.
+	Full     bool
+	Added    []BlockReport
+	Removed  []BlockID
+	Active   []OpID // uploads in progress
+	Finished []FinishedOp
+	Used     int64 // bytes
+	Capacity int64
+	Tier     string // "memory" or "disk"
+	// MountRevision is the revision of the mount table that the node has.
+	MountRevision uint64
+}
+
+// HeartbeatReply is the leader's answer. Until Lease has passed since the
+// heartbeat was sent, the node may publish uploads.
+type HeartbeatReply struct {
+	Cluster       ClusterID
+	Epoch         uint64
+	Term          uint64
+	Lease         time.Duration
+	NeedFull      bool
+	MountRevision uint64
+	Mounts        []Mount // set if the node's revision was another
+	Free          []BlockID
+	// Settled lists reported Finished ops that need not be reported again.
+	Settled []OpID
+	// Abort lists Active ops that the cluster no longer knows.
+	Abort []OpID
+}
+
+// Completed is the answer to a change: what is visible now, and the proof of it.
+type Completed struct {
+	Info  Info
+	Token Token
+}

@@ -1,0 +1,176 @@
+// Package ufs owns the contract of an under file system, the source of truth of
+// every file, and the set of mounts that a process has open. It never caches,
+// never retries (a wrapper does) and knows no storage client: each storage lives
+// in a package of its own below this one and passes ufs/ufstest.
+//
+// Keys. A key is relative to the root of the FS, without a leading or trailing
+// slash, segments separated by "/"; "" is the root itself. Keys are bytes: any
+// legal name works, including spaces, "%", "+" and non-ASCII.
+//
+// Errors. Every error is a *freshet.Error whose Kind is KindNotExist (and only
+// if the storage said so: an outage is never "not found"), KindExist,
+// KindPermission, KindStale, KindConflict (not empty, not a directory, is a
+// directory), KindUnavailable, KindUnsupported, KindInvalid, KindExhausted, or
+// KindDeadline when the outcome of an effect is unknown.
+package ufs
+
+import (
+	"context"
+	"io"
+	"iter"
+	"time"
+
+	"github.com/freshet-io/freshet"
+	"github.com/freshet-io/freshet/fingerprint"
+)
+
+// TempPrefix starts the names of temporary files that drivers make. Such names
+// are hidden from List and Stat.
+const TempPrefix = freshet.ReservedPrefix + "."
+
+// Status is what a storage says of one entry. List and Stat give the same
+// Fingerprint for the same version.
+type Status struct {
+	Key         string // relative to the root of the FS
+	Type        freshet.FileType
+	Length      int64
+	ModTime     time.Time
+	Owner       string
+	Group       string
+	Mode        uint32
+	Fingerprint fingerprint.Fingerprint // unknown for directories
+	// Op is the operation that wrote the object, if the storage keeps such a
+	// mark and gave it in this answer (Stat and Open do, List need not).
+	Op freshet.OpID
+	// Special is set for what is neither a regular file nor a directory (a
+	// fifo, a socket, a device, a link that leaves the root): listed, never
+	// opened. The text says what it is.
+	Special string
+}
+
+// Features says what a storage can do; callers ask before they promise.
+type Features struct {
+	Kind               string // "local", "s3"
+	AtomicRename       bool   // of files and directories
+	RealDirectories    bool   // directories exist by themselves, not as prefixes
+	OwnerAndMode       bool   // SetAttr works
+	CreateIfAbsent     bool   // CreateOptions.IfAbsent is decided by the storage
+	ReplaceIf          bool   // CreateOptions.IfMatch is decided by the storage
+	AbortEndsEffects   bool   // after a successful Abort no effect of the upload can land
+	OperationMark      bool   // objects carry the OpID that wrote them
+	ModTimeResolution  time.Duration
+	MaxOpLifetime      time.Duration // how long an effect may still land after its sender died
+	ListPage           int           // entries per list call, 0 if not paged
+	DirectoryListsSelf bool          // a List of a missing directory is KindNotExist
+}
+
+// FS is one under file system below one root. All methods are safe for
+// concurrent use, return promptly when ctx ends and leave nothing behind then.
+type FS interface {
+	// Features is constant for the life of the FS.
+	Features() Features
+
+	// Stat returns the status of key. On a storage without real directories a
+	// key that is only a prefix of others is a directory.
+	Stat(ctx context.Context, key string) (Status, error)
+
+	// List yields the entries directly below dir, or all below it if
+	// opts.Recursive, in ascending byte order of their keys, with one storage
+	// call per page and none per entry. After an error the sequence ends; what
+	// was yielded before is not a complete listing. A dir that does not exist
+	// is KindNotExist; one that is a file is KindConflict.
+	List(ctx context.Context, dir string, opts ListOptions) iter.Seq2[Status, error]
+
+	// Open returns n bytes from off (n < 0: to the end) of the version want;
+	// KindStale if the storage holds another one or it changes meanwhile, also
+	// in the middle of the stream. An unknown want reads whatever is there;
+	// the status says which version that is. Reading past the end is KindInvalid.
+	Open(ctx context.Context, key string, opts OpenOptions) (io.ReadCloser, Status, error)
+
+	// Create starts an upload that becomes visible, all at once, at Commit.
+	// Missing parent directories are made. It replaces an existing file; a
+	// directory in the way is KindConflict.
+	Create(ctx context.Context, key string, opts CreateOptions) (Writer, error)
+
+	// Mkdir makes a directory and its missing parents; KindExist if a file or,
+	// without opts.Existing, a directory is there.
+	Mkdir(ctx context.Context, key string, opts MkdirOptions) (Status, error)
+
+	// Rename moves a file or directory to a key that does not exist, or over an
+	// existing file if the source is a file. It is atomic only where Features
+	// say so. It returns the status of the file at its new key.
+	Rename(ctx context.Context, from, to string) (Status, error)
+
+	// Remove removes a file, an empty directory or, if recursive, a tree.
+	// KindNotExist if there is nothing, KindConflict if not empty.
+	Remove(ctx context.Context, key string, opts RemoveOptions) error
+
+	// SetAttr changes owner, group or mode; KindUnsupported without OwnerAndMode.
+	SetAttr(ctx context.Context, key string, attr Attr) (Status, error)
+
+	// AbortUpload ends what is left of the upload op of a writer that died:
+	// its temporary file or its multipart upload. ended says that no effect of
+	// it can land any more (Features.AbortEndsEffects and it was found, or
+	// nothing was ever published by it).
+	AbortUpload(ctx context.Context, key string, op freshet.OpID) (ended bool, err error)
+
+	// Close frees what the FS holds. No other method may be called after it.
+	Close() error
+}
+
+// ListOptions select what List yields.
+type ListOptions struct {
+	Recursive bool
+	// StartAfter skips keys up to and including it (full keys, byte order).
+	StartAfter string
+	// PageSize bounds one storage call; 0 is the storage's own maximum.
+	PageSize int
+}
+
+// OpenOptions select the bytes of Open.
+type OpenOptions struct {
+	Want   fingerprint.Fingerprint
+	Offset int64
+	Length int64 // < 0: to the end
+}
+
+// CreateOptions guide Create.
+type CreateOptions struct {
+	// Op marks the upload and, where the storage can, the object.
+	Op freshet.OpID
+	// Size is the length in bytes if known, else < 0.
+	Size int64
+	// Mode of the new file where the storage has modes; 0 is the default 0644.
+	Mode uint32
+	// IfAbsent commits only if nothing is at the key (KindExist otherwise).
+	IfAbsent bool
+	// IfMatch, when known, commits only if that version is at the key
+	// (KindStale otherwise).
+	IfMatch fingerprint.Fingerprint
+}
+
+// Writer is one upload. Exactly one of Commit and Abort ends it.
+type Writer interface {
+	io.Writer
+	// Commit makes the file visible and returns its status from the write's
+	// own answer. KindDeadline or KindUnavailable: the effect may still land.
+	Commit(ctx context.Context) (Status, error)
+	// Abort drops the upload; afterwards nothing of it is visible. It is safe
+	// to call it after a failed Write or Commit.
+	Abort(ctx context.Context) error
+}
+
+// MkdirOptions guide Mkdir.
+type MkdirOptions struct {
+	Existing bool // an existing directory is not an error
+	Mode     uint32
+}
+
+// RemoveOptions guide Remove.
+type RemoveOptions struct{ Recursive bool }
+
+// Attr are the attributes to change; a nil field stays.
+type Attr struct {
+	Owner, Group *string
+	Mode         *uint32
+}
