@@ -1,0 +1,173 @@
+# Everything that people and CI run. `make` alone lists the targets.
+# Needs Go (the version of go.mod), make, bash and git; `make race` also needs a
+# C compiler. All tools come through the Go module proxy, in the versions of
+# go.mod and tools/go.mod.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+# The product and its tests need no C compiler; only the race detector does.
+export CGO_ENABLED := 0
+
+GO ?= go
+BIN := $(CURDIR)/bin
+# Modules of their own, so that what they need does not enter the product's module.
+TEST_MODULES := $(patsubst %/go.mod,%,$(wildcard test/*/go.mod))
+
+# What tests find their child processes by.
+export FRESHET_BIN := $(BIN)/freshet
+export FRESHET_TEST_S3SERVER := $(BIN)/s3server
+
+# Knobs: make test TESTFLAGS='-run TestX -v', make fuzz FUZZTIME=5m, …
+TAGS ?=
+TESTFLAGS ?=
+TEST_TIMEOUT ?= 20m
+RACE_TIMEOUT ?= 25m
+# Packages that start whole clusters as processes: the race detector would watch
+# only the test's own process there, and slow the machine for all.
+RACE_SKIP ?= /test/(e2e|chaos|bench)(/|$$)
+FUZZTIME ?= 10s
+BENCH ?= .
+BENCHTIME ?= 1s
+BENCH_PKGS ?= ./...
+SEEDS ?= 100
+CHAOS_TIMEOUT ?= 4h
+UFS ?=
+DEMOFLAGS ?=
+
+VERSION_PKG := github.com/freshet-io/freshet/internal/version
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null)
+COMMIT ?= $(shell git rev-parse HEAD 2>/dev/null)
+# The commit's time, not the build's, so that a build can be repeated bit by bit.
+DATE ?= $(shell git log -1 --format=%cI 2>/dev/null)
+LDFLAGS = -s -w -X $(VERSION_PKG).version=$(VERSION) -X $(VERSION_PKG).commit=$(COMMIT) -X $(VERSION_PKG).date=$(DATE)
+BUILDFLAGS = -trimpath -buildvcs=false $(if $(TAGS),-tags $(TAGS))
+
+# buf and golangci-lint take minutes to build, so they are linked once per version
+# and Go release, into the user's cache.
+TOOLS_KEY := $(shell { cat tools/go.mod tools/go.sum; $(GO) env GOVERSION; } | cksum | cut -d ' ' -f 1)
+TOOLS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/freshet-tools/$(TOOLS_KEY)/bin
+BUF := $(TOOLS)/buf
+GOLANGCI := $(TOOLS)/golangci-lint
+
+##@ Build
+
+.PHONY: build
+build: ## build bin/freshet
+	$(GO) build $(BUILDFLAGS) -ldflags '$(LDFLAGS)' -o $(FRESHET_BIN) ./cmd/freshet
+
+.PHONY: backends
+backends: ## build bin/s3server, the S3 server that the tests start
+	$(GO) build -C test/backends -trimpath -buildvcs=false -o $(FRESHET_TEST_S3SERVER) ./cmd/s3server
+
+.PHONY: demo
+demo: build ## build and run the guided tour over two clusters (UFS=s3://… for a real storage)
+	$(FRESHET_BIN) demo $(if $(UFS),--ufs "$(UFS)") $(DEMOFLAGS)
+
+.PHONY: generate
+generate: $(BUF) ## generate code and OpenAPI from proto/
+	$(BUF) generate
+
+.PHONY: fmt
+fmt: $(GOLANGCI) $(BUF) ## format Go and proto files
+	for d in . $(TEST_MODULES); do (cd $$d && $(GOLANGCI) fmt --config $(CURDIR)/.golangci.yml); done
+	$(BUF) format -w proto
+
+.PHONY: proto-baseline
+proto-baseline: $(BUF) ## at a release: make the current proto/ what later changes must not break
+	$(BUF) build proto --exclude-source-info -o proto/baseline.binpb
+
+.PHONY: tools
+tools: $(BUF) $(GOLANGCI) ## build buf and golangci-lint into the user's cache
+
+# Through a temporary name, so that an interrupted or parallel build leaves no half a tool.
+$(BUF): TOOL_PKG := github.com/bufbuild/buf/cmd/buf
+$(GOLANGCI): TOOL_PKG := github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+$(BUF) $(GOLANGCI):
+	@mkdir -p $(@D)
+	$(GO) build -C tools -trimpath -buildvcs=false -o $@.$$$$ $(TOOL_PKG); mv $@.$$$$ $@
+
+.PHONY: clean
+clean: ## remove bin/
+	rm -rf $(BIN)
+
+##@ Check
+
+.PHONY: check
+check: check-fmt vet lint arch check-proto check-generated check-mod ## all of the checks below
+
+.PHONY: check-fmt
+check-fmt: $(GOLANGCI) $(BUF) ## formatting of Go and proto files
+	for d in . $(TEST_MODULES); do (cd $$d && $(GOLANGCI) fmt --diff --config $(CURDIR)/.golangci.yml); done
+	$(BUF) format --diff --exit-code proto
+
+.PHONY: vet
+vet: ## go vet
+	$(GO) vet ./...
+	for d in $(TEST_MODULES); do $(GO) vet -C $$d ./...; done
+
+.PHONY: lint
+lint: $(GOLANGCI) ## golangci-lint
+	$(GOLANGCI) config verify
+	for d in . $(TEST_MODULES); do (cd $$d && $(GOLANGCI) run --config $(CURDIR)/.golangci.yml ./...); done
+
+.PHONY: arch
+arch: ## the import map
+	$(GO) test ./internal/archtest
+
+.PHONY: check-proto
+check-proto: $(BUF) ## buf lint, buf breaking against proto/baseline.binpb
+	$(BUF) lint
+	@test -f proto/baseline.binpb || { echo 'proto/baseline.binpb is missing: restore it, or run `make proto-baseline`' >&2; exit 1; }
+	$(BUF) breaking proto --against proto/baseline.binpb
+
+.PHONY: check-generated
+check-generated: $(BUF) ## generated code is what `make generate` makes
+	@tmp=$$(mktemp -d); trap 'rm -rf "$$tmp"' EXIT; \
+	$(BUF) generate -o "$$tmp"; \
+	diff -r -x '*.proto' -x '*.binpb' -x '*.md' proto "$$tmp/proto" && \
+	diff docs/api/freshet.swagger.json "$$tmp/docs/api/freshet.swagger.json" || \
+	{ echo 'generated files are not current: run `make generate` and commit the result' >&2; exit 1; }
+
+.PHONY: check-mod
+check-mod: ## go.mod and go.sum are tidy
+	$(GO) mod tidy -diff
+	for d in $(TEST_MODULES); do $(GO) -C $$d mod tidy -diff; done
+
+##@ Test
+
+.PHONY: test
+test: build backends ## all tests, without cgo
+	$(GO) test $(if $(TAGS),-tags $(TAGS)) -timeout $(TEST_TIMEOUT) $(TESTFLAGS) ./...
+	for d in $(TEST_MODULES); do $(GO) -C $$d test -timeout $(TEST_TIMEOUT) $(TESTFLAGS) ./...; done
+
+.PHONY: race
+race: build backends ## tests under the race detector, except those of RACE_SKIP
+	@command -v "$$($(GO) env CC)" >/dev/null || { echo 'make race needs a C compiler ($$CC, for example gcc)' >&2; exit 1; }
+	pkgs=$$($(GO) list ./... | grep -vE '$(RACE_SKIP)'); \
+	CGO_ENABLED=1 $(GO) test -race $(if $(TAGS),-tags $(TAGS)) -timeout $(RACE_TIMEOUT) $(TESTFLAGS) $$pkgs
+
+.PHONY: fuzz
+fuzz: ## every fuzz target, each for FUZZTIME
+	grep -rEo --include='*_test.go' $(addprefix --exclude-dir=,$(notdir $(TEST_MODULES))) '^func Fuzz[A-Za-z0-9_]*' . | sort | \
+	while IFS=: read -r file func; do \
+		echo "== $$(dirname $$file) $${func#func }"; \
+		$(GO) test -run '^$$' -fuzz "^$${func#func }\$$" -fuzztime $(FUZZTIME) "$$(dirname $$file)" </dev/null; \
+	done
+
+.PHONY: bench
+bench: build backends ## benchmarks (BENCH=pattern, BENCH_PKGS=packages)
+	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem -benchtime $(BENCHTIME) -timeout $(CHAOS_TIMEOUT) $(BENCH_PKGS)
+
+.PHONY: chaos
+chaos: build backends ## fault tests with SEEDS seeds instead of the few of `make test`
+	FRESHET_CHAOS_SEEDS=$(SEEDS) $(GO) test -count 1 -timeout $(CHAOS_TIMEOUT) $(TESTFLAGS) ./test/chaos/...
+
+##@ Help
+
+.PHONY: help
+help: ## this list
+	@awk 'BEGIN { FS = ":.*## " } /^##@/ { printf "\n%s\n", substr($$0, 5) } \
+		/^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
