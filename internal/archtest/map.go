@@ -1,0 +1,105 @@
+package archtest
+
+import "slices"
+
+// projectMap is the architecture of the project. It is a map, not a cage: when a change
+// needs another edge, the change edits this file and says why.
+func projectMap() architecture {
+	return architecture{rules: rules(), edges: edges()}
+}
+
+// hardTrees never import each other, not even through other packages: they are
+// processes, or the way between processes, and meet only in cmd.
+var hardTrees = []string{"coordinator/...", "cachenode/...", "crosscluster/...", "rpc/..."}
+
+// rules says what each package may import of ours.
+func rules() map[string]rule {
+	const (
+		clientProto = "proto/freshet/v1"
+		stateProto  = "proto/freshet/state/v1"
+		busProto    = "proto/freshet/bus/v1"
+	)
+	return map[string]rule{
+		// The vocabulary, and what decides.
+		"fingerprint":           {pure: true},
+		root:                    {pure: true, imports: []string{"fingerprint"}},
+		"invalidation":          pure(),
+		"coordinator/placement": pure(),
+		"coordinator/namespace": pure("coordinator/kv", "invalidation", stateProto),
+
+		// Storages. Wrappers and kinds know the contract, not each other.
+		"ufs":     acting(),
+		"ufs/...": acting("ufs"),
+
+		// A region's metadata.
+		"coordinator/kv":       {},
+		"coordinator/kv/...":   acting("coordinator/kv"),
+		"coordinator/journal":  acting("coordinator/namespace", stateProto),
+		"coordinator/metasync": acting("coordinator/namespace", "ufs"),
+		"coordinator/persist":  acting("coordinator/namespace"),
+		"coordinator/lease":    acting(),
+		"coordinator":          acting("coordinator/...", "invalidation", "ufs"),
+
+		// A region's blocks.
+		"cachenode/tier": acting(),
+		"cachenode/fill": acting("cachenode/tier", "ufs"),
+		"cachenode":      acting("cachenode/tier", "cachenode/fill", "ufs"),
+
+		// Between clusters. The package declares the connections that it needs in
+		// plain values and builds its frames from the bus messages.
+		"crosscluster":     acting("invalidation", busProto),
+		"crosscluster/...": acting("crosscluster", "invalidation", busProto),
+
+		// Between processes.
+		"rpc":         acting("proto/..."),
+		"rpc/...":     acting("rpc", "proto/..."),
+		"proto/...":   {imports: []string{"proto/..."}}, // generated
+		"client":      acting("rpc"),
+		"client/...":  acting("client", "rpc"),
+		"gateway/...": acting("client", "rpc", clientProto),
+		"config":      acting(),
+
+		// What puts the parts together, and what tests them from outside.
+		"cmd/...":  {imports: []string{"..."}},
+		"test/...": {imports: []string{"..."}},
+
+		// What every acting package may use; nothing else without a reason.
+		"internal/archtest": {},
+		"internal/clock":    {},
+		"internal/run":      {},
+		"internal/version":  {},
+	}
+}
+
+// pure is the rule of a package that decides: the vocabulary and the packages
+// listed.
+func pure(imports ...string) rule {
+	return rule{pure: true, imports: slices.Concat([]string{root, "fingerprint"}, imports)}
+}
+
+// acting is the rule of a package that acts: the vocabulary, the goroutine
+// groups, the clock, the version, and the packages listed.
+func acting(imports ...string) rule {
+	return rule{imports: slices.Concat([]string{root, "fingerprint", "internal/run", "internal/clock", "internal/version"}, imports)}
+}
+
+// edges says which third-party modules only one place may know, so that each can
+// be replaced there.
+func edges() []edge {
+	return []edge{
+		{"github.com/aws", []string{"ufs/s3", "cmd/...", "test/..."}},
+		{"github.com/cockroachdb/pebble", []string{"coordinator/kv/pebblekv", "cmd/...", "test/..."}},
+		{"github.com/hashicorp/raft", []string{"coordinator/journal", "cmd/...", "test/..."}},
+		{"github.com/hashicorp/raft-boltdb", []string{"coordinator/journal", "cmd/...", "test/..."}},
+		{"github.com/hashicorp/serf", []string{"crosscluster/...", "cmd/...", "test/..."}},
+		{"github.com/hashicorp/memberlist", []string{"crosscluster/...", "cmd/...", "test/..."}},
+		{"google.golang.org/grpc", []string{"rpc/...", "gateway/rest", "proto/...", "cmd/...", "test/..."}},
+		{"github.com/grpc-ecosystem/grpc-gateway", []string{"gateway/rest", "proto/...", "cmd/...", "test/..."}},
+		{"google.golang.org/protobuf", []string{
+			"proto/...", "rpc/...", "gateway/rest", "coordinator/namespace", "coordinator/journal", "crosscluster/...",
+			"cmd/...", "test/...",
+		}},
+		{"github.com/goccy/go-yaml", []string{"config", "cmd/...", "test/..."}},
+		{"github.com/spf13/cobra", []string{"cmd/...", "test/..."}},
+	}
+}
