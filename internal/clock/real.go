@@ -35,7 +35,7 @@ func (Real) Elapsed() time.Duration {
 	now := time.Now()
 	running := now.Sub(origin)
 	drift := now.UnixNano() - int64(running)
-	if (time.Duration(drift - lastDrift.Load())).Abs() > maxDrift {
+	if time.Duration(drift-lastDrift.Load()).Abs() > maxDrift {
 		noteSuspended(measureSuspended())
 		lastDrift.Store(drift)
 	}

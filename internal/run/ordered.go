@@ -1,6 +1,9 @@
 package run
 
-import "context"
+import (
+	"context"
+	"slices"
+)
 
 // Part is one long-running part of a process.
 type Part struct {
@@ -21,17 +24,18 @@ type Part struct {
 // part that returns nil before it was told to stop also stops the others: what
 // stands above it can't work without it. A panic becomes a *PanicError.
 func Ordered(ctx context.Context, parts ...Part) error {
-	group := NewGroup(context.WithoutCancel(ctx))
+	lasting := context.WithoutCancel(ctx) // a part's context ends when its turn comes, not with ctx
+	group := NewGroup(lasting)
 	stop, cancel := context.WithCancel(ctx)
 	defer cancel()
 	running := make([]runningPart, len(parts))
 	for i, part := range parts {
-		running[i] = startPart(group, cancel, part)
+		running[i] = startPart(lasting, group, cancel, part)
 	}
 	<-stop.Done()
-	for i := len(running) - 1; i >= 0; i-- {
-		running[i].cancel()
-		<-running[i].done
+	for _, part := range slices.Backward(running) {
+		part.cancel()
+		<-part.done
 	}
 	return group.Wait()
 }
@@ -41,10 +45,10 @@ type runningPart struct {
 	done   chan struct{}
 }
 
-// startPart runs a part under a context of its own, which the failure of
-// another part does not end: Ordered ends it when its turn comes.
-func startPart(group *Group, stopAll context.CancelFunc, part Part) runningPart {
-	ctx, cancel := context.WithCancel(context.WithoutCancel(group.Context()))
+// startPart runs a part under a context of its own, which is not the group's:
+// the failure of another part must not end it out of turn.
+func startPart(ctx context.Context, group *Group, stopAll context.CancelFunc, part Part) runningPart {
+	ctx, cancel := context.WithCancel(ctx)
 	done := make(chan struct{})
 	group.Go(part.Name, func(context.Context) error {
 		defer close(done)
