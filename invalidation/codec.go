@@ -1,0 +1,165 @@
+package invalidation
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/freshet-io/freshet"
+	"github.com/freshet-io/freshet/fingerprint"
+)
+
+// ErrSyntax is the cause of every failed decoding.
+var ErrSyntax = errors.New("malformed invalidation record")
+
+const (
+	codecVersion = 1
+	maxKey       = 2 * freshet.MaxPathLen
+	flagRecurse  = 1 << 0
+	flagOp       = 1 << 1
+)
+
+// AppendRecord appends the canonical binary form of r, which is what is stored,
+// sent and hashed: version, kind, flags, seq, time in Unix milliseconds, key,
+// key2, fingerprint, operation ID if there is one. Integers are varints, strings
+// carry their length.
+func AppendRecord(b []byte, r Record) []byte {
+	var flags byte
+	if r.Recursive {
+		flags |= flagRecurse
+	}
+	if !r.Op.IsZero() {
+		flags |= flagOp
+	}
+	b = append(b, codecVersion, byte(r.Kind), flags)
+	b = binary.AppendUvarint(b, r.Seq)
+	var ms int64
+	if !r.PublishedAt.IsZero() {
+		ms = r.PublishedAt.UnixMilli()
+	}
+	b = binary.AppendVarint(b, ms)
+	b = appendString(b, r.Key)
+	b = appendString(b, r.Key2)
+	b = appendString(b, string(r.Fingerprint.Encode()))
+	if !r.Op.IsZero() {
+		b = append(b, r.Op[:]...)
+	}
+	return b
+}
+
+// DecodeRecord reads one record, which must fill b. An unknown kind is returned
+// as KindSubtree of the key's parent directory: marking too much is safe.
+func DecodeRecord(b []byte) (Record, error) {
+	d := decoder{rest: b}
+	version, kind, flags := d.byte(), Kind(d.byte()), d.byte()
+	if d.err == nil && version != codecVersion {
+		return Record{}, fmt.Errorf("%w: version %d", ErrSyntax, version)
+	}
+	r := Record{Kind: kind, Recursive: flags&flagRecurse != 0}
+	r.Seq = d.uvarint()
+	if ms := d.varint(); ms != 0 {
+		r.PublishedAt = time.UnixMilli(ms).UTC()
+	}
+	r.Key, r.Key2 = d.string(maxKey), d.string(maxKey)
+	fp := d.string(fingerprint.MaxLen)
+	if flags&flagOp != 0 {
+		copy(r.Op[:], d.bytes(len(r.Op)))
+	}
+	switch {
+	case d.err != nil:
+		return Record{}, d.err
+	case len(d.rest) != 0:
+		return Record{}, fmt.Errorf("%w: %d bytes too many", ErrSyntax, len(d.rest))
+	case r.Key == "" || r.Key[0] != '/' || (r.Key2 != "" && r.Key2[0] != '/'):
+		return Record{}, fmt.Errorf("%w: key does not start with a slash", ErrSyntax)
+	}
+	var err error
+	if r.Fingerprint, err = fingerprint.Decode([]byte(fp)); err != nil {
+		return Record{}, fmt.Errorf("%w: %w", ErrSyntax, err)
+	}
+	if r.Kind == 0 || r.Kind > KindAll {
+		r.Kind, r.Recursive, r.Key = KindSubtree, true, parentKey(r.Key)
+	}
+	return r, nil
+}
+
+// Next returns the chain's value after r.
+func (h Hash) Next(r Record) Hash {
+	sum := sha256.Sum256(AppendRecord(h[:], r))
+	return Hash(sum[:len(h)])
+}
+
+func parentKey(key string) string {
+	for i := len(key) - 1; i > 0; i-- {
+		if key[i] == '/' {
+			return key[:i]
+		}
+	}
+	return "/"
+}
+
+func appendString(b []byte, s string) []byte {
+	return append(binary.AppendUvarint(b, uint64(len(s))), s...)
+}
+
+// decoder reads fields off a slice; after the first error it returns zeros.
+type decoder struct {
+	rest []byte
+	err  error
+}
+
+func (d *decoder) fail() {
+	if d.err == nil {
+		d.err = fmt.Errorf("%w: truncated or oversized field", ErrSyntax)
+	}
+	d.rest = nil
+}
+
+func (d *decoder) bytes(n int) []byte {
+	if n > len(d.rest) {
+		d.fail()
+		return nil
+	}
+	b := d.rest[:n]
+	d.rest = d.rest[n:]
+	return b
+}
+
+func (d *decoder) byte() byte {
+	b := d.bytes(1)
+	if len(b) == 0 {
+		return 0
+	}
+	return b[0]
+}
+
+func (d *decoder) uvarint() uint64 {
+	v, n := binary.Uvarint(d.rest)
+	if n <= 0 {
+		d.fail()
+		return 0
+	}
+	d.rest = d.rest[n:]
+	return v
+}
+
+func (d *decoder) varint() int64 {
+	v, n := binary.Varint(d.rest)
+	if n <= 0 {
+		d.fail()
+		return 0
+	}
+	d.rest = d.rest[n:]
+	return v
+}
+
+func (d *decoder) string(limit int) string {
+	n := d.uvarint()
+	if n > uint64(limit) {
+		d.fail()
+		return ""
+	}
+	return string(d.bytes(int(n)))
+}
