@@ -1,0 +1,266 @@
+package freshet
+
+import "time"
+
+// ReadOptions guide any read of metadata.
+type ReadOptions struct {
+	// SyncInterval overrides the interval that applies, for this request only.
+	SyncInterval *Interval
+	// After: the answer sees at least the write that this token proves.
+	After Token
+}
+
+// Freshness says under which rule an answer counts as fresh.
+type Freshness struct {
+	Fresh    bool
+	Level    Level
+	Interval Interval
+	Rule     Path // of the policy or mount that the interval comes from
+	// Age is the time since the last validation began; negative if that was
+	// before the present leader's term.
+	Age            time.Duration
+	Degraded       bool
+	DegradedReason string
+}
+
+// Status is the answer to a stat.
+type Status struct {
+	Info        Info
+	Freshness   Freshness
+	CachedBytes int64
+}
+
+// ListQuery asks for a page of a directory.
+type ListQuery struct {
+	Path Path
+	// PageToken is the NextPageToken of the page before, "" for the first.
+	PageToken string
+	PageSize  int // 0 is the maximum, MaxListPage
+	Recursive bool
+	Options   ReadOptions
+}
+
+// MaxListPage is the largest number of entries of a page.
+const MaxListPage = 1000
+
+// ListPage is a page in byte order of the paths; NextPageToken is "" on the last.
+type ListPage struct {
+	Entries       []Info
+	NextPageToken string
+}
+
+// MkdirQuery asks for a directory.
+type MkdirQuery struct {
+	Op      OpID // zero: the server makes one
+	Path    Path
+	Parents bool // make missing parents and accept an existing directory
+	Mode    uint32
+}
+
+// RenameQuery asks to move an entry within its mount.
+type RenameQuery struct {
+	Op           OpID
+	Path, Target Path
+	Overwrite    bool
+}
+
+// RemoveQuery asks to remove an entry.
+type RemoveQuery struct {
+	Op        OpID
+	Path      Path
+	Recursive bool
+}
+
+// SetAttrQuery asks to change attributes; nil stays.
+type SetAttrQuery struct {
+	Op           OpID
+	Path         Path
+	Owner, Group *string
+	Mode         *uint32
+}
+
+// LocateQuery asks where the bytes of a range are.
+type LocateQuery struct {
+	Path    Path
+	Offset  int64
+	Length  int64 // negative: to the end
+	Options ReadOptions
+	Host    string // locality of the caller
+	// StaleFingerprint is the text form of the version that the storage
+	// refused as stale: look at the storage again.
+	StaleFingerprint string
+}
+
+// BeginWriteQuery asks to write one file.
+type BeginWriteQuery struct {
+	Op        OpID
+	Path      Path
+	Write     WriteType
+	BlockSize int64  // 0 is the cluster's default
+	Host      string // locality of the caller
+	Node      NodeID // preferred, if it lives
+}
+
+// BeginWriteAnswer is a ticket, or the outcome if the operation is done.
+type BeginWriteAnswer struct {
+	Ticket    Ticket
+	Done      bool
+	Completed Completed
+}
+
+// SyncProgress is a report of a running sync.
+type SyncProgress struct {
+	Directories, Entries, Changed, Failed int64
+	Elapsed                               time.Duration
+	Done                                  bool
+	Current                               Path
+}
+
+// PublisherStatus is the position in another cluster's log of one domain.
+type PublisherStatus struct {
+	Cluster      string
+	ID           ClusterID
+	Epoch        uint64
+	Domain       DomainID
+	Authority    string // readable name of the domain, if known
+	Applied      uint64
+	Head         uint64
+	State        string        // "synced", "gap", "reset", "degraded"
+	SinceContact time.Duration // negative: never
+	LastReset    time.Time
+	ResetReason  string
+}
+
+// Peer is another cluster on the bus.
+type Peer struct {
+	Name          string
+	ID            ClusterID
+	Epoch         uint64
+	Addresses     []string
+	State         string // "connected", "degraded", "left", "unknown"
+	Reason        string
+	Domains       []PublisherStatus
+	SinceContact  time.Duration // negative: never
+	GossipMembers int
+}
+
+// Explanation is all that a cluster knows of one entry's freshness.
+type Explanation struct {
+	Path           Path
+	Verdict        string // "fresh", "stale", "unknown", "absent", "uncachable"
+	Reason         string
+	Info           *Info
+	Freshness      Freshness
+	Mount          *Mount
+	LastValidation string
+	ValidatedAt    time.Time // zero if unknown
+	ValidFrom      uint64
+	Need           uint64
+	NextCheck      string
+	Publishers     []PublisherStatus
+	Blocks         []ExplainedBlock
+	Intents        []string
+	Storage        *StorageView
+	Remedy         string
+}
+
+// ExplainedBlock is one cached block and the names of the nodes that hold it.
+type ExplainedBlock struct {
+	Index  uint32
+	Length int64
+	Nodes  []string
+}
+
+// StorageView is what the storage said when it was asked.
+type StorageView struct {
+	Exists      bool
+	Info        Info
+	SameContent bool
+	SameMeta    bool
+	Error       string
+}
+
+// MountChange describes a new mount or changes of one. For an update, nil and
+// empty fields stay, and an Options value of "" removes the option.
+type MountChange struct {
+	Path             Path
+	URI              *string
+	Options          map[string]string
+	ReadOnly         *bool
+	Level            *Level
+	Interval         *Interval
+	DegradedInterval *Interval
+	Origin           string
+	DryRun           bool
+	IfGeneration     uint64
+}
+
+// MountAnswer is a mount with what a person should know of it.
+type MountAnswer struct {
+	Mount          Mount
+	Authority      string // readable name of its domain
+	Degraded       bool
+	DegradedReason string
+	Notes          []string
+}
+
+// SyncPolicy is a sync interval for a path and what lies below it.
+type SyncPolicy struct {
+	Path     Path
+	Interval Interval
+	Origin   string // "config", "operator", "apply", "mount"
+	SetAt    time.Time
+}
+
+// Member is one coordinator of the cluster.
+type Member struct {
+	ID, Name      string
+	GRPC, HTTP    string
+	Raft, Bus     string
+	Leader, Voter bool
+}
+
+// ClusterStatus describes a cluster and its health.
+type ClusterStatus struct {
+	Name                 string
+	ID                   ClusterID
+	Epoch                uint64
+	Members              []Member
+	Leader               string
+	Term                 uint64
+	AppliedIndex         uint64
+	Entries, Mounts      int64
+	LiveNodes, DeadNodes int64
+	Intents, Quarantined int64
+	Healthy              bool
+	Problems             []string
+	Version              string
+	Raft                 map[string]string
+}
+
+// NodeStatus is a cache node as the leader sees it.
+type NodeStatus struct {
+	Node           Node
+	Rack, Zone     string
+	Live           bool
+	Used, Capacity int64
+	Blocks         int64
+	Tier           string
+	SinceHeartbeat time.Duration
+}
+
+// RemoveMountOptions guide the removal of a mount.
+type RemoveMountOptions struct {
+	DryRun bool
+	Force  bool // also with unresolved operations
+}
+
+// ReadBlockQuery asks a cache node for a range of a block.
+type ReadBlockQuery struct {
+	Block      Block
+	Source     Source
+	Offset     int64 // within the block
+	Length     int64
+	Read       ReadType
+	OnlyCached bool // another node asks: answer from the own tier or KindNotExist
+}
