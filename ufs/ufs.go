@@ -5,7 +5,13 @@
 //
 // Keys. A key is relative to the root of the FS, without a leading or trailing
 // slash, segments separated by "/"; "" is the root itself. Keys are bytes: any
-// legal name works, including spaces, "%", "+" and non-ASCII.
+// legal name works, including spaces, "%", "+" and non-ASCII. Names that start
+// with TempPrefix belong to drivers and do not exist for anybody else.
+//
+// Order. A listing is in ascending byte order of SortKey: the key of a file, the
+// key of a directory followed by "/". It is the order in which object stores
+// answer ("a-b" < "a/" < "a/b" < "a0"), and the only one that a driver can give
+// page by page. Who merges a listing with something of its own must use it too.
 //
 // Errors. Every error is a *freshet.Error whose Kind is KindNotExist (and only
 // if the storage said so: an outage is never "not found"), KindExist,
@@ -75,16 +81,21 @@ type FS interface {
 	Stat(ctx context.Context, key string) (Status, error)
 
 	// List yields the entries directly below dir, or all below it if
-	// opts.Recursive, in ascending byte order of their keys, with one storage
-	// call per page and none per entry. After an error the sequence ends; what
-	// was yielded before is not a complete listing. A dir that does not exist
-	// is KindNotExist; one that is a file is KindConflict.
+	// opts.Recursive (directories too, each before what it holds, also those
+	// that are only prefixes), in ascending byte order of their SortKey, with one
+	// storage call per page and none per entry. After an error the sequence ends;
+	// what was yielded before is not a complete listing. A dir that does not
+	// exist is KindNotExist where Features.DirectoryListsSelf says so, else
+	// empty; one that is a file is KindConflict. Where a storage holds both a
+	// file a and keys below a/, both are listed, and Stat gives the file.
 	List(ctx context.Context, dir string, opts ListOptions) iter.Seq2[Status, error]
 
 	// Open returns n bytes from off (n < 0: to the end) of the version want;
 	// KindStale if the storage holds another one or it changes meanwhile, also
 	// in the middle of the stream. An unknown want reads whatever is there;
-	// the status says which version that is. Reading past the end is KindInvalid.
+	// the status says which version that is. An offset past the end is
+	// KindInvalid; a length past the end is cut to it. A directory, and whatever
+	// is not a regular file, is KindConflict.
 	Open(ctx context.Context, key string, opts OpenOptions) (io.ReadCloser, Status, error)
 
 	// Create starts an upload that becomes visible, all at once, at Commit.
@@ -97,12 +108,14 @@ type FS interface {
 	Mkdir(ctx context.Context, key string, opts MkdirOptions) (Status, error)
 
 	// Rename moves a file or directory to a key that does not exist, or over an
-	// existing file if the source is a file. It is atomic only where Features
-	// say so. It returns the status of the file at its new key.
+	// existing file if the source is a file. Missing parents are made; a move
+	// into itself is KindInvalid, a directory in the way KindConflict or
+	// KindExist. It is atomic only where Features say so. It returns the status
+	// of the file at its new key.
 	Rename(ctx context.Context, from, to string) (Status, error)
 
 	// Remove removes a file, an empty directory or, if recursive, a tree.
-	// KindNotExist if there is nothing, KindConflict if not empty.
+	// KindNotExist if there is nothing, KindConflict if not empty or the root.
 	Remove(ctx context.Context, key string, opts RemoveOptions) error
 
 	// SetAttr changes owner, group or mode; KindUnsupported without OwnerAndMode.
@@ -121,7 +134,8 @@ type FS interface {
 // ListOptions select what List yields.
 type ListOptions struct {
 	Recursive bool
-	// StartAfter skips keys up to and including it (full keys, byte order).
+	// StartAfter skips entries whose SortKey is not above it: to go on after
+	// an entry, give its SortKey.
 	StartAfter string
 	// PageSize bounds one storage call; 0 is the storage's own maximum.
 	PageSize int

@@ -1,0 +1,19 @@
+package s3
+
+import "time"
+
+// Entry is a parsed object of a list answer, for the tests of the parser.
+type Entry struct {
+	Key, ETag string
+	Size      int64
+	ModTime   time.Time
+}
+
+// ParsePage exposes the parser of list answers.
+func ParsePage(doc []byte) (objects []Entry, prefixes []string, next string, err error) {
+	p, err := parsePage(doc)
+	for _, o := range p.objects {
+		objects = append(objects, Entry{Key: o.key, ETag: o.etag, Size: o.size, ModTime: o.modTime})
+	}
+	return objects, p.prefixes, p.next, err
+}

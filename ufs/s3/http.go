@@ -1,0 +1,80 @@
+package s3
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"time"
+)
+
+// noAnswerError says that the server was silent for too long.
+type noAnswerError struct{}
+
+func (noAnswerError) Error() string   { return "the storage gave no answer in time" }
+func (noAnswerError) Timeout() bool   { return true }
+func (noAnswerError) Temporary() bool { return true }
+
+var errNoAnswer error = noAnswerError{}
+
+type patienceKey struct{}
+
+// withPatience sets how long one attempt may wait for the head of its answer.
+func withPatience(ctx context.Context, d time.Duration) context.Context {
+	return context.WithValue(ctx, patienceKey{}, d)
+}
+
+// doer sends requests and gives up on a silent server: when no answer has begun
+// after the patience of the call, or when its body stalls for timeout. A long
+// body that keeps flowing may take as long as it likes.
+type doer struct {
+	client  *http.Client
+	timeout time.Duration
+}
+
+// Do implements the SDK's HTTP client.
+func (d *doer) Do(req *http.Request) (*http.Response, error) {
+	ctx, cancel := context.WithCancelCause(req.Context())
+	patience, ok := ctx.Value(patienceKey{}).(time.Duration)
+	if !ok {
+		patience = d.timeout
+	}
+	timer := time.AfterFunc(patience, func() { cancel(errNoAnswer) })
+	resp, err := d.client.Do(req.WithContext(ctx)) //nolint:bodyclose // the caller closes it
+	timer.Stop()
+	if err != nil {
+		if context.Cause(ctx) == errNoAnswer { //nolint:errorlint // the very value
+			err = errNoAnswer
+		}
+		cancel(nil)
+		return nil, err
+	}
+	resp.Body = &patientBody{ReadCloser: resp.Body, ctx: ctx, cancel: cancel, timer: timer, timeout: d.timeout}
+	return resp, nil
+}
+
+// patientBody fails when no byte came for timeout.
+type patientBody struct {
+	io.ReadCloser
+	ctx     context.Context //nolint:containedctx // of the request whose body it is
+	cancel  context.CancelCauseFunc
+	timer   *time.Timer
+	timeout time.Duration
+}
+
+func (b *patientBody) Read(p []byte) (int, error) {
+	b.timer.Reset(b.timeout)
+	n, err := b.ReadCloser.Read(p)
+	b.timer.Stop()
+	if err != nil && !errors.Is(err, io.EOF) && context.Cause(b.ctx) == errNoAnswer { //nolint:errorlint // the very value
+		err = errNoAnswer
+	}
+	return n, err
+}
+
+func (b *patientBody) Close() error {
+	b.timer.Stop()
+	err := b.ReadCloser.Close()
+	b.cancel(nil)
+	return err
+}

@@ -1,0 +1,249 @@
+package ufstest
+
+import (
+	"fmt"
+
+	"github.com/freshet-io/freshet"
+	"github.com/freshet-io/freshet/ufs"
+)
+
+func treeCases() []testCase {
+	return []testCase{
+		{"mkdir/new", mkdirNew},
+		{"mkdir/existing", mkdirExisting},
+		{"mkdir/over-file", mkdirOverFile},
+		{"mkdir/outlives-its-children", mkdirOutlives},
+		{"remove/file", removeFile},
+		{"remove/missing", removeMissing},
+		{"remove/empty-directory", removeEmptyDirectory},
+		{"remove/full-directory", removeFull},
+		{"remove/tree", removeTree},
+		{"remove/root", removeRoot},
+		{"rename/file", renameFile},
+		{"rename/over-file", renameOverFile},
+		{"rename/directory", renameDirectory},
+		{"rename/large-directory", renameLargeDirectory},
+		{"rename/missing", renameMissing},
+		{"rename/into-itself", renameIntoItself},
+		{"rename/over-directory", renameOverDirectory},
+		{"rename/directory-over-file", renameDirectoryOverFile},
+		{"setattr", setAttr},
+	}
+}
+
+func mkdirNew(e *env) {
+	st, err := e.fs.Mkdir(e.ctx(), "a/b/c", ufs.MkdirOptions{})
+	e.must(err)
+	if st.Key != "a/b/c" || !st.IsDir() {
+		e.Errorf("got %+v", st)
+	}
+	e.wantKeys("", ufs.ListOptions{Recursive: true}, "a/", "a/b/", "a/b/c/")
+}
+
+func mkdirExisting(e *env) {
+	e.mkdir("d")
+	e.put("p/f", []byte("x"))
+	for _, key := range []string{"d", "p"} {
+		_, err := e.fs.Mkdir(e.ctx(), key, ufs.MkdirOptions{})
+		e.wantKind(err, freshet.KindExist)
+		st, err := e.fs.Mkdir(e.ctx(), key, ufs.MkdirOptions{Existing: true})
+		e.must(err)
+		if st.Key != key || !st.IsDir() {
+			e.Errorf("got %+v", st)
+		}
+	}
+	e.wantContent("p/f", []byte("x"))
+}
+
+func mkdirOverFile(e *env) {
+	e.put("f", []byte("x"))
+	for _, existing := range []bool{false, true} {
+		_, err := e.fs.Mkdir(e.ctx(), "f", ufs.MkdirOptions{Existing: existing})
+		e.wantKind(err, freshet.KindExist)
+	}
+	if e.feat.RealDirectories {
+		_, err := e.fs.Mkdir(e.ctx(), "f/d", ufs.MkdirOptions{})
+		e.wantKind(err, freshet.KindConflict)
+	}
+	e.wantContent("f", []byte("x"))
+}
+
+func mkdirOutlives(e *env) {
+	e.mkdir("d")
+	e.put("d/f", []byte("x"))
+	e.must(e.fs.Remove(e.ctx(), "d/f", ufs.RemoveOptions{}))
+	if !e.stat("d").IsDir() {
+		e.Error("the directory is gone")
+	}
+	e.wantKeys("", ufs.ListOptions{}, "d/")
+}
+
+func removeFile(e *env) {
+	e.put("d/f", []byte("x"))
+	e.put("d/g", []byte("y"))
+	e.must(e.fs.Remove(e.ctx(), "d/f", ufs.RemoveOptions{}))
+	e.wantAbsent("d/f")
+	e.wantKeys("d", ufs.ListOptions{}, "d/g")
+	e.must(e.fs.Remove(e.ctx(), "d/g", ufs.RemoveOptions{Recursive: true}))
+	e.wantAbsent("d/g")
+}
+
+func removeMissing(e *env) {
+	e.put("f", []byte("x"))
+	for _, key := range []string{"nothing", "no/such", "f/below"} {
+		for _, recursive := range []bool{false, true} {
+			e.wantKind(e.fs.Remove(e.ctx(), key, ufs.RemoveOptions{Recursive: recursive}), freshet.KindNotExist)
+		}
+	}
+}
+
+func removeEmptyDirectory(e *env) {
+	e.mkdir("a/d")
+	e.must(e.fs.Remove(e.ctx(), "a/d", ufs.RemoveOptions{}))
+	e.wantAbsent("a/d")
+	e.mkdir("a/d")
+	e.must(e.fs.Remove(e.ctx(), "a/d", ufs.RemoveOptions{Recursive: true}))
+	e.wantAbsent("a/d")
+}
+
+func removeFull(e *env) {
+	e.put("d/f", []byte("x"))
+	e.wantKind(e.fs.Remove(e.ctx(), "d", ufs.RemoveOptions{}), freshet.KindConflict)
+	e.wantContent("d/f", []byte("x"))
+}
+
+func removeTree(e *env) {
+	e.mkdir("d/empty")
+	for i := range 3 * e.h.PageSize {
+		e.put(fmt.Sprintf("d/%d/f", i), []byte("x"))
+	}
+	e.put("d-beside", []byte("stays"))
+	e.put("d0/f", []byte("stays"))
+	e.must(e.fs.Remove(e.ctx(), "d", ufs.RemoveOptions{Recursive: true}))
+	e.wantAbsent("d")
+	e.wantKeys("", ufs.ListOptions{Recursive: true}, "d-beside", "d0/", "d0/f")
+}
+
+func removeRoot(e *env) {
+	e.put("f", []byte("x"))
+	for _, recursive := range []bool{false, true} {
+		e.wantKind(e.fs.Remove(e.ctx(), "", ufs.RemoveOptions{Recursive: recursive}), freshet.KindConflict)
+	}
+	e.wantContent("f", []byte("x"))
+}
+
+func renameFile(e *env) {
+	data := pattern(40, e.h.Large)
+	e.put("a/f", data)
+	st, err := e.fs.Rename(e.ctx(), "a/f", "b/c/g")
+	e.must(err)
+	if st.Key != "b/c/g" || st.Length != int64(len(data)) || !st.Fingerprint.Equal(e.stat("b/c/g").Fingerprint) {
+		e.Errorf("rename gives %+v, stat %+v", st, e.stat("b/c/g"))
+	}
+	e.wantAbsent("a/f")
+	e.wantContent("b/c/g", data)
+}
+
+func renameOverFile(e *env) {
+	e.put("f", []byte("new"))
+	old := e.put("g", []byte("old"))
+	st, err := e.fs.Rename(e.ctx(), "f", "g")
+	e.must(err)
+	if st.Fingerprint.SameContent(old.Fingerprint) {
+		e.Error("the fingerprint is still that of the replaced file")
+	}
+	e.wantAbsent("f")
+	e.wantContent("g", []byte("new"))
+}
+
+func renameDirectory(e *env) {
+	e.put("d/f", []byte("1"))
+	e.put("d/sub/g", []byte("2"))
+	e.mkdir("d/empty")
+	e.put("d-beside", []byte("stays"))
+	st, err := e.fs.Rename(e.ctx(), "d", "x/y")
+	e.must(err)
+	if st.Key != "x/y" || !st.IsDir() {
+		e.Errorf("got %+v", st)
+	}
+	e.wantKeys("", ufs.ListOptions{Recursive: true}, "d-beside", "x/", "x/y/", "x/y/empty/", "x/y/f", "x/y/sub/", "x/y/sub/g")
+	e.wantContent("x/y/sub/g", []byte("2"))
+}
+
+func renameLargeDirectory(e *env) {
+	want := e.many()
+	_, err := e.fs.Rename(e.ctx(), "d", "e")
+	e.must(err)
+	e.wantAbsent("d")
+	for i := range want {
+		want[i] = "e" + want[i][1:]
+	}
+	e.wantKeys("e", ufs.ListOptions{Recursive: true}, want...)
+}
+
+func renameMissing(e *env) {
+	_, err := e.fs.Rename(e.ctx(), "nothing", "there")
+	e.wantKind(err, freshet.KindNotExist)
+	e.wantAbsent("there")
+	if !e.isEmpty() {
+		e.Error("a refused rename left something behind")
+	}
+}
+
+func renameIntoItself(e *env) {
+	e.put("d/f", []byte("x"))
+	for _, to := range []string{"d/d", "d/sub/deep"} {
+		_, err := e.fs.Rename(e.ctx(), "d", to)
+		e.wantKind(err, freshet.KindInvalid)
+	}
+	e.wantKeys("", ufs.ListOptions{Recursive: true}, "d/", "d/f")
+}
+
+func renameOverDirectory(e *env) {
+	e.put("f", []byte("x"))
+	e.put("d/g", []byte("y"))
+	e.mkdir("empty")
+	e.mkdir("from")
+	for _, pair := range [][2]string{{"f", "d"}, {"f", "empty"}, {"from", "d"}} {
+		_, err := e.fs.Rename(e.ctx(), pair[0], pair[1])
+		e.wantKind(err, freshet.KindConflict, freshet.KindExist)
+	}
+	e.wantKeys("", ufs.ListOptions{Recursive: true}, "d/", "d/g", "empty/", "f", "from/")
+}
+
+func renameDirectoryOverFile(e *env) {
+	e.put("f", []byte("x"))
+	e.put("d/g", []byte("y"))
+	_, err := e.fs.Rename(e.ctx(), "d", "f")
+	e.wantKind(err, freshet.KindConflict, freshet.KindExist)
+	e.wantContent("f", []byte("x"))
+	e.wantContent("d/g", []byte("y"))
+}
+
+func setAttr(e *env) {
+	st := e.put("f", []byte("x"))
+	mode := uint32(0o640)
+	got, err := e.fs.SetAttr(e.ctx(), "f", ufs.Attr{Mode: &mode})
+	if !e.feat.OwnerAndMode {
+		e.wantKind(err, freshet.KindUnsupported)
+		return
+	}
+	e.must(err)
+	if got.Mode != mode || got.Owner != st.Owner || got.Group != st.Group {
+		e.Errorf("got %+v", got)
+	}
+	owner, group := st.Owner, st.Group
+	if _, err := e.fs.SetAttr(e.ctx(), "f", ufs.Attr{Owner: &owner, Group: &group}); err != nil {
+		e.Errorf("setting owner and group to what they are: %v", err)
+	}
+	e.mkdir("d")
+	mode = 0o750
+	if got, err := e.fs.SetAttr(e.ctx(), "d", ufs.Attr{Mode: &mode}); err != nil || got.Mode != mode || !got.IsDir() {
+		e.Errorf("directory: %+v, %v", got, err)
+	}
+	_, err = e.fs.SetAttr(e.ctx(), "nothing", ufs.Attr{Mode: &mode})
+	e.wantKind(err, freshet.KindNotExist)
+	nobody := "no-such-user-anywhere"
+	_, err = e.fs.SetAttr(e.ctx(), "f", ufs.Attr{Owner: &nobody})
+	e.wantKind(err, freshet.KindInvalid, freshet.KindOK)
+}
