@@ -1,10 +1,12 @@
 package invalidation
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/freshet-io/freshet"
@@ -19,6 +21,7 @@ const (
 	maxKey       = 2 * freshet.MaxPathLen
 	flagRecurse  = 1 << 0
 	flagOp       = 1 << 1
+	flagsKnown   = flagRecurse | flagOp
 )
 
 // AppendRecord appends the canonical binary form of r, which is what is stored,
@@ -26,6 +29,9 @@ const (
 // key2, fingerprint, operation ID if there is one. Integers are varints, strings
 // carry their length.
 func AppendRecord(b []byte, r Record) []byte {
+	if r.raw != "" {
+		return append(b, r.raw...)
+	}
 	var flags byte
 	if r.Recursive {
 		flags |= flagRecurse
@@ -49,8 +55,11 @@ func AppendRecord(b []byte, r Record) []byte {
 	return b
 }
 
-// DecodeRecord reads one record, which must fill b. An unknown kind is returned
-// as KindSubtree of the key's parent directory: marking too much is safe.
+// DecodeRecord reads one record, which must fill b. What only a newer version
+// can say (an unknown kind or flag, fields behind the last one) and a key that is
+// not in canonical form become a KindSubtree of the nearest directory that is
+// surely above: marking too much is safe. Such a record keeps its bytes, so
+// that AppendRecord and the chain reproduce what the publisher wrote.
 func DecodeRecord(b []byte) (Record, error) {
 	d := decoder{rest: b}
 	version, kind, flags := d.byte(), Kind(d.byte()), d.byte()
@@ -67,37 +76,85 @@ func DecodeRecord(b []byte) (Record, error) {
 	if flags&flagOp != 0 {
 		copy(r.Op[:], d.bytes(len(r.Op)))
 	}
+	newer := flags&^flagsKnown != 0 || r.Kind == 0 || r.Kind > KindAll
 	switch {
 	case d.err != nil:
 		return Record{}, d.err
-	case len(d.rest) != 0:
+	case r.Seq == 0:
+		return Record{}, fmt.Errorf("%w: sequence number 0", ErrSyntax)
+	case len(d.rest) != 0 && !newer:
 		return Record{}, fmt.Errorf("%w: %d bytes too many", ErrSyntax, len(d.rest))
 	case r.Key == "" || r.Key[0] != '/' || (r.Key2 != "" && r.Key2[0] != '/'):
 		return Record{}, fmt.Errorf("%w: key does not start with a slash", ErrSyntax)
 	}
 	var err error
-	if r.Fingerprint, err = fingerprint.Decode([]byte(fp)); err != nil {
+	if r.Fingerprint, err = fingerprint.Decode([]byte(fp)); err != nil && !newer {
 		return Record{}, fmt.Errorf("%w: %w", ErrSyntax, err)
 	}
-	if r.Kind == 0 || r.Kind > KindAll {
-		r.Kind, r.Recursive, r.Key = KindSubtree, true, parentKey(r.Key)
+	if newer || !clean(r.Key) || (r.Key2 != "" && !clean(r.Key2)) {
+		r.raw = string(b)
+		r.widen()
+		return r, nil
+	}
+	if !bytes.Equal(AppendRecord(nil, r), b) {
+		return Record{}, fmt.Errorf("%w: not in canonical form", ErrSyntax)
 	}
 	return r, nil
 }
 
+// widen makes r say that anything may have changed around its keys.
+func (r *Record) widen() {
+	key := parentKey(cleanPart(r.Key))
+	if r.Key2 != "" {
+		key = commonKey(key, parentKey(cleanPart(r.Key2)))
+	}
+	r.Kind, r.Recursive, r.Key, r.Key2 = KindSubtree, true, key, ""
+	r.Fingerprint = fingerprint.Fingerprint{}
+}
+
 // Next returns the chain's value after r.
 func (h Hash) Next(r Record) Hash {
-	sum := sha256.Sum256(AppendRecord(h[:], r))
+	var buf [512]byte
+	sum := sha256.Sum256(AppendRecord(append(buf[:0], h[:]...), r))
 	return Hash(sum[:len(h)])
 }
 
-func parentKey(key string) string {
-	for i := len(key) - 1; i > 0; i-- {
-		if key[i] == '/' {
-			return key[:i]
+// clean reports whether key is "/" or "/" and non-empty segments that are not
+// "." or "..".
+func clean(key string) bool { return key == "/" || len(cleanPart(key)) == len(key) }
+
+// cleanPart returns the longest prefix of whole canonical segments of key.
+func cleanPart(key string) string {
+	end := 0
+	for end < len(key) {
+		segment, _, _ := strings.Cut(key[end+1:], "/")
+		if segment == "" || segment == "." || segment == ".." {
+			break
 		}
+		end += 1 + len(segment)
+	}
+	if end == 0 {
+		return "/"
+	}
+	return key[:end]
+}
+
+func parentKey(key string) string {
+	if i := strings.LastIndexByte(key, '/'); i > 0 {
+		return key[:i]
 	}
 	return "/"
+}
+
+// commonKey returns the deepest directory at or above both a and b.
+func commonKey(a, b string) string {
+	for a != b {
+		if len(a) < len(b) {
+			a, b = b, a
+		}
+		a = parentKey(a)
+	}
+	return a
 }
 
 func appendString(b []byte, s string) []byte {
@@ -118,7 +175,7 @@ func (d *decoder) fail() {
 }
 
 func (d *decoder) bytes(n int) []byte {
-	if n > len(d.rest) {
+	if n < 0 || n > len(d.rest) {
 		d.fail()
 		return nil
 	}
@@ -157,9 +214,9 @@ func (d *decoder) varint() int64 {
 
 func (d *decoder) string(limit int) string {
 	n := d.uvarint()
-	if n > uint64(limit) {
+	if limit < 0 || n > uint64(limit) {
 		d.fail()
 		return ""
 	}
-	return string(d.bytes(int(n)))
+	return string(d.bytes(int(n))) //nolint:gosec // bounded by limit
 }

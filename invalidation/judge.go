@@ -1,8 +1,8 @@
 package invalidation
 
-// Judge decides about b at s, which must be the position in b's log. For VerdictApply it returns the records that are
-// new and the subscription after them; the caller makes both durable in one
-// command.
+// Judge decides about b at s, which must be the position in b's log. For
+// VerdictApply it returns the records that are new and the subscription after
+// them; the caller makes both durable in one command.
 func (s Subscription) Judge(b Batch) (Verdict, []Record, Subscription) {
 	switch {
 	case b.Publisher != s.Publisher.Cluster || b.Domain != s.Domain:
@@ -49,7 +49,8 @@ func (s Subscription) extend(news []Record) (Verdict, []Record, Subscription) {
 
 // Behind says what a verified head of the publisher means at s: VerdictIgnore if
 // s has everything, VerdictGap if records must be pulled, VerdictReset if the
-// log no longer reaches back to s, lies behind it, or is another log.
+// log no longer reaches back to s, lies behind it, or is another log. The head
+// must have been read after s was reached: an older one proves nothing.
 func (s Subscription) Behind(epoch uint64, h Head) Verdict {
 	switch {
 	case epoch < s.Publisher.Epoch:

@@ -743,11 +743,15 @@ type SubscribeRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Set in the first message only.
 	Cluster *ClusterInfo `protobuf:"bytes,1,opt,name=cluster,proto3" json:"cluster,omitempty"`
-	// Positions from which to push (first message) or up to which everything is
-	// applied (later ones).
+	// Positions up to which everything is applied.
 	Positions []*Position `protobuf:"bytes,2,rep,name=positions,proto3" json:"positions,omitempty"`
 	// Echo of the publisher's last heartbeat number.
-	Heartbeat     uint64 `protobuf:"varint,3,opt,name=heartbeat,proto3" json:"heartbeat,omitempty"`
+	Heartbeat uint64 `protobuf:"varint,3,opt,name=heartbeat,proto3" json:"heartbeat,omitempty"`
+	// Positions from which to push from now on, replacing what was asked before.
+	Start []*Position `protobuf:"bytes,4,rep,name=start,proto3" json:"start,omitempty"`
+	// A number that grows: asks for a heartbeat verified after this message
+	// arrived, which carries the number in answers.
+	Solicit       uint64 `protobuf:"varint,5,opt,name=solicit,proto3" json:"solicit,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -799,6 +803,20 @@ func (x *SubscribeRequest) GetPositions() []*Position {
 func (x *SubscribeRequest) GetHeartbeat() uint64 {
 	if x != nil {
 		return x.Heartbeat
+	}
+	return 0
+}
+
+func (x *SubscribeRequest) GetStart() []*Position {
+	if x != nil {
+		return x.Start
+	}
+	return nil
+}
+
+func (x *SubscribeRequest) GetSolicit() uint64 {
+	if x != nil {
+		return x.Solicit
 	}
 	return 0
 }
@@ -910,7 +928,7 @@ type Heartbeat struct {
 	ClusterId []byte                 `protobuf:"bytes,2,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
 	Epoch     uint64                 `protobuf:"varint,3,opt,name=epoch,proto3" json:"epoch,omitempty"`
 	Heads     []*Head                `protobuf:"bytes,4,rep,name=heads,proto3" json:"heads,omitempty"`
-	// The request number that this heartbeat answers, 0 if it is unsolicited.
+	// The last solicit number that had arrived before the verification began.
 	Answers       uint64 `protobuf:"varint,5,opt,name=answers,proto3" json:"answers,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1190,11 +1208,13 @@ const file_freshet_bus_v1_bus_proto_rawDesc = "" +
 	"\bPosition\x12\x16\n" +
 	"\x06domain\x18\x01 \x01(\fR\x06domain\x12\x18\n" +
 	"\aapplied\x18\x02 \x01(\x04R\aapplied\x12\x12\n" +
-	"\x04hash\x18\x03 \x01(\fR\x04hash\"\x9f\x01\n" +
+	"\x04hash\x18\x03 \x01(\fR\x04hash\"\xe9\x01\n" +
 	"\x10SubscribeRequest\x125\n" +
 	"\acluster\x18\x01 \x01(\v2\x1b.freshet.bus.v1.ClusterInfoR\acluster\x126\n" +
 	"\tpositions\x18\x02 \x03(\v2\x18.freshet.bus.v1.PositionR\tpositions\x12\x1c\n" +
-	"\theartbeat\x18\x03 \x01(\x04R\theartbeat\"\xbc\x01\n" +
+	"\theartbeat\x18\x03 \x01(\x04R\theartbeat\x12.\n" +
+	"\x05start\x18\x04 \x03(\v2\x18.freshet.bus.v1.PositionR\x05start\x12\x18\n" +
+	"\asolicit\x18\x05 \x01(\x04R\asolicit\"\xbc\x01\n" +
 	"\x11SubscribeResponse\x12-\n" +
 	"\x05batch\x18\x01 \x01(\v2\x15.freshet.bus.v1.BatchH\x00R\x05batch\x129\n" +
 	"\theartbeat\x18\x02 \x01(\v2\x19.freshet.bus.v1.HeartbeatH\x00R\theartbeat\x125\n" +
@@ -1265,26 +1285,27 @@ var file_freshet_bus_v1_bus_proto_depIdxs = []int32{
 	4,  // 5: freshet.bus.v1.PullResponse.head:type_name -> freshet.bus.v1.Head
 	0,  // 6: freshet.bus.v1.SubscribeRequest.cluster:type_name -> freshet.bus.v1.ClusterInfo
 	10, // 7: freshet.bus.v1.SubscribeRequest.positions:type_name -> freshet.bus.v1.Position
-	9,  // 8: freshet.bus.v1.SubscribeResponse.batch:type_name -> freshet.bus.v1.Batch
-	13, // 9: freshet.bus.v1.SubscribeResponse.heartbeat:type_name -> freshet.bus.v1.Heartbeat
-	14, // 10: freshet.bus.v1.SubscribeResponse.reset:type_name -> freshet.bus.v1.ResetRequired
-	4,  // 11: freshet.bus.v1.Heartbeat.heads:type_name -> freshet.bus.v1.Head
-	4,  // 12: freshet.bus.v1.GoodbyeRequest.heads:type_name -> freshet.bus.v1.Head
-	2,  // 13: freshet.bus.v1.BusService.Hello:input_type -> freshet.bus.v1.HelloRequest
-	5,  // 14: freshet.bus.v1.BusService.Poll:input_type -> freshet.bus.v1.PollRequest
-	7,  // 15: freshet.bus.v1.BusService.Pull:input_type -> freshet.bus.v1.PullRequest
-	11, // 16: freshet.bus.v1.BusService.Subscribe:input_type -> freshet.bus.v1.SubscribeRequest
-	15, // 17: freshet.bus.v1.BusService.Goodbye:input_type -> freshet.bus.v1.GoodbyeRequest
-	3,  // 18: freshet.bus.v1.BusService.Hello:output_type -> freshet.bus.v1.HelloResponse
-	6,  // 19: freshet.bus.v1.BusService.Poll:output_type -> freshet.bus.v1.PollResponse
-	8,  // 20: freshet.bus.v1.BusService.Pull:output_type -> freshet.bus.v1.PullResponse
-	12, // 21: freshet.bus.v1.BusService.Subscribe:output_type -> freshet.bus.v1.SubscribeResponse
-	16, // 22: freshet.bus.v1.BusService.Goodbye:output_type -> freshet.bus.v1.GoodbyeResponse
-	18, // [18:23] is the sub-list for method output_type
-	13, // [13:18] is the sub-list for method input_type
-	13, // [13:13] is the sub-list for extension type_name
-	13, // [13:13] is the sub-list for extension extendee
-	0,  // [0:13] is the sub-list for field type_name
+	10, // 8: freshet.bus.v1.SubscribeRequest.start:type_name -> freshet.bus.v1.Position
+	9,  // 9: freshet.bus.v1.SubscribeResponse.batch:type_name -> freshet.bus.v1.Batch
+	13, // 10: freshet.bus.v1.SubscribeResponse.heartbeat:type_name -> freshet.bus.v1.Heartbeat
+	14, // 11: freshet.bus.v1.SubscribeResponse.reset:type_name -> freshet.bus.v1.ResetRequired
+	4,  // 12: freshet.bus.v1.Heartbeat.heads:type_name -> freshet.bus.v1.Head
+	4,  // 13: freshet.bus.v1.GoodbyeRequest.heads:type_name -> freshet.bus.v1.Head
+	2,  // 14: freshet.bus.v1.BusService.Hello:input_type -> freshet.bus.v1.HelloRequest
+	5,  // 15: freshet.bus.v1.BusService.Poll:input_type -> freshet.bus.v1.PollRequest
+	7,  // 16: freshet.bus.v1.BusService.Pull:input_type -> freshet.bus.v1.PullRequest
+	11, // 17: freshet.bus.v1.BusService.Subscribe:input_type -> freshet.bus.v1.SubscribeRequest
+	15, // 18: freshet.bus.v1.BusService.Goodbye:input_type -> freshet.bus.v1.GoodbyeRequest
+	3,  // 19: freshet.bus.v1.BusService.Hello:output_type -> freshet.bus.v1.HelloResponse
+	6,  // 20: freshet.bus.v1.BusService.Poll:output_type -> freshet.bus.v1.PollResponse
+	8,  // 21: freshet.bus.v1.BusService.Pull:output_type -> freshet.bus.v1.PullResponse
+	12, // 22: freshet.bus.v1.BusService.Subscribe:output_type -> freshet.bus.v1.SubscribeResponse
+	16, // 23: freshet.bus.v1.BusService.Goodbye:output_type -> freshet.bus.v1.GoodbyeResponse
+	19, // [19:24] is the sub-list for method output_type
+	14, // [14:19] is the sub-list for method input_type
+	14, // [14:14] is the sub-list for extension type_name
+	14, // [14:14] is the sub-list for extension extendee
+	0,  // [0:14] is the sub-list for field type_name
 }
 
 func init() { file_freshet_bus_v1_bus_proto_init() }
