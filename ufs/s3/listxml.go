@@ -202,21 +202,8 @@ func (s *scanner) tag() ([]byte, error) {
 	}
 	tag := s.rest[1:end]
 	if bytes.IndexByte(tag, '=') >= 0 { // an attribute may hold ">"
-		for i := 1 + q; ; {
-			quote := s.rest[i]
-			j := bytes.IndexByte(s.rest[i+1:], quote)
-			if j < 0 {
-				return nil, fmt.Errorf("%w: ends within an attribute", errXML)
-			}
-			i += j + 2
-			k := bytes.IndexAny(s.rest[i:], `"'>`)
-			if k < 0 {
-				return nil, fmt.Errorf("%w: ends within a tag", errXML)
-			}
-			if i += k; s.rest[i] == '>' {
-				end = i
-				break
-			}
+		if end = attributesEnd(s.rest); end < 0 {
+			return nil, fmt.Errorf("%w: ends within an attribute", errXML)
 		}
 		tag = s.rest[1:end]
 	}
@@ -225,6 +212,25 @@ func (s *scanner) tag() ([]byte, error) {
 		return nil, fmt.Errorf("%w: empty tag", errXML)
 	}
 	return tag, nil
+}
+
+// attributesEnd returns the index of the ">" that ends the tag at the start of b
+// and stands in no quotes, or -1.
+func attributesEnd(b []byte) int {
+	for i := 1; ; i++ {
+		j := bytes.IndexAny(b[i:], `"'>`)
+		if j < 0 {
+			return -1
+		}
+		i += j
+		if b[i] == '>' {
+			return i
+		}
+		if j = bytes.IndexByte(b[i+1:], b[i]); j < 0 {
+			return -1
+		}
+		i += 1 + j
+	}
 }
 
 func (s *scanner) special() bool {

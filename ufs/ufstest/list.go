@@ -147,7 +147,7 @@ func listStartAfter(e *env) {
 func oddNames() []string {
 	return []string{
 		" leading", "trailing ", "two  spaces", "per%cent", "%2e%2e%2f", "%00", "plus+plus", "quote'single", `quote"double`, "back\\slash", "..\\..\\x",
-		"semi;colon", "a&b=c?d#e", "<script>alert(1)</script>", "star*[x]{y}", "tilde~", ".hidden", "...", "-dash", "ünïcödé", "日本語", "e\u0301 vs é",
+		"semi;colon", "a&b=c?d#e", "<img src=x onerror=alert(1)>", "star*[x]{y}", "tilde~", ".hidden", "...", "-dash", "ünïcödé", "日本語", "e\u0301 vs é",
 		"emoji🙂", "\u202egnp.exe", strings.Repeat("n", 200),
 	}
 }
