@@ -1,0 +1,329 @@
+package tier
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/freshet-io/freshet"
+)
+
+var errShort = errors.New("the block ends early")
+
+const (
+	dirBlocks = "blocks"
+	dirTemp   = "tmp"
+	lockFile  = "LOCK"
+	dirMode   = 0o700
+	fileMode  = 0o600
+)
+
+// disk keeps one file for each block in 256 subdirectories.
+type disk struct {
+	dir  string
+	lock *os.File
+	temp atomic.Uint64
+}
+
+// foundBlock is a file that may be a block, by its name and size.
+type foundBlock struct {
+	id      freshet.BlockID
+	length  int64
+	modTime time.Time
+}
+
+func openDisk(dir string) (*disk, error) {
+	lock, err := LockDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	d := &disk{dir: dir, lock: lock}
+	if err := d.prepare(); err != nil {
+		return nil, errorsJoin(diskError("open cache tier", err), lock.Close())
+	}
+	return d, nil
+}
+
+// LockDir makes dir, open to its owner alone, and takes the lock that keeps a
+// second process out; closing the file gives it back. KindConflict if another
+// process has it.
+func LockDir(dir string) (*os.File, error) {
+	const op = "lock directory"
+	if err := os.MkdirAll(dir, dirMode); err != nil {
+		return nil, diskError(op, err)
+	}
+	if err := os.Chmod(dir, dirMode); err != nil { // it may have existed with wider permissions
+		return nil, diskError(op, err)
+	}
+	f, err := os.OpenFile(filepath.Join(dir, lockFile), os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, fileMode)
+	if err != nil {
+		return nil, diskError(op, err)
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		return nil, errorsJoin(freshet.Errorf(freshet.KindConflict, op, "",
+			"%s is in use by another process: give each node a directory of its own (%w)", dir, err), f.Close())
+	}
+	return f, nil
+}
+
+// prepare makes the directories and removes what an interrupted process was
+// writing.
+func (d *disk) prepare() error {
+	if err := os.RemoveAll(filepath.Join(d.dir, dirTemp)); err != nil {
+		return err
+	}
+	if err := os.Mkdir(filepath.Join(d.dir, dirTemp), dirMode); err != nil {
+		return err
+	}
+	blocks := filepath.Join(d.dir, dirBlocks)
+	if info, err := os.Lstat(blocks); err == nil && !info.IsDir() {
+		if err := os.Remove(blocks); err != nil { // a link would let blocks land elsewhere
+			return err
+		}
+	}
+	for shard := range 256 {
+		name := filepath.Join(blocks, fmt.Sprintf("%02x", shard))
+		if info, err := os.Lstat(name); err == nil && !info.IsDir() {
+			if err := os.Remove(name); err != nil {
+				return err
+			}
+		}
+		if err := os.MkdirAll(name, dirMode); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func shardOf(id freshet.BlockID) string {
+	h := uint64(id.File)*0x9e3779b97f4a7c15 + uint64(id.Index)*0xbf58476d1ce4e5b9
+	return fmt.Sprintf("%02x", byte(h>>56))
+}
+
+func (d *disk) path(id freshet.BlockID) string {
+	return filepath.Join(d.dir, dirBlocks, shardOf(id), blockName(id))
+}
+
+// scan finds the blocks by their names and sizes, the oldest first. What can't
+// be one is removed and counted: another name, no regular file, an impossible
+// size.
+func (d *disk) scan() (found []foundBlock, quarantined int, err error) {
+	for shard := range 256 {
+		name := fmt.Sprintf("%02x", shard)
+		dir := filepath.Join(d.dir, dirBlocks, name)
+		entries, err := os.ReadDir(dir)
+		if err != nil {
+			return nil, 0, diskError("open cache tier", err)
+		}
+		for _, de := range entries {
+			info, err := de.Info()
+			if errors.Is(err, fs.ErrNotExist) {
+				continue
+			}
+			if err == nil {
+				if f, ok := blockOf(info, name); ok {
+					found = append(found, f)
+					continue
+				}
+			}
+			quarantined++
+			if err := os.RemoveAll(filepath.Join(dir, de.Name())); err != nil {
+				return nil, 0, diskError("open cache tier", err)
+			}
+		}
+	}
+	sortFound(found)
+	return found, quarantined, nil
+}
+
+func blockOf(info fs.FileInfo, shard string) (foundBlock, bool) {
+	id, ok := parseBlockName(info.Name())
+	if !ok || !info.Mode().IsRegular() || shardOf(id) != shard {
+		return foundBlock{}, false
+	}
+	length, ok := lengthOf(info.Size())
+	return foundBlock{id: id, length: length, modTime: info.ModTime()}, ok
+}
+
+func parseBlockName(name string) (freshet.BlockID, bool) {
+	if len(name) != 16+1+8 {
+		return freshet.BlockID{}, false
+	}
+	file, err1 := strconv.ParseUint(name[:16], 16, 64)
+	index, err2 := strconv.ParseUint(name[17:], 16, 32)
+	id := freshet.BlockID{File: freshet.FileID(file), Index: uint32(index)}
+	return id, err1 == nil && err2 == nil && blockName(id) == name
+}
+
+func (d *disk) create() (draft, error) {
+	name := filepath.Join(d.dir, dirTemp, strconv.FormatUint(d.temp.Add(1), 16))
+	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL|unix.O_NOFOLLOW, fileMode)
+	if err != nil {
+		return nil, diskError("write block", err)
+	}
+	return &diskDraft{in: d, f: f, name: name, end: headerSize}, nil
+}
+
+// open never follows a link and never waits for a fifo that somebody put in the
+// place of a block.
+func (d *disk) open(e *entry) (handle, error) {
+	f, err := os.OpenFile(d.path(e.id), os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, openError(e.id, err)
+	}
+	h := diskHandle{f: f, length: e.length}
+	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() || info.Size() != fileSize(e.length) {
+		return nil, errorsJoin(corrupt(e.id, errors.New("not a regular file of the right size")), f.Close())
+	}
+	return h, nil
+}
+
+// openError tells a damaged block from a process that has run out of files,
+// which says nothing about the block.
+func openError(id freshet.BlockID, err error) error {
+	if errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) || errors.Is(err, unix.ENOMEM) {
+		return diskError("open block", err)
+	}
+	return corrupt(id, err)
+}
+
+func (d *disk) remove(id freshet.BlockID) {
+	// What can't be removed now is found again at the next start.
+	_ = os.RemoveAll(d.path(id)) //nolint:errcheck // see above
+}
+
+func (d *disk) footprint(length int64) int64 { return fileSize(length) }
+func (d *disk) close() error                 { return d.lock.Close() }
+
+type diskDraft struct {
+	in        *disk
+	f         *os.File
+	name      string
+	end       int64
+	published bool
+}
+
+func (d *diskDraft) append(p []byte) error {
+	n, err := d.f.WriteAt(p, d.end)
+	d.end += int64(n)
+	if err != nil {
+		return diskError("write block", err)
+	}
+	return nil
+}
+
+func (d *diskDraft) readAt(p []byte, off int64) error { return readFull(d.f, p, off+headerSize) }
+
+func (d *diskDraft) prepare(h header, table []uint64) error {
+	if err := d.append(encodeTable(table)); err != nil {
+		return err
+	}
+	if _, err := d.f.WriteAt(encodeHeader(h), 0); err != nil {
+		return diskError("write block", err)
+	}
+	return nil
+}
+
+func (d *diskDraft) publish(id freshet.BlockID) (stamp, error) {
+	if err := os.Rename(d.name, d.in.path(id)); err != nil {
+		return stamp{}, diskError("write block", err)
+	}
+	d.published = true
+	return stampOf(d.f) // after the rename, which changes it
+}
+
+func (d *diskDraft) close() {
+	if !d.published {
+		_ = os.Remove(d.name) //nolint:errcheck // the next start removes what stayed
+	}
+	_ = d.f.Close() //nolint:errcheck // nothing depends on it: a torn block is recognised when it is opened
+}
+
+type diskHandle struct {
+	f      *os.File
+	length int64
+}
+
+func (h diskHandle) readAt(p []byte, off int64) error { return readFull(h.f, p, off+headerSize) }
+func (h diskHandle) view(_, _ int64) []byte           { return nil }
+func (h diskHandle) stamp() (stamp, error)            { return stampOf(h.f) }
+func (h diskHandle) file() (*os.File, int64)          { return h.f, headerSize }
+func (h diskHandle) close() error                     { return h.f.Close() }
+
+func (h diskHandle) load() (header, []uint64, error) {
+	b := make([]byte, headerSize)
+	if err := readFull(h.f, b, 0); err != nil {
+		return header{}, nil, err
+	}
+	head, err := decodeHeader(b)
+	if err != nil {
+		return header{}, nil, err
+	}
+	if head.length != h.length {
+		return header{}, nil, fmt.Errorf("the header says %d bytes, the file has %d", head.length, h.length)
+	}
+	b = make([]byte, 8*chunks(h.length))
+	if err := readFull(h.f, b, headerSize+h.length); err != nil {
+		return header{}, nil, err
+	}
+	table, err := decodeTable(b, head)
+	return head, table, err
+}
+
+func readFull(f *os.File, p []byte, off int64) error {
+	n, err := f.ReadAt(p, off)
+	if n == len(p) {
+		return nil
+	}
+	if err == nil || errors.Is(err, io.EOF) {
+		return errShort
+	}
+	return err
+}
+
+// stamp is what the file system changes when somebody changes a file: cheap to
+// ask, so that a chunk that was verified once needs no second look for each
+// small read.
+type stamp struct {
+	inode        uint64
+	size         int64
+	mtime, ctime int64 // ns
+}
+
+func stampOf(f *os.File) (stamp, error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		return stamp{}, diskError("open block", err)
+	}
+	return stamp{inode: st.Ino, size: st.Size, mtime: st.Mtim.Nano(), ctime: st.Ctim.Nano()}, nil
+}
+
+// diskError gives an error of the cache's disk its Kind: a full disk is
+// KindExhausted, all else KindUnavailable. Neither may fail a read of a file.
+func diskError(op string, err error) error {
+	kind := freshet.KindUnavailable
+	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) || errors.Is(err, unix.EFBIG) {
+		kind = freshet.KindExhausted
+	}
+	return &freshet.Error{Op: op, Kind: kind, Err: err}
+}
+
+func corrupt(id freshet.BlockID, err error) error {
+	return freshet.Errorf(freshet.KindCorrupt, "open block", "", "block %s: %w", blockName(id), err)
+}
+
+// errorsJoin keeps err as the one whose Kind counts.
+func errorsJoin(err, also error) error {
+	if also == nil {
+		return err
+	}
+	return fmt.Errorf("%w (and %w)", err, also)
+}

@@ -1,0 +1,31 @@
+package tier
+
+import (
+	"fmt"
+
+	"github.com/freshet-io/freshet"
+)
+
+// HeaderSize is the size of a block file's header.
+const HeaderSize = headerSize
+
+// RecodeHeader decodes b and encodes the result again.
+func RecodeHeader(b []byte) ([]byte, error) {
+	h, err := decodeHeader(b)
+	if err != nil {
+		return nil, err
+	}
+	return encodeHeader(h), nil
+}
+
+// MakeHeader encodes a header.
+func MakeHeader(id freshet.BlockID, meta Meta, length int64) []byte {
+	return encodeHeader(header{meta: meta, id: id, length: length, tableSum: 7})
+}
+
+// FileSize and LengthOf translate between the length of a block and its file.
+func FileSize(length int64) int64       { return fileSize(length) }
+func LengthOf(size int64) (int64, bool) { return lengthOf(size) }
+func BlockFile(id freshet.BlockID) string {
+	return fmt.Sprintf("blocks/%s/%s", shardOf(id), blockName(id))
+}

@@ -1,0 +1,388 @@
+// Package tier owns the cached blocks of one tier, in memory or on a disk: the
+// space they take, which of them go first, their checksums, and what is left of
+// them after a restart.
+//
+// Blocks are immutable and named by the version of their file, so a tier can be
+// incomplete but never stale. It never fetches a block, never decides which file
+// is valid, and never promises durability: what is lost here is read again from
+// the storage. That is why nothing is synced to the disk. A block that a crash
+// tore is recognised by its size, its header and its checksums when it is opened,
+// and dropped.
+package tier
+
+import (
+	"fmt"
+	"os"
+	"slices"
+	"sync"
+
+	"github.com/freshet-io/freshet"
+	"github.com/freshet-io/freshet/fingerprint"
+)
+
+// ChunkSize is the number of bytes that one checksum covers.
+const ChunkSize = 256 << 10
+
+// Kind says where a tier keeps its bytes.
+type Kind string
+
+// The kinds of tier.
+const (
+	Memory Kind = "memory"
+	Disk   Kind = "disk"
+)
+
+// Reason says why a block left the tier.
+type Reason string
+
+// The reasons.
+const (
+	ReasonCapacity Reason = "capacity" // another block needed the space
+	ReasonFreed    Reason = "freed"    // its file version is no longer wanted
+	ReasonCorrupt  Reason = "corrupt"  // its bytes, header or file are not what was written
+	ReasonForeign  Reason = "foreign"  // it belongs to another cluster, epoch or file version
+)
+
+// Meta is what a block's header binds its bytes to.
+type Meta struct {
+	Cluster     freshet.ClusterID
+	Epoch       uint64
+	Fingerprint fingerprint.Fingerprint
+}
+
+// Want is what a reader expects of a block. A block that differs is dropped and
+// is not there.
+type Want struct {
+	Cluster freshet.ClusterID
+	// Epoch is the newest epoch of the cluster that is known: a block of a newer
+	// one is not of this cluster's history. Blocks of older epochs are fine, for
+	// their file IDs are never handed out again.
+	Epoch       uint64
+	Fingerprint fingerprint.Fingerprint
+	Length      int64 // bytes
+}
+
+// Change tells an observer that a block came or went.
+type Change struct {
+	Block  freshet.BlockReport
+	Added  bool
+	Reason Reason // of a block that went
+}
+
+// Options are the settings of a tier.
+type Options struct {
+	// Capacity is the number of bytes that blocks may take with their headers
+	// and checksums, blocks in the making included. 0 is DefaultCapacity.
+	Capacity int64
+	// Policy is the eviction policy: "s3-fifo", the default, or "lru".
+	Policy string
+}
+
+// DefaultCapacity is the capacity of a tier that was given none: 1 GiB.
+const DefaultCapacity = 1 << 30
+
+// Tier is a set of blocks. It is safe for concurrent use.
+type Tier struct {
+	kind     Kind
+	capacity int64
+	medium   medium
+	buffers  sync.Pool // of *[ChunkSize]byte
+
+	mu          sync.Mutex
+	policy      policy
+	blocks      map[freshet.BlockID]*entry
+	used        int64 // blocks, reservations, and removed blocks that are still open
+	observe     func(Change)
+	quarantined int
+	closed      bool
+}
+
+// entry is one committed block.
+type entry struct {
+	id     freshet.BlockID
+	length int64
+	size   int64 // what it takes of the capacity
+
+	// Guarded by the tier's mu.
+	readers int
+	removed bool
+
+	checkMu sync.Mutex
+	check   *check // nil until the header was verified in this process
+}
+
+// NewMemory returns an empty tier in memory.
+func NewMemory(opts Options) (*Tier, error) {
+	return newTier(Memory, newMemory(), opts)
+}
+
+// OpenDisk returns the tier in dir, which is made if it does not exist, with the
+// blocks that an earlier process left there. It takes a lock on dir:
+// KindConflict if another process holds it. Only names and sizes are looked at
+// here; a header is verified when its block is first opened.
+func OpenDisk(dir string, opts Options) (*Tier, error) {
+	d, err := openDisk(dir)
+	if err != nil {
+		return nil, err
+	}
+	t, err := newTier(Disk, d, opts)
+	if err == nil {
+		err = t.load(d)
+	}
+	if err != nil {
+		return nil, errorsJoin(err, d.close())
+	}
+	return t, nil
+}
+
+func newTier(kind Kind, m medium, opts Options) (*Tier, error) {
+	const op = "open cache tier"
+	switch {
+	case opts.Capacity == 0:
+		opts.Capacity = DefaultCapacity
+	case opts.Capacity < 0:
+		return nil, freshet.Errorf(freshet.KindInvalid, op, "", "the capacity is %d bytes; it must be positive", opts.Capacity)
+	}
+	p, err := newPolicy(opts.Policy, opts.Capacity)
+	if err != nil {
+		return nil, err
+	}
+	return &Tier{
+		kind: kind, capacity: opts.Capacity, medium: m, policy: p,
+		blocks: make(map[freshet.BlockID]*entry), observe: func(Change) {},
+	}, nil
+}
+
+// load takes up the blocks that were found on the disk, the oldest first, and
+// makes room if the capacity is smaller than it was.
+func (t *Tier) load(d *disk) error {
+	found, quarantined, err := d.scan()
+	if err != nil {
+		return err
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.quarantined = quarantined
+	for _, f := range found {
+		e := &entry{id: f.id, length: f.length, size: d.footprint(f.length)}
+		t.blocks[e.id] = e
+		t.used += e.size
+		t.policy.add(e.id, e.size)
+	}
+	return t.makeRoom(0)
+}
+
+// Observe sets the function that is told of every block that comes or goes from
+// now on, in order. It is called with the tier locked: it must be quick and must
+// not call the tier.
+func (t *Tier) Observe(fn func(Change)) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.observe = fn
+}
+
+// Kind says where the tier keeps its bytes.
+func (t *Tier) Kind() Kind { return t.kind }
+
+// Capacity returns the capacity in bytes.
+func (t *Tier) Capacity() int64 { return t.capacity }
+
+// Used returns the bytes that are taken, reservations included. It never
+// exceeds the capacity.
+func (t *Tier) Used() int64 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.used
+}
+
+// Quarantined returns how many files were removed at the start because they
+// can't be blocks of this tier.
+func (t *Tier) Quarantined() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.quarantined
+}
+
+// Stat returns the length of a block and whether the tier holds it.
+func (t *Tier) Stat(id freshet.BlockID) (length int64, ok bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if e := t.blocks[id]; e != nil {
+		return e.length, true
+	}
+	return 0, false
+}
+
+// List returns all blocks in no particular order.
+func (t *Tier) List() []freshet.BlockReport {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	list := make([]freshet.BlockReport, 0, len(t.blocks))
+	for id, e := range t.blocks {
+		list = append(list, freshet.BlockReport{ID: id, Length: e.length})
+	}
+	return list
+}
+
+// Remove drops blocks that are no longer wanted. Open readers go on reading.
+func (t *Tier) Remove(ids ...freshet.BlockID) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, id := range ids {
+		if e := t.blocks[id]; e != nil {
+			t.drop(e, ReasonFreed)
+		}
+	}
+}
+
+// Clear drops all blocks, because they belong to somebody else.
+func (t *Tier) Clear() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, e := range t.blocks {
+		t.drop(e, ReasonForeign)
+	}
+}
+
+// Close gives up the lock of a disk tier. Blocks stay on the disk. Readers and
+// writers must be closed before it.
+func (t *Tier) Close() error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.closed {
+		return nil
+	}
+	t.closed = true
+	return t.medium.close()
+}
+
+// reserve takes n more bytes of the capacity and evicts what has to go for them.
+// KindExhausted: there is no room, also not by eviction.
+func (t *Tier) reserve(n int64) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.closed {
+		return freshet.Errorf(freshet.KindUnavailable, "write block", "", "the cache tier is closed")
+	}
+	if err := t.makeRoom(n); err != nil {
+		return err
+	}
+	t.used += n
+	return nil
+}
+
+func (t *Tier) release(n int64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.used -= n
+}
+
+// makeRoom evicts until n more bytes fit. Blocks that are being read are not
+// evicted: that would free no space. The caller holds mu.
+func (t *Tier) makeRoom(n int64) error {
+	if n > t.capacity {
+		return freshet.Errorf(freshet.KindExhausted, "write block", "", "%d bytes do not fit into a cache of %d", n, t.capacity)
+	}
+	for t.used+n > t.capacity {
+		id, ok := t.policy.victim(func(id freshet.BlockID) bool { return t.blocks[id].readers > 0 })
+		if !ok {
+			return freshet.Errorf(freshet.KindExhausted, "write block", "", "the cache is full of blocks that are in use: %d of %d bytes", t.used, t.capacity)
+		}
+		t.drop(t.blocks[id], ReasonCapacity)
+	}
+	return nil
+}
+
+// drop removes a block. The space of one that is being read stays taken until
+// its last reader is closed. The caller holds mu.
+func (t *Tier) drop(e *entry, why Reason) {
+	if e.removed {
+		return
+	}
+	e.removed = true
+	delete(t.blocks, e.id)
+	t.policy.remove(e.id)
+	t.medium.remove(e.id)
+	if e.readers == 0 {
+		t.used -= e.size
+	}
+	t.observe(Change{Block: freshet.BlockReport{ID: e.id, Length: e.length}, Reason: why})
+}
+
+func (t *Tier) pin(id freshet.BlockID) *entry {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	e := t.blocks[id]
+	if e == nil || t.closed {
+		return nil
+	}
+	e.readers++
+	t.policy.touch(id)
+	return e
+}
+
+func (t *Tier) unpin(e *entry) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	e.readers--
+	if e.readers == 0 && e.removed {
+		t.used -= e.size
+	}
+}
+
+// discard drops a block and reports whether it was still there.
+func (t *Tier) discard(e *entry, why Reason) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	was := !e.removed
+	t.drop(e, why)
+	return was
+}
+
+// medium is what differs between memory and disk. Its methods are called with
+// the tier locked, except create and open.
+type medium interface {
+	create() (draft, error)
+	// open returns an open block; KindCorrupt if what is there can't be one.
+	open(e *entry) (handle, error)
+	remove(id freshet.BlockID)
+	// footprint is what a block of that length takes.
+	footprint(length int64) int64
+	close() error
+}
+
+// draft is a block in the making: bytes are appended by one goroutine and read
+// by others, never beyond what was appended.
+type draft interface {
+	append(p []byte) error
+	readAt(p []byte, off int64) error
+	// prepare writes header and checksums; publish makes the block appear under
+	// its name, with the tier locked.
+	prepare(h header, table []uint64) error
+	publish(id freshet.BlockID) (stamp, error)
+	// close frees the draft, and its bytes if it was not published.
+	close()
+}
+
+// handle is an open block. It outlives the block's removal.
+type handle interface {
+	readAt(p []byte, off int64) error
+	// view returns the bytes themselves if they are addressable, else nil.
+	view(off, n int64) []byte
+	// load reads and verifies header and checksums.
+	load() (header, []uint64, error)
+	// stamp changes whenever somebody else changes the bytes.
+	stamp() (stamp, error)
+	file() (f *os.File, dataOffset int64)
+	close() error
+}
+
+func chunks(length int64) int64 { return (length + ChunkSize - 1) / ChunkSize }
+
+func sortFound(found []foundBlock) {
+	slices.SortFunc(found, func(a, b foundBlock) int { return a.modTime.Compare(b.modTime) })
+}
+
+func blockName(id freshet.BlockID) string {
+	return fmt.Sprintf("%016x-%08x", uint64(id.File), id.Index)
+}
