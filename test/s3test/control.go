@@ -89,6 +89,7 @@ type Request struct {
 	Range  string `json:"range"`
 	Fault  string `json:"fault"`  // action of the rule that decided, if any
 	Status int    `json:"status"` // 0: none yet, or none at all
+	Done   bool   `json:"done"`   // the server has finished with it
 }
 
 // HeldRequest waits for its release.

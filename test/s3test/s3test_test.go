@@ -1,13 +1,19 @@
 package s3test_test
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
+	"net/url"
+	"os"
+	"os/exec"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -21,7 +27,52 @@ import (
 	"github.com/freshet-io/freshet/test/s3test"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// launchOnly has the test program start a server, say so and wait to be killed.
+const launchOnly = "S3TEST_LAUNCH_ONLY"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(launchOnly) == "" {
+		goleak.VerifyTestMain(m)
+		return
+	}
+	srv, err := s3test.Launch(context.Background(), s3test.Options{})
+	if err != nil {
+		fmt.Println(err)
+		os.Exit(1)
+	}
+	fmt.Println(srv.Endpoint)
+	select {}
+}
+
+// A parent that is killed takes the server with it.
+func TestServerDiesWithItsParent(t *testing.T) {
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	parent := exec.Command(self)
+	parent.Env = append(os.Environ(), launchOnly+"=1", "TMPDIR="+t.TempDir())
+	out, err := parent.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := parent.Start(); err != nil {
+		t.Fatal(err)
+	}
+	line, err := bufio.NewReader(out).ReadString('\n')
+	addr, found := strings.CutPrefix(strings.TrimSpace(line), "http://")
+	if err := errors.Join(err, parent.Process.Kill()); err != nil || !found {
+		t.Fatalf("parent said %q: %v", line, err)
+	}
+	_ = parent.Wait() // killed
+	waitFor(t, func() bool {
+		conn, err := net.Dial("tcp", addr)
+		if err == nil {
+			_ = conn.Close()
+		}
+		return errors.Is(err, syscall.ECONNREFUSED)
+	})
+}
 
 const (
 	bucket  = s3test.DefaultBucket
@@ -355,6 +406,17 @@ func TestVirtualHostStyle(t *testing.T) {
 			wantObject(t, path, "v/ü b", "by host")
 			mustPut(t, path, "p", "by path")
 			wantObject(t, host, "p", "by path")
+			// As a process with HTTP_PROXY=Endpoint does.
+			endpoint, err := url.Parse(srv.Endpoint)
+			if err != nil {
+				t.Fatal(err)
+			}
+			proxied := &http.Transport{Proxy: http.ProxyURL(endpoint)}
+			defer proxied.CloseIdleConnections()
+			wantObject(t, newClient(t, srv, func(o *s3.Options) {
+				o.UsePathStyle, o.BaseEndpoint = false, aws.String(srv.VirtualHostEndpoint())
+				o.HTTPClient = &http.Client{Transport: proxied}
+			}), "p", "by path")
 			list, err := host.ListObjectsV2(t.Context(), &s3.ListObjectsV2Input{Bucket: aws.String(bucket), Prefix: aws.String("v/")})
 			if err != nil || len(list.Contents) != 1 {
 				t.Fatalf("list = %+v, %v", list, err)

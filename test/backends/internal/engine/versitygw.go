@@ -18,6 +18,7 @@ const (
 	maxRequests    = 4096
 	maxParts       = 10000
 	maxPosixCalls  = 64
+	maxCopyBytes   = 5 << 30 // of S3; the gateway as a library has no default
 )
 
 // versityGW prepares the gateway. Buckets live in ROOT/data, side-car metadata in
@@ -31,10 +32,13 @@ func (e *Engine) versityGW() (func(context.Context) error, error) {
 	if err != nil {
 		return nil, err
 	}
-	be, err := posix.New(data, store, posix.PosixOpts{Concurrency: maxPosixCalls, SideCarDir: sidecar})
+	files, err := posix.New(data, store, posix.PosixOpts{
+		Concurrency: maxPosixCalls, SideCarDir: sidecar, CopyObjectThreshold: maxCopyBytes,
+	})
 	if err != nil {
 		return nil, fmt.Errorf("versitygw over %s: %w", data, err)
 	}
+	be := consistent{Posix: files, root: data, meta: store}
 	cfg := &embedgw.Config{
 		RootUserAccess:    e.opt.AccessKey,
 		RootUserSecret:    e.opt.SecretKey,

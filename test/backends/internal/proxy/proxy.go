@@ -77,6 +77,7 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer p.active.Done()
 	c := classify(r, p.opt.Domain)
 	x := &exchange{call: c, rec: p.rec.begin(c, r.Header.Get("Range"))}
+	defer p.rec.end(x.rec)
 	r.Body = &countedBody{ReadCloser: r.Body, count: func(n int) { p.rec.addIn(c.op, n) }}
 	rule, hit, cleared := p.rules.match(c)
 	if !hit {

@@ -27,6 +27,8 @@ type Record struct {
 	Fault  string `json:"fault,omitempty"`
 	// Status is the engine's or the fault's answer; 0 means none yet, or none at all.
 	Status int `json:"status"`
+	// Done tells that the server has finished with it.
+	Done bool `json:"done"`
 }
 
 // recorder counts requests. Safe for concurrent use.
@@ -72,6 +74,12 @@ func (r *recorder) setStatus(rec *Record, status int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	rec.Status = status
+}
+
+func (r *recorder) end(rec *Record) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	rec.Done = true
 }
 
 func (r *recorder) addIn(op string, n int) {
