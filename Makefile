@@ -25,9 +25,9 @@ TAGS ?=
 TESTFLAGS ?=
 TEST_TIMEOUT ?= 20m
 RACE_TIMEOUT ?= 25m
-# Packages that start whole clusters as processes: the race detector would watch
-# only the test's own process there, and slow the machine for all.
-RACE_SKIP ?= /test/(e2e|chaos|bench)(/|$$)
+# Packages that start whole clusters as processes. They run one after the other, and
+# not under the race detector, which would watch only the test's own process.
+CLUSTER_TESTS ?= /test/(e2e|chaos|bench)(/|$$)
 FUZZTIME ?= 10s
 BENCH ?= .
 BENCHTIME ?= 1s
@@ -139,14 +139,17 @@ check-mod: ## go.mod and go.sum are tidy
 ##@ Test
 
 .PHONY: test
-test: build backends ## all tests, without cgo
-	$(GO) test $(if $(TAGS),-tags $(TAGS)) -timeout $(TEST_TIMEOUT) $(TESTFLAGS) ./...
+test: build backends ## all tests, without cgo; those that start whole clusters last
+	pkgs=$$($(GO) list ./... | grep -vE '$(CLUSTER_TESTS)'); \
+	$(GO) test $(if $(TAGS),-tags $(TAGS)) -timeout $(TEST_TIMEOUT) $(TESTFLAGS) $$pkgs
+	pkgs=$$($(GO) list ./... | grep -E '$(CLUSTER_TESTS)' || true); [ -z "$$pkgs" ] || \
+	$(GO) test -p 1 $(if $(TAGS),-tags $(TAGS)) -timeout $(TEST_TIMEOUT) $(TESTFLAGS) $$pkgs
 	for d in $(TEST_MODULES); do $(GO) -C $$d test -timeout $(TEST_TIMEOUT) $(TESTFLAGS) ./...; done
 
 .PHONY: race
-race: build backends ## tests under the race detector, except those of RACE_SKIP
+race: build backends ## tests under the race detector, without those that start whole clusters
 	@command -v "$$($(GO) env CC)" >/dev/null || { echo 'make race needs a C compiler ($$CC, for example gcc)' >&2; exit 1; }
-	pkgs=$$($(GO) list ./... | grep -vE '$(RACE_SKIP)'); \
+	pkgs=$$($(GO) list ./... | grep -vE '$(CLUSTER_TESTS)'); \
 	CGO_ENABLED=1 $(GO) test -race $(if $(TAGS),-tags $(TAGS)) -timeout $(RACE_TIMEOUT) $(TESTFLAGS) $$pkgs
 
 .PHONY: fuzz
