@@ -38,7 +38,7 @@ func (e *Engine) versityGW() (func(context.Context) error, error) {
 	if err != nil {
 		return nil, fmt.Errorf("versitygw over %s: %w", data, err)
 	}
-	be := consistent{Posix: files, root: data, meta: store}
+	be := faithful{Posix: files, root: data, meta: store}
 	cfg := &embedgw.Config{
 		RootUserAccess:    e.opt.AccessKey,
 		RootUserSecret:    e.opt.SecretKey,
