@@ -24,8 +24,12 @@ type subresource struct{ param, op string }
 var (
 	bucketOps = map[string][]subresource{
 		http.MethodGet: {
-			{"location", "GetBucketLocation"}, {"versions", "ListObjectVersions"}, {"uploads", "ListMultipartUploads"},
-			{"versioning", "GetBucketVersioning"}, {"list-type", "ListObjectsV2"}, {"", "ListObjects"},
+			{"location", "GetBucketLocation"},
+			{"versions", "ListObjectVersions"},
+			{"uploads", "ListMultipartUploads"},
+			{"versioning", "GetBucketVersioning"},
+			{"list-type", "ListObjectsV2"},
+			{"", "ListObjects"},
 		},
 		http.MethodPut:    {{"versioning", "PutBucketVersioning"}, {"", "CreateBucket"}},
 		http.MethodHead:   {{"", "HeadBucket"}},
@@ -34,8 +38,11 @@ var (
 	}
 	objectOps = map[string][]subresource{
 		http.MethodGet: {
-			{"uploadId", "ListParts"}, {"tagging", "GetObjectTagging"}, {"attributes", "GetObjectAttributes"},
-			{"acl", "GetObjectAcl"}, {"", "GetObject"},
+			{"uploadId", "ListParts"},
+			{"tagging", "GetObjectTagging"},
+			{"attributes", "GetObjectAttributes"},
+			{"acl", "GetObjectAcl"},
+			{"", "GetObject"},
 		},
 		http.MethodHead:   {{"", "HeadObject"}},
 		http.MethodPut:    {{"uploadId", "UploadPart"}, {"tagging", "PutObjectTagging"}, {"acl", "PutObjectAcl"}, {"", "PutObject"}},

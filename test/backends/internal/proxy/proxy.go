@@ -142,7 +142,7 @@ func (p *Proxy) pause(r *http.Request, d time.Duration, cleared <-chan struct{})
 
 // pass forwards the request and its answer unchanged.
 func (p *Proxy) pass(w http.ResponseWriter, r *http.Request, x *exchange) {
-	resp, err := p.roundTrip(r, r.Context(), x)
+	resp, err := p.roundTrip(r.Context(), r, x)
 	if err != nil {
 		if r.Context().Err() == nil {
 			p.opt.Log.Warn("engine did not answer", "op", x.op, "error", err)
@@ -160,7 +160,7 @@ func (p *Proxy) pass(w http.ResponseWriter, r *http.Request, x *exchange) {
 
 // drop lets the request take effect and hides the answer.
 func (p *Proxy) drop(w http.ResponseWriter, r *http.Request, x *exchange) {
-	resp, err := p.roundTrip(r, context.WithoutCancel(r.Context()), x)
+	resp, err := p.roundTrip(context.WithoutCancel(r.Context()), r, x)
 	if err == nil {
 		_, _ = io.Copy(io.Discard, resp.Body)
 		_ = resp.Body.Close()
@@ -188,7 +188,7 @@ func (p *Proxy) hold(w http.ResponseWriter, r *http.Request, x *exchange) {
 		return
 	}
 	r.Body = io.NopCloser(bytes.NewReader(body))
-	resp, err := p.roundTrip(r, context.WithoutCancel(r.Context()), x)
+	resp, err := p.roundTrip(context.WithoutCancel(r.Context()), r, x)
 	if err != nil {
 		h.result.Error = err.Error()
 		close(h.done)
@@ -206,7 +206,7 @@ func (p *Proxy) hold(w http.ResponseWriter, r *http.Request, x *exchange) {
 
 // shorten forwards and cuts the answer in the middle of its body.
 func (p *Proxy) shorten(w http.ResponseWriter, r *http.Request, x *exchange) {
-	resp, err := p.roundTrip(r, r.Context(), x)
+	resp, err := p.roundTrip(r.Context(), r, x)
 	if err != nil {
 		reset(w)
 		return
@@ -221,7 +221,7 @@ func (p *Proxy) shorten(w http.ResponseWriter, r *http.Request, x *exchange) {
 }
 
 // roundTrip sends the request as it came to the engine.
-func (p *Proxy) roundTrip(r *http.Request, ctx context.Context, x *exchange) (*http.Response, error) {
+func (p *Proxy) roundTrip(ctx context.Context, r *http.Request, x *exchange) (*http.Response, error) {
 	out := r.Clone(ctx)
 	out.RequestURI = ""
 	out.URL.Scheme, out.URL.Host = "http", "engine"
