@@ -284,9 +284,10 @@ type Freshness struct {
 	// before the present leader's term.
 	Age *durationpb.Duration `protobuf:"bytes,5,opt,name=age,proto3" json:"age,omitempty"`
 	// True while a publisher of the domain is out of contact.
-	Degraded      bool `protobuf:"varint,6,opt,name=degraded,proto3" json:"degraded,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Degraded       bool   `protobuf:"varint,6,opt,name=degraded,proto3" json:"degraded,omitempty"`
+	DegradedReason string `protobuf:"bytes,7,opt,name=degraded_reason,json=degradedReason,proto3" json:"degraded_reason,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *Freshness) Reset() {
@@ -359,6 +360,13 @@ func (x *Freshness) GetDegraded() bool {
 		return x.Degraded
 	}
 	return false
+}
+
+func (x *Freshness) GetDegradedReason() string {
+	if x != nil {
+		return x.DegradedReason
+	}
+	return ""
 }
 
 // Mount is a storage attached to a path.
@@ -1155,14 +1163,15 @@ const file_freshet_v1_types_proto_rawDesc = "" +
 	"from_cache\x18\r \x01(\bR\tfromCache\x12\x12\n" +
 	"\x04etag\x18\x0e \x01(\tR\x04etag\x12!\n" +
 	"\fcached_bytes\x18\x0f \x01(\x03R\vcachedBytes\x123\n" +
-	"\tfreshness\x18\x10 \x01(\v2\x15.freshet.v1.FreshnessR\tfreshness\"\xb0\x01\n" +
+	"\tfreshness\x18\x10 \x01(\v2\x15.freshet.v1.FreshnessR\tfreshness\"\xd9\x01\n" +
 	"\tFreshness\x12\x14\n" +
 	"\x05fresh\x18\x01 \x01(\bR\x05fresh\x12\x14\n" +
 	"\x05level\x18\x02 \x01(\tR\x05level\x12\x1a\n" +
 	"\binterval\x18\x03 \x01(\tR\binterval\x12\x12\n" +
 	"\x04rule\x18\x04 \x01(\tR\x04rule\x12+\n" +
 	"\x03age\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\x03age\x12\x1a\n" +
-	"\bdegraded\x18\x06 \x01(\bR\bdegraded\"\xfa\x03\n" +
+	"\bdegraded\x18\x06 \x01(\bR\bdegraded\x12'\n" +
+	"\x0fdegraded_reason\x18\a \x01(\tR\x0edegradedReason\"\xfa\x03\n" +
 	"\x05Mount\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x10\n" +
 	"\x03ufs\x18\x02 \x01(\tR\x03ufs\x128\n" +

@@ -1,0 +1,106 @@
+package rpc
+
+import (
+	"context"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/metadata"
+
+	"github.com/freshet-io/freshet"
+)
+
+// forwardedKey marks a call that another member forwarded: it is not forwarded
+// again, so that two members that each think the other leads do not loop.
+const forwardedKey = "freshet-forwarded"
+
+// afterKey carries the session token of faces that have no field for it.
+const afterKey = "freshet-after"
+
+// LeaderFinder says where the leader's client port is; "" if nobody knows.
+type LeaderFinder interface {
+	LeaderAddress() string
+}
+
+// Forwarder sends calls that only the leader can answer to the leader.
+type Forwarder struct {
+	leader LeaderFinder
+	conns  *Conns
+}
+
+// NewForwarder returns a Forwarder over conns.
+func NewForwarder(leader LeaderFinder, conns *Conns) *Forwarder {
+	return &Forwarder{leader: leader, conns: conns}
+}
+
+// toLeader returns a connection to the leader and a context that marks the call
+// as forwarded, or err itself where the call can't be forwarded.
+func (f *Forwarder) toLeader(ctx context.Context, err error) (context.Context, *grpc.ClientConn, error) {
+	if f == nil || freshet.KindOf(err) != freshet.KindNotLeader {
+		return nil, nil, err
+	}
+	if md, ok := metadata.FromIncomingContext(ctx); ok && len(md.Get(forwardedKey)) > 0 {
+		return nil, nil, err
+	}
+	addr := f.leader.LeaderAddress()
+	if addr == "" {
+		return nil, nil, freshet.Errorf(freshet.KindUnavailable, "find leader", "", "the cluster has no leader at the moment; try again")
+	}
+	conn, derr := f.conns.Get(addr)
+	if derr != nil {
+		return nil, nil, derr
+	}
+	out := metadata.Pairs(forwardedKey, "1")
+	if md, ok := metadata.FromIncomingContext(ctx); ok {
+		for _, v := range md.Get(afterKey) {
+			out.Append(afterKey, v)
+		}
+	}
+	return metadata.NewOutgoingContext(ctx, out), conn, nil
+}
+
+// serve answers a unary call locally or by the leader.
+func serve[Req, Resp any](
+	ctx context.Context, f *Forwarder, req Req,
+	local func(context.Context, Req) (Resp, error),
+	remote func(grpc.ClientConnInterface, context.Context, Req) (Resp, error),
+) (Resp, error) {
+	resp, err := local(ctx, req)
+	if err == nil {
+		return resp, nil
+	}
+	var zero Resp
+	fctx, conn, err := f.toLeader(ctx, err)
+	if err != nil {
+		return zero, StatusOf(err)
+	}
+	return remote(conn, fctx, req)
+}
+
+// after returns the session token of a request: its own field, or the metadata
+// that a face set.
+func after(ctx context.Context, field string) string {
+	if field != "" {
+		return field
+	}
+	for _, from := range []func(context.Context) (metadata.MD, bool){metadata.FromIncomingContext, metadata.FromOutgoingContext} {
+		if md, ok := from(ctx); ok {
+			if v := md.Get(afterKey); len(v) > 0 {
+				return v[0]
+			}
+		}
+	}
+	return ""
+}
+
+// WithAfter returns a context whose calls carry the session token, in process
+// and over the wire.
+func WithAfter(ctx context.Context, token string) context.Context {
+	ctx = metadata.AppendToOutgoingContext(ctx, afterKey, token)
+	md, _ := metadata.FromIncomingContext(ctx)
+	md = md.Copy()
+	if md == nil {
+		md = metadata.MD{}
+	}
+	md.Set(afterKey, token)
+	return metadata.NewIncomingContext(ctx, md)
+}

@@ -1,0 +1,360 @@
+package rpc
+
+import (
+	"context"
+	"encoding/hex"
+
+	"google.golang.org/grpc"
+
+	"github.com/freshet-io/freshet"
+	freshetv1 "github.com/freshet-io/freshet/proto/freshet/v1"
+)
+
+// NamespaceServer adapts a Namespace to the wire. The REST gateway calls it in
+// process.
+type NamespaceServer struct {
+	freshetv1.UnimplementedNamespaceServiceServer
+	ns      Namespace
+	forward *Forwarder
+}
+
+// NewNamespaceServer returns the adapter; forward may be nil where the member
+// always leads.
+func NewNamespaceServer(ns Namespace, forward *Forwarder) *NamespaceServer {
+	return &NamespaceServer{ns: ns, forward: forward}
+}
+
+type nsClient = freshetv1.NamespaceServiceClient
+
+func ns(c grpc.ClientConnInterface) nsClient { return freshetv1.NewNamespaceServiceClient(c) }
+
+// Stat implements the service.
+func (s *NamespaceServer) Stat(ctx context.Context, req *freshetv1.StatRequest) (*freshetv1.StatResponse, error) {
+	return serve(ctx, s.forward, req, s.stat,
+		func(c grpc.ClientConnInterface, ctx context.Context, req *freshetv1.StatRequest) (*freshetv1.StatResponse, error) {
+			return ns(c).Stat(ctx, req)
+		})
+}
+
+func (s *NamespaceServer) stat(ctx context.Context, req *freshetv1.StatRequest) (*freshetv1.StatResponse, error) {
+	p, opts, err := readArgs(ctx, req.GetPath(), req.GetSyncInterval(), req.GetAfter())
+	if err != nil {
+		return nil, err
+	}
+	st, err := s.ns.Stat(ctx, p, opts)
+	if err != nil {
+		return nil, err
+	}
+	return &freshetv1.StatResponse{Entry: statusToWire(st)}, nil
+}
+
+func readArgs(ctx context.Context, path, interval, token string) (freshet.Path, freshet.ReadOptions, error) {
+	p, err := freshet.ParsePath(path)
+	if err != nil {
+		return "", freshet.ReadOptions{}, err
+	}
+	opts, err := readOptionsOfWire(interval, after(ctx, token))
+	return p, opts, err
+}
+
+// maxBatch bounds BatchStat.
+const maxBatch = 1000
+
+// BatchStat implements the service.
+func (s *NamespaceServer) BatchStat(ctx context.Context, req *freshetv1.BatchStatRequest) (*freshetv1.BatchStatResponse, error) {
+	return serve(ctx, s.forward, req, s.batchStat,
+		func(c grpc.ClientConnInterface, ctx context.Context, req *freshetv1.BatchStatRequest) (*freshetv1.BatchStatResponse, error) {
+			return ns(c).BatchStat(ctx, req)
+		})
+}
+
+func (s *NamespaceServer) batchStat(ctx context.Context, req *freshetv1.BatchStatRequest) (*freshetv1.BatchStatResponse, error) {
+	if n := len(req.GetPaths()); n > maxBatch {
+		return nil, freshet.Errorf(freshet.KindInvalid, "batch stat", "", "%d paths, more than %d", n, maxBatch)
+	}
+	opts, err := readOptionsOfWire(req.GetSyncInterval(), after(ctx, req.GetAfter()))
+	if err != nil {
+		return nil, err
+	}
+	out := &freshetv1.BatchStatResponse{Results: make([]*freshetv1.StatResult, 0, len(req.GetPaths()))}
+	for _, text := range req.GetPaths() {
+		var st freshet.Status
+		p, err := freshet.ParsePath(text)
+		if err == nil {
+			st, err = s.ns.Stat(ctx, p, opts)
+		}
+		switch {
+		case freshet.IsKind(err, freshet.KindNotLeader):
+			return nil, err
+		case err != nil:
+			out.Results = append(out.Results, &freshetv1.StatResult{
+				Error: &freshetv1.ErrorDetail{Kind: kindOf(err).String(), Path: text}, Message: err.Error(),
+			})
+		default:
+			out.Results = append(out.Results, &freshetv1.StatResult{Entry: statusToWire(st)})
+		}
+	}
+	return out, nil
+}
+
+// List implements the service.
+func (s *NamespaceServer) List(ctx context.Context, req *freshetv1.ListRequest) (*freshetv1.ListResponse, error) {
+	return serve(ctx, s.forward, req, s.list,
+		func(c grpc.ClientConnInterface, ctx context.Context, req *freshetv1.ListRequest) (*freshetv1.ListResponse, error) {
+			return ns(c).List(ctx, req)
+		})
+}
+
+func (s *NamespaceServer) list(ctx context.Context, req *freshetv1.ListRequest) (*freshetv1.ListResponse, error) {
+	p, opts, err := readArgs(ctx, req.GetPath(), req.GetSyncInterval(), req.GetAfter())
+	if err != nil {
+		return nil, err
+	}
+	if n := req.GetPageSize(); n < 0 || n > freshet.MaxListPage {
+		return nil, freshet.Errorf(freshet.KindInvalid, "list", p, "page size %d is not between 1 and %d", n, freshet.MaxListPage)
+	}
+	page, err := s.ns.List(ctx, freshet.ListQuery{
+		Path: p, PageToken: req.GetPageToken(), PageSize: int(req.GetPageSize()), Recursive: req.GetRecursive(), Options: opts,
+	})
+	if err != nil {
+		return nil, err
+	}
+	out := &freshetv1.ListResponse{NextPageToken: page.NextPageToken, Entries: make([]*freshetv1.Entry, len(page.Entries))}
+	for i, e := range page.Entries {
+		out.Entries[i] = EntryToWire(e)
+	}
+	return out, nil
+}
+
+// parseOp reads an operation ID of 32 hexadecimal digits; "" is none.
+func parseOp(s string) (freshet.OpID, error) {
+	var op freshet.OpID
+	if s == "" {
+		return op, nil
+	}
+	if n, err := hex.Decode(op[:], []byte(s)); err != nil || n != len(op) || len(s) != 2*len(op) {
+		return freshet.OpID{}, freshet.Errorf(freshet.KindInvalid, "read message", "", "op_id %q is not 32 hexadecimal digits", s)
+	}
+	return op, nil
+}
+
+// Mkdir implements the service.
+func (s *NamespaceServer) Mkdir(ctx context.Context, req *freshetv1.MkdirRequest) (*freshetv1.MkdirResponse, error) {
+	return serve(ctx, s.forward, req, s.mkdir,
+		func(c grpc.ClientConnInterface, ctx context.Context, req *freshetv1.MkdirRequest) (*freshetv1.MkdirResponse, error) {
+			return ns(c).Mkdir(ctx, req)
+		})
+}
+
+func (s *NamespaceServer) mkdir(ctx context.Context, req *freshetv1.MkdirRequest) (*freshetv1.MkdirResponse, error) {
+	p, op, err := changeArgs(req.GetPath(), req.GetOpId())
+	if err != nil {
+		return nil, err
+	}
+	done, err := s.ns.Mkdir(ctx, freshet.MkdirQuery{Op: op, Path: p, Parents: req.GetParents(), Mode: req.GetMode()})
+	if err != nil {
+		return nil, err
+	}
+	return &freshetv1.MkdirResponse{Entry: EntryToWire(done.Info), Token: done.Token.String()}, nil
+}
+
+func changeArgs(path, opID string) (freshet.Path, freshet.OpID, error) {
+	p, err := freshet.ParsePath(path)
+	if err != nil {
+		return "", freshet.OpID{}, err
+	}
+	op, err := parseOp(opID)
+	return p, op, err
+}
+
+// Rename implements the service.
+func (s *NamespaceServer) Rename(ctx context.Context, req *freshetv1.RenameRequest) (*freshetv1.RenameResponse, error) {
+	return serve(ctx, s.forward, req, s.rename,
+		func(c grpc.ClientConnInterface, ctx context.Context, req *freshetv1.RenameRequest) (*freshetv1.RenameResponse, error) {
+			return ns(c).Rename(ctx, req)
+		})
+}
+
+func (s *NamespaceServer) rename(ctx context.Context, req *freshetv1.RenameRequest) (*freshetv1.RenameResponse, error) {
+	p, op, err := changeArgs(req.GetPath(), req.GetOpId())
+	if err != nil {
+		return nil, err
+	}
+	target, err := freshet.ParsePath(req.GetTarget())
+	if err != nil {
+		return nil, err
+	}
+	done, err := s.ns.Rename(ctx, freshet.RenameQuery{Op: op, Path: p, Target: target, Overwrite: req.GetOverwrite()})
+	if err != nil {
+		return nil, err
+	}
+	return &freshetv1.RenameResponse{Entry: EntryToWire(done.Info), Token: done.Token.String()}, nil
+}
+
+// Remove implements the service.
+func (s *NamespaceServer) Remove(ctx context.Context, req *freshetv1.RemoveRequest) (*freshetv1.RemoveResponse, error) {
+	return serve(ctx, s.forward, req, s.remove,
+		func(c grpc.ClientConnInterface, ctx context.Context, req *freshetv1.RemoveRequest) (*freshetv1.RemoveResponse, error) {
+			return ns(c).Remove(ctx, req)
+		})
+}
+
+func (s *NamespaceServer) remove(ctx context.Context, req *freshetv1.RemoveRequest) (*freshetv1.RemoveResponse, error) {
+	p, op, err := changeArgs(req.GetPath(), req.GetOpId())
+	if err != nil {
+		return nil, err
+	}
+	done, err := s.ns.Remove(ctx, freshet.RemoveQuery{Op: op, Path: p, Recursive: req.GetRecursive()})
+	if err != nil {
+		return nil, err
+	}
+	return &freshetv1.RemoveResponse{Token: done.Token.String()}, nil
+}
+
+// SetAttr implements the service.
+func (s *NamespaceServer) SetAttr(ctx context.Context, req *freshetv1.SetAttrRequest) (*freshetv1.SetAttrResponse, error) {
+	return serve(ctx, s.forward, req, s.setAttr,
+		func(c grpc.ClientConnInterface, ctx context.Context, req *freshetv1.SetAttrRequest) (*freshetv1.SetAttrResponse, error) {
+			return ns(c).SetAttr(ctx, req)
+		})
+}
+
+func (s *NamespaceServer) setAttr(ctx context.Context, req *freshetv1.SetAttrRequest) (*freshetv1.SetAttrResponse, error) {
+	p, op, err := changeArgs(req.GetPath(), req.GetOpId())
+	if err != nil {
+		return nil, err
+	}
+	q := freshet.SetAttrQuery{Op: op, Path: p, Mode: req.Mode}
+	if v := req.GetOwner(); v != "" {
+		q.Owner = &v
+	}
+	if v := req.GetGroup(); v != "" {
+		q.Group = &v
+	}
+	done, err := s.ns.SetAttr(ctx, q)
+	if err != nil {
+		return nil, err
+	}
+	return &freshetv1.SetAttrResponse{Entry: EntryToWire(done.Info), Token: done.Token.String()}, nil
+}
+
+// Explain implements the service.
+func (s *NamespaceServer) Explain(ctx context.Context, req *freshetv1.ExplainRequest) (*freshetv1.ExplainResponse, error) {
+	return serve(ctx, s.forward, req, s.explain,
+		func(c grpc.ClientConnInterface, ctx context.Context, req *freshetv1.ExplainRequest) (*freshetv1.ExplainResponse, error) {
+			return ns(c).Explain(ctx, req)
+		})
+}
+
+func (s *NamespaceServer) explain(ctx context.Context, req *freshetv1.ExplainRequest) (*freshetv1.ExplainResponse, error) {
+	p, err := freshet.ParsePath(req.GetPath())
+	if err != nil {
+		return nil, err
+	}
+	x, err := s.ns.Explain(ctx, p, req.GetCheck())
+	if err != nil {
+		return nil, err
+	}
+	return explanationToWire(x), nil
+}
+
+// Locate implements the service.
+func (s *NamespaceServer) Locate(ctx context.Context, req *freshetv1.LocateRequest) (*freshetv1.LocateResponse, error) {
+	return serve(ctx, s.forward, req, s.locate,
+		func(c grpc.ClientConnInterface, ctx context.Context, req *freshetv1.LocateRequest) (*freshetv1.LocateResponse, error) {
+			return ns(c).Locate(ctx, req)
+		})
+}
+
+func (s *NamespaceServer) locate(ctx context.Context, req *freshetv1.LocateRequest) (*freshetv1.LocateResponse, error) {
+	p, opts, err := readArgs(ctx, req.GetPath(), req.GetSyncInterval(), req.GetAfter())
+	if err != nil {
+		return nil, err
+	}
+	if req.GetOffset() < 0 {
+		return nil, freshet.Errorf(freshet.KindInvalid, "locate", p, "offset %d is negative", req.GetOffset())
+	}
+	loc, err := s.ns.Locate(ctx, freshet.LocateQuery{
+		Path: p, Offset: req.GetOffset(), Length: req.GetLength(), Options: opts,
+		Host: req.GetHost(), StaleFingerprint: req.GetStaleFingerprint(),
+	})
+	if err != nil {
+		return nil, err
+	}
+	return locationToWire(loc), nil
+}
+
+// BeginWrite implements the service.
+func (s *NamespaceServer) BeginWrite(ctx context.Context, req *freshetv1.BeginWriteRequest) (*freshetv1.BeginWriteResponse, error) {
+	return serve(ctx, s.forward, req, s.beginWrite,
+		func(c grpc.ClientConnInterface, ctx context.Context, req *freshetv1.BeginWriteRequest) (*freshetv1.BeginWriteResponse, error) {
+			return ns(c).BeginWrite(ctx, req)
+		})
+}
+
+func (s *NamespaceServer) beginWrite(ctx context.Context, req *freshetv1.BeginWriteRequest) (*freshetv1.BeginWriteResponse, error) {
+	p, err := freshet.ParsePath(req.GetPath())
+	if err != nil {
+		return nil, err
+	}
+	op, err := opOfWire(req.GetOp())
+	if err != nil {
+		return nil, err
+	}
+	w, err := freshet.ParseWriteType(req.GetWriteType())
+	if err != nil {
+		return nil, err
+	}
+	a, err := s.ns.BeginWrite(ctx, freshet.BeginWriteQuery{
+		Op: op, Path: p, Write: w, BlockSize: req.GetBlockSize(), Host: req.GetHost(), Node: freshet.NodeID(req.GetNodeId()),
+	})
+	if err != nil {
+		return nil, err
+	}
+	out := &freshetv1.BeginWriteResponse{Done: a.Done}
+	if a.Done {
+		out.Entry, out.Token = EntryToWire(a.Completed.Info), a.Completed.Token.String()
+	} else {
+		out.Ticket = ticketToWire(a.Ticket)
+	}
+	return out, nil
+}
+
+// AbortWrite implements the service.
+func (s *NamespaceServer) AbortWrite(ctx context.Context, req *freshetv1.AbortWriteRequest) (*freshetv1.AbortWriteResponse, error) {
+	return serve(ctx, s.forward, req,
+		func(ctx context.Context, req *freshetv1.AbortWriteRequest) (*freshetv1.AbortWriteResponse, error) {
+			op, err := opOfWire(req.GetOp())
+			if err == nil {
+				err = s.ns.AbortWrite(ctx, op)
+			}
+			return &freshetv1.AbortWriteResponse{}, err
+		},
+		func(c grpc.ClientConnInterface, ctx context.Context, req *freshetv1.AbortWriteRequest) (*freshetv1.AbortWriteResponse, error) {
+			return ns(c).AbortWrite(ctx, req)
+		})
+}
+
+// Sync implements the service.
+func (s *NamespaceServer) Sync(req *freshetv1.SyncRequest, stream grpc.ServerStreamingServer[freshetv1.SyncResponse]) error {
+	ctx := stream.Context()
+	p, err := freshet.ParsePath(req.GetPath())
+	if err != nil {
+		return StatusOf(err)
+	}
+	err = s.ns.Sync(ctx, p, req.GetRecursive(), func(pr freshet.SyncProgress) error {
+		return stream.Send(progressToWire(pr))
+	})
+	if err == nil {
+		return nil
+	}
+	fctx, conn, err := s.forward.toLeader(ctx, err)
+	if err != nil {
+		return StatusOf(err)
+	}
+	from, err := ns(conn).Sync(fctx, req)
+	if err != nil {
+		return err
+	}
+	return relay(from, stream)
+}
