@@ -26,7 +26,7 @@ const (
 	fileMode  = 0o600
 )
 
-// disk keeps one file for each block in 256 subdirectories.
+// disk keeps one file for each block in up to 256 subdirectories.
 type disk struct {
 	dir  string
 	lock *os.File
@@ -89,18 +89,7 @@ func (d *disk) prepare() error {
 			return err
 		}
 	}
-	for shard := range 256 {
-		name := filepath.Join(blocks, fmt.Sprintf("%02x", shard))
-		if info, err := os.Lstat(name); err == nil && !info.IsDir() {
-			if err := os.Remove(name); err != nil {
-				return err
-			}
-		}
-		if err := os.MkdirAll(name, dirMode); err != nil {
-			return err
-		}
-	}
-	return nil
+	return os.MkdirAll(blocks, dirMode)
 }
 
 func shardOf(id freshet.BlockID) string {
@@ -116,32 +105,54 @@ func (d *disk) path(id freshet.BlockID) string {
 // be one is removed and counted: another name, no regular file, an impossible
 // size.
 func (d *disk) scan() (found []foundBlock, quarantined int, err error) {
-	for shard := range 256 {
-		name := fmt.Sprintf("%02x", shard)
-		dir := filepath.Join(d.dir, dirBlocks, name)
-		entries, err := os.ReadDir(dir)
+	const op = "open cache tier"
+	blocks := filepath.Join(d.dir, dirBlocks)
+	shards, err := os.ReadDir(blocks)
+	if err != nil {
+		return nil, 0, diskError(op, err)
+	}
+	sweep := func(name string) error {
+		quarantined++
+		return os.RemoveAll(filepath.Join(blocks, name))
+	}
+	for _, shard := range shards {
+		if !shard.IsDir() || len(shard.Name()) != 2 { // a link would let blocks land elsewhere
+			if err := sweep(shard.Name()); err != nil {
+				return nil, 0, diskError(op, err)
+			}
+			continue
+		}
+		here, err := scanShard(filepath.Join(blocks, shard.Name()), shard.Name(), sweep)
 		if err != nil {
-			return nil, 0, diskError("open cache tier", err)
+			return nil, 0, diskError(op, err)
 		}
-		for _, de := range entries {
-			info, err := de.Info()
-			if errors.Is(err, fs.ErrNotExist) {
-				continue
-			}
-			if err == nil {
-				if f, ok := blockOf(info, name); ok {
-					found = append(found, f)
-					continue
-				}
-			}
-			quarantined++
-			if err := os.RemoveAll(filepath.Join(dir, de.Name())); err != nil {
-				return nil, 0, diskError("open cache tier", err)
-			}
-		}
+		found = append(found, here...)
 	}
 	sortFound(found)
 	return found, quarantined, nil
+}
+
+func scanShard(dir, shard string, sweep func(name string) error) (found []foundBlock, err error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	for _, de := range entries {
+		info, err := de.Info()
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err == nil {
+			if f, ok := blockOf(info, shard); ok {
+				found = append(found, f)
+				continue
+			}
+		}
+		if err := sweep(filepath.Join(shard, de.Name())); err != nil {
+			return nil, err
+		}
+	}
+	return found, nil
 }
 
 func blockOf(info fs.FileInfo, shard string) (foundBlock, bool) {
@@ -233,7 +244,14 @@ func (d *diskDraft) prepare(h header, table []uint64) error {
 }
 
 func (d *diskDraft) publish(id freshet.BlockID) (stamp, error) {
-	if err := os.Rename(d.name, d.in.path(id)); err != nil {
+	path := d.in.path(id)
+	err := os.Rename(d.name, path)
+	if errors.Is(err, fs.ErrNotExist) { // the first block of its subdirectory
+		if err = os.Mkdir(filepath.Dir(path), dirMode); err == nil {
+			err = os.Rename(d.name, path)
+		}
+	}
+	if err != nil {
 		return stamp{}, diskError("write block", err)
 	}
 	d.published = true

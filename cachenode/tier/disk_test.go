@@ -211,6 +211,7 @@ func TestRestartKeepsBlocksAndSweepsTheRest(t *testing.T) {
 
 	stray := []string{"blocks/00/notes.txt", "blocks/7f/0000000000000001-0000000G", "tmp/stray"}
 	for _, name := range stray {
+		check(t, os.MkdirAll(filepath.Dir(filepath.Join(dir, name)), 0o700))
 		check(t, os.WriteFile(filepath.Join(dir, name), make([]byte, 9000), 0o600))
 	}
 	misplaced := filepath.Join(dir, "blocks/00", filepath.Base(blockPath(dir, block(1, 0))))
@@ -276,6 +277,17 @@ func TestLinkedBlockDirectoryIsReplaced(t *testing.T) {
 	t.Parallel()
 	dir, elsewhere := t.TempDir(), t.TempDir()
 	check(t, os.Symlink(elsewhere, filepath.Join(dir, "blocks")))
+	testLinkedAway(t, dir, elsewhere)
+
+	dir = t.TempDir()
+	shard := filepath.Dir(blockPath(dir, block(1, 0)))
+	check(t, os.MkdirAll(filepath.Dir(shard), 0o700))
+	check(t, os.Symlink(elsewhere, shard))
+	testLinkedAway(t, dir, elsewhere)
+}
+
+func testLinkedAway(t *testing.T, dir, elsewhere string) {
+	t.Helper()
 	tr := newTier(t, tier.Disk, dir, tier.Options{Capacity: 1 << 20})
 	put(t, tr, block(1, 0), 10)
 	entries, err := os.ReadDir(elsewhere)
@@ -299,6 +311,7 @@ func TestFailingDiskLeavesNothing(t *testing.T) {
 	w := must2(tr.Create(block(1, 0), 100))(t)
 	must2(w.Write(content(block(1, 0), 100)))(t)
 	check(t, os.RemoveAll(filepath.Join(dir, "blocks")))
+	check(t, os.WriteFile(filepath.Join(dir, "blocks"), nil, 0o600))
 	wantKind(t, w.Commit(meta(1)), freshet.KindUnavailable)
 	w.Close()
 	if tr.Used() != 0 || len(tr.List()) != 0 {

@@ -30,6 +30,7 @@ type machine struct {
 	tr      *tier.Tier
 	writers map[freshet.BlockID]*tier.Writer
 	readers map[*tier.Reader]freshet.BlockID
+	steps   int
 }
 
 func testCapacity(t *testing.T, rt *rapid.T, kind tier.Kind, policy string) {
@@ -58,7 +59,8 @@ func testCapacity(t *testing.T, rt *rapid.T, kind tier.Kind, policy string) {
 			if used := tr.Used(); used < 0 || used > capacity {
 				rt.Fatalf("%d bytes of %d are taken", used, capacity)
 			}
-			if kind == tier.Disk && len(m.readers) == 0 {
+			m.steps++
+			if kind == tier.Disk && len(m.readers) == 0 && m.steps%16 == 0 { // a walk costs more than all the rest
 				if used := diskUsage(t, dir); used > tr.Used() {
 					rt.Fatalf("%d bytes on the disk, %d accounted", used, tr.Used())
 				}
