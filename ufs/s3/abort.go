@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	awss3 "github.com/aws/aws-sdk-go-v2/service/s3"
@@ -37,19 +38,17 @@ func (f *FS) AbortUpload(ctx context.Context, key string, op freshet.OpID) (ende
 	if op.IsZero() {
 		return false, ufs.Errorf(freshet.KindInvalid, what, key, "no operation ID")
 	}
+	aborted := f.live.revoke(key, op)
 	ids, err := f.uploads(ctx, what, key, op)
 	if err != nil {
 		return false, err
 	}
-	aborted := false
 	for _, id := range ids {
-		switch err := f.abortUpload(ctx, what, key, id); {
-		case err == nil:
-			aborted = true
-		case is(err, 0, "NoSuchUpload"): // completed meanwhile: the object tells
-		default:
+		gone, err := f.abortForGood(ctx, what, key, id, op)
+		if err != nil {
 			return false, err
 		}
+		aborted = aborted || gone
 	}
 	if aborted {
 		return true, nil
@@ -59,6 +58,63 @@ func (f *FS) AbortUpload(ctx context.Context, key string, op freshet.OpID) (ende
 		return false, err
 	}
 	return found && st.Op == op && multipart(st), nil
+}
+
+// abortForGood aborts until the storage no longer knows the upload: a part that
+// was under way may have outlived the first time. It reports whether the storage
+// confirmed an abort; it does not when the upload was completed meanwhile.
+func (f *FS) abortForGood(ctx context.Context, what, key, id string, op freshet.OpID) (bool, error) {
+	for aborted := false; ; aborted = true {
+		err := f.abortUpload(ctx, what, key, id)
+		if is(err, 0, "NoSuchUpload") {
+			return aborted, nil
+		}
+		if err != nil {
+			return false, err
+		}
+		if left, err := f.tagged(ctx, what, key, id, op); err != nil || !left {
+			return err == nil, err
+		}
+	}
+}
+
+// liveUploads are the uploads of this process that have not ended.
+type liveUploads struct {
+	mu  sync.Mutex
+	set map[*writer]struct{}
+}
+
+func (l *liveUploads) add(w *writer) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.set == nil {
+		l.set = map[*writer]struct{}{}
+	}
+	l.set[w] = struct{}{}
+}
+
+func (l *liveUploads) remove(w *writer) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.set, w)
+}
+
+// revoke ends the uploads of op at key, and reports whether there were any and
+// none had asked for its effect.
+func (l *liveUploads) revoke(key string, op freshet.OpID) bool {
+	l.mu.Lock()
+	var found []*writer
+	for w := range l.set {
+		if w.key == key && w.opts.Op == op {
+			found = append(found, w)
+		}
+	}
+	l.mu.Unlock()
+	ended := len(found) > 0
+	for _, w := range found {
+		ended = w.revoke() && ended
+	}
+	return ended
 }
 
 // multipart reports whether st is of an object that was uploaded in parts.
@@ -121,7 +177,7 @@ func (f *FS) tagged(ctx context.Context, what, key, id string, op freshet.OpID) 
 		return false, f.failure(ctx, what, key, err, reads)
 	}
 	for _, p := range out.Parts {
-		if aws.ToInt32(p.PartNumber) == tagPart && strings.Trim(aws.ToString(p.ETag), `"`) == tagETag(op) {
+		if strings.Trim(aws.ToString(p.ETag), `"`) == tagETag(op) {
 			return true, nil
 		}
 	}

@@ -55,11 +55,12 @@ func (f *FS) Create(ctx context.Context, key string, opts ufs.CreateOptions) (uf
 	if opts.IfAbsent {
 		w.absent = aws.String("*")
 	}
-	for w.partSize < opts.Size/(tagPart-1)+1 {
+	for int64(w.partSize) < opts.Size/(tagPart-1)+1 {
 		w.partSize *= 2
 	}
 	w.ctx, w.cancel = context.WithCancel(ctx)
 	w.slots = make(chan struct{}, f.cfg.uploadConcurrency)
+	f.live.add(w)
 	w.run(func() error { return f.checkWay(w.ctx, op, key) })
 	return w, nil
 }
@@ -81,22 +82,45 @@ type writer struct {
 	uploadID *string
 	sent     int32 // parts handed to run
 	done     bool  // Commit or Abort came to a definite end
-	risked   bool  // the effect was attempted
 
-	slots chan struct{}
-	wg    sync.WaitGroup
-	mu    sync.Mutex
-	parts []types.CompletedPart
-	err   error // of the first request that failed
+	slots  chan struct{}
+	wg     sync.WaitGroup
+	mu     sync.Mutex
+	parts  []types.CompletedPart
+	err    error // of the first request that failed; nothing is started after it
+	risked bool  // the effect was attempted
 }
 
 // run starts f and keeps its error; one failure ends the whole upload.
 func (w *writer) run(f func() error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.err != nil {
+		return
+	}
 	w.wg.Go(func() {
 		if err := f(); err != nil {
 			w.fail(err)
 		}
 	})
+}
+
+// risk marks the upload as one that may take effect, unless it has failed.
+func (w *writer) risk() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.risked = w.err == nil
+	return w.err
+}
+
+// revoke ends the upload from outside and reports whether it is certain that it
+// had not yet asked for its effect.
+func (w *writer) revoke() bool {
+	w.fail(ufs.Errorf(freshet.KindConflict, "write", w.key, "the upload was aborted by its operation ID"))
+	w.wg.Wait()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return !w.risked
 }
 
 func (w *writer) fail(err error) {
@@ -135,8 +159,8 @@ func (w *writer) Write(p []byte) (int, error) {
 		}
 		room := singlePut - len(w.buf)
 		if w.uploadID != nil {
-			w.reserve(len(p))
-			room = cap(w.buf) - len(w.buf)
+			w.reserve()
+			room = min(cap(w.buf), w.size()) - len(w.buf)
 		}
 		k := min(room, len(p))
 		w.buf = append(w.buf, p[:k]...)
@@ -153,20 +177,20 @@ func (w *writer) Write(p []byte) (int, error) {
 // size is the length of the part that is being filled. It doubles now and then if
 // the length of the file is unknown, so that 9,999 parts are always enough.
 func (w *writer) size() int {
-	if w.opts.Size >= 0 {
+	if w.opts.Size > 0 {
 		return w.partSize
 	}
 	return w.partSize << (w.sent / partsPerSize)
 }
 
-// reserve makes room for up to n bytes of the current part.
-func (w *writer) reserve(n int) {
+// reserve makes room for more of the current part.
+func (w *writer) reserve() {
 	size := w.size()
-	if len(w.buf) < cap(w.buf) && (w.pooled != nil || cap(w.buf) >= min(size, len(w.buf)+n)) {
-		return
+	if rest := w.opts.Size - w.total; rest > 0 {
+		size = int(min(int64(size), int64(len(w.buf))+rest)) // the last part needs no more
 	}
-	if w.opts.Size >= 0 && w.opts.Size < int64(size) && w.total < w.opts.Size {
-		size = int(w.opts.Size) // a file of one part needs no more
+	if cap(w.buf) >= size && len(w.buf) < cap(w.buf) {
+		return
 	}
 	var next []byte
 	if size == w.f.cfg.partSize {
@@ -264,6 +288,7 @@ func (w *writer) Commit(ctx context.Context) (ufs.Status, error) {
 	if w.done || w.risked {
 		return ufs.Status{}, ufs.Errorf(freshet.KindInvalid, op, w.key, "the upload has ended")
 	}
+	defer w.f.live.remove(w)
 	st, err := w.commit(ctx, op)
 	if err == nil {
 		w.done = true
@@ -283,7 +308,7 @@ func definite(err error) bool {
 }
 
 func (w *writer) commit(ctx context.Context, op string) (ufs.Status, error) {
-	if w.opts.Size >= 0 && w.total != w.opts.Size {
+	if w.opts.Size > 0 && w.total != w.opts.Size {
 		return ufs.Status{}, ufs.Errorf(freshet.KindInvalid, op, w.key, "%d bytes were written, %d were announced", w.total, w.opts.Size)
 	}
 	if w.uploadID != nil && len(w.buf) > 0 {
@@ -298,12 +323,14 @@ func (w *writer) commit(ctx context.Context, op string) (ufs.Status, error) {
 		return ufs.Status{}, err
 	}
 	if err := w.failed(); err != nil {
-		return ufs.Status{}, err
+		return ufs.Status{}, err // rather than that the failure ended w.ctx
 	}
 	if err := ufs.ContextError(w.ctx, op, w.key); err != nil {
 		return ufs.Status{}, err
 	}
-	w.risked = true
+	if err := w.risk(); err != nil {
+		return ufs.Status{}, err
+	}
 	if w.uploadID != nil {
 		return w.complete(ctx, op)
 	}
@@ -374,6 +401,7 @@ func (w *writer) Abort(ctx context.Context) error {
 	if w.done {
 		return nil
 	}
+	defer w.f.live.remove(w)
 	w.cancel()
 	w.wg.Wait()
 	err := w.drop(ctx)

@@ -37,11 +37,17 @@ func (e *answerError) Unwrap() error { return e.err }
 // a definite answer (none at all, or 5xx) is KindDeadline, for it may still land;
 // what was certainly never sent is not.
 func (f *FS) failure(ctx context.Context, op, key string, err error, e effect) error {
-	var own *freshet.Error
-	if err == nil || errors.As(err, &own) {
-		return err
+	if err == nil {
+		return nil
+	}
+	if own, ok := err.(*freshet.Error); ok { //nolint:errorlint // made by an inner call
+		return own
 	}
 	kind, text := f.classify(err)
+	var own *freshet.Error
+	if errors.As(err, &own) { // the endpoint policy, a redirect, a secret: nothing was sent
+		return &freshet.Error{Op: op, Path: freshet.Path(key), Kind: own.Kind, Err: &answerError{own.Error(), err}}
+	}
 	status := statusOf(err)
 	switch {
 	case ctx.Err() != nil:
@@ -127,10 +133,8 @@ func classifyStatus(status int, text string) (freshet.Kind, string) {
 	switch status {
 	case 0:
 		return freshet.KindUnavailable, text
-	case http.StatusMovedPermanently, http.StatusPermanentRedirect:
-		return freshet.KindInvalid, "redirect refused: correct the options region and endpoint: " + text
-	case http.StatusFound, http.StatusSeeOther, http.StatusTemporaryRedirect:
-		return freshet.KindUnavailable, "redirect refused: correct the options region and endpoint: " + text
+	case http.StatusMovedPermanently, http.StatusPermanentRedirect, http.StatusFound, http.StatusSeeOther, http.StatusTemporaryRedirect:
+		return freshet.KindPermission, "redirect refused: correct the options region and endpoint: " + text
 	case http.StatusUnauthorized, http.StatusForbidden:
 		return freshet.KindPermission, "the storage denies it: check the mount's credentials: " + text
 	case http.StatusNotFound:

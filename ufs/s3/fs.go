@@ -48,6 +48,7 @@ type FS struct {
 	skips  skipCounter
 	parts  sync.Pool // *[]byte of cfg.partSize
 
+	live     liveUploads
 	mu       sync.Mutex
 	removing map[string]int // removals under way, by parent directory
 }

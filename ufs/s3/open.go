@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net/http"
 	"strconv"
 	"strings"
@@ -39,6 +40,9 @@ func (f *FS) Open(ctx context.Context, key string, opts ufs.OpenOptions) (io.Rea
 		return nil, ufs.Status{}, ufs.Errorf(freshet.KindStale, op, key, "%q is not the version of an S3 object", opts.Want.Content)
 	case opts.Length == 0, known && opts.Offset >= want.size:
 		return f.openNothing(ctx, key, opts)
+	}
+	if known && opts.Length > want.size-opts.Offset || opts.Length > math.MaxInt64-opts.Offset {
+		opts.Length = -1 // to the end
 	}
 	in := &awss3.GetObjectInput{Bucket: &f.bucket, Key: f.object(key)}
 	if known {

@@ -1,0 +1,239 @@
+package s3
+
+import (
+	"errors"
+	"log/slog"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/freshet-io/freshet"
+	"github.com/freshet-io/freshet/ufs"
+)
+
+// scheme is the one that this driver opens.
+const scheme = "s3"
+
+// Names of the options of an S3 mount.
+const (
+	optRegion            = "region"
+	optEndpoint          = "endpoint"
+	optPathStyle         = "path_style"
+	optCredentials       = "credentials"
+	optAccessKey         = "access_key"
+	optSecretKey         = "secret_key"
+	optSessionToken      = "session_token"
+	optPartSize          = "part_size"
+	optUploadConcurrency = "upload_concurrency"
+	optRequestTimeout    = "request_timeout"
+	optRetries           = "retries"
+	optCAFile            = "ca_file"
+)
+
+// Values of the option credentials.
+const (
+	credEnv       = "env"
+	credIAM       = "iam"
+	credAnonymous = "anonymous"
+)
+
+// Options of an Opener; the zero value works.
+type Options struct {
+	// Log gets warnings; nil drops them.
+	Log *slog.Logger
+	// Registerer gets the counter of skipped keys; nil keeps it unregistered.
+	Registerer prometheus.Registerer
+}
+
+// Opener opens s3:// URIs. Safe for concurrent use.
+type Opener struct {
+	log   *slog.Logger
+	skips skipCounter
+}
+
+var _ ufs.Opener = (*Opener)(nil)
+
+// NewOpener returns an Opener; it does nothing yet.
+func NewOpener(opts Options) *Opener {
+	o := &Opener{log: opts.Log, skips: newSkipCounter(opts.Registerer)}
+	if o.log == nil {
+		o.log = slog.New(slog.DiscardHandler)
+	}
+	return o
+}
+
+// Schemes returns "s3".
+func (o *Opener) Schemes() []string { return []string{scheme} }
+
+// skipCounter counts the object names that List can't show.
+type skipCounter struct{ c prometheus.Counter }
+
+func newSkipCounter(r prometheus.Registerer) skipCounter {
+	c := prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "freshet_ufs_skipped_keys_total",
+		Help: "Object names left out of listings because no path can name them.",
+	})
+	if r != nil {
+		if err := r.Register(c); err != nil {
+			var again prometheus.AlreadyRegisteredError
+			if errors.As(err, &again) {
+				if existing, ok := again.ExistingCollector.(prometheus.Counter); ok {
+					c = existing
+				}
+			}
+		}
+	}
+	return skipCounter{c}
+}
+
+func (s skipCounter) add(n int) { s.c.Add(float64(n)) }
+
+// config is a checked Spec.
+type config struct {
+	region            string
+	endpoint          string // "" for AWS
+	pathStyle         bool
+	credentials       string
+	accessKey         string // references
+	secretKey         string
+	sessionToken      string
+	partSize          int
+	uploadConcurrency int
+	maxOpLifetime     time.Duration
+	requestTimeout    time.Duration
+	retries           int
+	caFile            string
+	maxCopy, copyPart int64 // limits of the protocol; smaller in tests
+}
+
+// where names the endpoint for messages.
+func (c config) where() string {
+	if c.endpoint == "" {
+		return "AWS S3"
+	}
+	return c.endpoint
+}
+
+// patience is how long the answer to a request with n bytes of body may take to
+// begin: a slow line still does 128 KiB/s.
+func (c config) patience(n int64) time.Duration {
+	return c.requestTimeout + time.Duration(n/(128<<10))*time.Second
+}
+
+func table() ufs.OptionTable {
+	return append(ufs.CommonOptions(16*time.Minute), ufs.OptionTable{
+		{Name: optRegion, Help: "region of the bucket; default AWS_REGION, else us-east-1"},
+		{Name: optEndpoint, Help: "URL of an S3-compatible server; default AWS"},
+		{Name: optPathStyle, Type: ufs.OptionBool, Help: "bucket in the path rather than in the host name; default true with an endpoint"},
+		{Name: optCredentials, Type: ufs.OptionChoice, Default: credEnv, Choices: []string{credEnv, credIAM, credAnonymous}, Help: "env: the usual AWS variables and files; iam: the role of the machine; anonymous"},
+		{Name: optAccessKey, Type: ufs.OptionSecret, Help: "access key, with secret_key instead of credentials"},
+		{Name: optSecretKey, Type: ufs.OptionSecret, Help: "secret key"},
+		{Name: optSessionToken, Type: ufs.OptionSecret, Help: "session token of temporary keys"},
+		{Name: optPartSize, Type: ufs.OptionSize, Default: "8MiB", Min: 5 << 20, Max: 1 << 30, Help: "part of a multipart upload; a writer buffers upload_concurrency + 1 of them"},
+		{Name: optUploadConcurrency, Type: ufs.OptionInt, Default: "4", Min: 1, Max: 64, Help: "parts of one file uploaded at a time"},
+		{Name: optRequestTimeout, Type: ufs.OptionDuration, Default: "30s", Min: int64(10 * time.Millisecond), Max: int64(10 * time.Minute), Help: "how long the storage may be silent"},
+		{Name: optRetries, Type: ufs.OptionInt, Default: "3", Min: 0, Max: 20, Help: "retries of requests that change nothing"},
+		{Name: optCAFile, Help: "PEM file of certificate authorities for the endpoint"},
+	}...)
+}
+
+// parsed is a Spec after all checks without I/O.
+type parsed struct {
+	config
+	canonical    ufs.Canonical
+	bucket, root string
+}
+
+// Parse checks spec without any I/O. The authority is "s3://bucket", whatever the
+// endpoint: two names of one storage must meet. Buckets of equal names at two
+// providers are told apart by the option domain; without it they cost each other
+// a needless look at the storage, never a stale read.
+func (o *Opener) Parse(spec ufs.Spec) (ufs.Canonical, error) {
+	p, err := parse(spec)
+	return p.canonical, err
+}
+
+func parse(spec ufs.Spec) (parsed, error) {
+	const op = "parse s3 mount"
+	uri, err := ufs.ParseURI(spec.URI)
+	if err != nil {
+		return parsed{}, err
+	}
+	if uri.Scheme != scheme {
+		return parsed{}, freshet.Errorf(freshet.KindInvalid, op, "", "scheme %q is not %q", uri.Scheme, scheme)
+	}
+	if err := checkBucket(uri.Host); err != nil {
+		return parsed{}, &freshet.Error{Op: op, Kind: freshet.KindInvalid, Err: err}
+	}
+	v, err := table().Check(scheme, spec.Options)
+	if err != nil {
+		return parsed{}, err
+	}
+	p := parsed{config: config{
+		region: v.Text(optRegion), endpoint: v.Text(optEndpoint), credentials: v.Text(optCredentials),
+		accessKey: v.Text(optAccessKey), secretKey: v.Text(optSecretKey), sessionToken: v.Text(optSessionToken),
+		partSize: int(v.Int(optPartSize)), uploadConcurrency: int(v.Int(optUploadConcurrency)),
+		maxOpLifetime: v.Duration(ufs.OptionMaxOpLifetime), requestTimeout: v.Duration(optRequestTimeout),
+		retries: int(v.Int(optRetries)), caFile: v.Text(optCAFile), maxCopy: maxCopy, copyPart: copyPart,
+	}, bucket: uri.Host}
+	p.pathStyle = v.Bool(optPathStyle)
+	if !v.Has(optPathStyle) {
+		p.pathStyle = p.endpoint != ""
+	}
+	if _, named := spec.Options[optCredentials]; named && p.accessKey != "" {
+		return parsed{}, freshet.Errorf(freshet.KindInvalid, op, "", "give either credentials or access_key and secret_key")
+	}
+	if err := p.check(); err != nil {
+		return parsed{}, &freshet.Error{Op: op, Kind: freshet.KindInvalid, Err: err}
+	}
+	if key := strings.TrimPrefix(uri.Path, "/"); key != "" {
+		p.root = key + "/"
+	}
+	p.canonical, err = v.OverrideDomain(ufs.Canonical{Scheme: scheme, Authority: "s3://" + p.bucket, DomainKey: "/" + strings.TrimSuffix(p.root, "/")})
+	return p, err
+}
+
+func (c config) check() error {
+	switch {
+	case (c.accessKey == "") != (c.secretKey == ""):
+		return errors.New("access_key and secret_key go together")
+	case c.sessionToken != "" && c.accessKey == "":
+		return errors.New("session_token needs access_key and secret_key")
+	}
+	for _, ref := range []string{c.accessKey, c.secretKey, c.sessionToken} {
+		if ref == credEnv || ref == credIAM {
+			return errors.New("access_key, secret_key and session_token are references to one value: env:NAME or file:/path; use credentials=" + ref)
+		}
+	}
+	if c.endpoint == "" {
+		return nil
+	}
+	u, err := url.Parse(c.endpoint)
+	switch {
+	case err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https":
+		return errors.New("option 'endpoint' is not a URL such as https://s3.example.com:9000")
+	case u.User != nil:
+		return errors.New("option 'endpoint': credentials in the URL; use the option credentials")
+	case strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "":
+		return errors.New("option 'endpoint': a path or query in the URL")
+	}
+	return nil
+}
+
+// checkBucket allows what S3 servers allow, old names of AWS included.
+func checkBucket(name string) error {
+	if len(name) < 3 || len(name) > 255 {
+		return errors.New("a bucket has 3 to 255 characters: s3://bucket/prefix")
+	}
+	for _, c := range []byte(name) {
+		if (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && c != '-' && c != '.' && c != '_' {
+			return errors.New("the name of a bucket has letters, digits, '-', '.' and '_' only; options say which endpoint it is at")
+		}
+	}
+	if name[0] == '.' || strings.Contains(name, "..") {
+		return errors.New("the name of a bucket neither begins with a dot nor has two in a row")
+	}
+	return nil
+}

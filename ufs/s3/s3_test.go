@@ -1,0 +1,143 @@
+package s3_test
+
+import (
+	"context"
+	"crypto/rand"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/credentials"
+	awss3 "github.com/aws/aws-sdk-go-v2/service/s3"
+	"go.uber.org/goleak"
+
+	"github.com/freshet-io/freshet/test/s3test"
+	"github.com/freshet-io/freshet/ufs"
+	"github.com/freshet-io/freshet/ufs/s3"
+	"github.com/freshet-io/freshet/ufs/ufstest"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// mount is an FS over a fresh prefix of a test server's bucket.
+type mount struct {
+	*s3.FS
+	srv    *s3test.TestServer
+	prefix string // in the bucket, with a slash at the end
+}
+
+func options(srv *s3test.TestServer, more map[string]string) map[string]string {
+	opts := map[string]string{
+		"endpoint": srv.Endpoint, "region": "us-east-1", "access_key": "env:KEY", "secret_key": "env:SECRET",
+		"request_timeout": "10s",
+	}
+	for k, v := range more {
+		opts[k] = v
+	}
+	return opts
+}
+
+func environment(srv *s3test.TestServer) ufs.Environment {
+	return ufs.Environment{
+		AllowedEndpoints: []string{"127.0.0.0/8"},
+		Getenv: func(name string) string {
+			return map[string]string{"KEY": srv.AccessKey, "SECRET": srv.SecretKey, "WRONG": "wrong-secret"}[name]
+		},
+	}
+}
+
+func open(t testing.TB, srv *s3test.TestServer, uri string, more map[string]string) *s3.FS {
+	t.Helper()
+	fs, err := s3.NewOpener(s3.Options{}).Open(ufs.Spec{URI: uri, Options: options(srv, more)}, environment(srv))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = fs.Close() })
+	own, ok := fs.(*s3.FS)
+	if !ok {
+		t.Fatalf("Open returned a %T", fs)
+	}
+	return own
+}
+
+// newMount opens a fresh prefix with a name that needs escaping.
+func newMount(t testing.TB, srv *s3test.TestServer, more map[string]string) mount {
+	t.Helper()
+	name := "r o+o%t-" + strings.ToLower(rand.Text()[:8])
+	uri := ufs.URI{Scheme: "s3", Host: s3test.DefaultBucket, Path: "/" + name}
+	return mount{FS: open(t, srv, uri.String(), more), srv: srv, prefix: name + "/"}
+}
+
+// client is the bare SDK: another program.
+func client(srv *s3test.TestServer) *awss3.Client {
+	return awss3.New(awss3.Options{
+		BaseEndpoint: &srv.Endpoint, Region: "us-east-1", UsePathStyle: true, HTTPClient: srv.HTTPClient(),
+		Credentials:                credentials.NewStaticCredentialsProvider(srv.AccessKey, srv.SecretKey, ""),
+		RequestChecksumCalculation: aws.RequestChecksumCalculationWhenRequired,
+	})
+}
+
+func conformance(t *testing.T, srv *s3test.TestServer, exceptions map[string]string) {
+	var mu sync.Mutex
+	prefixes := map[ufs.FS]string{}
+	prefixOf := func(fs ufs.FS) string {
+		mu.Lock()
+		defer mu.Unlock()
+		return prefixes[fs]
+	}
+	bare := client(srv)
+	ufstest.Run(t, ufstest.Harness{
+		New: func(t *testing.T) ufs.FS {
+			m := newMount(t, srv, map[string]string{"part_size": "5MiB"})
+			mu.Lock()
+			defer mu.Unlock()
+			prefixes[m.FS] = m.prefix
+			return m.FS
+		},
+		Again: func(t *testing.T, fs ufs.FS) ufs.FS {
+			uri := ufs.URI{Scheme: "s3", Host: s3test.DefaultBucket, Path: "/" + strings.TrimSuffix(prefixOf(fs), "/")}
+			return open(t, srv, uri.String(), map[string]string{"part_size": "5MiB"})
+		},
+		Outside: func(_ *testing.T, fs ufs.FS) ufstest.Outside {
+			prefix := prefixOf(fs)
+			return ufstest.Outside{
+				Put: func(key string, data []byte) error {
+					_, err := bare.PutObject(context.Background(), &awss3.PutObjectInput{
+						Bucket: aws.String(s3test.DefaultBucket), Key: aws.String(prefix + key), Body: strings.NewReader(string(data)),
+					})
+					return err
+				},
+				Remove: func(key string) error {
+					_, err := bare.DeleteObject(context.Background(), &awss3.DeleteObjectInput{
+						Bucket: aws.String(s3test.DefaultBucket), Key: aws.String(prefix + key),
+					})
+					return err
+				},
+			}
+		},
+		Denied: func(t *testing.T) ufs.FS {
+			return open(t, srv, "s3://"+s3test.DefaultBucket+"/denied", map[string]string{"secret_key": "env:WRONG", "retries": "0"})
+		},
+		Down: func(t *testing.T) ufs.FS {
+			return open(t, srv, "s3://"+s3test.DefaultBucket+"/down", map[string]string{"endpoint": "http://127.0.0.1:1", "retries": "0"})
+		},
+		Large:      11<<20 + 12345,
+		Exceptions: exceptions,
+	})
+}
+
+func TestConformanceVersityGW(t *testing.T) {
+	conformance(t, s3test.Start(t, s3test.Options{}), map[string]string{
+		"list/file-beside-prefix": "the gateway keeps objects in a directory tree, where a can't be a file and a directory",
+	})
+}
+
+func TestConformanceGoFakeS3(t *testing.T) {
+	conformance(t, s3test.Start(t, s3test.Options{Engine: s3test.GoFakeS3}), map[string]string{
+		"failure/denied-is-not-absent": "the server checks no signature",
+		"create/if-absent":             "the server ignores If-None-Match of CompleteMultipartUpload",
+		"fingerprint/one-truth":        "the server answers CompleteMultipartUpload with another ETag than it gives the object",
+		"open/concurrent-readers":      "as fingerprint/one-truth: the version that Commit named does not exist",
+	})
+}
