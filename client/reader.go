@@ -1,0 +1,266 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"io"
+
+	"github.com/freshet-io/freshet"
+)
+
+// window is how much of a file one Locate covers: enough to make the question
+// rare, little enough to keep the answer small.
+const window = 4 << 30
+
+// maxTries bounds how often a block is asked for before its error is returned.
+const maxTries = 4
+
+// Reader is an open file at one version. Not safe for concurrent use.
+type Reader struct {
+	ctx   context.Context //nolint:containedctx // io.Reader has no place for it
+	c     *Client
+	path  freshet.Path
+	opts  ReadOptions
+	loc   freshet.Location
+	pos   int64 // next byte to deliver, offset in the file
+	end   int64
+	next  int // index into loc.Blocks
+	body  io.ReadCloser
+	left  int64 // bytes that body still owes
+	from  string
+	begun bool // a byte was delivered
+}
+
+// Open finds the file and the version to read. Bytes flow when Read is called;
+// ctx bounds them all.
+func (c *Client) Open(ctx context.Context, p freshet.Path, opts ReadOptions) (*Reader, error) {
+	r := &Reader{ctx: ctx, c: c, path: p, opts: opts, pos: opts.Offset}
+	if err := r.locate(opts.Offset, ""); err != nil {
+		return nil, err
+	}
+	return r, nil
+}
+
+// Info returns the entry as of the version being read.
+func (r *Reader) Info() freshet.Info { return r.loc.Info }
+
+// Location returns the answer that the bytes are read by.
+func (r *Reader) Location() freshet.Location { return r.loc }
+
+// Range returns the first byte of the range and the one after its last.
+func (r *Reader) Range() (start, end int64) { return r.opts.Offset, r.end }
+
+// From says where the first block came from: "hit", "remote" or "ufs"; "" before
+// the first Read.
+func (r *Reader) From() string { return r.from }
+
+// Prime asks for the first block, so that From and errors of the first byte are
+// known before an answer is begun.
+func (r *Reader) Prime() error {
+	if r.body != nil || r.pos >= r.end {
+		return nil
+	}
+	return r.openBlock()
+}
+
+func (r *Reader) locate(off int64, stale string) error {
+	n := int64(window)
+	if want := r.opts.Length; want >= 0 {
+		n = min(n, r.opts.Offset+want-off)
+	}
+	loc, err := r.c.Locate(r.ctx, freshet.LocateQuery{
+		Path: r.path, Offset: off, Length: n, Options: r.opts.ReadOptions, Host: r.c.opts.Host, StaleFingerprint: stale,
+	})
+	if err != nil {
+		return err
+	}
+	if r.begun && !loc.Source.Fingerprint.SameContent(r.loc.Source.Fingerprint) {
+		return freshet.Errorf(freshet.KindStale, "read", r.path,
+			"the file changed while it was read (version %s, then %s); read it again", r.loc.Source.Fingerprint, loc.Source.Fingerprint)
+	}
+	r.loc, r.next = loc, 0
+	r.end = loc.Info.Length
+	if want := r.opts.Length; want >= 0 && r.opts.Offset+want < r.end {
+		r.end = r.opts.Offset + want
+	}
+	return nil
+}
+
+// Read implements io.Reader.
+func (r *Reader) Read(p []byte) (int, error) {
+	for {
+		if r.pos >= r.end {
+			return 0, io.EOF
+		}
+		if r.body == nil {
+			if err := r.openBlock(); err != nil {
+				return 0, err
+			}
+		}
+		n, err := r.body.Read(p[:min(int64(len(p)), r.left)])
+		r.advance(int64(n))
+		switch {
+		case n > 0:
+			return n, nil
+		case err != nil:
+			if err := r.recover(err); err != nil {
+				return 0, err
+			}
+		}
+	}
+}
+
+// WriteTo implements io.WriterTo: chunks go from the wire to w.
+func (r *Reader) WriteTo(w io.Writer) (int64, error) {
+	var total int64
+	for r.pos < r.end {
+		if r.body == nil {
+			if err := r.openBlock(); err != nil {
+				return total, err
+			}
+		}
+		out := &faultyWriter{w: w}
+		n, err := io.CopyN(out, r.body, r.left)
+		total += n
+		r.advance(n)
+		if out.err != nil {
+			return total, out.err
+		}
+		if err != nil {
+			if err := r.recover(err); err != nil {
+				return total, err
+			}
+		}
+	}
+	return total, nil
+}
+
+// faultyWriter remembers that an error was the writer's.
+type faultyWriter struct {
+	w   io.Writer
+	err error
+}
+
+func (f *faultyWriter) Write(p []byte) (int, error) {
+	n, err := f.w.Write(p)
+	if err != nil {
+		f.err = err
+	}
+	return n, err
+}
+
+func (r *Reader) advance(n int64) {
+	r.pos += n
+	r.left -= n
+	r.begun = r.begun || n > 0
+	if r.left <= 0 && r.body != nil {
+		_ = r.body.Close() // read only
+		r.body = nil
+	}
+}
+
+// recover drops the body after it failed at r.pos; the next openBlock asks again
+// from there. An early end is a failure too.
+func (r *Reader) recover(err error) error {
+	if r.body != nil {
+		_ = r.body.Close() // read only
+		r.body = nil
+	}
+	if r.left <= 0 {
+		return nil
+	}
+	if errors.Is(err, io.EOF) {
+		err = freshet.Errorf(freshet.KindUnavailable, "read", r.path, "%d bytes are missing: %w", r.left, io.ErrUnexpectedEOF)
+	}
+	return r.retry(err, "")
+}
+
+// openBlock opens the block at r.pos on the best node that answers.
+func (r *Reader) openBlock() error {
+	for try := 0; ; try++ {
+		b, ok := r.blockAt(r.pos)
+		if !ok {
+			if err := r.locate(r.pos, ""); err != nil {
+				return err
+			}
+			if b, ok = r.blockAt(r.pos); !ok {
+				return freshet.Errorf(freshet.KindInternal, "read", r.path, "the answer of the coordinator does not cover byte %d", r.pos)
+			}
+		}
+		err := r.openOn(b)
+		if err == nil {
+			return nil
+		}
+		if try+1 >= maxTries || r.ctx.Err() != nil {
+			return err
+		}
+		stale := ""
+		if freshet.IsKind(err, freshet.KindStale) {
+			stale = r.loc.Source.Fingerprint.String()
+		}
+		if err := r.retry(err, stale); err != nil {
+			return err
+		}
+	}
+}
+
+// retry looks at the file again, if err is one that another look may mend.
+func (r *Reader) retry(err error, stale string) error {
+	if !freshet.IsKind(err, freshet.KindStale, freshet.KindUnavailable, freshet.KindNotExist, freshet.KindCorrupt, freshet.KindExhausted) {
+		return err
+	}
+	if lerr := r.locate(r.pos, stale); lerr != nil {
+		return lerr
+	}
+	return nil
+}
+
+func (r *Reader) blockAt(off int64) (freshet.Block, bool) {
+	for ; r.next < len(r.loc.Blocks); r.next++ {
+		b := r.loc.Blocks[r.next]
+		if off < b.Offset {
+			break
+		}
+		if off < b.Offset+b.Length {
+			return b, true
+		}
+	}
+	return freshet.Block{}, false
+}
+
+func (r *Reader) openOn(b freshet.Block) error {
+	candidates := b.Nodes
+	if len(candidates) == 0 {
+		candidates = []freshet.Node{b.Fetch}
+	}
+	skip := r.pos - b.Offset
+	n := min(b.Length-skip, r.end-r.pos)
+	var last error
+	for _, node := range candidates {
+		body, from, err := r.c.nodes.ReadBlock(r.ctx, node, freshet.ReadBlockQuery{
+			Block: b, Source: r.loc.Source, Offset: skip, Length: n, Read: r.opts.Read,
+		})
+		if err == nil {
+			r.body, r.left = body, n
+			if r.from == "" {
+				r.from = from
+			}
+			return nil
+		}
+		last = err
+		if freshet.IsKind(err, freshet.KindStale) {
+			break
+		}
+	}
+	return last
+}
+
+// Close frees what the reader holds.
+func (r *Reader) Close() error {
+	if r.body == nil {
+		return nil
+	}
+	err := r.body.Close()
+	r.body = nil
+	return err
+}

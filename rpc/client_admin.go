@@ -1,0 +1,147 @@
+package rpc
+
+import (
+	"context"
+
+	"github.com/google/uuid"
+
+	"github.com/freshet-io/freshet"
+	freshetv1 "github.com/freshet-io/freshet/proto/freshet/v1"
+)
+
+// Cluster implements Cluster.
+func (c *Coordinator) Cluster(ctx context.Context) (freshet.ClusterStatus, error) {
+	r, err := c.cluster.GetCluster(ctx, &freshetv1.GetClusterRequest{})
+	if err != nil {
+		return freshet.ClusterStatus{}, ErrorOf(err)
+	}
+	return clusterOfWire(r), nil
+}
+
+// Nodes implements Cluster.
+func (c *Coordinator) Nodes(ctx context.Context) ([]freshet.NodeStatus, error) {
+	r, err := c.cluster.ListNodes(ctx, &freshetv1.ListNodesRequest{})
+	if err != nil {
+		return nil, ErrorOf(err)
+	}
+	out := make([]freshet.NodeStatus, 0, len(r.GetNodes()))
+	for _, n := range r.GetNodes() {
+		out = append(out, nodeStatusOfWire(n))
+	}
+	return out, nil
+}
+
+// JoinRaft implements Cluster.
+func (c *Coordinator) JoinRaft(ctx context.Context, m freshet.Member, clusterName string) (freshet.ClusterID, uint64, error) {
+	r, err := c.cluster.JoinRaft(ctx, &freshetv1.JoinRaftRequest{Member: memberToWire(m), Cluster: clusterName})
+	if err != nil {
+		return freshet.ClusterID{}, 0, ErrorOf(err)
+	}
+	id, err := uuid.Parse(r.GetClusterId())
+	if err != nil {
+		return freshet.ClusterID{}, 0, freshet.Errorf(freshet.KindInternal, "join raft", "", "cluster ID in the answer: %w", err)
+	}
+	return id, r.GetEpoch(), nil
+}
+
+// RemoveRaft implements Cluster.
+func (c *Coordinator) RemoveRaft(ctx context.Context, member string, dryRun bool) error {
+	_, err := c.cluster.RemoveRaft(ctx, &freshetv1.RemoveRaftRequest{Member: member, DryRun: dryRun})
+	return ErrorOf(err)
+}
+
+// TransferLeadership implements Cluster.
+func (c *Coordinator) TransferLeadership(ctx context.Context, member string) (string, error) {
+	r, err := c.cluster.TransferLeadership(ctx, &freshetv1.TransferLeadershipRequest{Member: member})
+	return r.GetLeader(), ErrorOf(err)
+}
+
+// BumpEpoch implements Cluster.
+func (c *Coordinator) BumpEpoch(ctx context.Context, dryRun bool) (uint64, error) {
+	r, err := c.cluster.BumpEpoch(ctx, &freshetv1.BumpEpochRequest{DryRun: dryRun})
+	return r.GetEpoch(), ErrorOf(err)
+}
+
+// Peers implements Peers.
+func (c *Coordinator) Peers(ctx context.Context) ([]freshet.Peer, error) {
+	r, err := c.cluster.ListPeers(ctx, &freshetv1.ListPeersRequest{})
+	if err != nil {
+		return nil, ErrorOf(err)
+	}
+	out := make([]freshet.Peer, 0, len(r.GetPeers()))
+	for _, p := range r.GetPeers() {
+		out = append(out, peerOfWire(p))
+	}
+	return out, nil
+}
+
+// JoinPeers implements Peers.
+func (c *Coordinator) JoinPeers(ctx context.Context, addresses []string) (int, error) {
+	r, err := c.cluster.JoinPeers(ctx, &freshetv1.JoinPeersRequest{Addresses: addresses})
+	return int(r.GetJoined()), ErrorOf(err)
+}
+
+// ForgetPeer implements Peers.
+func (c *Coordinator) ForgetPeer(ctx context.Context, name string) error {
+	_, err := c.cluster.LeavePeers(ctx, &freshetv1.LeavePeersRequest{Cluster: name})
+	return ErrorOf(err)
+}
+
+// maxReports bounds the block reports of one heartbeat message; a full report of
+// more blocks goes on in further messages.
+const maxReports = 100_000
+
+// Heartbeat implements Nodes.
+func (c *Coordinator) Heartbeat(ctx context.Context, h freshet.Heartbeat) (freshet.HeartbeatReply, error) {
+	rest := h.Added
+	if len(rest) > maxReports {
+		h.Added, rest = rest[:maxReports], rest[maxReports:]
+	} else {
+		rest = nil
+	}
+	reply, err := c.heartbeat(ctx, h)
+	for err == nil && len(rest) > 0 && !reply.NeedFull {
+		n := min(len(rest), maxReports)
+		more := freshet.Heartbeat{
+			Node: h.Node, Incarnation: h.Incarnation, Rack: h.Rack, Zone: h.Zone, Term: reply.Term, Added: rest[:n],
+			Active: h.Active, Used: h.Used, Capacity: h.Capacity, Tier: h.Tier, MountRevision: h.MountRevision,
+		}
+		rest = rest[n:]
+		var next freshet.HeartbeatReply
+		if next, err = c.heartbeat(ctx, more); err == nil {
+			next.Free = append(reply.Free, next.Free...)
+			next.Settled = append(reply.Settled, next.Settled...)
+			reply = next
+		}
+	}
+	return reply, err
+}
+
+func (c *Coordinator) heartbeat(ctx context.Context, h freshet.Heartbeat) (freshet.HeartbeatReply, error) {
+	r, err := c.nodes.Heartbeat(ctx, heartbeatToWire(h))
+	if err != nil {
+		return freshet.HeartbeatReply{}, ErrorOf(err)
+	}
+	return heartbeatReplyOfWire(r)
+}
+
+// Permit implements Nodes.
+func (c *Coordinator) Permit(ctx context.Context, op freshet.OpID, node freshet.NodeID, incarnation uint64, upload string) error {
+	_, err := c.nodes.Permit(ctx, &freshetv1.PermitRequest{Op: op[:], NodeId: string(node), Incarnation: incarnation, Upload: upload})
+	return ErrorOf(err)
+}
+
+// Complete implements Nodes.
+func (c *Coordinator) Complete(ctx context.Context, op freshet.OpID, w freshet.Written) (freshet.Completed, error) {
+	r, err := c.nodes.Complete(ctx, &freshetv1.CompleteRequest{Op: op[:], Written: writtenToWire(w)})
+	if err != nil {
+		return freshet.Completed{}, ErrorOf(err)
+	}
+	return completedOfWire(r.GetEntry(), r.GetToken())
+}
+
+// Abort implements Nodes.
+func (c *Coordinator) Abort(ctx context.Context, op freshet.OpID, definite bool) error {
+	_, err := c.nodes.Abort(ctx, &freshetv1.AbortRequest{Op: op[:], Definite: definite})
+	return ErrorOf(err)
+}

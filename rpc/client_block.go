@@ -1,0 +1,177 @@
+package rpc
+
+import (
+	"context"
+	"errors"
+	"io"
+
+	"google.golang.org/grpc"
+
+	"github.com/freshet-io/freshet"
+	freshetv1 "github.com/freshet-io/freshet/proto/freshet/v1"
+)
+
+// NodePool calls cache nodes by their addresses. Safe for concurrent use.
+type NodePool struct{ conns *Conns }
+
+// NewNodePool returns a pool over conns, which should allow messages of
+// MaxDataMessage.
+func NewNodePool(conns *Conns) *NodePool { return &NodePool{conns: conns} }
+
+// MaxDataMessage is the largest message of the data port, in bytes.
+const MaxDataMessage = maxDataMessage
+
+// ReadBlock reads a range of a block from node n; see Blocks.
+func (p *NodePool) ReadBlock(ctx context.Context, n freshet.Node, q freshet.ReadBlockQuery) (io.ReadCloser, string, error) {
+	conn, err := p.conns.Get(n.GRPC)
+	if err != nil {
+		return nil, "", err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	stream, err := freshetv1.NewBlockServiceClient(conn).ReadBlock(ctx, &freshetv1.ReadBlockRequest{
+		Block: blockToWire(q.Block), Source: sourceToWire(q.Source), Offset: q.Offset, Length: q.Length,
+		ReadType: q.Read.String(), OnlyCached: q.OnlyCached,
+	})
+	if err != nil {
+		cancel()
+		return nil, "", ErrorOf(err)
+	}
+	first, err := stream.Recv()
+	if err != nil {
+		cancel()
+		if errors.Is(err, io.EOF) {
+			err = io.ErrUnexpectedEOF
+		}
+		return nil, "", ErrorOf(err)
+	}
+	return &downloadReader{stream: stream, cancel: cancel, rest: first.GetData(), left: q.Length}, first.GetFrom(), nil
+}
+
+// downloadReader reads the chunks of one ReadBlock. A stream that ends early is
+// an error, never a short success.
+type downloadReader struct {
+	stream grpc.ServerStreamingClient[freshetv1.ReadBlockResponse]
+	cancel context.CancelFunc
+	rest   []byte
+	left   int64
+}
+
+// Read implements io.Reader.
+func (r *downloadReader) Read(p []byte) (int, error) {
+	for len(r.rest) == 0 {
+		if r.left <= 0 {
+			return 0, io.EOF
+		}
+		if err := r.next(); err != nil {
+			return 0, err
+		}
+	}
+	n := copy(p, r.rest)
+	r.rest = r.rest[n:]
+	r.left -= int64(n)
+	return n, nil
+}
+
+func (r *downloadReader) next() error {
+	m, err := r.stream.Recv()
+	if errors.Is(err, io.EOF) {
+		return freshet.Errorf(freshet.KindUnavailable, "read block", "", "%d bytes are missing: %w", r.left, io.ErrUnexpectedEOF)
+	}
+	if err != nil {
+		return ErrorOf(err)
+	}
+	r.rest = m.GetData()
+	return nil
+}
+
+// WriteTo implements io.WriterTo: chunks go on without another copy.
+func (r *downloadReader) WriteTo(w io.Writer) (int64, error) {
+	var total int64
+	for r.left > 0 || len(r.rest) > 0 {
+		if len(r.rest) == 0 {
+			if err := r.next(); err != nil {
+				return total, err
+			}
+		}
+		n, err := w.Write(r.rest)
+		total += int64(n)
+		r.left -= int64(n)
+		if err != nil {
+			return total, err
+		}
+		r.rest = nil
+	}
+	return total, nil
+}
+
+// Close ends the stream.
+func (r *downloadReader) Close() error {
+	r.cancel()
+	return nil
+}
+
+// WriteFile streams body to the node of the ticket; see Blocks. The body's own
+// error aborts the upload.
+func (p *NodePool) WriteFile(ctx context.Context, t freshet.Ticket, body io.Reader, length int64) (freshet.Completed, error) {
+	conn, err := p.conns.Get(t.Node.GRPC)
+	if err != nil {
+		return freshet.Completed{}, err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel() // an upload that stops half-way is aborted by the node
+	stream, err := freshetv1.NewBlockServiceClient(conn).WriteFile(ctx)
+	if err != nil {
+		return freshet.Completed{}, ErrorOf(err)
+	}
+	if err := upload(stream, t, body, length); err != nil {
+		return freshet.Completed{}, err
+	}
+	r, err := stream.CloseAndRecv()
+	if err != nil {
+		return freshet.Completed{}, ErrorOf(err)
+	}
+	return completedOfWire(r.GetEntry(), r.GetToken())
+}
+
+type uploadStream = grpc.ClientStreamingClient[freshetv1.WriteFileRequest, freshetv1.WriteFileResponse]
+
+func upload(stream uploadStream, t freshet.Ticket, body io.Reader, length int64) error {
+	msg := &freshetv1.WriteFileRequest{Ticket: ticketToWire(t), Length: length}
+	size := int64(ChunkSize)
+	if length >= 0 {
+		size = min(size, length+1) // one more, so that a longer body is noticed
+	}
+	for !msg.GetEnd() {
+		// A fresh buffer each time: the library may still hold the last one.
+		buf := make([]byte, size)
+		n, err := io.ReadFull(body, buf)
+		switch {
+		case err == nil:
+		case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+			msg.End = true
+		default:
+			return freshet.Wrap("read body", t.Path, err)
+		}
+		msg.Data = buf[:n]
+		if err := stream.Send(msg); err != nil {
+			return sendError(stream, err)
+		}
+		if !msg.GetEnd() {
+			msg = &freshetv1.WriteFileRequest{}
+		}
+	}
+	return nil
+}
+
+// sendError returns what the server said: after it ended the stream, Send only
+// reports io.EOF.
+func sendError(stream uploadStream, err error) error {
+	if !errors.Is(err, io.EOF) {
+		return ErrorOf(err)
+	}
+	_, rerr := stream.CloseAndRecv()
+	if rerr == nil {
+		rerr = io.ErrUnexpectedEOF
+	}
+	return ErrorOf(rerr)
+}
