@@ -264,3 +264,9 @@ func (r *Reader) Close() error {
 	r.body = nil
 	return err
 }
+
+// Narrow restricts a reader, of which nothing was read yet, to n bytes from off.
+func (r *Reader) Narrow(off, n int64) {
+	r.opts.Offset, r.opts.Length = off, n
+	r.pos, r.end, r.next = off, min(off+n, r.loc.Info.Length), 0
+}

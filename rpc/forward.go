@@ -13,8 +13,9 @@ import (
 // again, so that two members that each think the other leads do not loop.
 const forwardedKey = "freshet-forwarded"
 
-// afterKey carries the session token of faces that have no field for it.
-const afterKey = "freshet-after"
+// AfterKey is the metadata key of the session token of faces that have no field
+// for it.
+const AfterKey = "freshet-after"
 
 // LeaderFinder says where the leader's client port is; "" if nobody knows.
 type LeaderFinder interface {
@@ -51,8 +52,8 @@ func (f *Forwarder) toLeader(ctx context.Context, err error) (context.Context, *
 	}
 	out := metadata.Pairs(forwardedKey, "1")
 	if md, ok := metadata.FromIncomingContext(ctx); ok {
-		for _, v := range md.Get(afterKey) {
-			out.Append(afterKey, v)
+		for _, v := range md.Get(AfterKey) {
+			out.Append(AfterKey, v)
 		}
 	}
 	return metadata.NewOutgoingContext(ctx, out), conn, nil
@@ -84,7 +85,7 @@ func after(ctx context.Context, field string) string {
 	}
 	for _, from := range []func(context.Context) (metadata.MD, bool){metadata.FromIncomingContext, metadata.FromOutgoingContext} {
 		if md, ok := from(ctx); ok {
-			if v := md.Get(afterKey); len(v) > 0 {
+			if v := md.Get(AfterKey); len(v) > 0 {
 				return v[0]
 			}
 		}
@@ -95,12 +96,12 @@ func after(ctx context.Context, field string) string {
 // WithAfter returns a context whose calls carry the session token, in process
 // and over the wire.
 func WithAfter(ctx context.Context, token string) context.Context {
-	ctx = metadata.AppendToOutgoingContext(ctx, afterKey, token)
+	ctx = metadata.AppendToOutgoingContext(ctx, AfterKey, token)
 	md, _ := metadata.FromIncomingContext(ctx)
 	md = md.Copy()
 	if md == nil {
 		md = metadata.MD{}
 	}
-	md.Set(afterKey, token)
+	md.Set(AfterKey, token)
 	return metadata.NewIncomingContext(ctx, md)
 }

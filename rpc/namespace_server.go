@@ -343,7 +343,7 @@ func (s *NamespaceServer) Sync(req *freshetv1.SyncRequest, stream grpc.ServerStr
 		return StatusOf(err)
 	}
 	err = s.ns.Sync(ctx, p, req.GetRecursive(), func(pr freshet.SyncProgress) error {
-		return stream.Send(progressToWire(pr))
+		return stream.Send(ProgressToWire(pr))
 	})
 	if err == nil {
 		return nil

@@ -11,7 +11,8 @@ import (
 	freshetv1 "github.com/freshet-io/freshet/proto/freshet/v1"
 )
 
-func progressToWire(p freshet.SyncProgress) *freshetv1.SyncResponse {
+// ProgressToWire translates a report of progress.
+func ProgressToWire(p freshet.SyncProgress) *freshetv1.SyncResponse {
 	return &freshetv1.SyncResponse{
 		Directories: p.Directories, Entries: p.Entries, Changed: p.Changed, Failed: p.Failed,
 		Elapsed: durationpb.New(p.Elapsed), Done: p.Done, Current: string(p.Current),

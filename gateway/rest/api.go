@@ -1,0 +1,131 @@
+// Package rest owns the REST face of a region: the JSON API of a coordinator,
+// generated from the gRPC services and called in process, and the hand-written
+// data routes of a cache node. It decides nothing about freshness or placement.
+package rest
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+
+	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
+	"github.com/grpc-ecosystem/grpc-gateway/v2/utilities"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+
+	"github.com/freshet-io/freshet"
+	freshetv1 "github.com/freshet-io/freshet/proto/freshet/v1"
+	"github.com/freshet-io/freshet/rpc"
+)
+
+// Names of headers.
+const (
+	HeaderAfter       = "X-Freshet-After"
+	HeaderToken       = "X-Freshet-Token"
+	HeaderFingerprint = "X-Freshet-Fingerprint"
+	HeaderSource      = "X-Freshet-Source"
+	HeaderRequestID   = "X-Request-Id"
+)
+
+// maxJSONBody bounds the body of a JSON request, in bytes.
+const maxJSONBody = 1 << 20
+
+// Services are the server implementations that the gateway calls in process.
+type Services struct {
+	Namespace freshetv1.NamespaceServiceServer
+	Mounts    freshetv1.MountServiceServer
+	Policies  freshetv1.PolicyServiceServer
+	Cluster   freshetv1.ClusterServiceServer
+}
+
+// NewAPI returns the handler of /v1/… on a coordinator, but for /v1/data and
+// /v1/sync.
+func NewAPI(ctx context.Context, s Services) (http.Handler, error) {
+	mux := runtime.NewServeMux(
+		runtime.WithMarshalerOption(runtime.MIMEWildcard, &runtime.JSONPb{
+			MarshalOptions:   protojson.MarshalOptions{EmitUnpopulated: true},
+			UnmarshalOptions: protojson.UnmarshalOptions{DiscardUnknown: false},
+		}),
+		// No header of a caller becomes metadata by itself.
+		runtime.WithIncomingHeaderMatcher(func(string) (string, bool) { return "", false }),
+		runtime.WithOutgoingHeaderMatcher(func(string) (string, bool) { return "", false }),
+		runtime.WithMetadata(afterMetadata),
+		runtime.WithErrorHandler(func(ctx context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w http.ResponseWriter, r *http.Request, err error) {
+			writeError(w, r, rpc.ErrorOf(err))
+		}),
+		runtime.WithRoutingErrorHandler(func(_ context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w http.ResponseWriter, r *http.Request, code int) {
+			writeRoutingError(w, r, code)
+		}),
+		runtime.WithForwardResponseOption(setToken),
+		runtime.SetQueryParameterParser(strictQuery{}),
+	)
+	for _, register := range []func() error{
+		func() error { return freshetv1.RegisterNamespaceServiceHandlerServer(ctx, mux, s.Namespace) },
+		func() error { return freshetv1.RegisterMountServiceHandlerServer(ctx, mux, s.Mounts) },
+		func() error { return freshetv1.RegisterPolicyServiceHandlerServer(ctx, mux, s.Policies) },
+		func() error { return freshetv1.RegisterClusterServiceHandlerServer(ctx, mux, s.Cluster) },
+	} {
+		if err := register(); err != nil {
+			return nil, freshet.Errorf(freshet.KindInternal, "build REST gateway", "", "%w", err)
+		}
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Content-Encoding") != "" {
+			writeStatus(w, r, http.StatusUnsupportedMediaType, freshet.Errorf(freshet.KindUnsupported, "read request", "", "compressed requests are not accepted"))
+			return
+		}
+		r.Body = http.MaxBytesReader(w, r.Body, maxJSONBody)
+		mux.ServeHTTP(w, r)
+	}), nil
+}
+
+// afterMetadata hands the session token of a request to the service.
+func afterMetadata(_ context.Context, r *http.Request) metadata.MD {
+	if v := r.Header.Get(HeaderAfter); v != "" {
+		return metadata.Pairs(rpc.AfterKey, v)
+	}
+	return nil
+}
+
+// setToken repeats the session token of a change as a header.
+func setToken(_ context.Context, w http.ResponseWriter, m proto.Message) error {
+	if t, ok := m.(interface{ GetToken() string }); ok && t.GetToken() != "" {
+		w.Header().Set(HeaderToken, t.GetToken())
+	}
+	return nil
+}
+
+// strictQuery refuses query parameters that the request does not have: a
+// misspelt sync_interval must not be ignored.
+type strictQuery struct{}
+
+// Parse implements runtime.QueryParameterParser.
+func (strictQuery) Parse(msg proto.Message, values url.Values, filter *utilities.DoubleArray) error {
+	fields := msg.ProtoReflect().Descriptor().Fields()
+	for key := range values {
+		name, _, _ := strings.Cut(key, ".")
+		if name, _, ok := strings.Cut(name, "["); ok {
+			return queryError(name)
+		}
+		if fields.ByTextName(name) == nil && fields.ByJSONName(name) == nil {
+			return unknownParameter(name, fields)
+		}
+	}
+	return (&runtime.DefaultQueryParser{}).Parse(msg, values, filter)
+}
+
+func queryError(name string) error {
+	return rpc.StatusOf(freshet.Errorf(freshet.KindInvalid, "read query", "", "query parameter %q can't be given as a map", name))
+}
+
+func unknownParameter(name string, fields protoreflect.FieldDescriptors) error {
+	known := make([]string, 0, fields.Len())
+	for i := range fields.Len() {
+		known = append(known, string(fields.Get(i).Name()))
+	}
+	return rpc.StatusOf(freshet.Errorf(freshet.KindInvalid, "read query", "", "%s", fmt.Sprintf("unknown query parameter %q; known are %q", name, known)))
+}
