@@ -27,6 +27,14 @@ const MaxLen = 256
 // treated as unknown, which costs a cache miss, never a wrong hit.
 const maxToken = 128
 
+// maxName and maxMeta bound a name in a Meta part, and a whole one; hashMark
+// starts what stands for something longer.
+const (
+	maxName  = 32
+	maxMeta  = 2*maxName + 16
+	hashMark = "#"
+)
+
 // NoMeta is the Meta part of storages that have no owner, group or mode.
 const NoMeta = "none"
 
@@ -62,6 +70,12 @@ func (f Fingerprint) SameMeta(g Fingerprint) bool { return f.Meta != "" && f.Met
 // Equal reports whether f and g certainly name the same version: content and
 // metadata both.
 func (f Fingerprint) Equal(g Fingerprint) bool { return f.SameContent(g) && f.SameMeta(g) }
+
+// Moved reports whether f, taken after a rename, names the bytes that before named
+// before it: a rename moves the inode change time, which says nothing then.
+func (f Fingerprint) Moved(before Fingerprint) bool {
+	return f.Content != "" && f.Content == before.Content
+}
 
 // ETag returns a strong HTTP entity tag of the content, with its quotes: equal in
 // every cluster for the same version. It is "" when the content is unknown.
@@ -109,48 +123,72 @@ type LocalFile struct {
 }
 
 // Local returns the fingerprint of a regular file on a local file system or NFS.
+// A listing makes one per file, so it costs two allocations.
 func Local(s LocalFile) Fingerprint {
-	return Fingerprint{
-		Content: "local:" + strconv.FormatUint(s.Inode, 10) + ":" + strconv.FormatInt(s.Size, 10) + ":" + strconv.FormatInt(s.ModTime.UnixNano(), 10),
-		Change:  strconv.FormatInt(s.ChangeTime.UnixNano(), 10),
-		Meta:    PosixMeta(s.Owner, s.Group, s.Mode),
-	}
+	var buf [128]byte
+	b := append(buf[:0], "local:"...)
+	b = strconv.AppendUint(b, s.Inode, 10)
+	b = strconv.AppendInt(append(b, ':'), s.Size, 10)
+	b = appendNanos(append(b, ':'), s.ModTime)
+	n := len(b)
+	b = appendNanos(b, s.ChangeTime)
+	text := string(b)
+	return Fingerprint{Content: text[:n], Change: text[n:], Meta: PosixMeta(s.Owner, s.Group, s.Mode)}
+}
+
+// appendNanos is exact for every time that a file system can hold.
+func appendNanos(b []byte, t time.Time) []byte {
+	b = append(strconv.AppendInt(b, t.Unix(), 10), '.')
+	return strconv.AppendInt(b, int64(t.Nanosecond()), 10)
 }
 
 // HDFS returns the fingerprint of a file by its file ID, length in bytes and
-// modification time, of which HDFS keeps milliseconds.
+// modification time, of which HDFS keeps milliseconds. Meta is made by PosixMeta.
 func HDFS(fileID uint64, length int64, modTime time.Time, meta string) Fingerprint {
 	return Fingerprint{
 		Content: "hdfs:" + strconv.FormatUint(fileID, 10) + ":" + strconv.FormatInt(length, 10) + ":" + strconv.FormatInt(modTime.UnixMilli(), 10),
-		Meta:    meta,
+		Meta:    clean(meta, maxMeta),
 	}
 }
 
-// PosixMeta returns the Meta part for an owner, a group and permission bits.
+// PosixMeta returns the Meta part for an owner, a group and permission bits. It
+// differs for different values, whatever characters are in the names.
 func PosixMeta(owner, group string, mode uint32) string {
-	return clean(owner) + "," + clean(group) + "," + strconv.FormatUint(uint64(mode), 8)
+	var buf [96]byte
+	b := append(append(buf[:0], cleanName(owner)...), ',')
+	b = append(append(b, cleanName(group)...), ',')
+	return string(strconv.AppendUint(b, uint64(mode), 8))
 }
 
+// token makes a fingerprint of a change token. What can't be kept verbatim, and a
+// weak entity tag, which does not promise equal bytes, is unknown.
 func token(prefix, tok, meta string) Fingerprint {
-	if tok == "" || len(tok) > maxToken || clean(tok) != tok {
+	if tok == "" || len(tok) > maxToken || !printable(tok) || strings.HasPrefix(tok, "W/") {
 		return Fingerprint{Meta: meta}
 	}
 	return Fingerprint{Content: prefix + tok, Meta: meta}
 }
 
-// clean replaces what may not stand in a part and bounds its length.
-func clean(s string) string {
-	if len(s) > 32 {
-		sum := sha256.Sum256([]byte(s))
-		if len(s) > maxToken || !printable(s) {
-			return "h" + base64.RawURLEncoding.EncodeToString(sum[:12])
-		}
+// cleanName is clean for one of several names that commas join.
+func cleanName(s string) string {
+	if strings.ContainsRune(s, ',') {
+		return hashed(s)
 	}
-	if printable(s) {
-		return s
+	return clean(s, maxName)
+}
+
+// clean returns s if it may stand in a part and is not longer than limit, else a
+// hash of it. What looks like a hash is hashed too, so no two texts meet.
+func clean(s string, limit int) string {
+	if len(s) > limit || !printable(s) || strings.HasPrefix(s, hashMark) {
+		return hashed(s)
 	}
+	return s
+}
+
+func hashed(s string) string {
 	sum := sha256.Sum256([]byte(s))
-	return "h" + base64.RawURLEncoding.EncodeToString(sum[:12])
+	return hashMark + base64.RawURLEncoding.EncodeToString(sum[:12])
 }
 
 func printable(s string) bool {

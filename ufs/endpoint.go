@@ -143,11 +143,16 @@ func looseIPv4(host string) (netip.Addr, bool) {
 	}
 	var value uint64
 	for i, part := range parts {
-		n, err := strconv.ParseUint(part, 0, 32)
-		if err != nil || strings.ContainsAny(part, "_ob") {
-			if n, err = strconv.ParseUint(part, 10, 32); err != nil {
-				return netip.Addr{}, false
-			}
+		base := 10
+		switch {
+		case strings.HasPrefix(part, "0x"):
+			part, base = part[2:], 16
+		case len(part) > 1 && part[0] == '0':
+			base = 8
+		}
+		n, err := strconv.ParseUint(part, base, 32)
+		if err != nil {
+			return netip.Addr{}, false
 		}
 		if i < len(parts)-1 {
 			if n > 255 {

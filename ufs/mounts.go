@@ -69,7 +69,7 @@ func (m *Mounts) put(mount freshet.Mount) error {
 	next := &mounted{mount: mount, users: 1}
 	next.fs, next.err = m.opener.Open(Spec{URI: mount.URI, Options: mount.Options}, m.env)
 	if next.err != nil {
-		next.fs, next.err = nil, freshet.Wrap("open mount", mount.Path, next.err)
+		next.fs, next.err = nil, notAbsent(mount, next.err)
 		m.opts.Log.Error("storage of a mount can't be opened", "mount_id", uint64(mount.ID), "generation", mount.Generation, "error", next.err)
 	} else if m.opts.Wrap != nil {
 		next.fs = m.opts.Wrap(next.fs)
@@ -79,6 +79,43 @@ func (m *Mounts) put(mount freshet.Mount) error {
 	m.mu.Unlock()
 	m.leave(old)
 	return next.err
+}
+
+// notAbsent wraps the error of a storage that can't be opened. That a mount's own
+// root is missing says nothing about the files in it: it may be a file system
+// that is not mounted yet. So it must not look like their absence.
+func notAbsent(mount freshet.Mount, err error) error {
+	k := freshet.KindOf(err)
+	if k == freshet.KindNotExist || k == freshet.KindInternal {
+		k = freshet.KindUnavailable
+	}
+	return &freshet.Error{Op: "open mount", Path: mount.Path, Kind: k, Err: err}
+}
+
+// Reopen tries to open again what could not be opened before.
+func (m *Mounts) Reopen() error {
+	m.change.Lock()
+	defer m.change.Unlock()
+	var broken []freshet.Mount
+	m.mu.Lock()
+	for _, at := range m.open {
+		if at.err != nil {
+			broken = append(broken, at.mount)
+		}
+	}
+	m.mu.Unlock()
+	var errs []error
+	for _, mount := range broken {
+		errs = append(errs, m.put(mount))
+	}
+	return joined("reopen mounts", errs)
+}
+
+func joined(op string, errs []error) error {
+	if err := errors.Join(errs...); err != nil {
+		return &freshet.Error{Op: op, Kind: freshet.KindUnavailable, Err: err}
+	}
+	return nil
 }
 
 // Set makes the set equal to mounts: what is new or changed is opened, what is
@@ -104,10 +141,7 @@ func (m *Mounts) Set(mounts []freshet.Mount) error {
 	for _, old := range gone {
 		m.leave(old)
 	}
-	if err := errors.Join(errs...); err != nil {
-		return &freshet.Error{Op: "set mounts", Kind: freshet.KindUnavailable, Err: err}
-	}
-	return nil
+	return joined("set mounts", errs)
 }
 
 // Remove takes the mount out of the set.

@@ -64,3 +64,20 @@ func (s Spec) Clone() Spec { return Spec{URI: s.URI, Options: maps.Clone(s.Optio
 
 // OptionNames returns the names of the options in order.
 func (s Spec) OptionNames() []string { return slices.Sorted(maps.Keys(s.Options)) }
+
+// Resolve returns parsed as the open FS knows it better: a directory's real path,
+// where the URI named it through a link. Parsed stays where the FS has nothing to
+// add. It looks through wrappers that have an Unwrap method.
+func Resolve(fs FS, parsed Canonical) Canonical {
+	for fs != nil {
+		if r, ok := fs.(interface{ Resolve(Canonical) Canonical }); ok {
+			return r.Resolve(parsed)
+		}
+		w, ok := fs.(interface{ Unwrap() FS })
+		if !ok {
+			break
+		}
+		fs = w.Unwrap()
+	}
+	return parsed
+}

@@ -152,7 +152,8 @@ type OpenOptions struct {
 type CreateOptions struct {
 	// Op marks the upload and, where the storage can, the object.
 	Op freshet.OpID
-	// Size is the length in bytes if known, else < 0.
+	// Size is the length in bytes if known, else < 0. A Commit after another
+	// number of bytes is KindInvalid and publishes nothing.
 	Size int64
 	// Mode of the new file where the storage has modes; 0 is the default 0644.
 	Mode uint32
@@ -161,6 +162,10 @@ type CreateOptions struct {
 	// IfMatch, when known, commits only if that version is at the key
 	// (KindStale otherwise).
 	IfMatch fingerprint.Fingerprint
+	// Vouched says that the caller knows that no directory is at the key and
+	// that its parents are directories or missing: drivers that would have to
+	// ask the storage for it save that question.
+	Vouched bool
 }
 
 // Writer is one upload. Exactly one of Commit and Abort ends it.

@@ -19,6 +19,7 @@ func writeCases() []testCase {
 		{"create/over-directory", createOverDirectory},
 		{"create/below-file", createBelowFile},
 		{"create/root", createRoot},
+		{"create/other-size-than-announced", createOtherSize},
 		{"create/if-absent", createIfAbsent},
 		{"create/if-absent-race", createIfAbsentRace},
 		{"create/if-match", createIfMatch},
@@ -115,6 +116,14 @@ func createBelowFile(e *env) {
 func createRoot(e *env) {
 	_, err := e.write("", []byte("x"), ufs.CreateOptions{})
 	e.wantKind(err, freshet.KindConflict, freshet.KindInvalid)
+}
+
+func createOtherSize(e *env) {
+	for _, size := range []int64{9, 11, 1 << 40} {
+		_, err := e.write("f", []byte("0123456789"), ufs.CreateOptions{Size: size})
+		e.wantKind(err, freshet.KindInvalid)
+		e.wantAbsent("f")
+	}
 }
 
 func createIfAbsent(e *env) {

@@ -1,0 +1,88 @@
+package local_test
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/freshet-io/freshet/ufs"
+)
+
+func benchRoot(b *testing.B, dirs, files int) ufs.FS {
+	b.Helper()
+	root := b.TempDir()
+	for d := range dirs {
+		dir := filepath.Join(root, fmt.Sprintf("dir-%04d", d))
+		if err := os.Mkdir(dir, 0o755); err != nil {
+			b.Fatal(err)
+		}
+		for f := range files {
+			if err := os.WriteFile(filepath.Join(dir, fmt.Sprintf("part-%06d.parquet", f)), nil, 0o644); err != nil {
+				b.Fatal(err)
+			}
+		}
+	}
+	fs, err := openFile(root)
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { _ = fs.Close() })
+	return fs
+}
+
+func BenchmarkList(b *testing.B) {
+	for _, size := range []struct{ dirs, files int }{{1, 10_000}, {100, 100}} {
+		b.Run(fmt.Sprintf("%dx%d", size.dirs, size.files), func(b *testing.B) {
+			fs := benchRoot(b, size.dirs, size.files)
+			n := 0
+			b.ReportAllocs()
+			for b.Loop() {
+				n = 0
+				for _, err := range fs.List(b.Context(), "", ufs.ListOptions{Recursive: true}) {
+					if err != nil {
+						b.Fatal(err)
+					}
+					n++
+				}
+			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(n), "ns/entry")
+		})
+	}
+}
+
+func BenchmarkStat(b *testing.B) {
+	fs := benchRoot(b, 1, 1)
+	for b.Loop() {
+		if _, err := fs.Stat(b.Context(), "dir-0000/part-000000.parquet"); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkRead64MiB(b *testing.B) {
+	root := b.TempDir()
+	if err := os.WriteFile(filepath.Join(root, "f"), make([]byte, 64<<20), 0o644); err != nil {
+		b.Fatal(err)
+	}
+	fs, err := openFile(root)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer fs.Close() //nolint:errcheck // end of the benchmark
+	b.SetBytes(64 << 20)
+	buf := make([]byte, 256<<10)
+	for b.Loop() {
+		r, _, err := fs.Open(b.Context(), "f", ufs.OpenOptions{Length: -1})
+		if err != nil {
+			b.Fatal(err)
+		}
+		if _, err := io.CopyBuffer(struct{ io.Writer }{io.Discard}, r, buf); err != nil {
+			b.Fatal(err)
+		}
+		if err := r.Close(); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

@@ -1,0 +1,268 @@
+package local_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/freshet-io/freshet"
+	"github.com/freshet-io/freshet/ufs"
+)
+
+// world is a root with something secret beside it.
+func world(t *testing.T) (fs ufs.FS, root string) {
+	t.Helper()
+	base := t.TempDir()
+	root = filepath.Join(base, "root")
+	for name, data := range map[string]string{"outside/secret": "SECRET", "root/dir/file": "inside"} {
+		if err := os.MkdirAll(filepath.Join(base, filepath.Dir(name)), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(base, name), []byte(data), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	fs = openAt(t, root, nil, ufs.Environment{})
+	t.Cleanup(func() {
+		if err := fs.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return fs, root
+}
+
+func symlink(t *testing.T, target, name string) {
+	t.Helper()
+	if err := os.Symlink(target, name); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func read(ctx context.Context, fs ufs.FS, key string) (string, error) {
+	r, _, err := fs.Open(ctx, key, ufs.OpenOptions{Length: -1})
+	if err != nil {
+		return "", err
+	}
+	data, err := io.ReadAll(r)
+	return string(data), errors.Join(err, r.Close())
+}
+
+func TestLinksStayInside(t *testing.T) {
+	t.Parallel()
+	fs, root := world(t)
+	for name, target := range map[string]string{
+		"to-file": "dir/file", "to-dir": "dir", "dir/up": "..", "nothing": "gone", "self": "self",
+		"out-file": "../outside/secret", "out-dir": "../outside", "absolute": "/etc/passwd", "absolute-in": filepath.Join(root, "dir/file"),
+		"via": "to-dir/../../outside",
+	} {
+		symlink(t, target, filepath.Join(root, name))
+	}
+	for key, want := range map[string]struct {
+		data string
+		kind freshet.Kind
+	}{
+		"to-file": {data: "inside"}, "to-dir/file": {data: "inside"}, "dir/up/dir/file": {data: "inside"},
+		"nothing": {kind: freshet.KindNotExist}, "self": {kind: freshet.KindConflict},
+		"out-file": {kind: freshet.KindPermission}, "out-dir/secret": {kind: freshet.KindPermission}, "absolute": {kind: freshet.KindPermission},
+		"absolute-in": {kind: freshet.KindPermission}, "via/secret": {kind: freshet.KindPermission},
+	} {
+		data, err := read(t.Context(), fs, key)
+		if data != want.data || freshet.KindOf(err) != want.kind {
+			t.Errorf("open %s: got %q, %v (kind %v), want %q, kind %v", key, data, err, freshet.KindOf(err), want.data, want.kind)
+		}
+		if want.kind == freshet.KindPermission && !strings.Contains(err.Error(), "symlink leaves the mount root") {
+			t.Errorf("open %s: message %q", key, err)
+		}
+	}
+	special := map[string]string{}
+	for st, err := range fs.List(t.Context(), "", ufs.ListOptions{Recursive: true}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		special[st.SortKey()] = st.Special
+		if again, err := fs.Stat(t.Context(), st.Key); err != nil || (again.Special != st.Special && st.Special != "link to a directory above it") {
+			t.Errorf("stat of %q: %+v, %v, the list says %+v", st.Key, again, err, st)
+		}
+	}
+	leaves := "link that leaves the mount root"
+	for key, want := range map[string]string{
+		"to-file": "", "to-dir/": "", "to-dir/file": "", "out-file": leaves, "out-dir": leaves, "absolute": leaves, "absolute-in": leaves, "via": leaves,
+		"nothing": "link to nothing", "self": "link to a directory above it", "dir/up": "link to a directory above it",
+	} {
+		if got, ok := special[key]; !ok || got != want {
+			t.Errorf("list: %q is special %q (listed: %v), want %q", key, got, ok, want)
+		}
+	}
+}
+
+func TestWritesStayInside(t *testing.T) {
+	t.Parallel()
+	fs, root := world(t)
+	symlink(t, "../outside", filepath.Join(root, "out"))
+	outside := func() []string {
+		entries, err := os.ReadDir(filepath.Join(root, "../outside"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var names []string
+		for _, e := range entries {
+			names = append(names, e.Name())
+		}
+		return names
+	}
+	ctx := t.Context()
+	mode := uint32(0o777)
+	calls := map[string]func() error{
+		"create": func() error { _, err := fs.Create(ctx, "out/new", ufs.CreateOptions{Size: -1}); return err },
+		"mkdir":  func() error { _, err := fs.Mkdir(ctx, "out/new", ufs.MkdirOptions{}); return err },
+		"remove": func() error { return fs.Remove(ctx, "out/secret", ufs.RemoveOptions{Recursive: true}) },
+		"rename": func() error { _, err := fs.Rename(ctx, "dir/file", "out/file"); return err },
+		"steal":  func() error { _, err := fs.Rename(ctx, "out/secret", "mine"); return err },
+		"chmod":  func() error { _, err := fs.SetAttr(ctx, "out/secret", ufs.Attr{Mode: &mode}); return err },
+		"abort":  func() error { _, err := fs.AbortUpload(ctx, "out/x", freshet.OpID{1}); return err },
+		"list": func() error {
+			for _, err := range fs.List(ctx, "out", ufs.ListOptions{}) {
+				return err
+			}
+			return nil
+		},
+	}
+	for name, call := range calls {
+		if err := call(); !freshet.IsKind(err, freshet.KindPermission, freshet.KindConflict) {
+			t.Errorf("%s: got %v (kind %v), want permission or conflict", name, err, freshet.KindOf(err))
+		}
+	}
+	if err := fs.Remove(ctx, "out", ufs.RemoveOptions{Recursive: true}); err != nil {
+		t.Errorf("remove the link itself: %v", err)
+	}
+	if got := outside(); !slices.Equal(got, []string{"secret"}) {
+		t.Errorf("outside now holds %q", got)
+	}
+}
+
+// TestSwappedLinkNeverServesOutsideBytes swaps a directory and a link to the
+// outside as fast as it can while another goroutine reads and lists.
+func TestSwappedLinkNeverServesOutsideBytes(t *testing.T) {
+	t.Parallel()
+	fs, root := world(t)
+	in := func(name string) string { return filepath.Join(root, name) }
+	if err := os.Mkdir(in("real"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(in("real/secret"), []byte("inside"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	symlink(t, "../outside", in("link"))
+	stop := make(chan struct{})
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			for _, from := range []string{"real", "link"} {
+				if err := errors.Join(os.Rename(in(from), in("x")), os.Rename(in("x"), in(from))); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		}
+	}()
+	served := 0
+	for range 10_000 {
+		data, err := read(t.Context(), fs, "x/secret")
+		if err == nil {
+			served++
+		}
+		if strings.Contains(data, "SECRET") {
+			t.Fatal("bytes from outside of the root")
+		}
+	}
+	for range 500 {
+		for st, err := range fs.List(t.Context(), "", ufs.ListOptions{Recursive: true}) {
+			if err != nil && !freshet.IsKind(err, freshet.KindNotExist, freshet.KindPermission, freshet.KindConflict) {
+				t.Fatal(err)
+			}
+			if strings.HasPrefix(st.Key, "link/") || strings.HasPrefix(st.Key, "x/") && st.Length == int64(len("SECRET!")) {
+				t.Fatalf("listed %q from outside of the root", st.Key)
+			}
+		}
+	}
+	close(stop)
+	<-done
+	t.Logf("%d of 10000 reads met the directory inside", served)
+}
+
+func TestSpecialFilesAreListedAndNeverOpened(t *testing.T) {
+	t.Parallel()
+	fs, root := world(t)
+	if err := syscall.Mkfifo(filepath.Join(root, "fifo"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	l, err := (&net.ListenConfig{}).Listen(t.Context(), "unix", filepath.Join(root, "sock"))
+	if err != nil {
+		t.Skipf("the path of the temporary directory is too long for a socket: %v", err)
+	}
+	defer l.Close() //nolint:errcheck // end of the test
+	want := map[string]string{"fifo": "fifo", "sock": "socket"}
+	symlink(t, "fifo", filepath.Join(root, "link-to-fifo"))
+	want["link-to-fifo"] = "fifo"
+	if os.Geteuid() == 0 && syscall.Mknod(filepath.Join(root, "null"), syscall.S_IFCHR|0o666, 1<<8|3) == nil {
+		want["null"] = "device"
+	}
+	got := map[string]string{}
+	for st, err := range fs.List(t.Context(), "", ufs.ListOptions{}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got[st.Key] = st.Special; st.Special != "" && !st.Fingerprint.IsZero() {
+			t.Errorf("%q has a fingerprint", st.Key)
+		}
+	}
+	for key, special := range want {
+		if got[key] != special {
+			t.Errorf("list: %q is special %q, want %q", key, got[key], special)
+		}
+		_, err := read(t.Context(), fs, key)
+		wantKind(t, err, freshet.KindConflict, "not a regular file")
+	}
+	for key := range want {
+		if err := fs.Remove(t.Context(), key, ufs.RemoveOptions{}); err != nil {
+			t.Errorf("remove %q: %v", key, err)
+		}
+	}
+}
+
+func TestRemovedRootIsAnOutage(t *testing.T) {
+	t.Parallel()
+	fs, root := world(t)
+	if err := os.RemoveAll(root); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(root, 0o755); err != nil { // as when the mount below it is gone
+		t.Fatal(err)
+	}
+	_, err := fs.Stat(t.Context(), "dir/file")
+	wantKind(t, err, freshet.KindUnavailable, "was removed while mounted")
+	_, err = fs.Stat(t.Context(), "")
+	wantKind(t, err, freshet.KindUnavailable, "was removed while mounted")
+	n := 0
+	for _, err := range fs.List(t.Context(), "", ufs.ListOptions{}) {
+		n++
+		wantKind(t, err, freshet.KindUnavailable, "was removed while mounted")
+	}
+	if n != 1 {
+		t.Errorf("the listing has %d entries, want one error", n)
+	}
+	wantKind(t, ufs.Probe(t.Context(), fs), freshet.KindUnavailable, "can't be reached")
+}

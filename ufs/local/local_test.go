@@ -1,0 +1,229 @@
+package local_test
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/freshet-io/freshet"
+	"github.com/freshet-io/freshet/ufs"
+	"github.com/freshet-io/freshet/ufs/local"
+	"github.com/freshet-io/freshet/ufs/ufstest"
+)
+
+func openFile(dir string) (ufs.FS, error) {
+	return local.Opener{}.Open(ufs.Spec{URI: "file://" + dir}, ufs.Environment{})
+}
+
+func openAt(t *testing.T, dir string, options map[string]string, env ufs.Environment) ufs.FS {
+	t.Helper()
+	fs, err := local.Opener{}.Open(ufs.Spec{URI: "file://" + dir, Options: options}, env)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fs
+}
+
+// rewriteInPlace changes the bytes of a file and puts its modification time back,
+// as a careful program that hides its traces would.
+func rewriteInPlace(name string, data []byte) error {
+	info, err := os.Stat(name)
+	if err != nil {
+		return err
+	}
+	f, err := os.OpenFile(name, os.O_WRONLY|os.O_TRUNC, 0)
+	if err != nil {
+		return err
+	}
+	if _, err := f.Write(data); err != nil {
+		return err
+	}
+	if err := f.Close(); err != nil {
+		return err
+	}
+	return os.Chtimes(name, time.Time{}, info.ModTime())
+}
+
+func TestConforms(t *testing.T) {
+	roots := map[ufs.FS]string{}
+	h := ufstest.Harness{
+		New: func(t *testing.T) ufs.FS {
+			dir := t.TempDir()
+			fs := openAt(t, dir, nil, ufs.Environment{})
+			roots[fs] = dir
+			return fs
+		},
+		Again: func(t *testing.T, fs ufs.FS) ufs.FS { return openAt(t, roots[fs], nil, ufs.Environment{}) },
+		Outside: func(_ *testing.T, fs ufs.FS) ufstest.Outside {
+			at := func(key string) string { return filepath.Join(roots[fs], key) }
+			return ufstest.Outside{
+				Put: func(key string, data []byte) error {
+					if err := os.MkdirAll(filepath.Dir(at(key)), 0o755); err != nil {
+						return err
+					}
+					return os.WriteFile(at(key), data, 0o644)
+				},
+				Rewrite: func(key string, data []byte) error { return rewriteInPlace(at(key), data) },
+				Remove:  func(key string) error { return os.Remove(at(key)) },
+			}
+		},
+		Denied: func(t *testing.T) ufs.FS {
+			dir := t.TempDir()
+			fs := openAt(t, dir, nil, ufs.Environment{})
+			if err := os.Chmod(dir, 0); err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { _ = os.Chmod(dir, 0o700) })
+			return fs
+		},
+		Down: func(t *testing.T) ufs.FS {
+			dir := filepath.Join(t.TempDir(), "root")
+			fs := openAt(t, dir, map[string]string{"create": "true"}, ufs.Environment{})
+			if err := os.Remove(dir); err != nil {
+				t.Fatal(err)
+			}
+			return fs
+		},
+		Exceptions: map[string]string{},
+	}
+	if os.Geteuid() == 0 {
+		h.Exceptions["failure/denied-is-not-absent"] = "nothing is denied to the superuser, who runs this test"
+	}
+	ufstest.Run(t, h)
+}
+
+func wantKind(t *testing.T, err error, k freshet.Kind, text string) {
+	t.Helper()
+	if freshet.KindOf(err) != k || (err != nil && !strings.Contains(err.Error(), text)) {
+		t.Errorf("got %v (kind %v), want kind %v and %q", err, freshet.KindOf(err), k, text)
+	}
+}
+
+func TestParse(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct {
+		uri     string
+		options map[string]string
+		want    ufs.Canonical
+		kind    freshet.Kind
+		text    string
+	}{
+		{uri: "file:///data", want: ufs.Canonical{Scheme: "file", Authority: "file", DomainKey: "/data"}},
+		{uri: "file:///data//a%20b/", want: ufs.Canonical{Scheme: "file", Authority: "file", DomainKey: "/data/a b"}},
+		{uri: "FILE:///data/sub", want: ufs.Canonical{Scheme: "file", Authority: "file", DomainKey: "/data/sub"}},
+		{uri: "file:///mnt/x", options: map[string]string{"domain": "nfs1", "domain_root": "/exports/x"}, want: ufs.Canonical{Scheme: "file", Authority: "nfs1", DomainKey: "/exports/x"}},
+		{uri: "file://host/data", kind: freshet.KindInvalid, text: "no host"},
+		{uri: "file://u:p@/data", kind: freshet.KindInvalid, text: "credentials in URI"},
+		{uri: "file:///a/../etc", kind: freshet.KindInvalid, text: `".." segment`},
+		{uri: "file:///a/%2e%2e/etc", kind: freshet.KindInvalid, text: `".." segment`},
+		{uri: "file:///a%00b", kind: freshet.KindInvalid, text: "control character"},
+		{uri: "file:///", kind: freshet.KindInvalid, text: "root directory"},
+		{uri: "file://", kind: freshet.KindInvalid, text: "root directory"},
+		{uri: "file:/data", kind: freshet.KindInvalid, text: "file:///absolute/path"},
+		{uri: "/data", kind: freshet.KindInvalid, text: "file:///absolute/path"},
+		{uri: "file:///proc", kind: freshet.KindPermission, text: "not under local_ufs_roots"},
+		{uri: "file:///dev/shm", kind: freshet.KindPermission, text: "not under local_ufs_roots"},
+		{uri: "file:///sys/kernel", kind: freshet.KindPermission, text: "not under local_ufs_roots"},
+		{uri: "file:///data", options: map[string]string{"creat": "true"}, kind: freshet.KindInvalid, text: "unknown option 'creat'; did you mean 'create'?"},
+		{uri: "file:///data", options: map[string]string{"create": "yes"}, kind: freshet.KindInvalid, text: `"yes" is not true or false`},
+		{uri: "file:///data", options: map[string]string{"max_op_lifetime": "-5s"}, kind: freshet.KindInvalid, text: "allowed is 0s to 24h0m0s"},
+	} {
+		got, err := local.Opener{}.Parse(ufs.Spec{URI: tc.uri, Options: tc.options})
+		if got != tc.want && tc.kind == freshet.KindOK {
+			t.Errorf("%s: got %+v, want %+v", tc.uri, got, tc.want)
+		}
+		wantKind(t, err, tc.kind, tc.text)
+	}
+}
+
+func TestOpenRefusesWhatIsNotAllowed(t *testing.T) {
+	t.Parallel()
+	base, err := filepath.EvalSymlinks(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, dir := range []string{"data/ufs", "own/state", "outside"} {
+		if err := os.MkdirAll(filepath.Join(base, dir), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, link := range [][2]string{{"/proc", "link-to-proc"}, {base + "/own", "data/link-to-own"}, {base + "/outside", "data/link-to-outside"}} {
+		if err := os.Symlink(link[0], filepath.Join(base, link[1])); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(base, "file"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	own := ufs.Environment{ForbiddenRoots: []string{base + "/own"}}
+	roots := ufs.Environment{LocalRoots: []string{base + "/data"}}
+	create := map[string]string{"create": "true"}
+	for name, tc := range map[string]struct {
+		dir     string
+		options map[string]string
+		env     ufs.Environment
+		kind    freshet.Kind
+		text    string
+	}{
+		"missing":                  {dir: "none", kind: freshet.KindNotExist, text: "create=true"},
+		"a file":                   {dir: "file", kind: freshet.KindConflict, text: "is not a directory"},
+		"link to proc":             {dir: "link-to-proc", kind: freshet.KindPermission, text: "local_ufs_roots"},
+		"own data":                 {dir: "own", env: own, kind: freshet.KindPermission, text: "own data"},
+		"below own data":           {dir: "own/state", env: own, kind: freshet.KindPermission, text: "own data"},
+		"above own data":           {dir: "", env: own, kind: freshet.KindPermission, text: "own data"},
+		"own data by a link":       {dir: "data/link-to-own", env: own, kind: freshet.KindPermission, text: "own data"},
+		"created in own data":      {dir: "own/new", options: create, env: own, kind: freshet.KindPermission, text: "own data"},
+		"created through a link":   {dir: "data/link-to-own/new", options: create, env: own, kind: freshet.KindPermission, text: "own data"},
+		"outside of roots":         {dir: "outside", env: roots, kind: freshet.KindPermission, text: "not under local_ufs_roots"},
+		"link out of the roots":    {dir: "data/link-to-outside", env: roots, kind: freshet.KindPermission, text: "not under local_ufs_roots"},
+		"inside of roots":          {dir: "data/ufs", env: roots},
+		"created":                  {dir: "data/new/deep", options: create, env: roots},
+		"beside own data, no more": {dir: "outside", env: own},
+	} {
+		fs, err := local.Opener{}.Open(ufs.Spec{URI: "file://" + filepath.Join(base, tc.dir), Options: tc.options}, tc.env)
+		if freshet.KindOf(err) != tc.kind || (err != nil && !strings.Contains(err.Error(), tc.text)) {
+			t.Errorf("%s: got %v (kind %v), want kind %v and %q", name, err, freshet.KindOf(err), tc.kind, tc.text)
+		}
+		if err == nil {
+			if err := fs.Close(); err != nil {
+				t.Errorf("%s: close: %v", name, err)
+			}
+		}
+	}
+	if _, err := os.Stat(filepath.Join(base, "own/new")); err == nil {
+		t.Error("a refused mount made a directory in Freshet's own data")
+	}
+}
+
+func TestResolveGivesTheRealPath(t *testing.T) {
+	t.Parallel()
+	base, err := filepath.EvalSymlinks(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(base+"/real", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("real", base+"/link"); err != nil {
+		t.Fatal(err)
+	}
+	for _, tc := range []struct {
+		options map[string]string
+		want    string
+	}{{nil, base + "/real"}, {map[string]string{"domain_root": "/x"}, "/x"}} {
+		spec := ufs.Spec{URI: "file://" + base + "/link", Options: tc.options}
+		fs := openAt(t, base+"/link", tc.options, ufs.Environment{})
+		parsed, err := local.Opener{}.Parse(spec)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := ufs.Resolve(fs, parsed); got.DomainKey != tc.want || got.Authority != "file" {
+			t.Errorf("options %v: got %+v, want key %q", tc.options, got, tc.want)
+		}
+		if err := fs.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}

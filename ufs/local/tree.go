@@ -1,0 +1,206 @@
+package local
+
+import (
+	"context"
+	"errors"
+	"io"
+	"io/fs"
+	"strings"
+	"syscall"
+
+	"github.com/freshet-io/freshet"
+	"github.com/freshet-io/freshet/fingerprint"
+	"github.com/freshet-io/freshet/ufs"
+)
+
+// Mkdir implements ufs.FS.
+func (f *FS) Mkdir(ctx context.Context, key string, opts ufs.MkdirOptions) (ufs.Status, error) {
+	const op = "mkdir"
+	if err := beginWrite(ctx, op, key); err != nil {
+		return ufs.Status{}, err
+	}
+	existed, err := f.makeParents(op, key)
+	if err != nil {
+		return ufs.Status{}, err
+	}
+	mode := opts.Mode
+	if mode == 0 {
+		mode = defaultDirMode
+	}
+	switch err := f.root.Mkdir(key, fileMode(mode)); {
+	case errors.Is(err, syscall.EEXIST):
+		st, err := f.stat(op, key)
+		if err == nil && (!st.IsDir() || !opts.Existing) {
+			return ufs.Status{}, ufs.Errorf(freshet.KindExist, op, key, "a %s is there", st.Type)
+		}
+		return st, err
+	case err != nil:
+		return ufs.Status{}, f.fail(op, key, err)
+	}
+	if err := f.syncUp(key, existed); err != nil {
+		return ufs.Status{}, f.fail(op, key, err)
+	}
+	return f.stat(op, key)
+}
+
+// Remove implements ufs.FS. A link goes, never what it leads to.
+func (f *FS) Remove(ctx context.Context, key string, opts ufs.RemoveOptions) error {
+	const op = "remove"
+	if err := beginWrite(ctx, op, key); err != nil {
+		return err
+	}
+	info, err := f.root.Lstat(key)
+	if err != nil {
+		return f.fail(op, key, err)
+	}
+	if info.IsDir() && opts.Recursive {
+		err = f.removeTree(ctx, key)
+	} else if err = f.root.Remove(key); err != nil {
+		err = f.fail(op, key, err)
+	}
+	if err != nil {
+		return err
+	}
+	if err := f.syncUp(key, ufs.ParentKey(key)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return f.fail(op, key, err)
+	}
+	return nil
+}
+
+// removeTree removes a directory with all in it, also temporary files: an upload
+// into a directory that is removed ends with it.
+func (f *FS) removeTree(ctx context.Context, key string) error {
+	const op = "remove"
+	d, err := f.root.Open(key)
+	if err != nil {
+		return f.fail(op, key, err)
+	}
+	defer d.Close() //nolint:errcheck // nothing was written
+	for {
+		entries, err := d.ReadDir(512)
+		for _, e := range entries {
+			if err := ufs.ContextError(ctx, op, key); err != nil {
+				return err
+			}
+			if err := f.removeEntry(ctx, ufs.JoinKey(key, e.Name()), e.IsDir()); err != nil {
+				return err
+			}
+		}
+		if err != nil && !errors.Is(err, io.EOF) {
+			return f.fail(op, key, err)
+		}
+		if len(entries) == 0 {
+			break
+		}
+	}
+	if err := f.root.Remove(key); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return f.fail(op, key, err)
+	}
+	return nil
+}
+
+func (f *FS) removeEntry(ctx context.Context, key string, isDir bool) error {
+	if isDir {
+		err := f.removeTree(ctx, key)
+		if freshet.IsKind(err, freshet.KindNotExist) {
+			return nil
+		}
+		return err
+	}
+	if err := f.root.Remove(key); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return f.fail("remove", key, err)
+	}
+	return nil
+}
+
+// Rename implements ufs.FS.
+func (f *FS) Rename(ctx context.Context, from, to string) (ufs.Status, error) {
+	const op = "rename"
+	if err := beginWrite(ctx, op, from); err != nil {
+		return ufs.Status{}, err
+	}
+	if err := ufs.CheckWrite(op, to); err != nil {
+		return ufs.Status{}, err
+	}
+	if strings.HasPrefix(to, from+"/") {
+		return ufs.Status{}, ufs.Errorf(freshet.KindInvalid, op, from, "cannot move %q into its own subtree %q", from, to)
+	}
+	src, err := f.root.Lstat(from)
+	if err != nil {
+		return ufs.Status{}, f.fail(op, from, err)
+	}
+	if from != to {
+		if err := f.move(op, from, to, src.IsDir()); err != nil {
+			return ufs.Status{}, err
+		}
+	}
+	st, err := f.stat(op, to)
+	if err != nil {
+		return st, err
+	}
+	before, after := f.status(to, fromInfo(src)).Fingerprint, st.Fingerprint
+	if after.Known() && !after.Moved(before) {
+		st.Fingerprint = fingerprint.Fingerprint{} // somebody was quicker: not what was moved
+	}
+	return st, nil
+}
+
+func (f *FS) move(op, from, to string, isDir bool) error {
+	dst, err := f.stat(op, to)
+	switch {
+	case err == nil && dst.IsDir():
+		return ufs.Errorf(freshet.KindConflict, op, to, "a directory is there")
+	case err == nil && isDir:
+		return ufs.Errorf(freshet.KindConflict, op, to, "a file is there")
+	case err != nil && !freshet.IsKind(err, freshet.KindNotExist):
+		return err
+	}
+	existed, err := f.makeParents(op, to)
+	if err != nil {
+		return err
+	}
+	if err := f.root.Rename(from, to); err != nil {
+		return f.fail(op, from, err)
+	}
+	err = f.syncUp(to, existed)
+	if err == nil {
+		err = f.syncUp(from, ufs.ParentKey(from))
+	}
+	if err != nil {
+		return ufs.Errorf(freshet.KindUnavailable, op, from, "moved, but not known to be durable: %w", err)
+	}
+	return nil
+}
+
+// SetAttr implements ufs.FS.
+func (f *FS) SetAttr(ctx context.Context, key string, attr ufs.Attr) (ufs.Status, error) {
+	const op = "setattr"
+	if err := begin(ctx, op, key); err != nil {
+		return ufs.Status{}, err
+	}
+	if _, err := f.stat(op, key); err != nil {
+		return ufs.Status{}, err
+	}
+	uid, gid := -1, -1
+	var err error
+	if attr.Owner != nil {
+		uid, err = userID(*attr.Owner)
+	}
+	if attr.Group != nil && err == nil {
+		gid, err = groupID(*attr.Group)
+	}
+	if err != nil {
+		return ufs.Status{}, freshet.Wrap(op, freshet.Path(key), err)
+	}
+	if uid >= 0 || gid >= 0 {
+		if err := f.root.Chown(name(key), uid, gid); err != nil {
+			return ufs.Status{}, f.fail(op, key, err)
+		}
+	}
+	if attr.Mode != nil {
+		if err := f.root.Chmod(name(key), fileMode(*attr.Mode)); err != nil {
+			return ufs.Status{}, f.fail(op, key, err)
+		}
+	}
+	return f.stat(op, key)
+}

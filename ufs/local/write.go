@@ -1,0 +1,268 @@
+package local
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"hash/fnv"
+	"io/fs"
+	"os"
+	"path"
+	"strings"
+	"syscall"
+
+	"github.com/freshet-io/freshet"
+	"github.com/freshet-io/freshet/ufs"
+)
+
+const (
+	defaultFileMode = 0o644
+	defaultDirMode  = 0o755
+)
+
+// tempPrefix starts the names of the temporary files of op for key. They lie
+// beside key, so that a rename is enough.
+func tempPrefix(key string, op freshet.OpID) string {
+	h := fnv.New32a()
+	h.Write([]byte(key))
+	return ufs.JoinKey(ufs.ParentKey(key), ufs.TempPrefix+op.String()+"."+hex.EncodeToString(h.Sum(nil))+".")
+}
+
+// tempName is new for each attempt: an attempt that was given up for dead must
+// never publish the half-written file of the next one.
+func tempName(key string, op freshet.OpID) string { return tempPrefix(key, op) + rand.Text()[:10] }
+
+// Create implements ufs.FS.
+func (f *FS) Create(ctx context.Context, key string, opts ufs.CreateOptions) (ufs.Writer, error) {
+	const op = "create"
+	if err := beginWrite(ctx, op, key); err != nil {
+		return nil, err
+	}
+	st, err := f.stat(op, key)
+	switch {
+	case err == nil && st.IsDir():
+		return nil, ufs.Errorf(freshet.KindConflict, op, key, "is a directory")
+	case err == nil && opts.IfAbsent:
+		return nil, ufs.Errorf(freshet.KindExist, op, key, "exists")
+	case err != nil && !freshet.IsKind(err, freshet.KindNotExist):
+		return nil, err
+	}
+	made, err := f.makeParents(op, key)
+	if err != nil {
+		return nil, err
+	}
+	w := &writer{ctx: ctx, fs: f, key: key, temp: tempName(key, opts.Op), opts: opts, made: made}
+	w.file, err = f.root.OpenFile(w.temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return nil, f.fail(op, key, err)
+	}
+	return w, nil
+}
+
+// makeParents makes the directories above key and returns the lowest one that
+// existed before.
+func (f *FS) makeParents(op, key string) (existed string, err error) {
+	existed = ufs.ParentKey(key)
+	for existed != "" {
+		st, err := f.stat(op, existed)
+		if err == nil && st.IsDir() {
+			break
+		}
+		if err == nil {
+			return "", ufs.Errorf(freshet.KindConflict, op, key, "%q is not a directory", existed)
+		}
+		if !freshet.IsKind(err, freshet.KindNotExist) {
+			return "", err
+		}
+		existed = ufs.ParentKey(existed)
+	}
+	if parent := ufs.ParentKey(key); parent != existed {
+		if err := f.root.MkdirAll(parent, defaultDirMode); err != nil {
+			if errors.Is(err, syscall.ENOTDIR) {
+				return "", ufs.Errorf(freshet.KindConflict, op, key, "%q is not a directory", parent)
+			}
+			return "", f.fail(op, key, err)
+		}
+	}
+	return existed, nil
+}
+
+// syncUp makes the entries from key's directory up to the directory top durable.
+func (f *FS) syncUp(key, top string) error {
+	for {
+		key = ufs.ParentKey(key)
+		d, err := f.root.Open(name(key))
+		if err != nil {
+			return err
+		}
+		if err := errors.Join(d.Sync(), d.Close()); err != nil && !errors.Is(err, syscall.EINVAL) { // some file systems can't sync a directory
+			return err
+		}
+		if key == top || key == "" {
+			return nil
+		}
+	}
+}
+
+// writer is one temporary file on its way. It is used by one goroutine.
+type writer struct {
+	ctx   context.Context //nolint:containedctx // Create's context governs the writes
+	fs    *FS
+	key   string
+	temp  string
+	opts  ufs.CreateOptions
+	made  string // lowest directory above key that was there before
+	file  *os.File
+	size  int64
+	ended bool
+}
+
+func (w *writer) Write(p []byte) (int, error) {
+	const op = "write"
+	if w.ended {
+		return 0, ufs.Errorf(freshet.KindConflict, op, w.key, "the upload has ended")
+	}
+	if err := ufs.ContextError(w.ctx, op, w.key); err != nil {
+		return 0, err
+	}
+	n, err := w.file.Write(p)
+	w.size += int64(n)
+	if err != nil {
+		return n, w.fs.fail(op, w.key, err)
+	}
+	return n, nil
+}
+
+// Commit implements ufs.Writer. The status is that of the file as it was written,
+// asked of its descriptor after the rename, which moves its change time.
+func (w *writer) Commit(ctx context.Context) (ufs.Status, error) {
+	const op = "commit"
+	if w.ended {
+		return ufs.Status{}, ufs.Errorf(freshet.KindConflict, op, w.key, "the upload has ended")
+	}
+	if err := ufs.ContextError(ctx, op, w.key); err != nil {
+		return ufs.Status{}, err
+	}
+	if w.opts.Size >= 0 && w.opts.Size != w.size {
+		return ufs.Status{}, ufs.Errorf(freshet.KindInvalid, op, w.key, "%d bytes written, %d announced", w.size, w.opts.Size)
+	}
+	mode := w.opts.Mode
+	if mode == 0 {
+		mode = defaultFileMode
+	}
+	if err := errors.Join(w.file.Chmod(fileMode(mode)), w.file.Sync()); err != nil {
+		return ufs.Status{}, w.fs.fail(op, w.key, err)
+	}
+	if err := ufs.ContextError(ctx, op, w.key); err != nil { // the sync may have taken its time
+		return ufs.Status{}, err
+	}
+	if err := w.publish(op); err != nil {
+		return ufs.Status{}, err
+	}
+	w.ended = true
+	s, err := fstat(w.file)
+	err = errors.Join(err, w.fs.syncUp(w.key, w.made), w.file.Close())
+	if err != nil { // the file is visible, but may be lost in a crash: the outcome is not known
+		return ufs.Status{}, ufs.Errorf(freshet.KindUnavailable, op, w.key, "written, but not known to be durable: %w", err)
+	}
+	return w.fs.status(w.key, s), nil
+}
+
+// publish gives the temporary file its name.
+func (w *writer) publish(op string) error {
+	f := w.fs
+	if w.opts.IfAbsent {
+		err := f.root.Link(w.temp, w.key) // unlike a rename it never replaces
+		if err == nil {
+			err = f.root.Remove(w.temp)
+		}
+		if err != nil {
+			return w.publishError(op, err)
+		}
+		return nil
+	}
+	if w.opts.IfMatch.Known() {
+		f.replace.Lock()
+		defer f.replace.Unlock()
+		st, err := f.stat(op, w.key)
+		switch {
+		case err != nil && !freshet.IsKind(err, freshet.KindNotExist):
+			return err
+		case err != nil || !st.Fingerprint.SameContent(w.opts.IfMatch):
+			return ufs.Errorf(freshet.KindStale, op, w.key, "the storage holds another version")
+		}
+	}
+	if err := f.root.Rename(w.temp, w.key); err != nil {
+		return w.publishError(op, err)
+	}
+	return nil
+}
+
+// publishError tells why the temporary file did not get its name: if it is not
+// there any more, somebody ended the upload or moved the directory.
+func (w *writer) publishError(op string, err error) error {
+	if errors.Is(err, fs.ErrNotExist) && !w.fs.gone() {
+		return ufs.Errorf(freshet.KindConflict, op, w.key, "the upload has ended: its temporary file is gone")
+	}
+	return w.fs.fail(op, w.key, err)
+}
+
+// Abort implements ufs.Writer.
+func (w *writer) Abort(context.Context) error {
+	if w.ended {
+		return nil
+	}
+	w.ended = true
+	_ = w.file.Close() // the file is dropped anyway
+	if err := w.fs.root.Remove(w.temp); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return w.fs.fail("abort", w.key, err)
+	}
+	return nil
+}
+
+// AbortUpload implements ufs.FS. A writer whose temporary file is gone can't
+// publish any more.
+func (f *FS) AbortUpload(ctx context.Context, key string, id freshet.OpID) (bool, error) {
+	const op = "abort"
+	if err := beginWrite(ctx, op, key); err != nil {
+		return false, err
+	}
+	d, err := f.root.Open(name(ufs.ParentKey(key)))
+	if err != nil {
+		if err = f.fail(op, key, err); freshet.IsKind(err, freshet.KindNotExist) {
+			return false, nil
+		}
+		return false, err
+	}
+	names, err := d.Readdirnames(-1)
+	_ = d.Close() // nothing was written
+	if err != nil {
+		return false, f.fail(op, key, err)
+	}
+	ended := false
+	prefix := path.Base(tempPrefix(key, id))
+	for _, n := range names {
+		if !strings.HasPrefix(n, prefix) {
+			continue
+		}
+		switch err := f.root.Remove(ufs.JoinKey(ufs.ParentKey(key), n)); {
+		case err == nil:
+			ended = true
+		case !errors.Is(err, fs.ErrNotExist):
+			return ended, f.fail(op, key, err)
+		}
+	}
+	return ended, nil
+}
+
+// fileMode turns permission bits of the system into those of package os.
+func fileMode(bits uint32) fs.FileMode {
+	m := fs.FileMode(bits & 0o777)
+	for bit, flag := range map[uint32]fs.FileMode{0o4000: fs.ModeSetuid, 0o2000: fs.ModeSetgid, 0o1000: fs.ModeSticky} {
+		if bits&bit != 0 {
+			m |= flag
+		}
+	}
+	return m
+}
