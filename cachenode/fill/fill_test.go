@@ -1,0 +1,612 @@
+package fill_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/uuid"
+	"go.uber.org/goleak"
+
+	"github.com/freshet-io/freshet"
+	"github.com/freshet-io/freshet/cachenode/fill"
+	"github.com/freshet-io/freshet/cachenode/tier"
+	"github.com/freshet-io/freshet/ufs"
+	"github.com/freshet-io/freshet/ufs/mem"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const self freshet.NodeID = "self"
+
+// bed is a Filler over a storage in memory.
+type bed struct {
+	t      testing.TB
+	store  *mem.Store
+	fs     *mem.FS
+	tier   *tier.Tier
+	filler *fill.Filler
+	stop   func()
+	added  chan freshet.BlockID
+	refs   atomic.Int64 // uses of the mount that were not released
+
+	mu   sync.Mutex
+	hook func(step string) error
+}
+
+type settings struct {
+	mode     mem.Mode
+	dir      string // a disk tier there; "": memory
+	capacity int64
+	opts     fill.Options
+	remote   fill.Remote
+	idle     bool // Run is not started
+}
+
+func newBed(t testing.TB, s settings) *bed {
+	t.Helper()
+	b := &bed{t: t, added: make(chan freshet.BlockID, 1000)}
+	b.store = mem.New(mem.Options{Mode: s.mode, Hook: func(step, _ string) error {
+		b.mu.Lock()
+		hook := b.hook
+		b.mu.Unlock()
+		if hook == nil {
+			return nil
+		}
+		return hook(step)
+	}})
+	b.fs = b.store.FS("")
+	var err error
+	if s.capacity == 0 {
+		s.capacity = 64 << 20
+	}
+	b.tier, err = tier.NewMemory(tier.Options{Capacity: s.capacity})
+	if s.dir != "" {
+		b.tier, err = tier.OpenDisk(s.dir, tier.Options{Capacity: s.capacity})
+	}
+	check(t, err)
+	b.tier.Observe(func(c tier.Change) {
+		if c.Added {
+			b.added <- c.Block.ID
+		}
+	})
+	identity := func() (freshet.ClusterID, uint64, bool) { return uuid.UUID{1}, 1, true }
+	b.filler = fill.New(fill.Deps{Tier: b.tier, Mounts: b, Remote: s.remote, Identity: identity, Self: self}, s.opts)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	if s.idle {
+		close(done)
+	} else {
+		go func() { defer close(done); check(t, b.filler.Run(ctx)) }()
+		b.awaitRunning()
+	}
+	b.stop = func() { cancel(); <-done }
+	t.Cleanup(func() {
+		b.stop()
+		check(t, b.tier.Close())
+		if n := b.refs.Load(); n != 0 {
+			t.Errorf("%d uses of the mount were not released", n)
+		}
+	})
+	return b
+}
+
+// awaitRunning reads a small file until it is cached: then Run has begun.
+func (b *bed) awaitRunning() {
+	req := b.put("warm", []byte("warm"), 999)
+	for len(b.added) == 0 {
+		if got, _, err := b.read(req); err != nil || string(got) != "warm" {
+			b.t.Fatal(string(got), err)
+		}
+	}
+	<-b.added
+	b.tier.Remove(req.Block.ID)
+}
+
+func (b *bed) Get(freshet.MountID) (ufs.FS, func(), error) {
+	b.refs.Add(1)
+	return b.fs, func() { b.refs.Add(-1) }, nil
+}
+
+func (b *bed) setHook(hook func(step string) error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.hook = hook
+}
+
+// put writes a file of one block to the storage and returns the request for it.
+func (b *bed) put(key string, data []byte, file freshet.FileID) freshet.BlockRead {
+	b.t.Helper()
+	b.store.Put(key, data)
+	st, err := b.fs.Stat(b.t.Context(), key)
+	check(b.t, err)
+	return freshet.BlockRead{
+		Block:  freshet.Block{ID: freshet.BlockID{File: file}, Length: int64(len(data))},
+		Source: freshet.Source{Mount: 1, Key: key, Fingerprint: st.Fingerprint}, Length: -1,
+	}
+}
+
+func (b *bed) read(req freshet.BlockRead) ([]byte, freshet.Origin, error) {
+	s, err := b.filler.Read(b.t.Context(), req)
+	if err != nil {
+		return nil, 0, err
+	}
+	data, err := io.ReadAll(s)
+	origin := s.Origin()
+	return data, origin, errors.Join(err, s.Close())
+}
+
+// want reads and compares.
+func (b *bed) want(req freshet.BlockRead, data []byte, origin freshet.Origin) {
+	b.t.Helper()
+	got, from, err := b.read(req)
+	if err != nil || !bytes.Equal(got, data) || from != origin {
+		b.t.Fatalf("got %d bytes (right: %v) from %v, %v; want %d from %v", len(got), bytes.Equal(got, data), from, err, len(data), origin)
+	}
+}
+
+func (b *bed) opens() int { return b.store.Calls()["open"] }
+
+func (b *bed) awaitCached(id freshet.BlockID) {
+	b.t.Helper()
+	for got := range b.added {
+		if got == id {
+			return
+		}
+	}
+}
+
+func (b *bed) wantNotCached(id freshet.BlockID) {
+	b.t.Helper()
+	if _, ok := b.tier.Stat(id); ok {
+		b.t.Fatal("the block is cached")
+	}
+}
+
+func check(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func random(n int, seed uint64) []byte {
+	b := make([]byte, n)
+	_, _ = rand.NewChaCha8([32]byte{byte(seed), byte(seed >> 8)}).Read(b)
+	return b
+}
+
+func TestColdReadCachesAndHotReadCostsNoCall(t *testing.T) {
+	t.Parallel()
+	for _, dir := range []string{"", t.TempDir()} {
+		b := newBed(t, settings{dir: dir})
+		data := random(3<<20+5, 1)
+		req := b.put("a", data, 1)
+		before := b.opens()
+		b.want(req, data, freshet.OriginUFS)
+		b.awaitCached(req.Block.ID)
+		for range 3 {
+			b.want(req, data, freshet.OriginHit)
+		}
+		req.Offset, req.Length = 1<<20, 100
+		b.want(req, data[1<<20:1<<20+100], freshet.OriginHit)
+		req.Length = 0
+		b.want(req, nil, freshet.OriginHit)
+		if got := b.opens() - before; got != 1 {
+			t.Errorf("%d calls to the storage", got)
+		}
+	}
+}
+
+func TestOneFetchHoweverManyAsk(t *testing.T) {
+	t.Parallel()
+	b := newBed(t, settings{dir: t.TempDir()})
+	data := random(900_000, 2)
+	req := b.put("a", data, 1)
+	before := b.opens()
+	var wg sync.WaitGroup
+	for i := range 50 {
+		wg.Go(func() {
+			r := req
+			r.Offset = int64(i) * 1000
+			got, _, err := b.read(r)
+			if err != nil || !bytes.Equal(got, data[r.Offset:]) {
+				t.Errorf("reader %d: %d bytes, %v", i, len(got), err)
+			}
+		})
+	}
+	wg.Wait()
+	if got := b.opens() - before; got != 1 {
+		t.Errorf("%d fetches", got)
+	}
+}
+
+func TestReaderGetsBytesAsTheyArrive(t *testing.T) {
+	t.Parallel()
+	b := newBed(t, settings{dir: t.TempDir()})
+	data := random(2<<20, 3)
+	req := b.put("a", data, 1)
+	gate, reads := make(chan struct{}), atomic.Int64{}
+	b.setHook(func(step string) error {
+		if step == "read" && reads.Add(1) > 1 {
+			<-gate
+		}
+		return nil
+	})
+	s, err := b.filler.Read(t.Context(), req)
+	check(t, err)
+	got := make([]byte, 1000)
+	_, err = io.ReadFull(s, got)
+	check(t, err)
+	b.wantNotCached(req.Block.ID)
+	close(gate)
+	rest, err := io.ReadAll(s)
+	check(t, err)
+	if !bytes.Equal(append(got, rest...), data) {
+		t.Error("wrong bytes")
+	}
+	check(t, s.Close())
+}
+
+func TestFarReaderDoesNotWaitForTheFetch(t *testing.T) {
+	t.Parallel()
+	b := newBed(t, settings{})
+	data := random(8<<20, 4)
+	req := b.put("a", data, 1)
+	reached, gate, reads := make(chan struct{}), make(chan struct{}), atomic.Int64{}
+	b.setHook(func(step string) error {
+		if step == "read" && reads.Add(1) == 1 {
+			close(reached)
+			<-gate
+		}
+		return nil
+	})
+	first := make(chan error)
+	go func() {
+		got, _, err := b.read(withRange(req, 0, 10))
+		if err == nil && !bytes.Equal(got, data[:10]) {
+			err = errors.New("wrong bytes")
+		}
+		first <- err
+	}()
+	<-reached // the fetch stands still at its first byte
+	before := b.opens()
+	b.want(withRange(req, 5<<20, 4096), data[5<<20:5<<20+4096], freshet.OriginUFS)
+	if n := b.opens() - before; n != 1 {
+		t.Errorf("4 KiB cost %d calls to the storage", n)
+	}
+	b.wantNotCached(req.Block.ID)
+	close(gate)
+	check(t, <-first)
+	b.awaitCached(req.Block.ID)
+	b.want(withRange(req, 5<<20, 4096), data[5<<20:5<<20+4096], freshet.OriginHit)
+}
+
+func withRange(req freshet.BlockRead, off, n int64) freshet.BlockRead {
+	req.Offset, req.Length = off, n
+	return req
+}
+
+func TestReadsThatCacheNothing(t *testing.T) {
+	t.Parallel()
+	tests := map[string]func(*freshet.BlockRead, *settings){
+		"no_cache":              func(r *freshet.BlockRead, _ *settings) { r.Type = freshet.ReadNoCache },
+		"no file ID":            func(r *freshet.BlockRead, _ *settings) { r.Block.ID.File = 0 },
+		"unknown version":       func(r *freshet.BlockRead, _ *settings) { r.Source.Fingerprint.Content = "" },
+		"not running":           func(_ *freshet.BlockRead, s *settings) { s.idle = true },
+		"a tier that is small":  func(_ *freshet.BlockRead, s *settings) { s.capacity = 1 << 20 },
+		"a tier that is broken": func(_ *freshet.BlockRead, s *settings) { s.dir = "break" },
+	}
+	for name, change := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var s settings
+			change(new(freshet.BlockRead), &s)
+			broken := s.dir != ""
+			if broken {
+				s.dir = t.TempDir()
+			}
+			b := newBed(t, s)
+			if broken {
+				check(t, os.RemoveAll(filepath.Join(s.dir, "tmp")))
+			}
+			data := random(2<<20, 5)
+			req := b.put("a", data, 1)
+			change(&req, &s)
+			for range 2 {
+				b.want(req, data, freshet.OriginUFS)
+				b.want(withRange(req, 1<<20+7, 4096), data[1<<20+7:1<<20+7+4096], freshet.OriginUFS)
+			}
+			b.stop() // no fetch is left
+			if len(b.tier.List()) != 0 || b.tier.Used() != 0 {
+				t.Errorf("cached: %v, %d bytes", b.tier.List(), b.tier.Used())
+			}
+		})
+	}
+}
+
+func TestFetchBeyondTheLimitIsServedUncached(t *testing.T) {
+	t.Parallel()
+	b := newBed(t, settings{opts: fill.Options{MaxFills: 1}})
+	req := b.put("a", random(1000, 1), 1)
+	gate, reached := make(chan struct{}), make(chan struct{})
+	var opens atomic.Int64
+	b.setHook(func(step string) error {
+		if step == "open" && opens.Add(1) == 1 {
+			close(reached)
+			<-gate
+		}
+		return nil
+	})
+	done := make(chan error)
+	go func() { _, _, err := b.read(req); done <- err }()
+	<-reached
+	data := random(1000, 2)
+	other := b.put("b", data, 2)
+	b.want(other, data, freshet.OriginUFS)
+	b.wantNotCached(other.Block.ID)
+	close(gate)
+	check(t, <-done)
+}
+
+func TestNewerVersionInTheStorageIsStale(t *testing.T) {
+	t.Parallel()
+	changes := map[string]func(b *bed){
+		"overwritten": func(b *bed) { b.store.Put("a", random(2<<20, 99)) },
+		"shortened":   func(b *bed) { b.store.Put("a", nil) },
+		"deleted":     func(b *bed) { b.store.Remove("a") },
+	}
+	for name, change := range changes {
+		for _, typ := range []freshet.ReadType{freshet.ReadCache, freshet.ReadNoCache} {
+			t.Run(fmt.Sprint(name, " ", typ), func(t *testing.T) {
+				t.Parallel()
+				b := newBed(t, settings{})
+				req := b.put("a", random(2<<20, 6), 1)
+				req.Type = typ
+				change(b)
+				_, _, err := b.read(req)
+				if !freshet.IsKind(err, freshet.KindStale) {
+					t.Errorf("%v", err)
+				}
+				b.wantNotCached(req.Block.ID)
+			})
+		}
+	}
+}
+
+func TestFileChangedInTheMiddleOfAFetch(t *testing.T) {
+	t.Parallel()
+	b := newBed(t, settings{mode: mem.Local, dir: t.TempDir()})
+	data := random(2<<20, 7)
+	req := b.put("a", data, 1)
+	var reads atomic.Int64
+	b.setHook(func(step string) error {
+		if step == "read" && reads.Add(1) == 3 {
+			b.store.Rewrite("a", random(2<<20, 8))
+		}
+		return nil
+	})
+	got, _, err := b.read(req)
+	if err == nil {
+		t.Fatalf("%d bytes of two versions", len(got))
+	}
+	if !freshet.IsKind(err, freshet.KindStale) {
+		t.Errorf("%v", err)
+	}
+	b.wantNotCached(req.Block.ID)
+	if b.stop(); b.tier.Used() != 0 {
+		t.Errorf("%d bytes are left of the fetch", b.tier.Used())
+	}
+}
+
+// TestOverwrittenWhileRead overwrites a file in a loop while readers read it, each
+// by what the storage said last: what they get is one version, or KindStale.
+func TestOverwrittenWhileRead(t *testing.T) {
+	t.Parallel()
+	b := newBed(t, settings{mode: mem.Local, dir: t.TempDir(), capacity: 4 << 20})
+	const versions, size = 60, 700_000
+	var mu sync.Mutex
+	var current freshet.BlockRead
+	content := func(id freshet.FileID) []byte { return bytes.Repeat([]byte{byte(id)}, size) }
+	current = b.put("a", content(1), 1)
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	var good atomic.Int64
+	for range 4 {
+		wg.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				mu.Lock()
+				req := current
+				mu.Unlock()
+				got, _, err := b.read(req)
+				switch {
+				case err == nil && bytes.Equal(got, content(req.Block.ID.File)):
+					good.Add(1)
+				case err == nil:
+					t.Errorf("version %d: other bytes", req.Block.ID.File)
+				case !freshet.IsKind(err, freshet.KindStale):
+					t.Errorf("version %d: %v", req.Block.ID.File, err)
+				}
+			}
+		})
+	}
+	for v := freshet.FileID(2); v <= versions; v++ {
+		for before := good.Load(); good.Load() == before; { // at least one read of each version
+			<-time.After(time.Microsecond)
+		}
+		b.store.Rewrite("a", content(v))
+		st, err := b.fs.Stat(t.Context(), "a")
+		check(t, err)
+		mu.Lock()
+		current.Block.ID.File, current.Source.Fingerprint = v, st.Fingerprint
+		mu.Unlock()
+	}
+	close(stop)
+	wg.Wait()
+}
+
+func TestErrorIsNotRemembered(t *testing.T) {
+	t.Parallel()
+	b := newBed(t, settings{})
+	data := random(1000, 9)
+	req := b.put("a", data, 1)
+	for _, step := range []string{"open", "read"} {
+		b.setHook(func(s string) error {
+			if s == step {
+				return freshet.Errorf(freshet.KindUnavailable, s, "", "the storage is down")
+			}
+			return nil
+		})
+		if _, _, err := b.read(req); !freshet.IsKind(err, freshet.KindUnavailable) {
+			t.Fatalf("%s: %v", step, err)
+		}
+		b.wantNotCached(req.Block.ID)
+	}
+	b.setHook(nil)
+	b.want(req, data, freshet.OriginUFS)
+}
+
+func TestFetchGoesOnWithoutItsReaders(t *testing.T) {
+	t.Parallel()
+	b := newBed(t, settings{})
+	data := random(3<<20, 10)
+	req := b.put("a", data, 1)
+	ctx, cancel := context.WithCancel(t.Context())
+	s, err := b.filler.Read(ctx, req)
+	check(t, err)
+	cancel()
+	check(t, s.Close())
+	b.awaitCached(req.Block.ID)
+	b.want(req, data, freshet.OriginHit)
+}
+
+func TestStopEndsFetchesAndReadsGoOn(t *testing.T) {
+	t.Parallel()
+	b := newBed(t, settings{})
+	data := random(2<<20, 11)
+	req := b.put("a", data, 1)
+	gate, reads := make(chan struct{}), atomic.Int64{}
+	b.setHook(func(step string) error {
+		if step == "read" && reads.Add(1) == 3 {
+			<-gate
+		}
+		return nil
+	})
+	s, err := b.filler.Read(t.Context(), req)
+	check(t, err)
+	go close(gate)
+	b.stop()
+	got, err := io.ReadAll(s)
+	if err != nil || !bytes.Equal(got, data) {
+		t.Errorf("%d bytes, %v", len(got), err)
+	}
+	check(t, s.Close())
+	b.want(req, data, s2(b, req))
+}
+
+// s2 is where the second read of a block comes from: the cache if the fetch won
+// the race with the stop.
+func s2(b *bed, req freshet.BlockRead) freshet.Origin {
+	if _, ok := b.tier.Stat(req.Block.ID); ok {
+		return freshet.OriginHit
+	}
+	return freshet.OriginUFS
+}
+
+func TestSourceThatHangsIsGivenUp(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := newBed(t, settings{opts: fill.Options{Stall: time.Minute}})
+		req := b.put("a", random(1000, 12), 1)
+		slow := &hanging{FS: b.fs}
+		ctx, cancel := context.WithCancel(t.Context())
+		f := fill.New(fill.Deps{
+			Tier: b.tier, Mounts: mounts{slow}, Self: self,
+			Identity: func() (freshet.ClusterID, uint64, bool) { return uuid.UUID{1}, 1, true },
+		}, fill.Options{Stall: time.Minute})
+		done := make(chan struct{})
+		go func() { defer close(done); check(t, f.Run(ctx)) }()
+		synctest.Wait()
+		start := time.Now()
+		_, err := f.Read(t.Context(), req)
+		if !freshet.IsKind(err, freshet.KindUnavailable) || time.Since(start) != time.Minute {
+			t.Errorf("after %v: %v", time.Since(start), err)
+		}
+		cancel()
+		<-done
+		b.stop()
+	})
+}
+
+type mounts struct{ fs ufs.FS }
+
+func (m mounts) Get(freshet.MountID) (ufs.FS, func(), error) { return m.fs, func() {}, nil }
+
+// hanging is a storage whose bodies never come.
+type hanging struct{ ufs.FS }
+
+func (h *hanging) Open(ctx context.Context, _ string, _ ufs.OpenOptions) (io.ReadCloser, ufs.Status, error) {
+	return &hangingBody{ctx}, ufs.Status{}, nil
+}
+
+type hangingBody struct{ ctx context.Context }
+
+func (h *hangingBody) Read([]byte) (int, error) { <-h.ctx.Done(); return 0, h.ctx.Err() }
+func (h *hangingBody) Close() error             { return nil }
+
+func TestUnknownMountIsNotAMissingFile(t *testing.T) {
+	t.Parallel()
+	b := newBed(t, settings{idle: true})
+	f := fill.New(fill.Deps{
+		Tier: b.tier, Mounts: noMounts{}, Identity: func() (freshet.ClusterID, uint64, bool) { return uuid.UUID{1}, 1, true },
+	}, fill.Options{})
+	_, err := f.Read(t.Context(), b.put("a", []byte("a"), 1))
+	if !freshet.IsKind(err, freshet.KindUnavailable) {
+		t.Errorf("%v", err)
+	}
+}
+
+type noMounts struct{}
+
+func (noMounts) Get(freshet.MountID) (ufs.FS, func(), error) {
+	return nil, nil, freshet.KindNotExist
+}
+
+func TestImpossibleRangesAreInvalid(t *testing.T) {
+	t.Parallel()
+	b := newBed(t, settings{idle: true})
+	good := b.put("a", random(100, 1), 1)
+	tests := map[string]func(*freshet.BlockRead){
+		"negative offset":   func(r *freshet.BlockRead) { r.Offset = -1 },
+		"offset after end":  func(r *freshet.BlockRead) { r.Offset = 101 },
+		"too long":          func(r *freshet.BlockRead) { r.Offset, r.Length = 50, 51 },
+		"overflow":          func(r *freshet.BlockRead) { r.Offset, r.Length = 50, 1<<63-1 },
+		"negative block":    func(r *freshet.BlockRead) { r.Block.Length = -1 },
+		"huge block":        func(r *freshet.BlockRead) { r.Block.Length = freshet.MaxBlockSize + 1 },
+		"block at infinity": func(r *freshet.BlockRead) { r.Block.Offset = 1<<63 - 5 },
+		"block before file": func(r *freshet.BlockRead) { r.Block.Offset = -5 },
+	}
+	for name, change := range tests {
+		req := good
+		change(&req)
+		if _, _, err := b.read(req); !freshet.IsKind(err, freshet.KindInvalid) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	b.want(withRange(good, 100, -1), nil, freshet.OriginHit)
+}

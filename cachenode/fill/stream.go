@@ -1,0 +1,260 @@
+package fill
+
+import (
+	"context"
+	"errors"
+	"io"
+	"os"
+
+	"github.com/freshet-io/freshet"
+	"github.com/freshet-io/freshet/cachenode/tier"
+)
+
+// maxSwitches bounds how often one stream goes on with another source.
+const maxSwitches = 4
+
+// Stream gives the bytes of one read. When its source fails in a way that says
+// nothing about the file (a damaged block, a node that went away, a full disk)
+// it goes on with another source at the same byte. It is used by one goroutine
+// at a time and must be closed.
+type Stream struct {
+	filler   *Filler
+	ctx      context.Context //nolint:containedctx // that of the read, which the stream is
+	req      freshet.BlockRead
+	off, end int64
+	src      source
+	noFill   bool // the cache failed this stream once
+	noRemote bool // another node failed this stream once
+	switches int
+}
+
+var _ freshet.BlockStream = (*Stream)(nil)
+
+// source gives bytes from an offset on. They are in the order of preference.
+type source interface {
+	// read returns bytes from off.
+	read(ctx context.Context, p []byte, off int64) (int, error)
+	origin() freshet.Origin
+	close() error
+}
+
+// Length returns how many bytes the whole stream has.
+func (s *Stream) Length() int64 { return s.req.Length }
+
+// Origin says where the bytes come from, as far as is known now.
+func (s *Stream) Origin() freshet.Origin {
+	if s.src == nil {
+		return freshet.OriginHit
+	}
+	return s.src.origin()
+}
+
+// Close frees the stream.
+func (s *Stream) Close() error {
+	if s.src == nil {
+		return nil
+	}
+	err := s.src.close()
+	s.src = nil
+	return err
+}
+
+// open opens the best source for the bytes from s.off on.
+func (s *Stream) open() error {
+	if r := s.filler.openTier(s.req); r != nil {
+		s.src = &tierSource{r}
+		return nil
+	}
+	if s.req.Cached {
+		return freshet.Errorf(freshet.KindNotExist, "read block", "", "this node does not hold the block")
+	}
+	if !s.noFill {
+		if fl := s.filler.join(s.req); fl != nil {
+			if !fl.ahead(s.off) {
+				s.src = &flightSource{fl}
+				// The first byte decides whether the read succeeds, and from where.
+				if _, err := fl.wait(s.ctx, s.off); err != nil {
+					return s.replace(err)
+				}
+				return nil
+			}
+			s.filler.leave(fl) // it goes on without this reader
+		}
+	}
+	return s.openDirect()
+}
+
+// openDirect opens just the range of this read, past the cache.
+func (s *Stream) openDirect() error {
+	r := span{s.off, s.end - s.off}
+	if !s.noRemote {
+		for _, node := range s.filler.remotes(s.req) {
+			rc, err := s.filler.openRemote(s.ctx, node, s.req, r)
+			if err == nil {
+				s.src = &bodySource{rc, freshet.OriginRemote}
+				return nil
+			}
+		}
+	}
+	rc, err := s.filler.openUFS(s.ctx, s.req, r)
+	if err != nil {
+		return err
+	}
+	s.src = &bodySource{rc, freshet.OriginUFS}
+	return nil
+}
+
+// replace opens another source after err, or returns err if another one would
+// not help.
+func (s *Stream) replace(err error) error {
+	if s.src == nil || s.ctx.Err() != nil || s.switches >= maxSwitches {
+		return err
+	}
+	s.switches++
+	switch src := s.src.(type) {
+	case *tierSource: // damaged: fetch the block again
+	case *flightSource:
+		if !errors.Is(err, errNotCached) {
+			return err
+		}
+		s.noFill = true
+	case *bodySource:
+		if src.from != freshet.OriginRemote {
+			return err
+		}
+		s.noRemote = true
+	}
+	_ = s.Close() //nolint:errcheck // it has failed already
+	return s.open()
+}
+
+// Read implements io.Reader.
+func (s *Stream) Read(p []byte) (int, error) {
+	if len(p) == 0 {
+		return 0, nil
+	}
+	for s.off < s.end {
+		if s.src == nil {
+			return 0, freshet.Errorf(freshet.KindInternal, "read block", "", "the stream was closed")
+		}
+		n, err := s.src.read(s.ctx, p[:min(int64(len(p)), s.end-s.off)], s.off)
+		s.off += int64(n)
+		if n > 0 {
+			return n, nil
+		}
+		if err != nil {
+			if err := s.replace(err); err != nil {
+				return 0, wrapEnd(err)
+			}
+		}
+	}
+	return 0, io.EOF
+}
+
+// wrapEnd gives the end of the read's context a Kind.
+func wrapEnd(err error) error {
+	var e *freshet.Error
+	switch {
+	case errors.As(err, &e):
+		return err
+	case errors.Is(err, context.DeadlineExceeded):
+		return freshet.Errorf(freshet.KindDeadline, "read block", "", "%w", err)
+	case errors.Is(err, context.Canceled), errors.Is(err, errNotCached):
+		return freshet.Errorf(freshet.KindUnavailable, "read block", "", "%w", err)
+	case errors.Is(err, io.EOF):
+		err = io.ErrUnexpectedEOF
+	}
+	return freshet.Wrap("read block", "", err)
+}
+
+// WriteTo implements io.WriterTo: it writes the rest of the stream to w, without
+// a copy in between where the block lies in memory.
+func (s *Stream) WriteTo(w io.Writer) (int64, error) {
+	var done int64
+	var buf []byte
+	for s.off < s.end {
+		if src, ok := s.src.(*tierSource); ok {
+			n, err := src.r.CopyTo(w, s.off, s.end-s.off)
+			s.off += n
+			done += n
+			if err != nil && !freshet.IsKind(err, freshet.KindCorrupt) {
+				return done, err
+			}
+			if err != nil {
+				if err := s.replace(err); err != nil {
+					return done, wrapEnd(err)
+				}
+			}
+			continue
+		}
+		if buf == nil {
+			buf = make([]byte, min(copyBuffer, s.end-s.off))
+		}
+		n, err := s.Read(buf)
+		if err == nil {
+			n, err = w.Write(buf[:n])
+		}
+		done += int64(n)
+		if err != nil {
+			return done, err
+		}
+	}
+	return done, nil
+}
+
+// File returns, for a block in a tier on a disk, the open file and the offset in
+// it of the stream's next byte, for sendfile or for passing it to another
+// process; false for any other source. The bytes of the stream were verified.
+// The file ends with the stream.
+func (s *Stream) File() (f *os.File, off int64, ok bool) {
+	src, isTier := s.src.(*tierSource)
+	if !isTier {
+		return nil, 0, false
+	}
+	f, base := src.r.File()
+	if f == nil || src.r.Verify(s.off, s.end-s.off) != nil {
+		return nil, 0, false // Read and WriteTo go on with another source
+	}
+	return f, base + s.off, true
+}
+
+type tierSource struct{ r *tier.Reader }
+
+func (t *tierSource) read(_ context.Context, p []byte, off int64) (int, error) {
+	n, err := t.r.ReadAt(p, off)
+	if n > 0 {
+		err = nil
+	}
+	return n, err
+}
+func (t *tierSource) origin() freshet.Origin { return freshet.OriginHit }
+func (t *tierSource) close() error           { return t.r.Close() }
+
+type flightSource struct{ fl *flight }
+
+func (f *flightSource) read(ctx context.Context, p []byte, off int64) (int, error) {
+	have, err := f.fl.wait(ctx, off)
+	if err != nil {
+		return 0, err
+	}
+	n, err := f.fl.writer.ReadAt(p[:min(int64(len(p)), have-off)], off)
+	if err != nil {
+		return 0, errNotCached
+	}
+	return n, nil
+}
+func (f *flightSource) origin() freshet.Origin { return f.fl.from() }
+
+func (f *flightSource) close() error {
+	f.fl.filler.leave(f.fl)
+	return nil
+}
+
+type bodySource struct {
+	rc   io.ReadCloser
+	from freshet.Origin
+}
+
+func (b *bodySource) read(_ context.Context, p []byte, _ int64) (int, error) { return b.rc.Read(p) }
+func (b *bodySource) origin() freshet.Origin                                 { return b.from }
+func (b *bodySource) close() error                                           { return b.rc.Close() }
