@@ -57,7 +57,7 @@ func rules() map[string]rule {
 		"client":      acting("rpc"),
 		"client/...":  acting("client", "rpc"),
 		"gateway/...": acting("client", "rpc", clientProto),
-		"config":      acting(),
+		"config":      acting("ufs"),
 
 		// What puts the parts together, and what tests them from outside.
 		"cmd/...":  {imports: []string{"..."}},

@@ -1,0 +1,142 @@
+package config_test
+
+import (
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/freshet-io/freshet"
+	"github.com/freshet-io/freshet/config"
+	"github.com/freshet-io/freshet/ufs"
+)
+
+const coordinator = `cluster: eu-west
+node: {name: c1, data_dir: /var/lib/freshet}
+listen: {client: 127.0.0.1:7400, http: 127.0.0.1:7480}
+raft: {bootstrap_expect: 3, join: ["127.0.0.1:7500", "127.0.0.1:7600"], heartbeat: 300ms}
+cross_cluster:
+  join: ["127.0.0.1:8402"]
+  gossip_key: env:GOSSIP
+  peers: [{cluster: us-east, bus: "127.0.0.1:8403"}]
+mounts:
+  - path: /
+    ufs: s3://lake/warehouse
+    options: {region: eu-west-1}
+    consistency: {level: invalidate, interval: never, degraded_interval: 60s}
+sync: [{path: /hot, interval: 10s}, {path: /archive, interval: never}]
+`
+
+const cacheNode = `cluster: eu-west
+node: {name: n1, data_dir: /var/lib/freshet}
+coordinators: ["127.0.0.1:7400"]
+cache:
+  tiers: [{kind: disk, path: /mnt/nvme, size: 2TiB}]
+  block_size: 64MiB
+locality: {host: n1, rack: r7, zone: eu-west-1a}
+`
+
+type anyUFS struct{}
+
+func (anyUFS) Parse(s ufs.Spec) (ufs.Canonical, error) {
+	if !strings.HasPrefix(s.URI, "s3://") {
+		return ufs.Canonical{}, freshet.Errorf(freshet.KindInvalid, "parse uri", "", "unknown scheme in %q", s.URI)
+	}
+	return ufs.Canonical{}, nil
+}
+
+func validate(t *testing.T, text string, insecure bool) error {
+	t.Helper()
+	f, err := config.Parse("f.yaml", []byte(text))
+	if err != nil {
+		return err
+	}
+	return f.Validate(config.ValidateOptions{Name: "f.yaml", Role: f.GuessRole(), Insecure: insecure, UFS: anyUFS{}})
+}
+
+func TestGoodFilesAreAcceptedWithDefaults(t *testing.T) {
+	for name, text := range map[string]string{"coordinator": coordinator, "cache node": cacheNode} {
+		if err := validate(t, text, false); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	f, err := config.Parse("f.yaml", []byte(cacheNode))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Validate(config.ValidateOptions{Name: "f.yaml", Role: config.RoleCacheNode}); err != nil {
+		t.Fatal(err)
+	}
+	if f.Listen.Data != config.DefaultData || f.Cache.Eviction != "s3-fifo" || f.Cache.Tiers[0].Size.Bytes() != 2<<40 {
+		t.Errorf("defaults or values are wrong: %+v", f)
+	}
+}
+
+func TestMistakesAreNamedWithTheirPlace(t *testing.T) {
+	for _, tc := range []struct {
+		name, text string
+		want       []string
+	}{
+		{"unknown key", "cluster: eu\nnode:\n  nmae: c1\n", []string{"f.yaml:3:3", `"nmae"`, "did you mean 'name'"}},
+		{"not YAML", "cluster: [\n", []string{"f.yaml:"}},
+		{"duplicate key", "cluster: a\ncluster: b\n", []string{"f.yaml:2:1"}},
+		{"wrong type", "cluster: eu\nraft: 7\n", []string{"f.yaml:2"}},
+		{"alias", "mounts: &a [{path: /}]\nsync: *a\n", []string{"f.yaml:1:9", "anchors and aliases"}},
+		{"two documents", "cluster: a\n---\ncluster: b\n", []string{"more than one"}},
+		{"duration", strings.Replace(coordinator, "300ms", "5 parsecs", 1), []string{"f.yaml:4", "raft.heartbeat", "5 parsecs"}},
+		{"negative duration", strings.Replace(coordinator, "300ms", "-5s", 1), []string{"raft.heartbeat", "-5s"}},
+		{"huge duration", strings.Replace(coordinator, "300ms", "1e9h", 1), []string{"raft.heartbeat", "1e9h"}},
+		{"interval", strings.Replace(coordinator, "10s", "5 parsecs", 1), []string{"f.yaml:14", "sync[0]", "5 parsecs"}},
+		{"size", strings.Replace(cacheNode, "2TiB", "9999999TB", 1), []string{"f.yaml:5", "cache.tiers[0].size"}},
+		{"negative size", strings.Replace(cacheNode, "2TiB", "-1", 1), []string{"cache.tiers[0].size", "-1"}},
+		{"no number", strings.Replace(cacheNode, "2TiB", "NaN", 1), []string{"cache.tiers[0].size", "NaN"}},
+		{"members", strings.Replace(coordinator, "expect: 3", "expect: 2", 1), []string{"raft.bootstrap_expect", "1, 3 or 5"}},
+		{"plain text off loopback", strings.Replace(coordinator, "client: 127.0.0.1", "client: 10.0.0.1", 1), []string{"listen.client", "without TLS", "--insecure"}},
+		{"scheme", strings.Replace(coordinator, "s3://", "s33://", 1), []string{"mounts[0]", "s33://"}},
+		{"strict", strings.Replace(coordinator, "level: invalidate", "level: strict", 1), []string{"mounts[0].consistency.level", "not built yet"}},
+		{"interval without one", strings.Replace(coordinator, "level: invalidate, interval: never", "level: interval", 1), []string{"mounts[0].consistency.interval", "required"}},
+		{"secret in place", strings.Replace(coordinator, "env:GOSSIP", "c2VjcmV0LXNlY3JldC0=", 1), []string{"cross_cluster.gossip_key"}},
+		{"no coordinators", strings.Replace(cacheNode, "coordinators: [\"127.0.0.1:7400\"]\n", "", 1), []string{"coordinators", "required"}},
+		{"path", strings.Replace(coordinator, "path: /hot", "path: /a/../b", 1), []string{"sync[0]", `".."`}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			err := validate(t, tc.text, false)
+			if !errors.Is(err, freshet.KindInvalid) {
+				t.Fatalf("got %v, want an invalid error", err)
+			}
+			for _, want := range tc.want {
+				if !strings.Contains(err.Error(), want) {
+					t.Errorf("%q is missing in: %v", want, err)
+				}
+			}
+			if strings.Contains(err.Error(), "c2VjcmV0LXNlY3JldC0=") {
+				t.Errorf("the secret is in the message: %v", err)
+			}
+		})
+	}
+}
+
+func TestPlainTextIsAllowedWhenSaidSo(t *testing.T) {
+	text := strings.Replace(coordinator, "client: 127.0.0.1", "client: 10.0.0.1", 1)
+	if err := validate(t, text, true); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestLargeFileIsRefused(t *testing.T) {
+	_, err := config.Parse("f.yaml", make([]byte, 50<<20))
+	if !errors.Is(err, freshet.KindInvalid) || !strings.Contains(err.Error(), "larger than") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	f.Add([]byte(coordinator))
+	f.Add([]byte(cacheNode))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		file, err := config.Parse("f.yaml", b)
+		if err != nil {
+			return
+		}
+		_ = file.Validate(config.ValidateOptions{Name: "f.yaml", Role: file.GuessRole(), UFS: anyUFS{}})
+	})
+}
