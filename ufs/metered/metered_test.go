@@ -1,0 +1,104 @@
+package metered_test
+
+import (
+	"io"
+	"maps"
+	"strings"
+	"testing"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/freshet-io/freshet"
+	"github.com/freshet-io/freshet/ufs"
+	"github.com/freshet-io/freshet/ufs/mem"
+	"github.com/freshet-io/freshet/ufs/metered"
+	"github.com/freshet-io/freshet/ufs/ufstest"
+)
+
+func newFS(t *testing.T, reg prometheus.Registerer, inner ufs.FS) ufs.FS {
+	t.Helper()
+	m, err := metered.NewMetrics(reg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return metered.New(inner, m)
+}
+
+func TestConforms(t *testing.T) {
+	stores := map[ufs.FS]*mem.Store{}
+	failing := func(k freshet.Kind) func(*testing.T) ufs.FS {
+		return func(t *testing.T) ufs.FS {
+			return newFS(t, prometheus.NewRegistry(), mem.New(mem.Options{Mode: mem.Local, Hook: func(string, string) error { return k }}).FS(""))
+		}
+	}
+	ufstest.Run(t, ufstest.Harness{
+		New: func(t *testing.T) ufs.FS {
+			s := mem.New(mem.Options{Mode: mem.Local})
+			f := newFS(t, prometheus.NewRegistry(), s.FS(""))
+			stores[f] = s
+			return f
+		},
+		Again: func(_ *testing.T, fs ufs.FS) ufs.FS { return stores[fs].FS("") },
+		Outside: func(_ *testing.T, fs ufs.FS) ufstest.Outside {
+			return ufstest.Outside{
+				Put:    func(key string, data []byte) error { stores[fs].Put(key, data); return nil },
+				Remove: func(key string) error { stores[fs].Remove(key); return nil },
+			}
+		},
+		Denied: failing(freshet.KindPermission), Down: failing(freshet.KindUnavailable),
+	})
+}
+
+func TestCounts(t *testing.T) {
+	t.Parallel()
+	reg := prometheus.NewRegistry()
+	fs := newFS(t, reg, mem.New(mem.Options{}).FS(""))
+	ctx := t.Context()
+	w, err := fs.Create(ctx, "f", ufs.CreateOptions{Size: 5})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.WriteString(w, "hello"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Commit(ctx); err != nil {
+		t.Fatal(err)
+	}
+	for _, key := range []string{"f", "none", "none"} {
+		_, _ = fs.Stat(ctx, key) // its outcome is what is counted
+	}
+	r, _, err := fs.Open(ctx, "f", ufs.OpenOptions{Offset: 1, Length: -1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadAll(r); err != nil {
+		t.Fatal(err)
+	}
+	for range fs.List(ctx, "", ufs.ListOptions{}) {
+		break
+	}
+	got := map[string]float64{}
+	families, err := reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, family := range families {
+		for _, metric := range family.GetMetric() {
+			name := strings.TrimPrefix(family.GetName(), "freshet_ufs_")
+			for _, label := range metric.GetLabel() {
+				if label.GetName() != "kind" {
+					name += " " + label.GetValue()
+				}
+			}
+			got[name] = metric.GetCounter().GetValue() + float64(metric.GetHistogram().GetSampleCount())
+		}
+	}
+	want := map[string]float64{
+		"requests_total ok commit": 1, "requests_total ok create": 1, "requests_total ok list": 1, "requests_total ok open": 1,
+		"requests_total not_exist stat": 2, "requests_total ok stat": 1, "bytes_total read": 4, "bytes_total write": 5,
+		"request_seconds commit": 1, "request_seconds create": 1, "request_seconds list": 1, "request_seconds open": 1, "request_seconds stat": 3,
+	}
+	if !maps.Equal(got, want) {
+		t.Errorf("got  %v\nwant %v", got, want)
+	}
+}
