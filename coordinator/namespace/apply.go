@@ -1,0 +1,134 @@
+package namespace
+
+import (
+	"github.com/freshet-io/freshet"
+)
+
+// apply runs one command. A command that fails has changed nothing.
+func (t *txn) apply(c *Command) Result {
+	switch {
+	case c.LoadEntry != nil:
+		return t.loadEntry(c.LoadEntry)
+	case c.LoadListing != nil:
+		return t.loadListing(c.LoadListing)
+	case c.Mark != nil:
+		return t.operatorMark(c.Mark)
+	case c.Begin != nil:
+		return t.begin(c.Begin)
+	case c.Permit != nil:
+		return t.permit(c.Permit)
+	case c.Complete != nil:
+		return t.complete(c.Complete)
+	case c.Abort != nil:
+		return t.abort(c.Abort)
+	case c.Resolve != nil:
+		return t.resolveIntent(c.Resolve)
+	case c.EndQuarantine != nil:
+		return t.endQuarantine(c.EndQuarantine)
+	case c.Invalidate != nil:
+		return t.invalidate(c.Invalidate)
+	case c.Hint != nil:
+		return t.hint(c.Hint)
+	}
+	return t.applyRare(c)
+}
+
+func (t *txn) applyRare(c *Command) Result {
+	switch {
+	case c.Bootstrap != nil:
+		return t.bootstrap(c.Bootstrap)
+	case c.BumpEpoch != nil:
+		return t.bumpEpoch(c.BumpEpoch)
+	case c.SetMember != nil:
+		return t.setMember(c.SetMember)
+	case c.RemoveMember != nil:
+		return t.removeMember(c.RemoveMember)
+	case c.AddMount != nil:
+		return t.addMount(c.AddMount)
+	case c.UpdateMount != nil:
+		return t.updateMount(c.UpdateMount)
+	case c.RemoveMount != nil:
+		return t.removeMount(c.RemoveMount)
+	case c.SetPolicy != nil:
+		return t.setPolicy(c.SetPolicy)
+	case c.RemovePolicy != nil:
+		return t.removePolicy(c.RemovePolicy)
+	case c.ResetSub != nil:
+		return t.resetSub(c.ResetSub)
+	case c.BeginSub != nil:
+		return t.beginSub(c.BeginSub)
+	case c.ForgetSub != nil:
+		return t.forgetSub(c.ForgetSub)
+	case c.PublishAll != nil:
+		return t.publishAll(c.PublishAll)
+	case c.Compact != nil:
+		return t.compact(c.Compact)
+	case c.Purge != nil:
+		return Result{More: t.purge(c.Purge.Limit)}
+	case c.ForgetOps != nil:
+		return t.forgetOps(c.ForgetOps)
+	}
+	return Result{Err: freshet.Errorf(freshet.KindInvalid, "apply", "", "a command without content: was it written by a newer release?")}
+}
+
+func (t *txn) bootstrap(c *Bootstrap) Result {
+	const op = "bootstrap"
+	switch {
+	case t.meta.Cluster != (freshet.ClusterID{}):
+		return Result{Err: freshet.Errorf(freshet.KindExist, op, "", "the cluster %s was founded before", t.meta.Name), Epoch: t.meta.Epoch}
+	case c.Cluster == (freshet.ClusterID{}):
+		return Result{Err: freshet.Errorf(freshet.KindInvalid, op, "", "the cluster needs an ID")}
+	}
+	var planned []*mount
+	for _, fm := range c.Mounts {
+		if err := checkMount(fm, planned); err != nil {
+			return Result{Err: err}
+		}
+		planned = append(planned, &mount{Mount: fm})
+	}
+	for i := range c.Policies {
+		if p, err := freshet.ParsePath(string(c.Policies[i].Path)); err != nil || p != c.Policies[i].Path {
+			return Result{Err: freshet.Errorf(freshet.KindInvalid, op, "", "%q is not a canonical path", c.Policies[i].Path)}
+		}
+	}
+	t.meta.Cluster, t.meta.Name, t.meta.Epoch = c.Cluster, c.Name, max(c.Epoch, 1)
+	t.changes.Epoch = true
+	for _, m := range planned {
+		t.attach(m.Mount)
+	}
+	for i := range c.Policies {
+		t.setPolicy(&c.Policies[i])
+	}
+	return Result{Epoch: t.meta.Epoch}
+}
+
+// bumpEpoch is due after acknowledged log entries may have been lost. What they
+// said of the storage is lost with them, so that everything needs a sync.
+func (t *txn) bumpEpoch(c *BumpEpoch) Result {
+	t.meta.Epoch = max(t.meta.Epoch+1, c.Floor)
+	t.changes.Epoch = true
+	for _, m := range t.mounts {
+		t.mark(m, "", true)
+	}
+	return Result{Epoch: t.meta.Epoch}
+}
+
+func (t *txn) setMember(c *Member) Result {
+	if c.ID == "" {
+		return Result{Err: freshet.Errorf(freshet.KindInvalid, "set member", "", "the member has no ID")}
+	}
+	t.members[c.ID] = *c
+	t.setRow(t.keys.text(tableMember, c.ID), c)
+	t.changes.Members = true
+	return Result{}
+}
+
+func (t *txn) removeMember(c *RemoveMember) Result {
+	if _, ok := t.members[c.ID]; !ok {
+		return Result{Err: freshet.Errorf(freshet.KindNotExist, "remove member", "", "%q is not a member", c.ID)}
+	}
+	delete(t.members, c.ID)
+	t.del(t.keys.text(tableMember, c.ID))
+	t.changes.Members = true
+	return Result{}
+}

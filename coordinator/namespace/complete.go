@@ -1,0 +1,268 @@
+package namespace
+
+import (
+	"time"
+
+	"github.com/freshet-io/freshet"
+	"github.com/freshet-io/freshet/fingerprint"
+	"github.com/freshet-io/freshet/invalidation"
+)
+
+// before is what was true of one key of an operation before its completion
+// marked it.
+type before struct {
+	key    string
+	held   bool
+	clean  bool // nothing else can have changed the key since the operation began
+	listed bool // the parent's listing was servable
+}
+
+func (t *txn) before(in *intent, m *mount, key string) before {
+	c := t.walk(m, key)
+	b := before{key: key, held: c.held()}
+	if p := c.parent(); p >= 0 {
+		b.listed = c.listed(p)
+	}
+	b.clean = !in.Shared && t.need(m, key, &c) <= in.Started
+	if n := c.entry(); n != nil {
+		b.clean = b.clean && n.validFrom <= in.Started
+		if n.dir && in.spansBelow() {
+			b.clean = b.clean && n.newest() <= in.Started
+		}
+	}
+	return b
+}
+
+func (t *txn) complete(c *Complete) Result {
+	if o, ok := t.outcome(c.Op); ok {
+		return Result{Done: true, Completed: o.Completed}
+	}
+	in := t.intents[c.Op]
+	if in == nil {
+		return Result{Err: unknownOp("complete", c.Op)}
+	}
+	if (c.Entry == nil) != (in.Kind == OpRemove) {
+		return Result{Err: freshet.Errorf(freshet.KindInvalid, "complete", in.Path, "a %s that ends with an entry: %t", in.Kind, c.Entry != nil)}
+	}
+	sure := !c.Uncertain && in.State != IntentQuarantine
+	m := t.mountByID(in.Mount)
+	definite := sure && m != nil && m.Generation == in.Generation
+	var res Result
+	bound, kind := false, in.recordKind()
+	if m != nil {
+		src := t.before(in, m, in.Key)
+		if in.Kind == OpWrite && !src.held {
+			kind = invalidation.KindCreate
+		}
+		switch in.Kind {
+		case OpRemove:
+			res.Installed = t.completeRemove(in, m, src, definite)
+		case OpRename:
+			res.Installed = t.completeRename(in, m, src, c.Entry, definite)
+		default:
+			res.Installed, bound = t.completeEntry(in, m, src, c.Entry, definite)
+		}
+	}
+	token := t.publish(in, kind, c.Entry, c.At.UTC())
+	res.Completed = freshet.Completed{Info: t.completedInfo(in, m, c.Entry, res.Installed), Token: token}
+	if sure {
+		t.endIntent(in, bound)
+	} else {
+		t.quarantine(in, bound)
+	}
+	t.saveOutcome(in.Op, res.Completed)
+	return res
+}
+
+// completeEntry ends a write, mkdir or change of attributes: it marks the key,
+// and installs the entry as servable if nothing else can have changed it since
+// the operation began. If something may have, the entry keeps what a later load
+// found, or takes ours, and needs a sync either way.
+func (t *txn) completeEntry(in *intent, m *mount, was before, e *Entry, definite bool) (installed, bound bool) {
+	c := t.walk(m, in.Key)
+	later := c.entry() != nil && c.last().validFrom > in.Started
+	bound = !later && t.adopt(in, m, e)
+	t.mark(m, in.Key, in.Recursive)
+	if !definite || !was.clean || later {
+		return false, bound && in.File != 0
+	}
+	c = t.walk(m, in.Key)
+	if c.entry() == nil || c.last().dir != (e.Type == freshet.TypeDirectory) {
+		return false, false
+	}
+	t.edit(c.at[len(c.at)-1]).validFrom = t.i
+	t.keepListing(&c, was)
+	return true, bound && in.File != 0
+}
+
+// adopt puts the entry that an effect of ours left into the tree, without a word
+// on whether it is still current.
+func (t *txn) adopt(in *intent, m *mount, e *Entry) bool {
+	dir := e.Type == freshet.TypeDirectory
+	if c := t.walk(m, in.Key); c.entry() != nil && c.last().dir != dir {
+		if in.Key == "" || c.last().newest() > in.Started {
+			return false
+		}
+		t.dropSince(m, in.Key, in.Started)
+	}
+	p, ok := t.reach(m, in.Key, in.Started)
+	if !ok {
+		return false
+	}
+	if t.get(p) == nil {
+		c := t.walk(m, in.Key)
+		t.create(p, &inode{dir: dir, mtime: noTime}, t.need(m, in.Key, &c))
+	}
+	n := t.edit(p)
+	if in.File == 0 {
+		t.assign(p, n, e, true)
+		return true
+	}
+	if n.file != in.File {
+		t.unbind(n.file)
+		n.file = in.File
+		t.bind(p, n.file)
+	}
+	n.loaded, n.length, n.mtime = true, e.Length, nanos(e.ModTime)
+	n.attr = attr{owner: e.Owner, group: e.Group, mode: e.Mode, meta: e.Fingerprint.Meta}
+	n.content, n.change = e.Fingerprint.Content, e.Fingerprint.Change
+	n.blockSize = 0
+	if in.BlockSize != freshet.DefaultBlockSize {
+		n.blockSize = in.BlockSize
+	}
+	return true
+}
+
+// keepListing keeps the listing that has c's entry servable over a mark of which
+// the whole effect is known: what it lists now is what the storage would list.
+// Listings in flight are still refused.
+func (t *txn) keepListing(c *chain, was before) {
+	if p := c.parent(); was.listed && p >= 0 {
+		t.edit(c.at[p]).listFrom = t.i
+	}
+}
+
+// completeRemove ends a removal. The entry goes if nothing else can have changed
+// it, or something below it, since the operation began.
+func (t *txn) completeRemove(in *intent, m *mount, was before, definite bool) bool {
+	t.mark(m, in.Key, true)
+	if !definite || !was.clean {
+		return false
+	}
+	t.dropSince(m, in.Key, t.i)
+	c := t.walk(m, in.Key)
+	t.keepListing(&c, was)
+	return true
+}
+
+// completeRename ends a rename: the record moves with all below it, which needs
+// a sync; the entry itself is servable at its new place.
+func (t *txn) completeRename(in *intent, m *mount, src before, e *Entry, definite bool) bool {
+	dst := t.before(in, m, in.Key2)
+	t.mark(m, in.Key, true)
+	t.mark(m, in.Key2, true)
+	if !definite || !src.clean || !dst.clean {
+		return false
+	}
+	c := t.walk(m, in.Key)
+	n := c.entry()
+	if n != nil && n.dir != (e.Type == freshet.TypeDirectory) {
+		return false
+	}
+	t.dropSince(m, in.Key2, t.i)
+	to, ok := t.reach(m, in.Key2, t.i)
+	if !ok {
+		return false
+	}
+	switch {
+	case n == nil:
+		t.create(to, &inode{dir: e.Type == freshet.TypeDirectory, mtime: noTime}, t.i)
+	default:
+		t.move(c.at[len(c.at)-1], to)
+		t.remember(mountKey{m.ID, in.Key}, t.i, true)
+	}
+	moved := t.edit(to)
+	t.assign(to, moved, e, true)
+	moved.self, moved.validFrom = t.i, t.i
+	if moved.dir {
+		moved.subtree, moved.below = t.i, t.i
+	}
+	from, at := t.walk(m, in.Key), t.walk(m, in.Key2)
+	t.keepListing(&from, src)
+	t.keepListing(&at, dst)
+	return true
+}
+
+// move puts the row of an entry to another place; what is below a directory
+// follows, for it hangs on the directory's ID.
+func (t *txn) move(from, to place) {
+	n := new(inode)
+	*n = *t.get(from)
+	t.put(from, nil)
+	t.put(to, n)
+	if n.dir {
+		t.set(t.keys.u64(tableDir, n.id), to.encode())
+	} else if n.file != 0 {
+		t.bind(to, n.file)
+	}
+}
+
+func (in *intent) recordKind() invalidation.Kind {
+	switch in.Kind {
+	case OpWrite:
+		return invalidation.KindContent
+	case OpMkdir:
+		return invalidation.KindMkdir
+	case OpRemove:
+		return invalidation.KindDelete
+	case OpRename:
+		return invalidation.KindRename
+	case OpSetAttr:
+		return invalidation.KindMeta
+	}
+	return invalidation.KindSubtree
+}
+
+// completedInfo is what the writer is told. Without an entry in the tree, or
+// with one that something newer changed, it is what the effect itself left.
+func (t *txn) completedInfo(in *intent, m *mount, e *Entry, installed bool) freshet.Info {
+	p, key := in.Path, in.Key
+	if in.Kind == OpRename {
+		p, key = in.Path2, in.Key2
+	}
+	if installed && e != nil {
+		if c := t.walk(m, key); c.entry() != nil {
+			return infoOf(p, c.last(), m.ID)
+		}
+	}
+	info := freshet.Info{Path: p, Mount: in.Mount}
+	if e != nil {
+		n := inode{dir: e.Type == freshet.TypeDirectory, mtime: nanos(e.ModTime), length: e.Length,
+			attr: attr{owner: e.Owner, group: e.Group, mode: e.Mode, meta: e.Fingerprint.Meta}, content: e.Fingerprint.Content, change: e.Fingerprint.Change}
+		info = infoOf(p, &n, in.Mount)
+	}
+	return info
+}
+
+// publish appends the record of an operation and marks the other mounts that it
+// concerns.
+func (t *txn) publish(in *intent, kind invalidation.Kind, e *Entry, at time.Time) freshet.Token {
+	var fp fingerprint.Fingerprint
+	if e != nil {
+		fp = e.Fingerprint
+	}
+	r := invalidation.Record{
+		Kind: kind, Key: domainKey(in.Root, in.Key), Recursive: in.Recursive || in.Kind == OpRename,
+		Fingerprint: fp, Op: in.Op, PublishedAt: at,
+	}
+	if in.Kind == OpRename {
+		r.Key2 = domainKey(in.Root, in.Key2)
+	}
+	token := t.appendRecord(in.Domain, r)
+	all := in.spansBelow()
+	t.markDomain(in.Domain, r.Key, all, in.Mount)
+	if r.Key2 != "" {
+		t.markDomain(in.Domain, r.Key2, all, in.Mount)
+	}
+	return token
+}

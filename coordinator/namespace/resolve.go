@@ -1,0 +1,181 @@
+package namespace
+
+import (
+	"github.com/freshet-io/freshet"
+	"github.com/freshet-io/freshet/coordinator/kv"
+	"github.com/freshet-io/freshet/fingerprint"
+	"github.com/freshet-io/freshet/invalidation"
+)
+
+// resolve ends an operation whose writer can't say how it ended. The entry is
+// never servable afterwards; its content is ours only if the storage proves it.
+func (t *txn) resolveIntent(c *Resolve) Result {
+	in := t.intents[c.Op]
+	switch {
+	case in == nil:
+		if o, ok := t.outcome(c.Op); ok {
+			return Result{Done: true, Completed: o.Completed}
+		}
+		return Result{Err: unknownOp("resolve", c.Op)}
+	case in.State == IntentQuarantine && c.Ended:
+		return t.endQuarantine(&EndQuarantine{Op: c.Op, At: c.At})
+	case in.State == IntentQuarantine:
+		return Result{Intent: in.Intent}
+	}
+	seen := c.Observed
+	if !c.Known {
+		seen = nil
+	}
+	m := t.mountByID(in.Mount)
+	bound := false
+	if m != nil {
+		if c.Ours && seen != nil && in.Kind == OpWrite && !t.laterLoad(in, m) {
+			bound = t.adopt(in, m, seen)
+		}
+		t.markIntent(in, m)
+	}
+	token := t.publish(in, in.recordKind(), seen, c.At.UTC())
+	res := Result{Intent: in.Intent}
+	if c.Ours {
+		res.Done = true
+		res.Completed = freshet.Completed{Info: t.completedInfo(in, m, seen, false), Token: token}
+		t.saveOutcome(in.Op, res.Completed)
+	}
+	if c.Ended {
+		t.endIntent(in, bound)
+		return res
+	}
+	t.quarantine(in, bound)
+	res.Intent = in.Intent
+	return res
+}
+
+// laterLoad reports whether a load installed the intent's entry since it began.
+func (t *txn) laterLoad(in *intent, m *mount) bool {
+	c := t.walk(m, in.Key)
+	return c.entry() != nil && c.last().validFrom > in.Started
+}
+
+func (t *txn) markIntent(in *intent, m *mount) {
+	for _, key := range in.keys() {
+		t.mark(m, key, in.spansBelow())
+	}
+}
+
+func (t *txn) endQuarantine(c *EndQuarantine) Result {
+	in := t.intents[c.Op]
+	switch {
+	case in == nil:
+		return Result{Err: unknownOp("end quarantine", c.Op)}
+	case in.State != IntentQuarantine:
+		return Result{Err: freshet.Errorf(freshet.KindConflict, "end quarantine", in.Path, "operation %s is not in quarantine but %s: resolve it first", c.Op, in.State)}
+	}
+	if m := t.mountByID(in.Mount); m != nil {
+		t.markIntent(in, m)
+	}
+	t.publish(in, in.recordKind(), nil, c.At.UTC())
+	t.endIntent(in, false)
+	return Result{}
+}
+
+func readOutcome(r kv.Reader, k keys, op freshet.OpID) (o outcome, ok bool, err error) {
+	b, ok, err := r.Get(k.op(tableOutcome, op))
+	if err == nil && ok {
+		err = decode(b, &o)
+	}
+	return o, ok, err
+}
+
+func (t *txn) outcome(op freshet.OpID) (outcome, bool) {
+	o, ok, err := readOutcome(t.b, t.keys, op)
+	t.fail(err)
+	return o, ok
+}
+
+func (t *txn) saveOutcome(op freshet.OpID, c freshet.Completed) {
+	t.setRow(t.keys.op(tableOutcome, op), &outcome{Index: t.i, Completed: c})
+	t.set(t.keys.ended(t.i, op), nil)
+}
+
+func (t *txn) forgetOps(c *ForgetOps) Result {
+	start, _ := t.keys.bounds(tableEnded)
+	end := t.keys.u64(tableEnded, c.Index+1)
+	var ops []freshet.OpID
+	t.fail(t.b.Scan(start, end, func(key, _ []byte) bool {
+		ops = append(ops, freshet.OpID(key[len(key)-16:]))
+		return true
+	}))
+	for _, op := range ops {
+		t.del(t.keys.op(tableOutcome, op))
+	}
+	t.fail(t.b.DeleteRange(start, end))
+	return Result{}
+}
+
+// head is the head of an own log, with what its readers need once records below
+// Low are dropped.
+type head struct {
+	invalidation.Head
+	LowHash invalidation.Hash // of the chain before Low
+}
+
+// headOf returns the log of a domain, made if needed.
+func (t *txn) headOf(d freshet.DomainID) *head {
+	h := t.heads[d]
+	if h == nil {
+		h = &head{Head: invalidation.Head{Domain: d, Low: 1}}
+		t.heads[d] = h
+		t.setRow(t.keys.head(d), h)
+		t.changes.Heads = true
+	}
+	return h
+}
+
+// appendRecord gives r the next sequence number of the domain's log and appends
+// it, with the chain's value after it.
+func (t *txn) appendRecord(d freshet.DomainID, r invalidation.Record) freshet.Token {
+	h := t.headOf(d)
+	h.High++
+	r.Seq = h.High
+	h.Hash = h.Hash.Next(r)
+	row := append(make([]byte, 0, 128), h.Hash[:]...)
+	t.set(t.keys.record(d, r.Seq), invalidation.AppendRecord(row, r))
+	t.setRow(t.keys.head(d), h)
+	t.changes.Heads = true
+	return freshet.Token{Cluster: t.meta.Cluster, Epoch: t.meta.Epoch, Domain: d, Seq: r.Seq}
+}
+
+func (t *txn) publishAll(c *PublishAll) Result {
+	for _, h := range t.sortedHeads() {
+		t.appendRecord(h, invalidation.Record{Kind: invalidation.KindAll, Key: "/", Recursive: true, PublishedAt: c.At.UTC()})
+		t.markDomain(h, "/", true, 0)
+	}
+	return Result{}
+}
+
+func (t *txn) compact(c *Compact) Result {
+	h := t.heads[c.Domain]
+	if h == nil {
+		return Result{Err: freshet.Errorf(freshet.KindNotExist, "compact", "", "no log of that domain is kept")}
+	}
+	low := min(c.Low, h.High+1)
+	if low <= h.Low {
+		return Result{}
+	}
+	b, ok, err := t.b.Get(t.keys.record(c.Domain, low-1))
+	t.fail(err)
+	if !ok || len(b) < len(h.LowHash) {
+		return Result{Err: freshet.Errorf(freshet.KindCorrupt, "compact", "", "record %d of the log is missing", low-1)}
+	}
+	copy(h.LowHash[:], b)
+	t.fail(t.b.DeleteRange(t.keys.record(c.Domain, h.Low), t.keys.record(c.Domain, low)))
+	h.Low = low
+	t.setRow(t.keys.head(c.Domain), h)
+	t.changes.Heads = true
+	return Result{}
+}
+
+// sameVersion reports whether the entry is the very version that a record names.
+func sameVersion(n *inode, fp fingerprint.Fingerprint) bool {
+	return fp.Equal(n.fingerprint())
+}

@@ -1,0 +1,221 @@
+package namespace
+
+import (
+	"strings"
+
+	"github.com/freshet-io/freshet"
+)
+
+// chain is the held part of a path inside a mount, from the mount's root down.
+type chain struct {
+	at   []place
+	ino  []*inode
+	rest string // what of the key is not held; "" if all is
+}
+
+func (c *chain) last() *inode { return c.ino[len(c.ino)-1] }
+func (c *chain) held() bool   { return c.rest == "" }
+
+// entry returns the place and the entry of the path itself, nil if not held.
+func (c *chain) entry() *inode {
+	if c.held() {
+		return c.last()
+	}
+	return nil
+}
+
+// parent returns the index of the directory that holds, or would hold, the
+// path's entry if all directories up to it are held; -1 otherwise.
+func (c *chain) parent() int {
+	switch {
+	case c.held():
+		return len(c.at) - 2
+	case !strings.Contains(c.rest, "/") && c.last().dir:
+		return len(c.at) - 1
+	}
+	return -1
+}
+
+// need returns the newest stamp that covers the entry at depth k.
+func (c *chain) need(k int) uint64 { return max(c.ino[k].self, c.above(k)) }
+
+// above returns the newest recursive stamp at depth k or above.
+func (c *chain) above(k int) uint64 {
+	var n uint64
+	for j := 0; j <= k; j++ {
+		n = max(n, c.ino[j].subtree)
+	}
+	return n
+}
+
+// listingNeed returns the newest stamp that covers the listing at depth k.
+func (c *chain) listingNeed(k int) uint64 { return max(c.need(k), c.ino[k].children) }
+
+func (c *chain) servable(k int) bool { return c.ino[k].validFrom >= max(c.need(k), 1) }
+
+func (c *chain) listed(k int) bool {
+	return c.ino[k].complete && c.ino[k].listFrom >= max(c.listingNeed(k), 1)
+}
+
+// present reports whether the entry at depth k is known to be a directory now:
+// nothing newer than what we loaded says otherwise. A mount's root always is.
+func (c *chain) present(k int) bool {
+	return k == 0 || (c.ino[k].dir && ((c.ino[k].loaded && c.servable(k)) || c.listed(k)))
+}
+
+// walk returns the held part of key in m.
+func (t *txn) walk(m *mount, key string) chain {
+	c := chain{at: make([]place, 0, 8), ino: make([]*inode, 0, 8)}
+	walk(m, key, &c, t.get)
+	return c
+}
+
+func walk(m *mount, key string, c *chain, get func(place) *inode) {
+	p := m.root
+	c.rest = key
+	for {
+		n := get(p)
+		if n == nil && p == m.root { // only after a failure of the store
+			n = &inode{dir: true}
+		}
+		if n == nil {
+			return
+		}
+		c.at, c.ino = append(c.at, p), append(c.ino, n)
+		if p != m.root {
+			_, c.rest = cut(c.rest)
+		}
+		if c.rest == "" || !n.dir {
+			return
+		}
+		name, _ := cut(c.rest)
+		p = place{n.id, name}
+	}
+}
+
+// cut splits the first segment off a key.
+func cut(key string) (name, rest string) {
+	name, rest, _ = strings.Cut(key, "/")
+	return name, rest
+}
+
+// need returns the newest stamp that covers key: a load of it that began
+// earlier must not install.
+func (x *index) need(m *mount, key string, c *chain) uint64 {
+	if c.held() {
+		return c.need(len(c.ino) - 1)
+	}
+	var n uint64
+	for _, ino := range c.ino {
+		n = max(n, ino.subtree, ino.missing)
+	}
+	if !c.last().dir {
+		n = max(n, c.last().self)
+	}
+	return max(n, x.missing.need(m.ID, key))
+}
+
+// mark stamps key, and all below it if recursive. It is the only way to stamp,
+// whoever caused the change: the entry itself; the listing that has it; that
+// something below changed at all ancestors; the whole subtree if recursive. For
+// a path that is not held the nearest known directory's listing is stamped and
+// the path is remembered. An ancestor that is not known to be a directory now
+// may have come or gone with the change: it and its parent's listing are
+// stamped too.
+func (t *txn) mark(m *mount, key string, recursive bool) {
+	c := t.walk(m, key)
+	last := len(c.at) - 1
+	doubtful := make([]bool, len(c.at))
+	for k := range c.at {
+		doubtful[k] = (k < last || !c.held()) && !c.present(k)
+	}
+	for k := range c.at {
+		n := t.edit(c.at[k])
+		c.ino[k] = n
+		if k < last || !c.held() {
+			n.below = t.i
+		}
+		if doubtful[k] {
+			n.self = t.i
+			c.ino[k-1].children = t.i
+		}
+	}
+	if c.held() {
+		n := c.last()
+		n.self = t.i
+		if last > 0 {
+			c.ino[last-1].children = t.i
+		}
+		if recursive {
+			n.subtree, n.below = t.i, t.i
+		}
+	} else {
+		dir := last
+		if !c.last().dir {
+			dir--
+		}
+		c.ino[dir].children = t.i
+		t.remember(mountKey{m.ID, key}, t.i, recursive)
+	}
+	t.changes.Marked = append(t.changes.Marked, Marked{Path: m.at(key), Recursive: recursive})
+}
+
+// markDomain marks key of the domain in every mount that it concerns, but for
+// except.
+func (t *txn) markDomain(d freshet.DomainID, key string, recursive bool, except freshet.MountID) {
+	for _, m := range t.mounts {
+		if m.Domain != d || m.ID == except {
+			continue
+		}
+		if rel, all, ok := m.match(key, recursive); ok {
+			t.mark(m, rel, all)
+		}
+	}
+}
+
+// dropSince removes the entry of key, and all below it, if it is held. Its
+// stamps, and that it was gone at since, are remembered against loads in flight.
+func (t *txn) dropSince(m *mount, key string, since uint64) {
+	c := t.walk(m, key)
+	n := c.entry()
+	if n == nil || key == "" {
+		return
+	}
+	stamp := max(n.newest(), c.above(len(c.ino)-1), since)
+	t.detach(c.at[len(c.at)-1])
+	t.remember(mountKey{m.ID, key}, stamp, n.dir)
+}
+
+// reach makes sure that every directory above key is held, as a structural one
+// if nothing is known of it, and returns the place of key. False if a file is in
+// the way that may be there; one that is known to be outdated for a load that
+// began at start is dropped.
+func (t *txn) reach(m *mount, key string, start uint64) (place, bool) {
+	if key == "" {
+		return m.root, true
+	}
+	c := t.walk(m, key)
+	if !c.held() && !c.last().dir {
+		k := len(c.ino) - 1
+		if c.servable(k) || c.need(k) > start || c.last().validFrom > start {
+			return place{}, false
+		}
+		t.dropSince(m, strings.TrimSuffix(strings.TrimSuffix(key, c.rest), "/"), start)
+		c = t.walk(m, key)
+	}
+	if c.held() {
+		return c.at[len(c.at)-1], true
+	}
+	dir, rest := c.last(), c.rest
+	for {
+		name, after := cut(rest)
+		p := place{dir.id, name}
+		if after == "" {
+			return p, true
+		}
+		sub := strings.TrimSuffix(strings.TrimSuffix(key, after), "/")
+		held := t.walk(m, sub)
+		need := t.need(m, sub, &held)
+		dir, rest = t.create(p, &inode{dir: true, mtime: noTime}, need), after
+	}
+}

@@ -1,0 +1,310 @@
+package namespace
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+	"sync"
+
+	"github.com/freshet-io/freshet"
+	"github.com/freshet-io/freshet/coordinator/kv"
+	"github.com/freshet-io/freshet/invalidation"
+)
+
+// Options are the settings of a State; the zero value is usable. They differ
+// between members without making their states differ.
+type Options struct {
+	CacheBytes int64 // of decoded entries in memory; 0 is 64 MiB
+}
+
+const defaultCacheBytes = 64 << 20
+
+// State is the replicated state of a cluster. Reads are safe for concurrent use
+// with each other and with Apply; they see all of a batch or nothing. Apply and
+// Restore must be called by one goroutine at a time.
+type State struct {
+	mu    sync.RWMutex
+	store kv.Store
+	keys  keys
+	cache *cache
+	index
+	failed error // the store failed during Apply: nothing is served any more
+}
+
+// index is what of the state is kept in memory, rebuilt by Open. Its size does
+// not depend on the number of entries.
+type index struct {
+	meta      meta
+	mounts    []*mount // by ID
+	trie      *trieNode
+	policies  map[freshet.Path]Policy
+	intents   map[freshet.OpID]*intent
+	writers   map[mountKey][]*intent // by each key that an intent names
+	uploads   map[freshet.FileID]freshet.OpID
+	uncertain int // intents in quarantine
+	wide      int // intents that span what is below their key
+	heads     map[freshet.DomainID]*head
+	subs      map[subKey]*invalidation.Subscription
+	members   map[string]Member
+	attrs     []attr
+	attrIDs   map[attr]uint32
+	missing   missingRing
+	trash     map[uint64]struct{}
+}
+
+// meta is the row that each batch writes.
+type meta struct {
+	Applied   uint64
+	Cluster   freshet.ClusterID
+	Name      string
+	Epoch     uint64
+	Mounts    uint64 // revision of the mount table: index of its last change
+	LastMount freshet.MountID
+	LastGen   uint64
+	LastInode uint64
+	LastFile  uint64
+	Entries   uint64 // rows of the inode table
+}
+
+// mountKey names a path inside a mount.
+type mountKey struct {
+	mount freshet.MountID
+	key   string // relative to the mount's root, "" for the root itself
+}
+
+// mount is a mount with the place of its root's entry.
+type mount struct {
+	freshet.Mount
+	root place
+}
+
+// Identity is who the cluster is. Cluster is zero before the bootstrap.
+type Identity struct {
+	Cluster freshet.ClusterID
+	Name    string
+	Epoch   uint64
+}
+
+// Changes says what a batch touched, so that those who wait can be woken.
+type Changes struct {
+	Heads    bool // records were appended, or dropped by Compact
+	Mounts   bool
+	Policies bool
+	Epoch    bool // identity too
+	Intents  bool
+	Subs     bool
+	Members  bool
+	Trash    bool // there is something to purge
+	Marked   []Marked
+	Freed    []freshet.FileID // versions that are no longer live
+}
+
+// Marked is a path that was invalidated.
+type Marked struct {
+	Path      freshet.Path
+	Recursive bool
+}
+
+// Open reads the small tables of store into memory; it never reads all entries.
+// An empty store is an empty state. A store that can't be understood is
+// KindCorrupt.
+func Open(store kv.Store, opts Options) (*State, error) {
+	if opts.CacheBytes <= 0 {
+		opts.CacheBytes = defaultCacheBytes
+	}
+	s := &State{store: store, cache: newCache(opts.CacheBytes)}
+	gen, err := currentGeneration(store)
+	if err != nil {
+		return nil, freshet.Errorf(freshet.KindCorrupt, "open state", "", "%w", err)
+	}
+	s.keys.gen = gen
+	if s.index, err = readIndex(store, s.keys); err != nil {
+		return nil, freshet.Errorf(freshet.KindCorrupt, "open state", "", "%w", err)
+	}
+	if err := s.cleanOthers(); err != nil {
+		return nil, freshet.Errorf(freshet.KindUnavailable, "open state", "", "%w", err)
+	}
+	return s, nil
+}
+
+// Applied returns the index of the last log entry that is in the state.
+func (s *State) Applied() uint64 {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.meta.Applied
+}
+
+// Err returns the failure of the store that made the state stop, nil if none.
+// After a failure Apply changes nothing and the process should end.
+func (s *State) Err() error {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.failed
+}
+
+// Flush makes everything applied so far durable. The log may be truncated up to
+// Applied as it was before the call.
+func (s *State) Flush() error {
+	if err := s.store.Flush(); err != nil {
+		return freshet.Errorf(freshet.KindUnavailable, "flush state", "", "%w", err)
+	}
+	return nil
+}
+
+// Identity returns the cluster's identity.
+func (s *State) Identity() Identity {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return Identity{Cluster: s.meta.Cluster, Name: s.meta.Name, Epoch: s.meta.Epoch}
+}
+
+// Members returns the coordinators in the order of their IDs.
+func (s *State) Members() []Member {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	all := slices.Collect(maps.Values(s.members))
+	slices.SortFunc(all, func(a, b Member) int { return cmp.Compare(a.ID, b.ID) })
+	return all
+}
+
+// Mounts returns the mounts in the order of their paths, and the revision of
+// the table, which grows with each change.
+func (s *State) Mounts() (mounts []freshet.Mount, revision uint64) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	for _, m := range s.mounts {
+		mounts = append(mounts, m.copy())
+	}
+	slices.SortFunc(mounts, func(a, b freshet.Mount) int { return cmp.Compare(a.Path, b.Path) })
+	return mounts, s.meta.Mounts
+}
+
+// MountByID returns the mount of that ID.
+func (s *State) MountByID(id freshet.MountID) (freshet.Mount, bool) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if m := s.mountByID(id); m != nil {
+		return m.copy(), true
+	}
+	return freshet.Mount{}, false
+}
+
+// MountAt returns the mount that holds p: that of the longest prefix.
+func (s *State) MountAt(p freshet.Path) (freshet.Mount, bool) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if r := s.resolve(p); r.mount != nil {
+		return r.mount.copy(), true
+	}
+	return freshet.Mount{}, false
+}
+
+// Policies returns the policies in the order of their paths.
+func (s *State) Policies() []Policy {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	all := slices.Collect(maps.Values(s.policies))
+	slices.SortFunc(all, func(a, b Policy) int { return cmp.Compare(a.Path, b.Path) })
+	return all
+}
+
+// Intents returns the operations that have begun and not ended, in the order in
+// which they began.
+func (s *State) Intents() []Intent {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	all := make([]Intent, 0, len(s.intents))
+	for _, in := range s.intents {
+		all = append(all, in.Intent)
+	}
+	slices.SortFunc(all, func(a, b Intent) int {
+		return cmp.Or(cmp.Compare(a.Started, b.Started), slices.Compare(a.Op[:], b.Op[:]))
+	})
+	return all
+}
+
+// Intent returns the intent of op.
+func (s *State) Intent(op freshet.OpID) (Intent, bool) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if in := s.intents[op]; in != nil {
+		return in.Intent, true
+	}
+	return Intent{}, false
+}
+
+// OpResult returns the recorded outcome of op.
+func (s *State) OpResult(op freshet.OpID) (freshet.Completed, bool, error) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	o, ok, err := readOutcome(s.store, s.keys, op)
+	if err != nil {
+		return freshet.Completed{}, false, freshet.Errorf(freshet.KindCorrupt, "read outcome", "", "%w", err)
+	}
+	return o.Completed, ok, nil
+}
+
+// Heads returns the heads of the own logs in the order of their domains.
+func (s *State) Heads() []invalidation.Head {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	all := make([]invalidation.Head, 0, len(s.heads))
+	for _, d := range slices.SortedFunc(maps.Keys(s.heads), compareDomains) {
+		all = append(all, s.heads[d].Head)
+	}
+	return all
+}
+
+// Subscriptions returns the positions in the logs of other clusters.
+func (s *State) Subscriptions() []invalidation.Subscription {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	all := make([]invalidation.Subscription, 0, len(s.subs))
+	for _, k := range s.sortedSubs() {
+		all = append(all, *s.subs[k])
+	}
+	return all
+}
+
+func compareDomains(a, b freshet.DomainID) int { return slices.Compare(a[:], b[:]) }
+
+func (x *index) sortedSubs() []subKey {
+	return slices.SortedFunc(maps.Keys(x.subs), func(a, b subKey) int {
+		return cmp.Or(slices.Compare(a.cluster[:], b.cluster[:]), compareDomains(a.domain, b.domain))
+	})
+}
+
+// Apply applies the commands of the log entry at index, in order, as one change
+// of the store that contains index too. An index at or below Applied was applied
+// before: it is skipped and the results are nil. When the store fails every
+// result is that failure, nothing changes, and Err returns it from then on.
+func (s *State) Apply(index uint64, cmds []Command) ([]Result, Changes) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if index <= s.meta.Applied {
+		return nil, Changes{}
+	}
+	if s.failed != nil {
+		return failAll(index, len(cmds), s.failed), Changes{}
+	}
+	t := newTxn(s, index)
+	results := make([]Result, len(cmds))
+	for i := range cmds {
+		results[i] = t.apply(&cmds[i])
+		results[i].Index = index
+	}
+	s.meta.Applied = index
+	if err := t.commit(); err != nil {
+		s.failed = freshet.Errorf(freshet.KindInternal, "apply", "", "the store of the state failed, restart the coordinator: %w", err)
+		return failAll(index, len(cmds), s.failed), Changes{}
+	}
+	return results, t.changes
+}
+
+func failAll(index uint64, n int, err error) []Result {
+	results := make([]Result, n)
+	for i := range results {
+		results[i] = Result{Index: index, Err: err}
+	}
+	return results
+}

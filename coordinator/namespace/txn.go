@@ -1,0 +1,242 @@
+package namespace
+
+import (
+	"encoding/binary"
+
+	"github.com/freshet-io/freshet"
+	"github.com/freshet-io/freshet/coordinator/kv"
+)
+
+// txn is the change of the state by one log entry. Entries are changed as
+// copies, which go to the store and the cache at commit; the small tables are
+// changed in memory and in the batch at once, for a store that fails ends the
+// state anyway.
+type txn struct {
+	*State
+	i       uint64 // index of the log entry
+	b       kv.Batch
+	dirty   map[place]*inode // nil: removed
+	order   []place          // of dirty, as first touched
+	changes Changes
+	err     error
+}
+
+func newTxn(s *State, index uint64) *txn {
+	return &txn{State: s, i: index, b: s.store.NewBatch(), dirty: map[place]*inode{}}
+}
+
+// fail remembers the first failure of the store.
+func (t *txn) fail(err error) {
+	if err != nil && t.err == nil {
+		t.err = err
+	}
+}
+
+func (t *txn) set(key, value []byte)      { t.fail(t.b.Set(key, value)) }
+func (t *txn) del(key []byte)             { t.fail(t.b.Delete(key)) }
+func (t *txn) setRow(key []byte, row any) { b, err := encode(row); t.fail(err); t.set(key, b) }
+
+// get returns the entry at p, nil if none is held. It must not be changed.
+func (t *txn) get(p place) *inode {
+	if n, ok := t.dirty[p]; ok {
+		return n
+	}
+	n, err := t.inode(p)
+	t.fail(err)
+	return n
+}
+
+// edit returns the entry at p, which must be held, to be changed.
+func (t *txn) edit(p place) *inode {
+	n, ok := t.dirty[p]
+	if ok {
+		return n
+	}
+	old := t.get(p)
+	if old == nil { // only after a failure of the store, which commit reports
+		old = &inode{}
+	}
+	n = new(inode)
+	*n = *old
+	t.put(p, n)
+	return n
+}
+
+func (t *txn) put(p place, n *inode) {
+	if _, ok := t.dirty[p]; !ok {
+		t.order = append(t.order, p)
+	}
+	t.dirty[p] = n
+}
+
+// flush writes the changed entries to the batch, so that a scan sees them.
+func (t *txn) flush() {
+	var buf []byte
+	for _, p := range t.order {
+		n := t.dirty[p]
+		if n == nil {
+			t.del(t.keys.inode(p.parent, p.name))
+			continue
+		}
+		buf = appendInode(buf[:0], n, t.intern(n.attr))
+		t.set(t.keys.inode(p.parent, p.name), buf)
+	}
+}
+
+// maxAttrs bounds the table of interned attributes; the rest is stored inline.
+const maxAttrs = 1 << 16
+
+func (t *txn) intern(a attr) uint32 {
+	if id, ok := t.attrIDs[a]; ok {
+		return id
+	}
+	if len(t.attrs) >= maxAttrs {
+		return 0
+	}
+	t.attrs = append(t.attrs, a)
+	id := uint32(len(t.attrs))
+	t.attrIDs[a] = id
+	t.set(t.keys.u64(tableAttr, uint64(id)), appendAttr(nil, a, 0))
+	return id
+}
+
+func (t *txn) commit() error {
+	defer t.b.Close()
+	t.flush()
+	t.setRow(t.keys.table(tableMeta), &t.meta)
+	if t.err == nil {
+		t.err = t.b.Commit()
+	}
+	if t.err != nil {
+		return t.err
+	}
+	for _, p := range t.order {
+		t.cache.put(p, t.dirty[p])
+	}
+	return nil
+}
+
+// create adds an entry at p. Its stamps are those that its path had so far, so
+// that no mark is lost by the path becoming held.
+func (t *txn) create(p place, n *inode, need uint64) *inode {
+	n.self = max(n.self, need)
+	t.put(p, n)
+	t.meta.Entries++
+	if n.dir {
+		t.meta.LastInode++
+		n.id = t.meta.LastInode
+		n.subtree = max(n.subtree, need)
+		t.set(t.keys.u64(tableDir, n.id), p.encode())
+	}
+	return n
+}
+
+// bind records where the file is; unbind forgets a version of a file's content.
+func (t *txn) bind(p place, id freshet.FileID) {
+	t.set(t.keys.u64(tableFile, uint64(id)), p.encode())
+}
+
+func (t *txn) unbind(id freshet.FileID) {
+	if id == 0 {
+		return
+	}
+	t.del(t.keys.u64(tableFile, uint64(id)))
+	t.changes.Freed = append(t.changes.Freed, id)
+}
+
+// epochBits of a FileID are the low bits of the epoch.
+const epochBits = 24
+
+func (t *txn) newFile() freshet.FileID {
+	t.meta.LastFile++
+	const counterBits = 64 - epochBits
+	return freshet.FileID(t.meta.Epoch<<counterBits | t.meta.LastFile&(1<<counterBits-1))
+}
+
+// detach removes the entry at p from the tree. What is below a directory goes to
+// the trash as a whole. The caller keeps the stamps, see drop.
+func (t *txn) detach(p place) {
+	n := t.get(p)
+	if n == nil {
+		return
+	}
+	t.put(p, nil)
+	t.meta.Entries--
+	if !n.dir {
+		t.unbind(n.file)
+		return
+	}
+	t.del(t.keys.u64(tableDir, n.id))
+	t.discard(n.id)
+}
+
+func (t *txn) discard(dir uint64) {
+	t.trash[dir] = struct{}{}
+	t.set(t.keys.u64(tableTrash, dir), nil)
+	t.changes.Trash = true
+}
+
+// purge frees entries of detached directories, at most limit.
+func (t *txn) purge(limit int) bool {
+	if limit <= 0 {
+		limit = 1000
+	}
+	t.flush()
+	for limit > 0 && len(t.trash) > 0 {
+		dir := t.firstTrash()
+		var found []place
+		start, end := t.keys.children(dir)
+		t.fail(t.b.Scan(start, end, func(key, _ []byte) bool {
+			found = append(found, place{dir, string(key[10:])})
+			return len(found) < limit
+		}))
+		if t.err != nil {
+			return false
+		}
+		for _, p := range found {
+			t.detach(p)
+			t.del(t.keys.inode(p.parent, p.name))
+		}
+		if limit -= len(found); limit > 0 { // the scan reached the end
+			delete(t.trash, dir)
+			t.del(t.keys.u64(tableTrash, dir))
+			limit--
+		}
+	}
+	t.changes.Trash = t.changes.Trash || len(t.trash) > 0
+	return len(t.trash) > 0
+}
+
+func (t *txn) firstTrash() uint64 {
+	first := uint64(1<<64 - 1)
+	for dir := range t.trash {
+		first = min(first, dir)
+	}
+	return first
+}
+
+// inode returns the entry at p, nil if none is held. It must not be changed.
+func (s *State) inode(p place) (*inode, error) {
+	if n, known := s.cache.get(p); known {
+		return n, nil
+	}
+	b, ok, err := s.store.Get(s.keys.inode(p.parent, p.name))
+	if err != nil {
+		return nil, err
+	}
+	var n *inode
+	if ok {
+		if n, err = decodeInode(b, s.attrs); err != nil {
+			return nil, err
+		}
+	}
+	s.cache.put(p, n)
+	return n, nil
+}
+
+func u64Of(b []byte) uint64 {
+	if len(b) < 8 {
+		return 0
+	}
+	return binary.BigEndian.Uint64(b[len(b)-8:])
+}
