@@ -49,6 +49,12 @@ func (s *Stream) Origin() freshet.Origin {
 	return s.src.origin()
 }
 
+// Sent returns how many bytes were taken from the stream.
+func (s *Stream) Sent() int64 { return s.off - s.req.Offset }
+
+// Skip says that n bytes were taken by way of File.
+func (s *Stream) Skip(n int64) { s.off = min(s.off+n, s.end) }
+
 // Close frees the stream.
 func (s *Stream) Close() error {
 	if s.src == nil {

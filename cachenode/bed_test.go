@@ -1,0 +1,343 @@
+package cachenode_test
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/goleak"
+
+	"github.com/freshet-io/freshet"
+	"github.com/freshet-io/freshet/cachenode"
+	"github.com/freshet-io/freshet/cachenode/tier"
+	"github.com/freshet-io/freshet/ufs"
+	"github.com/freshet-io/freshet/ufs/mem"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const blockSize = 100_000
+
+func check(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func wantKind(t testing.TB, err error, kind freshet.Kind) {
+	t.Helper()
+	if freshet.KindOf(err) != kind {
+		t.Fatalf("got %v of kind %v, want kind %v", err, freshet.KindOf(err), kind)
+	}
+}
+
+func random(n int, seed byte) []byte {
+	b := make([]byte, n)
+	_, _ = rand.NewChaCha8([32]byte{seed}).Read(b)
+	return b
+}
+
+// leader plays the coordinator.
+type leader struct {
+	mu       sync.Mutex
+	reply    freshet.HeartbeatReply
+	down     bool // no call is answered
+	beats    []freshet.Heartbeat
+	calls    []string
+	permit   func(op freshet.OpID) error
+	complete func(op freshet.OpID, w freshet.Written) error
+}
+
+func newLeader() *leader {
+	return &leader{reply: freshet.HeartbeatReply{Cluster: uuid.UUID{7}, Epoch: 4, Term: 2, Lease: 3 * time.Second}}
+}
+
+func (l *leader) set(change func()) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	change()
+}
+
+func (l *leader) call(what string) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.down {
+		return freshet.Errorf(freshet.KindUnavailable, what, "", "no leader")
+	}
+	l.calls = append(l.calls, what)
+	return nil
+}
+
+func (l *leader) Heartbeat(_ context.Context, hb freshet.Heartbeat) (freshet.HeartbeatReply, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.beats = append(l.beats, hb)
+	if l.down {
+		return freshet.HeartbeatReply{}, freshet.Errorf(freshet.KindUnavailable, "heartbeat", "", "no leader")
+	}
+	reply := l.reply
+	l.reply.Free, l.reply.Abort, l.reply.Settled, l.reply.NeedFull = nil, nil, nil, false
+	return reply, nil
+}
+
+func (l *leader) Permit(_ context.Context, op freshet.OpID) error {
+	if err := l.call("permit"); err != nil || l.permit == nil {
+		return err
+	}
+	return l.permit(op)
+}
+
+func (l *leader) Complete(_ context.Context, op freshet.OpID, w freshet.Written) (freshet.Completed, error) {
+	err := l.call("complete")
+	if err == nil && l.complete != nil {
+		err = l.complete(op, w)
+	}
+	return freshet.Completed{Info: freshet.Info{Length: w.Length, Fingerprint: w.Fingerprint}}, err
+}
+
+func (l *leader) Abort(context.Context, freshet.OpID) error { return l.call("abort") }
+
+func (l *leader) last() freshet.Heartbeat {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.beats[len(l.beats)-1]
+}
+
+func (l *leader) called() []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Clone(l.calls)
+}
+
+// storages is a Mounts with one storage.
+type storages struct {
+	fs ufs.FS
+
+	mu   sync.Mutex
+	sets [][]freshet.Mount
+	err  error
+	uses int
+}
+
+func (s *storages) Set(mounts []freshet.Mount) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.sets = append(s.sets, mounts)
+	return s.err
+}
+
+func (s *storages) Get(id freshet.MountID) (ufs.FS, func(), error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if id != 1 {
+		return nil, nil, freshet.Errorf(freshet.KindNotExist, "get mount", "", "no mount %d", id)
+	}
+	s.uses++
+	return s.fs, func() { s.mu.Lock(); s.uses--; s.mu.Unlock() }, nil
+}
+
+// bed is a node with all that is around it.
+type bed struct {
+	t        testing.TB
+	node     *cachenode.Node
+	leader   *leader
+	store    *mem.Store
+	fs       ufs.FS
+	mounts   *storages
+	tier     *tier.Tier
+	registry *prometheus.Registry
+	stop     func()
+
+	mu     sync.Mutex
+	hook   func(step string) error
+	points []string
+	at     map[string]func()
+}
+
+type settings struct {
+	dir      string // of node and tier; "": nothing is kept
+	capacity int64
+	opts     cachenode.Options
+	leader   *leader
+	store    *mem.Store
+	wrap     func(ufs.FS) ufs.FS
+}
+
+// newBed starts a node and waits until it has registered, if a leader answers.
+func newBed(t testing.TB, s settings) *bed {
+	t.Helper()
+	b := &bed{t: t, leader: s.leader, registry: prometheus.NewRegistry(), at: map[string]func(){}, store: s.store}
+	if b.leader == nil {
+		b.leader = newLeader()
+	}
+	if b.store == nil {
+		b.store = mem.New(mem.Options{Hook: func(step, _ string) error {
+			b.mu.Lock()
+			hook := b.hook
+			b.mu.Unlock()
+			if hook == nil {
+				return nil
+			}
+			return hook(step)
+		}})
+	}
+	b.fs = b.store.FS("")
+	if s.wrap != nil {
+		b.fs = s.wrap(b.fs)
+	}
+	b.mounts = &storages{fs: b.fs}
+	if s.capacity == 0 {
+		s.capacity = 32 << 20
+	}
+	identity := cachenode.NewIdentity()
+	var err error
+	if s.dir == "" {
+		b.tier, err = tier.NewMemory(tier.Options{Capacity: s.capacity})
+	} else {
+		identity, err = cachenode.OpenIdentity(s.dir + "/node")
+		check(t, err)
+		b.tier, err = tier.OpenDisk(s.dir+"/blocks", tier.Options{Capacity: s.capacity})
+	}
+	check(t, err)
+	s.opts.Hook = b.point
+	b.node = cachenode.New(cachenode.Deps{
+		Coordinator: b.leader, Mounts: b.mounts, Tier: b.tier, Identity: identity, Metrics: b.registry,
+	}, s.opts)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() { defer close(done); check(t, b.node.Run(ctx)) }()
+	b.stop = sync.OnceFunc(func() {
+		cancel()
+		<-done
+		check(t, b.tier.Close())
+		check(t, identity.Close())
+		if b.mounts.uses != 0 {
+			t.Errorf("%d uses of the mount were not released", b.mounts.uses)
+		}
+	})
+	synctest.Wait()
+	return b
+}
+
+func (b *bed) point(point string) {
+	b.mu.Lock()
+	b.points = append(b.points, point)
+	fn := b.at[point]
+	b.mu.Unlock()
+	if fn != nil {
+		fn()
+	}
+}
+
+// on sets what happens at a point of an upload, once.
+func (b *bed) on(point string, fn func()) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.at[point] = sync.OnceFunc(fn)
+}
+
+func (b *bed) setHook(hook func(step string) error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.hook = hook
+}
+
+// failAt makes a step of the storage fail.
+func (b *bed) failAt(step string, kind freshet.Kind) {
+	b.setHook(func(s string) error {
+		if s == step {
+			return freshet.Errorf(kind, s, "", "as the test wants it")
+		}
+		return nil
+	})
+}
+
+func (b *bed) ticket(file freshet.FileID) freshet.Ticket {
+	return freshet.Ticket{
+		Op: freshet.OpID{byte(file), 1}, File: file, Path: "/f", Node: b.node.Node(), BlockSize: blockSize,
+		Target: freshet.Source{Mount: 1, Key: "f"},
+	}
+}
+
+func (b *bed) write(t freshet.Ticket, data []byte) (freshet.Completed, error) {
+	return b.node.Write(b.t.Context(), t, bytes.NewReader(data), int64(len(data)))
+}
+
+// visible returns the bytes in the storage.
+func (b *bed) visible() []byte { return b.store.Snapshot()["f"] }
+
+// wantNothing checks that an upload left nothing behind.
+func (b *bed) wantNothing() {
+	b.t.Helper()
+	if b.visible() != nil || b.store.Uploads() != 0 || len(b.tier.List()) != 0 || b.tier.Used() != 0 {
+		b.t.Errorf("left behind: %d visible bytes, %d uploads, blocks %v, %d bytes of the cache", len(b.visible()), b.store.Uploads(), b.tier.List(), b.tier.Used())
+	}
+}
+
+// read reads a file version through the node, block by block.
+func (b *bed) read(file freshet.FileID, done freshet.Completed) ([]byte, []freshet.Origin) {
+	b.t.Helper()
+	var data []byte
+	var origins []freshet.Origin
+	for off := int64(0); off < done.Info.Length; off += blockSize {
+		s, err := b.node.Read(b.t.Context(), freshet.BlockRead{
+			Block: freshet.Block{
+				ID:     freshet.BlockID{File: file, Index: uint32(off / blockSize)},
+				Offset: off, Length: min(blockSize, done.Info.Length-off),
+			},
+			Source: freshet.Source{Mount: 1, Key: "f", Fingerprint: done.Info.Fingerprint}, Length: -1,
+		})
+		check(b.t, err)
+		part, err := io.ReadAll(s)
+		check(b.t, err)
+		origins = append(origins, s.Origin())
+		check(b.t, s.Close())
+		data = append(data, part...)
+	}
+	slices.Sort(origins)
+	return data, slices.Compact(origins)
+}
+
+func (b *bed) metric(name string) map[string]float64 {
+	b.t.Helper()
+	families, err := b.registry.Gather()
+	check(b.t, err)
+	values := map[string]float64{}
+	for _, f := range families {
+		if f.GetName() != name {
+			continue
+		}
+		for _, m := range f.GetMetric() {
+			values[m.GetLabel()[0].GetValue()] = m.GetCounter().GetValue() + m.GetGauge().GetValue()
+		}
+	}
+	maps.DeleteFunc(values, func(_ string, v float64) bool { return v == 0 })
+	return values
+}
+
+// nextBeat lets the time of one heartbeat pass and returns the heartbeat.
+func (b *bed) nextBeat() freshet.Heartbeat {
+	time.Sleep(time.Second) // the bubble's time
+	synctest.Wait()
+	return b.leader.last()
+}
+
+// bubble runs test with a node in a bubble of its own time.
+func bubble(t *testing.T, s settings, test func(t *testing.T, b *bed)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		b := newBed(t, s)
+		defer b.stop()
+		test(t, b)
+	})
+}

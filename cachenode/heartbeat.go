@@ -1,0 +1,194 @@
+package cachenode
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/freshet-io/freshet"
+)
+
+// minHeartbeatTimeout bounds one heartbeat, however short the interval is.
+const minHeartbeatTimeout = 3 * time.Second
+
+// heartbeats sends one each interval, and one at once when there is something
+// that can't wait, until ctx ends; then a last one.
+func (n *Node) heartbeats(ctx context.Context) error {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	failed := false
+	for {
+		select {
+		case <-timer.C:
+		case <-n.wake:
+		case <-ctx.Done():
+			n.lastHeartbeat()
+			return nil
+		}
+		err := n.heartbeat(ctx)
+		if err != nil && !failed {
+			n.deps.Log.Warn("heartbeat failed; the node serves reads and publishes nothing until a leader answers", "error", err)
+		} else if err == nil && failed {
+			n.deps.Log.Info("heartbeat is answered again")
+		}
+		failed = err != nil
+		timer.Reset(n.opts.Heartbeat)
+	}
+}
+
+// lastHeartbeat tells the leader at once what became of the last uploads. If it
+// fails, the leader finds out by itself.
+func (n *Node) lastHeartbeat() {
+	ctx, cancel := context.WithTimeout(context.Background(), n.opts.Heartbeat)
+	defer cancel()
+	if err := n.heartbeat(ctx); err != nil {
+		n.deps.Log.Info("the last heartbeat failed", "error", err)
+	}
+}
+
+func (n *Node) heartbeat(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, max(3*n.opts.Heartbeat, minHeartbeatTimeout))
+	defer cancel()
+	hb, took := n.report()
+	sent := n.deps.Clock.Elapsed() // the lease runs from here, not from the answer
+	reply, err := n.deps.Coordinator.Heartbeat(ctx, hb)
+	if err != nil {
+		n.giveBack(took)
+		return err
+	}
+	return n.apply(hb, reply, sent)
+}
+
+// report makes a heartbeat, and returns the changed blocks that are in it.
+func (n *Node) report() (freshet.Heartbeat, map[freshet.BlockID]struct{}) {
+	t := n.deps.Tier
+	hb := freshet.Heartbeat{
+		Node: n.opts.Node, Incarnation: n.deps.Identity.Incarnation(), Rack: n.opts.Rack, Zone: n.opts.Zone,
+		Capacity: t.Capacity(), Tier: string(t.Kind()),
+	}
+	n.mu.Lock()
+	hb.Term, hb.Full, hb.MountRevision = n.term, n.needFull, n.revision
+	for op := range n.uploads {
+		hb.Active = append(hb.Active, op)
+	}
+	hb.Finished = slices.AppendSeq(hb.Finished, maps.Values(n.finished))
+	n.mu.Unlock()
+
+	// The changes are taken before the blocks are looked at, so what changes
+	// from here on is in the next report.
+	took := n.takeDirty()
+	hb.Used = t.Used()
+	if hb.Full {
+		hb.Added = t.List()
+		return hb, took
+	}
+	for id := range took {
+		if length, ok := t.Stat(id); ok {
+			hb.Added = append(hb.Added, freshet.BlockReport{ID: id, Length: length})
+		} else {
+			hb.Removed = append(hb.Removed, id)
+		}
+	}
+	return hb, took
+}
+
+func (n *Node) takeDirty() map[freshet.BlockID]struct{} {
+	n.dirtyMu.Lock()
+	defer n.dirtyMu.Unlock()
+	took := n.dirty
+	n.dirty = make(map[freshet.BlockID]struct{})
+	return took
+}
+
+// giveBack keeps changes for the next report, because this one may not have
+// arrived.
+func (n *Node) giveBack(took map[freshet.BlockID]struct{}) {
+	n.dirtyMu.Lock()
+	defer n.dirtyMu.Unlock()
+	maps.Copy(n.dirty, took)
+}
+
+// apply does what the leader's answer says.
+func (n *Node) apply(hb freshet.Heartbeat, reply freshet.HeartbeatReply, sent time.Duration) error {
+	if err := n.checkReply(reply); err != nil {
+		return err
+	}
+	n.join(reply)
+	n.applyMounts(reply)
+	n.deps.Tier.Remove(reply.Free...)
+	n.update(func() {
+		newTerm := reply.Term != n.term
+		n.needFull = reply.NeedFull || newTerm && !hb.Full
+		n.term = reply.Term
+		for _, op := range reply.Settled {
+			delete(n.finished, op)
+		}
+		for _, op := range reply.Abort {
+			n.cancel(n.uploads[op], freshet.Errorf(freshet.KindConflict, "write file", "", "the cluster has given the upload up: start again"))
+		}
+		n.lease = sent + reply.Lease // last: what may be published was decided above
+		if n.needFull {
+			n.heartbeatNow()
+		}
+	})
+	return nil
+}
+
+// checkReply refuses an answer from the cluster's past.
+func (n *Node) checkReply(reply freshet.HeartbeatReply) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if reply.Cluster == n.cluster && (reply.Epoch < n.epoch || reply.Epoch == n.epoch && reply.Term < n.term) {
+		return freshet.Errorf(freshet.KindStale, "heartbeat", "", "the answer is of epoch %d, term %d; the node has seen epoch %d, term %d", reply.Epoch, reply.Term, n.epoch, n.term)
+	}
+	return nil
+}
+
+// join takes up the cluster and its epoch. Blocks of another cluster mean
+// nothing here, and uploads that an older epoch permitted are not of this
+// history (C16).
+func (n *Node) join(reply freshet.HeartbeatReply) {
+	n.mu.Lock()
+	old, oldEpoch, joined := n.cluster, n.epoch, n.joined
+	n.mu.Unlock()
+	if joined && reply.Cluster == old && reply.Epoch == oldEpoch {
+		return
+	}
+	if reply.Cluster != old {
+		if old != (freshet.ClusterID{}) {
+			n.deps.Log.Warn("the node has joined another cluster; its blocks are dropped", "cluster_id", reply.Cluster.String(), "old_cluster_id", old.String())
+			n.deps.Tier.Clear()
+		}
+		if err := n.deps.Identity.SetCluster(reply.Cluster); err != nil {
+			n.deps.Log.Error("the cluster of the node could not be kept", "error", err)
+		}
+	}
+	n.update(func() {
+		n.joined, n.cluster, n.epoch, n.term = true, reply.Cluster, reply.Epoch, 0
+		n.lease = 0
+		for _, u := range n.uploads {
+			if u.epoch != reply.Epoch || reply.Cluster != old {
+				n.cancel(u, freshet.Errorf(freshet.KindConflict, "write file", "", "the cluster was restored or replaced while the file was written: write it again"))
+			}
+		}
+		if joined {
+			clear(n.finished) // the new history has no intents for them
+		}
+	})
+}
+
+func (n *Node) applyMounts(reply freshet.HeartbeatReply) {
+	n.mu.Lock()
+	known := n.revision
+	n.mu.Unlock()
+	if reply.MountRevision == known {
+		return
+	}
+	if err := n.deps.Mounts.Set(reply.Mounts); err != nil {
+		// The revision stays, so the table is sent again and the rest is tried again.
+		n.deps.Log.Error("not all mounts could be opened", "mount_revision", reply.MountRevision, "error", err)
+		return
+	}
+	n.update(func() { n.revision = reply.MountRevision })
+}

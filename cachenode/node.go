@@ -1,0 +1,257 @@
+// Package cachenode owns a cache node: it serves reads of blocks, takes uploads
+// and tells the cluster's leader what it holds and what became of the uploads.
+//
+// It knows blocks, sources and tickets, never the namespace: every request says
+// all that is needed to serve it, and a read costs no call to a coordinator. It
+// never makes an upload visible without a permit and a lease from the leader, and
+// what became of an upload whose outcome is unknown it leaves to the leader.
+package cachenode
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/freshet-io/freshet"
+	"github.com/freshet-io/freshet/cachenode/fill"
+	"github.com/freshet-io/freshet/cachenode/tier"
+	"github.com/freshet-io/freshet/internal/clock"
+	"github.com/freshet-io/freshet/internal/run"
+	"github.com/freshet-io/freshet/ufs"
+)
+
+// Coordinator is the leader of the cluster, wherever it is. KindUnavailable,
+// KindNotLeader and KindDeadline mean that it could not be asked or that its
+// answer was lost; all calls may be repeated.
+type Coordinator interface {
+	Heartbeat(ctx context.Context, hb freshet.Heartbeat) (freshet.HeartbeatReply, error)
+	// Permit allows the upload to take effect in the storage.
+	Permit(ctx context.Context, op freshet.OpID) error
+	// Complete makes the file visible.
+	Complete(ctx context.Context, op freshet.OpID, w freshet.Written) (freshet.Completed, error)
+	// Abort says that the upload had no effect and never will.
+	Abort(ctx context.Context, op freshet.OpID) error
+}
+
+// Mounts is the set of storages that the node has open; *ufs.Mounts is one.
+type Mounts interface {
+	// Set makes the set equal to mounts.
+	Set(mounts []freshet.Mount) error
+	// Get returns the storage; release is called after its last use.
+	Get(id freshet.MountID) (fs ufs.FS, release func(), err error)
+}
+
+// Deps are what a Node works with. Log, Metrics and Clock may be nil.
+type Deps struct {
+	Coordinator Coordinator
+	Mounts      Mounts
+	Tier        *tier.Tier
+	Identity    *Identity
+	Remote      fill.Remote // nil: other nodes' caches are not used
+	Log         *slog.Logger
+	Metrics     prometheus.Registerer
+	Clock       clock.Clock
+}
+
+// Options are the settings of a Node; the zero value is usable.
+type Options struct {
+	// Node is what clients need to know of the node; its ID is that of the
+	// Identity.
+	Node       freshet.Node
+	Rack, Zone string
+	// Heartbeat is the time between two heartbeats. 0 is a second.
+	Heartbeat time.Duration
+	// MaxUploads is how many uploads the node takes at the same time. 0 is 256.
+	MaxUploads int
+	// UploadIdle is how long an upload may go without a byte from its client.
+	// 0 is ten minutes.
+	UploadIdle time.Duration
+	// CommitTimeout bounds the storage's answer to a commit. 0 is two minutes.
+	CommitTimeout time.Duration
+	// LeaderTimeout bounds how long an upload waits for a leader to permit or
+	// to complete it. 0 is 30 seconds.
+	LeaderTimeout time.Duration
+	// StopTimeout is how long uploads may go on after the node was told to stop.
+	// 0 is ten seconds.
+	StopTimeout time.Duration
+	// Fill are the settings of fetches.
+	Fill fill.Options
+	// Hook, if not nil, is called at the points of an upload at which a crash
+	// matters: after-create, before-permit, after-permit, after-commit,
+	// after-complete. For fault injection.
+	Hook func(point string)
+}
+
+func (o *Options) setDefaults() {
+	set := func(d *time.Duration, def time.Duration) {
+		if *d <= 0 {
+			*d = def
+		}
+	}
+	set(&o.Heartbeat, time.Second)
+	set(&o.UploadIdle, 10*time.Minute)
+	set(&o.CommitTimeout, 2*time.Minute)
+	set(&o.LeaderTimeout, 30*time.Second)
+	set(&o.StopTimeout, 10*time.Second)
+	if o.MaxUploads <= 0 {
+		o.MaxUploads = 256
+	}
+	if o.Hook == nil {
+		o.Hook = func(string) {}
+	}
+}
+
+// Node is one cache node. It is safe for concurrent use. Before Run, and after
+// it, reads are served uncached and uploads are refused.
+type Node struct {
+	opts    Options
+	deps    Deps
+	filler  *fill.Filler
+	metrics *metrics
+	kill    context.Context //nolint:containedctx // ends the commits that outlast a stop
+	killAll context.CancelFunc
+	wake    chan struct{} // asks for a heartbeat now
+
+	dirtyMu sync.Mutex // apart from mu, because the tier calls with its own lock held
+	dirty   map[freshet.BlockID]struct{}
+
+	mu       sync.Mutex
+	joined   bool // a leader has answered since the start
+	cluster  freshet.ClusterID
+	epoch    uint64
+	term     uint64
+	revision uint64        // of the mount table
+	lease    time.Duration // on the clock's Elapsed; publishing is allowed before it
+	needFull bool
+	running  bool
+	changed  chan struct{} // closed when any of the above or an upload changes
+	uploads  map[freshet.OpID]*upload
+	finished map[freshet.OpID]freshet.FinishedOp
+}
+
+// New returns a Node. It starts nothing. The tier is observed by the node from
+// now on.
+func New(deps Deps, opts Options) *Node {
+	opts.setDefaults()
+	if deps.Log == nil {
+		deps.Log = slog.New(slog.DiscardHandler)
+	}
+	if deps.Clock == nil {
+		deps.Clock = clock.Real{}
+	}
+	opts.Node.ID = deps.Identity.Node()
+	n := &Node{
+		opts: opts, deps: deps, metrics: newMetrics(deps.Metrics, deps.Tier),
+		wake: make(chan struct{}, 1), dirty: make(map[freshet.BlockID]struct{}),
+		cluster: deps.Identity.Cluster(), needFull: true, changed: make(chan struct{}),
+		uploads: make(map[freshet.OpID]*upload), finished: make(map[freshet.OpID]freshet.FinishedOp),
+	}
+	n.kill, n.killAll = context.WithCancel(context.Background())
+	n.filler = fill.New(fill.Deps{
+		Tier: deps.Tier, Mounts: deps.Mounts, Remote: deps.Remote, Identity: n.identity, Self: opts.Node.ID,
+	}, opts.Fill)
+	deps.Tier.Observe(n.observe)
+	return n
+}
+
+// Run serves until ctx ends. Then it refuses new uploads, lets the running ones
+// end within StopTimeout, aborts the rest, and tells the leader what became of
+// them. It may be called once.
+func (n *Node) Run(ctx context.Context) error {
+	n.update(func() { n.running = true })
+	defer n.killAll()
+	return run.Ordered(ctx,
+		run.Part{Name: "heartbeat", Run: n.heartbeats},
+		run.Part{Name: "fetches", Run: n.filler.Run},
+		run.Part{Name: "uploads", Run: n.drain},
+	)
+}
+
+// Node returns what clients need to know of the node.
+func (n *Node) Node() freshet.Node { return n.opts.Node }
+
+// Ready returns nil when the node is registered with a leader and has heard of it
+// lately, else KindUnavailable with the reason.
+func (n *Node) Ready() error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	switch {
+	case !n.running:
+		return freshet.Errorf(freshet.KindUnavailable, "check node", "", "the node is stopping or not started yet")
+	case !n.joined:
+		return freshet.Errorf(freshet.KindUnavailable, "check node", "", "no coordinator has answered yet: check the list of coordinators and their certificates")
+	case !n.leased():
+		return freshet.Errorf(freshet.KindUnavailable, "check node", "", "no coordinator has answered lately")
+	}
+	return nil
+}
+
+// Read returns the bytes that req asks for, from the tier, another node or the
+// storage. The stream ends with ctx. On a block that lies on this node's disk it
+// also has the methods File and Skip of fill.Stream. KindInvalid: the bytes are
+// not in the block. KindStale: the storage holds another version; the path must
+// be synced. KindNotExist: the node does not hold the block, if req.Cached.
+func (n *Node) Read(ctx context.Context, req freshet.BlockRead) (freshet.BlockStream, error) {
+	s, err := n.filler.Read(ctx, req)
+	if err != nil {
+		return nil, err
+	}
+	return &countedStream{Stream: s, metrics: n.metrics}, nil
+}
+
+// identity is asked for the headers of blocks.
+func (n *Node) identity() (freshet.ClusterID, uint64, bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.cluster, n.epoch, n.joined
+}
+
+// update changes the state and wakes whoever waits for a change.
+func (n *Node) update(change func()) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	change()
+	close(n.changed)
+	n.changed = make(chan struct{})
+}
+
+// await waits until ready, which is called with the node locked, returns true.
+func (n *Node) await(ctx context.Context, ready func() bool) error {
+	for {
+		n.mu.Lock()
+		ok, changed := ready(), n.changed
+		n.mu.Unlock()
+		if ok {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// leased reports whether the node may publish. The caller holds mu.
+func (n *Node) leased() bool { return n.deps.Clock.Elapsed() < n.lease }
+
+// observe is called by the tier, locked, for each block that comes or goes.
+func (n *Node) observe(c tier.Change) {
+	n.dirtyMu.Lock()
+	n.dirty[c.Block.ID] = struct{}{}
+	n.dirtyMu.Unlock()
+	if !c.Added {
+		n.metrics.evictions.WithLabelValues(string(c.Reason)).Inc()
+	}
+}
+
+// heartbeatNow asks for a heartbeat before its time.
+func (n *Node) heartbeatNow() {
+	select {
+	case n.wake <- struct{}{}:
+	default:
+	}
+}
