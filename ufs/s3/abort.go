@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/md5" //nolint:gosec // it is the storage's ETag, not a protection
 	"encoding/hex"
-	"net/http"
 	"strconv"
 	"strings"
 	"sync"
@@ -66,7 +65,7 @@ func (f *FS) AbortUpload(ctx context.Context, key string, op freshet.OpID) (ende
 func (f *FS) abortForGood(ctx context.Context, what, key, id string, op freshet.OpID) (bool, error) {
 	for aborted := false; ; aborted = true {
 		err := f.abortUpload(ctx, what, key, id)
-		if is(err, 0, "NoSuchUpload") {
+		if hasCode(err, "NoSuchUpload") {
 			return aborted, nil
 		}
 		if err != nil {
@@ -165,21 +164,26 @@ func (f *FS) uploads(ctx context.Context, what, key string, op freshet.OpID) ([]
 	}
 }
 
+// tagged reports whether the upload id carries the tag of op. Most uploads have
+// so few parts that the first page shows it; else the one after the others.
 func (f *FS) tagged(ctx context.Context, what, key, id string, op freshet.OpID) (bool, error) {
-	out, err := f.api.ListParts(ctx, &awss3.ListPartsInput{
-		Bucket: &f.bucket, Key: f.object(key), UploadId: &id,
-		PartNumberMarker: aws.String(strconv.Itoa(tagPart - 1)), MaxParts: aws.Int32(1),
-	})
-	if is(err, http.StatusNotFound) {
-		return false, nil // it ended meanwhile
-	}
-	if err != nil {
-		return false, f.failure(ctx, what, key, err, reads)
-	}
-	for _, p := range out.Parts {
-		if strings.Trim(aws.ToString(p.ETag), `"`) == tagETag(op) {
-			return true, nil
+	in := &awss3.ListPartsInput{Bucket: &f.bucket, Key: f.object(key), UploadId: &id}
+	for {
+		out, err := f.api.ListParts(ctx, in)
+		if hasCode(err, "NoSuchUpload") {
+			return false, nil // it ended meanwhile
 		}
+		if err != nil {
+			return false, f.failure(ctx, what, key, err, reads)
+		}
+		for _, p := range out.Parts {
+			if aws.ToInt32(p.PartNumber) == tagPart {
+				return strings.Trim(aws.ToString(p.ETag), `"`) == tagETag(op), nil
+			}
+		}
+		if !aws.ToBool(out.IsTruncated) || in.PartNumberMarker != nil {
+			return false, nil
+		}
+		in.PartNumberMarker = aws.String(strconv.Itoa(tagPart - 1))
 	}
-	return false, nil
 }

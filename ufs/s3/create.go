@@ -35,7 +35,8 @@ const (
 )
 
 // Create starts an upload. Nothing is sent before 64 KiB were written, except the
-// question whether something is in the way.
+// question whether something is in the way: two or more listings of one key, in
+// the background, unless the caller vouches.
 func (f *FS) Create(ctx context.Context, key string, opts ufs.CreateOptions) (ufs.Writer, error) {
 	const op = "create"
 	if err := ufs.CheckWrite(op, key); err != nil {
@@ -61,7 +62,9 @@ func (f *FS) Create(ctx context.Context, key string, opts ufs.CreateOptions) (uf
 	w.ctx, w.cancel = context.WithCancel(ctx)
 	w.slots = make(chan struct{}, f.cfg.uploadConcurrency)
 	f.live.add(w)
-	w.run(func() error { return f.checkWay(w.ctx, op, key) })
+	if !opts.Vouched {
+		w.run(func() error { return f.checkWay(w.ctx, op, key) })
+	}
 	return w, nil
 }
 
@@ -177,7 +180,7 @@ func (w *writer) Write(p []byte) (int, error) {
 // size is the length of the part that is being filled. It doubles now and then if
 // the length of the file is unknown, so that 9,999 parts are always enough.
 func (w *writer) size() int {
-	if w.opts.Size > 0 {
+	if w.opts.Size >= 0 {
 		return w.partSize
 	}
 	return w.partSize << (w.sent / partsPerSize)
@@ -308,7 +311,7 @@ func definite(err error) bool {
 }
 
 func (w *writer) commit(ctx context.Context, op string) (ufs.Status, error) {
-	if w.opts.Size > 0 && w.total != w.opts.Size {
+	if w.opts.Size >= 0 && w.total != w.opts.Size {
 		return ufs.Status{}, ufs.Errorf(freshet.KindInvalid, op, w.key, "%d bytes were written, %d were announced", w.total, w.opts.Size)
 	}
 	if w.uploadID != nil && len(w.buf) > 0 {
@@ -354,7 +357,7 @@ func (w *writer) complete(ctx context.Context, op string) (ufs.Status, error) {
 	if err == nil {
 		return w.status(out.ETag, out.ResultMetadata), nil
 	}
-	if gone := is(err, 0, "NoSuchUpload"); gone || is(err, http.StatusPreconditionFailed) {
+	if gone := hasCode(err, "NoSuchUpload"); gone || statusOf(err) == http.StatusPreconditionFailed {
 		// An attempt before may have succeeded and its answer been lost.
 		if st, found, headErr := w.f.head(ctx, op, w.key); headErr == nil && found && !st.Op.IsZero() && st.Op == w.opts.Op && st.Length == w.total {
 			return st, nil
@@ -371,7 +374,7 @@ func (w *writer) complete(ctx context.Context, op string) (ufs.Status, error) {
 
 // refusal maps the answers to a conditional write.
 func (w *writer) refusal(ctx context.Context, op string, err error) error {
-	failed := is(err, http.StatusPreconditionFailed) || w.match != nil && is(err, http.StatusNotFound, "NoSuchKey")
+	failed := statusOf(err) == http.StatusPreconditionFailed || w.match != nil && hasCode(err, "NoSuchKey")
 	switch {
 	case failed && w.absent != nil:
 		return &freshet.Error{Op: op, Path: freshet.Path(w.key), Kind: freshet.KindExist, Err: &answerError{"something is there already", err}}
@@ -426,7 +429,7 @@ func (w *writer) drop(ctx context.Context) error {
 	switch {
 	case err == nil:
 		w.done = true
-	case is(err, 0, "NoSuchUpload"):
+	case hasCode(err, "NoSuchUpload"):
 		w.done = !w.risked
 		err = nil
 	}

@@ -90,19 +90,8 @@ func codeOf(err error) string {
 	return ""
 }
 
-// is reports whether the server answered with that status, or that code.
-func is(err error, status int, codes ...string) bool {
-	if statusOf(err) == status && len(codes) == 0 {
-		return true
-	}
-	code := codeOf(err)
-	for _, c := range codes {
-		if c == code {
-			return true
-		}
-	}
-	return false
-}
+// hasCode reports whether the server answered with that error code.
+func hasCode(err error, code string) bool { return err != nil && codeOf(err) == code }
 
 // classify maps an answer to a Kind. KindNotExist is given only for a code that
 // says it of the key: a missing bucket or a server that knows no S3 must not

@@ -17,3 +17,6 @@ func ParsePage(doc []byte) (objects []Entry, prefixes []string, next string, err
 	}
 	return objects, p.prefixes, p.next, err
 }
+
+// SetCopyLimits makes objects of more than limit bytes be copied in parts.
+func (f *FS) SetCopyLimits(limit, part int64) { f.cfg.maxCopy, f.cfg.copyPart = limit, part }

@@ -125,14 +125,14 @@ func (f *FS) Stat(ctx context.Context, key string) (ufs.Status, error) {
 // a missing bucket: who gets found == false must go on to list.
 func (f *FS) head(ctx context.Context, op, key string) (st ufs.Status, found bool, err error) {
 	out, err := f.api.HeadObject(ctx, &awss3.HeadObjectInput{Bucket: &f.bucket, Key: f.object(key)})
-	if is(err, http.StatusNotFound) {
+	if statusOf(err) == http.StatusNotFound {
 		return ufs.Status{}, false, nil
 	}
 	if err != nil {
 		return ufs.Status{}, false, f.failure(ctx, op, key, err, reads)
 	}
-	if out.ContentLength == nil {
-		return ufs.Status{}, false, ufs.Errorf(freshet.KindUnavailable, op, key, "the storage gave no length")
+	if out.ContentLength == nil || aws.ToString(out.ETag) == "" {
+		return ufs.Status{}, false, ufs.Errorf(freshet.KindUnavailable, op, key, "the endpoint does not answer like an S3 server: no length or no ETag")
 	}
 	return ufs.Status{
 		Key:         key,

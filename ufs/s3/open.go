@@ -54,9 +54,9 @@ func (f *FS) Open(ctx context.Context, key string, opts ufs.OpenOptions) (io.Rea
 	out, err := f.api.GetObject(ctx, in)
 	switch {
 	case err == nil:
-	case is(err, http.StatusRequestedRangeNotSatisfiable, "InvalidRange"):
+	case statusOf(err) == http.StatusRequestedRangeNotSatisfiable:
 		return f.openNothing(ctx, key, opts)
-	case is(err, http.StatusNotFound):
+	case statusOf(err) == http.StatusNotFound:
 		return nil, ufs.Status{}, f.absent(ctx, op, key, err)
 	default:
 		return nil, ufs.Status{}, f.failure(ctx, op, key, err, reads)
@@ -111,8 +111,8 @@ func stale(op, key string) error {
 // body checks the head of the answer against what was asked.
 func (f *FS) body(ctx context.Context, key string, opts ufs.OpenOptions, out *awss3.GetObjectOutput) (io.ReadCloser, ufs.Status, error) {
 	const op = "open"
-	if out.ContentLength == nil || *out.ContentLength < 0 {
-		return nil, ufs.Status{}, ufs.Errorf(freshet.KindUnavailable, op, key, "the storage gave no length")
+	if out.ContentLength == nil || *out.ContentLength < 0 || aws.ToString(out.ETag) == "" {
+		return nil, ufs.Status{}, ufs.Errorf(freshet.KindUnavailable, op, key, "the endpoint does not answer like an S3 server: no length or no ETag")
 	}
 	n, size := *out.ContentLength, *out.ContentLength
 	first := int64(0)

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
+	"math/rand/v2"
 	"net/http"
 	"os"
 	"strings"
@@ -26,6 +27,7 @@ const (
 	maxConns      = 256 // to one endpoint
 	// secretLife is how long a value read from a secret file is used.
 	secretLife = 5 * time.Minute
+	minBackoff = 50 * time.Millisecond
 	maxBackoff = 2 * time.Second
 )
 
@@ -89,7 +91,7 @@ func (f *FS) sdkOptions(creds aws.CredentialsProvider, region string, client *ht
 func retryer(retries int) aws.Retryer {
 	return retry.NewStandard(func(o *retry.StandardOptions) {
 		o.MaxAttempts = retries + 1
-		o.MaxBackoff = maxBackoff
+		o.Backoff = retry.BackoffDelayerFunc(backoff)
 		o.RateLimiter = ratelimit.None
 		refused := retry.IsErrorRetryableFunc(func(err error) aws.Ternary {
 			if freshet.IsKind(err, freshet.KindPermission) {
@@ -99,6 +101,12 @@ func retryer(retries int) aws.Retryer {
 		})
 		o.Retryables = append([]retry.IsErrorRetryable{refused}, o.Retryables...)
 	})
+}
+
+// backoff doubles with each attempt, of which half is left to chance.
+func backoff(attempt int, _ error) (time.Duration, error) {
+	d := min(minBackoff<<min(attempt, 10), maxBackoff)
+	return d/2 + rand.N(d/2), nil
 }
 
 func trust(file string) (*tls.Config, error) {

@@ -196,16 +196,16 @@ func parse(spec ufs.Spec) (parsed, error) {
 }
 
 func (c config) check() error {
+	for _, ref := range []string{c.accessKey, c.secretKey, c.sessionToken} {
+		if ref == credEnv || ref == credIAM {
+			return errors.New("access_key, secret_key and session_token are references to one value: env:NAME or file:/path; use credentials=" + ref)
+		}
+	}
 	switch {
 	case (c.accessKey == "") != (c.secretKey == ""):
 		return errors.New("access_key and secret_key go together")
 	case c.sessionToken != "" && c.accessKey == "":
 		return errors.New("session_token needs access_key and secret_key")
-	}
-	for _, ref := range []string{c.accessKey, c.secretKey, c.sessionToken} {
-		if ref == credEnv || ref == credIAM {
-			return errors.New("access_key, secret_key and session_token are references to one value: env:NAME or file:/path; use credentials=" + ref)
-		}
 	}
 	if c.endpoint == "" {
 		return nil

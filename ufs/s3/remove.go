@@ -2,7 +2,6 @@ package s3
 
 import (
 	"context"
-	"net/http"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	awss3 "github.com/aws/aws-sdk-go-v2/service/s3"
@@ -138,7 +137,7 @@ func hasPrefix(name, prefix string) bool {
 
 func (f *FS) delete(ctx context.Context, op, key, object string) error {
 	_, err := f.api.DeleteObject(ctx, &awss3.DeleteObjectInput{Bucket: &f.bucket, Key: &object}, once)
-	if is(err, http.StatusNotFound, "NoSuchKey") {
+	if hasCode(err, "NoSuchKey") {
 		return nil
 	}
 	return f.failure(ctx, op, key, err, changes)

@@ -211,7 +211,7 @@ func (f *FS) renameState(ctx context.Context, from, to, name string) (renameStat
 		switch {
 		case err == nil:
 			return renameState(out.Metadata[renameMetadata]), nil
-		case !is(err, http.StatusNotFound):
+		case statusOf(err) != http.StatusNotFound:
 			return renameNone, f.failure(ctx, op, to, err, reads)
 		}
 	}

@@ -1,0 +1,108 @@
+package s3_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/freshet-io/freshet"
+	"github.com/freshet-io/freshet/ufs"
+	"github.com/freshet-io/freshet/ufs/s3"
+)
+
+func TestParse(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		uri             string
+		options         map[string]string
+		authority, root string
+	}{
+		{"s3://bucket", nil, "s3://bucket", "/"},
+		{"s3://bucket/", nil, "s3://bucket", "/"},
+		{"s3://bucket/a/b/", nil, "s3://bucket", "/a/b"},
+		{"S3://bucket/a%20b", nil, "s3://bucket", "/a b"},
+		{"s3://bucket/a", map[string]string{"endpoint": "https://one.example"}, "s3://bucket", "/a"},
+		{"s3://bucket/a", map[string]string{"endpoint": "https://two.example", "domain": "two"}, "two", "/a"},
+		{"s3://bucket/a", map[string]string{"domain": "x", "domain_root": "/y/z"}, "x", "/y/z"},
+	} {
+		got, err := s3.NewOpener(s3.Options{}).Parse(ufs.Spec{URI: c.uri, Options: c.options})
+		if err != nil || got.Scheme != "s3" || got.Authority != c.authority || got.DomainKey != c.root {
+			t.Errorf("%s %v: %+v, %v; want %s and %s", c.uri, c.options, got, err, c.authority, c.root)
+		}
+	}
+}
+
+func TestParseRefuses(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct{ uri, option, value, says string }{
+		{"s3:///x", "", "", "bucket"},
+		{"s3://key:secret@bucket/x", "", "", "credentials"},
+		{"s3://bucket?x=y", "", "", "query"},
+		{"s3://bucket/../x", "", "", `".."`},
+		{"s3://buc%6bet", "", "", "bucket"},
+		{"s3://localhost:9000/bucket", "", "", "bucket"},
+		{"file:///x", "", "", "scheme"},
+		{"s3://bucket", "regoin", "x", "did you mean 'region'"},
+		{"s3://bucket", "s3.region", "x", "did you mean 'region'"},
+		{"s3://bucket", "secret_key", "wJalrXUtnFEMI", "use env: or file: reference"},
+		{"s3://bucket", "secret_key", "env:X", "go together"},
+		{"s3://bucket", "access_key", "env:X", "go together"},
+		{"s3://bucket", "access_key", "env", "one value"},
+		{"s3://bucket", "session_token", "env:X", "needs access_key"},
+		{"s3://bucket", "credentials", "aws", "anonymous"},
+		{"s3://bucket", "part_size", "1MiB", "5MiB"},
+		{"s3://bucket", "part_size", "-1", "size"},
+		{"s3://bucket", "upload_concurrency", "0", "1"},
+		{"s3://bucket", "max_op_lifetime", "5 parsecs", "duration"},
+		{"s3://bucket", "path_style", "yes", "true or false"},
+		{"s3://bucket", "endpoint", "ftp://x", "endpoint"},
+		{"s3://bucket", "endpoint", "https://user:pass@x", "credentials"},
+		{"s3://bucket", "endpoint", "https://x/path", "path"},
+	} {
+		spec := ufs.Spec{URI: c.uri}
+		if c.option != "" {
+			spec.Options = map[string]string{c.option: c.value}
+		}
+		_, err := s3.NewOpener(s3.Options{}).Parse(spec)
+		if !freshet.IsKind(err, freshet.KindInvalid) || !strings.Contains(err.Error(), c.says) {
+			t.Errorf("%s %s=%s: %v, want one that says %q", c.uri, c.option, c.value, err, c.says)
+		}
+		for _, secret := range []string{"wJalrXUtnFEMI", "user:pass", "key:secret"} {
+			if err != nil && strings.Contains(err.Error(), secret) {
+				t.Errorf("the error repeats a secret: %v", err)
+			}
+		}
+	}
+}
+
+func TestOpenReadsSecrets(t *testing.T) {
+	t.Parallel()
+	spec := ufs.Spec{URI: "s3://bucket", Options: map[string]string{"access_key": "env:NONE", "secret_key": "env:NONE"}}
+	_, err := s3.NewOpener(s3.Options{}).Open(spec, ufs.Environment{Getenv: func(string) string { return "" }})
+	if !freshet.IsKind(err, freshet.KindInvalid) || !strings.Contains(err.Error(), "NONE") {
+		t.Errorf("a variable that is not set: %v", err)
+	}
+	spec.Options["secret_key"], spec.Options["access_key"] = "file:/etc/passwd", "env:SET"
+	_, err = s3.NewOpener(s3.Options{}).Open(spec, ufs.Environment{SecretDirs: []string{"/run/secrets"}, Getenv: func(string) string { return "x" }})
+	if !freshet.IsKind(err, freshet.KindPermission) {
+		t.Errorf("a file outside of the secret directories: %v", err)
+	}
+}
+
+// FuzzParse checks that no spec makes Parse panic and that what it accepts is
+// canonical.
+func FuzzParse(f *testing.F) {
+	f.Add("s3://bucket/a/b", "endpoint", "http://x")
+	f.Add("s3://b.-_9/%2e%2e", "part_size", "8MiB")
+	f.Fuzz(func(t *testing.T, uri, name, value string) {
+		c, err := s3.NewOpener(s3.Options{}).Parse(ufs.Spec{URI: uri, Options: map[string]string{name: value}})
+		if err != nil {
+			if !freshet.IsKind(err, freshet.KindInvalid) {
+				t.Errorf("error of kind %v: %v", freshet.KindOf(err), err)
+			}
+			return
+		}
+		if p, err := freshet.ParsePath(c.DomainKey); err != nil || string(p) != c.DomainKey {
+			t.Errorf("domain key %q: %v", c.DomainKey, err)
+		}
+	})
+}
