@@ -218,5 +218,5 @@ func (d *decoder) string(limit int) string {
 		d.fail()
 		return ""
 	}
-	return string(d.bytes(int(n))) //nolint:gosec // bounded by limit
+	return string(d.bytes(int(n)))
 }

@@ -82,7 +82,7 @@ func PackFrame(b Batch, limit int) (payload []byte, n int) {
 	if n == 0 {
 		return nil, 0
 	}
-	head = binary.AppendUvarint(head, uint64(n)) //nolint:gosec // a length
+	head = binary.AppendUvarint(head, uint64(n))
 	return seal(append(head, body...)), n
 }
 
@@ -115,7 +115,7 @@ func appendDelta(b []byte, base, key string) []byte {
 	for shared < len(base) && shared < len(key) && base[shared] == key[shared] {
 		shared++
 	}
-	b = binary.AppendUvarint(b, uint64(shared)) //nolint:gosec // a length
+	b = binary.AppendUvarint(b, uint64(shared))
 	return appendString(b, key[shared:])
 }
 
@@ -125,7 +125,7 @@ func (d *decoder) delta(base string) string {
 		d.fail()
 		return ""
 	}
-	return base[:shared] + d.string(maxKey-int(shared)) //nolint:gosec // bounded by a length
+	return base[:shared] + d.string(maxKey-int(shared))
 }
 
 // DecodeFrame reads what PackFrame wrote. It accepts nothing that a flipped bit
@@ -197,7 +197,7 @@ func PackDigest(g Digest, limit int) (payload []byte, n int) {
 		}
 		body, n = next, i+1
 	}
-	head = binary.AppendUvarint(head, uint64(n)) //nolint:gosec // a length
+	head = binary.AppendUvarint(head, uint64(n))
 	return seal(append(head, body...)), n
 }
 
