@@ -36,6 +36,7 @@ func rules() map[string]rule {
 		"coordinator/kv/...":   acting("coordinator/kv"),
 		"coordinator/journal":  acting("coordinator/namespace", stateProto),
 		"coordinator/metasync": acting("coordinator/namespace", "ufs"),
+		"coordinator/ops":      acting("coordinator/namespace", "coordinator/placement", "ufs", "invalidation"),
 		"coordinator/persist":  acting("coordinator/namespace"),
 		"coordinator/lease":    acting(),
 		"coordinator":          acting("coordinator/...", "invalidation", "ufs"),

@@ -1,0 +1,216 @@
+package ops
+
+import (
+	"context"
+	"time"
+
+	"github.com/freshet-io/freshet"
+	"github.com/freshet-io/freshet/coordinator/namespace"
+	"github.com/freshet-io/freshet/coordinator/placement"
+	"github.com/freshet-io/freshet/ufs"
+)
+
+// lifetime returns how long an effect on the storage may land after its sender
+// stopped; 0 if none can.
+func (e *Engine) lifetime(id freshet.MountID, fs ufs.FS, dead bool) time.Duration {
+	if m, ok := e.state.MountByID(id); ok && m.MaxOpLifetime > 0 {
+		return m.MaxOpLifetime
+	}
+	if fs != nil {
+		if d := fs.Features().MaxOpLifetime; d > 0 {
+			return d
+		}
+	}
+	if dead {
+		return 0
+	}
+	return e.opts.UnknownLifetime
+}
+
+// dueQuarantine asks the storage once to end a quarantine early, and otherwise
+// ends it when its time is up. The caller holds l.mu.
+func (e *Engine) dueQuarantine(l *lead, in namespace.Intent, t *track, now time.Duration) func(context.Context) error {
+	switch {
+	case !t.asked:
+		return func(ctx context.Context) error { return e.askStorage(ctx, l, in, t) }
+	case t.until != 0 && now >= t.until:
+		return func(ctx context.Context) error { return e.endQuarantine(ctx, in) }
+	}
+	return nil
+}
+
+// askStorage learns how long the quarantine lasts. An upload whose remains can be
+// ended for certain needs none.
+func (e *Engine) askStorage(ctx context.Context, l *lead, in namespace.Intent, t *track) error {
+	now := e.clock.Elapsed()
+	fs, release, err := e.open(in.Mount)
+	if err == nil {
+		defer release()
+	}
+	l.mu.Lock()
+	if t.until == 0 {
+		// Its time counts from when this leader saw it, whatever was before.
+		t.until = t.seen + e.lifetime(in.Mount, fs, false)
+	}
+	l.mu.Unlock()
+	ended := false
+	if err == nil && in.Kind == namespace.OpWrite && in.Node != "" {
+		ctx, cancel := context.WithTimeout(ctx, e.opts.EffectTimeout)
+		defer cancel()
+		if ended, err = fs.AbortUpload(ctx, in.Key, in.Op); freshet.IsKind(err, freshet.KindUnsupported, freshet.KindNotExist) {
+			err = nil
+		}
+	}
+	if err != nil && now < t.until {
+		return err
+	}
+	l.mu.Lock()
+	t.asked = true
+	l.mu.Unlock()
+	if ended {
+		return e.endQuarantine(ctx, in)
+	}
+	return nil
+}
+
+func (e *Engine) endQuarantine(ctx context.Context, in namespace.Intent) error {
+	_, err := e.propose(ctx, namespace.Command{EndQuarantine: &namespace.EndQuarantine{Op: in.Op, At: e.clock.Now()}})
+	if err != nil && !freshet.IsKind(err, freshet.KindNotExist) {
+		return err
+	}
+	e.metrics.resolutions.WithLabelValues("quarantine_ended").Inc()
+	e.log.Info("quarantine ended", "op", in.Op.String(), "kind", in.Kind.String(), "mount_id", uint64(in.Mount))
+	return nil
+}
+
+// lateEffect hears of an upload that was given up. While the intent is in
+// quarantine its end will publish the path; after it, the effect came later than
+// anything of it was thought to be able to: the path is published once more, by
+// an operation of its own.
+func (e *Engine) lateEffect(l *lead, f freshet.FinishedOp, quarantine bool) {
+	if f.Written == nil && !f.Uncertain {
+		return
+	}
+	if _, ok, err := e.state.OpResult(f.Op); ok || err != nil {
+		return // it is the second word on what is known
+	}
+	e.metrics.late.Inc()
+	l.mu.Lock()
+	t := l.tracks[f.Op]
+	l.mu.Unlock()
+	if quarantine || t == nil {
+		e.log.Warn("an upload was published after it had been given up", "op", f.Op.String(), "in_quarantine", quarantine)
+		return
+	}
+	e.log.Error("an upload was published after nothing of it should have been able to land: max_op_lifetime is too short, or a clock stood still", "op", f.Op.String())
+	e.start(l, "publish a late effect", func(ctx context.Context) {
+		_, err := e.settle(ctx, namespace.Command{Begin: &namespace.Begin{
+			Op: newOp(freshet.OpID{}), Kind: namespace.OpWrite, Path: t.path, Incarn: l.term, At: e.clock.Now(),
+		}})
+		if err != nil {
+			e.log.Error("a late effect could not be published", "op", f.Op.String(), "error", err)
+		}
+	})
+}
+
+// trackOf returns the track of an intent, made at the first sight of it.
+func (l *lead) trackOf(in namespace.Intent, beats uint64, now time.Duration) *track {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	t := l.tracks[in.Op]
+	if t == nil {
+		t = &track{path: in.Path, seen: now, beat: beats}
+		_, t.forced = l.forced[in.Op]
+		delete(l.forced, in.Op)
+		l.tracks[in.Op] = t
+	}
+	if in.State == namespace.IntentQuarantine && !t.quarantine {
+		t.quarantine, t.seen = true, now
+	}
+	return t
+}
+
+// force has an operation resolved without waiting for its writer.
+func (l *lead) force(op freshet.OpID) {
+	l.mu.Lock()
+	if t := l.tracks[op]; t != nil {
+		t.forced = true
+	} else {
+		l.forced[op] = struct{}{}
+	}
+	l.mu.Unlock()
+	l.poke()
+}
+
+func (l *lead) claim(t *track) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if t.busy {
+		return false
+	}
+	t.busy = true
+	return true
+}
+
+func (l *lead) release(t *track) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	t.busy = false
+}
+
+// resolved notes how a step of a resolution ended.
+func (e *Engine) resolved(l *lead, t *track, in namespace.Intent, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	t.busy, t.worked = false, true
+	if err == nil {
+		t.backoff, t.retry, t.failed = 0, 0, 0
+		l.poke()
+		return
+	}
+	t.backoff = min(max(2*t.backoff, e.opts.Tick), 30*time.Second)
+	t.retry = e.clock.Elapsed() + t.backoff
+	if l.ctx.Err() == nil {
+		e.log.Warn("an operation could not be resolved yet", "op", in.Op.String(), "kind", in.Kind.String(),
+			"state", in.State.String(), "retry_in", t.backoff, "error", err)
+	}
+}
+
+// settleTracks forgets the tracks of intents that ended long ago.
+func (l *lead) settleTracks(present map[freshet.OpID]struct{}, intents int, now time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.intents = intents
+	for op, t := range l.tracks {
+		_, ok := present[op]
+		switch {
+		case ok || t.busy:
+			t.gone = 0
+		case !t.worked:
+			delete(l.tracks, op)
+		case t.gone == 0:
+			t.gone = now
+		case now-t.gone > keepGone:
+			delete(l.tracks, op)
+		}
+	}
+	for op := range l.forced {
+		if _, ok := present[op]; !ok {
+			delete(l.forced, op)
+		}
+	}
+	for op := range l.fences {
+		if _, ok := present[op]; !ok && l.flights[op] == nil {
+			delete(l.fences, op)
+		}
+	}
+}
+
+// show sets what only a leader can tell.
+func (m *metrics) show(intents map[namespace.IntentState]int, t placement.Totals) {
+	for _, s := range []namespace.IntentState{namespace.IntentUploading, namespace.IntentMayPublish, namespace.IntentQuarantine} {
+		m.intents.WithLabelValues(s.String()).Set(float64(intents[s]))
+	}
+	m.nodes.WithLabelValues("live").Set(float64(t.Live))
+	m.nodes.WithLabelValues("dead").Set(float64(t.Dead))
+}

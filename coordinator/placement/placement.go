@@ -1,0 +1,274 @@
+// Package placement owns what the leader knows of the cache nodes: who they are,
+// who lives, which blocks they hold, and which node should fetch a block or take
+// an upload. It is soft state, rebuilt from heartbeats by each leader. It is pure:
+// time comes as a value, and it never calls, waits, logs or counts.
+package placement
+
+import (
+	"cmp"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/freshet-io/freshet"
+)
+
+// DefaultDeadAfter is how long a node may be silent before it counts as dead.
+const DefaultDeadAfter = 5 * time.Second
+
+// Options are the settings of Nodes; the zero value is usable.
+type Options struct {
+	// DeadAfter is the silence after which a node is dead; 0 is DefaultDeadAfter.
+	DeadAfter time.Duration
+}
+
+// Nodes is the registry of cache nodes and the index of their blocks. Times are
+// readings of the leader's own clock since an arbitrary point. All methods are
+// safe for concurrent use; none blocks for longer than its work takes.
+type Nodes struct {
+	opts Options
+
+	mu    sync.RWMutex
+	start time.Duration // since when this leader listens
+	byID  map[freshet.NodeID]*node
+	slots []*node // by slot; nil: free
+	index index
+}
+
+// slot is the number of a node in the index.
+type slot = uint16
+
+// node is one cache node.
+type node struct {
+	freshet.Node
+	rack, zone  string
+	incarnation uint64
+	slot        slot
+	full        bool // a full report of this incarnation was taken
+	used        int64
+	capacity    int64
+	tier        string
+	heard       time.Duration
+	hash        uint64
+	blocks      int64
+	active      map[freshet.OpID]struct{}
+	beats       uint64 // heartbeats of this incarnation
+	free        map[freshet.BlockID]struct{}
+}
+
+// New returns an empty registry.
+func New(opts Options) *Nodes {
+	if opts.DeadAfter <= 0 {
+		opts.DeadAfter = DefaultDeadAfter
+	}
+	n := &Nodes{opts: opts}
+	n.Reset(0)
+	return n
+}
+
+// DeadAfter returns the silence after which a node is dead.
+func (n *Nodes) DeadAfter() time.Duration { return n.opts.DeadAfter }
+
+// Reset forgets everything: a new leader began to listen at now.
+func (n *Nodes) Reset(now time.Duration) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.start, n.byID, n.slots, n.index = now, map[freshet.NodeID]*node{}, nil, newIndex()
+}
+
+// Report is what a heartbeat changed.
+type Report struct {
+	New       bool // the node was not known to this leader
+	Restarted bool // it has another incarnation than before
+	// NeedFull: the blocks were not taken, a full report is needed.
+	NeedFull bool
+}
+
+// Heartbeat takes the word of a node, heard at now. sameTerm says that the node's
+// deltas are relative to what it told this very leader; a full report always
+// counts. KindConflict if a later incarnation of the node has been heard, and
+// KindExhausted if there are more nodes than can be numbered.
+func (n *Nodes) Heartbeat(h freshet.Heartbeat, sameTerm bool, now time.Duration) (Report, error) {
+	const op = "heartbeat"
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if h.Node.ID == "" {
+		return Report{}, freshet.Errorf(freshet.KindInvalid, op, "", "the heartbeat names no node")
+	}
+	var r Report
+	at := n.byID[h.Node.ID]
+	switch {
+	case at == nil:
+		s, ok := n.freeSlot()
+		if !ok {
+			return r, freshet.Errorf(freshet.KindExhausted, op, "", "more cache nodes than %d", len(n.slots))
+		}
+		at = &node{slot: s, hash: hashText(string(h.Node.ID)), incarnation: h.Incarnation}
+		n.slots[s], n.byID[h.Node.ID] = at, at
+		r.New = true
+	case h.Incarnation < at.incarnation:
+		return r, freshet.Errorf(freshet.KindConflict, op, "", "a later run of node %s (incarnation %d) has registered: two processes share one data directory or one identity", h.Node.ID, at.incarnation)
+	case h.Incarnation > at.incarnation:
+		n.forgetBlocks(at)
+		at.incarnation, at.full, at.beats = h.Incarnation, false, 0
+		r.Restarted = true
+	}
+	at.Node, at.rack, at.zone = h.Node, h.Rack, h.Zone
+	at.used, at.capacity, at.tier, at.heard = h.Used, h.Capacity, h.Tier, now
+	at.beats++
+	at.active = make(map[freshet.OpID]struct{}, len(h.Active))
+	for _, op := range h.Active {
+		at.active[op] = struct{}{}
+	}
+	switch {
+	case h.Full:
+		n.forgetBlocks(at)
+		at.full = true
+	case !at.full || !sameTerm:
+		at.full = false
+		r.NeedFull = true
+		return r, nil
+	}
+	n.take(at, h)
+	return r, nil
+}
+
+func (n *Nodes) take(at *node, h freshet.Heartbeat) {
+	for _, b := range h.Removed {
+		if n.index.remove(b, at.slot) {
+			at.blocks--
+		}
+		delete(at.free, b)
+	}
+	for _, b := range h.Added {
+		if n.index.add(b, at.slot) {
+			at.blocks++
+		}
+	}
+}
+
+func (n *Nodes) forgetBlocks(at *node) {
+	if at.blocks > 0 {
+		n.index.dropSlot(at.slot)
+	}
+	at.blocks, at.free = 0, nil
+}
+
+func (n *Nodes) freeSlot() (slot, bool) {
+	for i, at := range n.slots {
+		if at == nil {
+			return slot(i), true
+		}
+	}
+	if len(n.slots) > int(^slot(0)) {
+		return 0, false
+	}
+	n.slots = append(n.slots, nil)
+	return slot(len(n.slots) - 1), true
+}
+
+// Forget drops a node that is dead and its blocks; KindNotExist if it is not
+// known, KindConflict while it lives.
+func (n *Nodes) Forget(id freshet.NodeID, now time.Duration) error {
+	const op = "forget node"
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	at := n.byID[id]
+	switch {
+	case at == nil:
+		return freshet.Errorf(freshet.KindNotExist, op, "", "no node %s has registered with this leader", id)
+	case n.live(at, now):
+		return freshet.Errorf(freshet.KindConflict, op, "", "node %s lives: stop it first", at.Name)
+	}
+	n.forgetBlocks(at)
+	delete(n.byID, id)
+	n.slots[at.slot] = nil
+	return nil
+}
+
+func (n *Nodes) live(at *node, now time.Duration) bool { return now-at.heard < n.opts.DeadAfter }
+
+// Presence is what is known of one run of a node.
+type Presence struct {
+	Known       bool
+	Live        bool
+	Incarnation uint64
+	Silence     time.Duration // since its last heartbeat, or since this leader listens
+	// Beats counts the heartbeats of this incarnation that this leader heard.
+	Beats uint64
+}
+
+// Presence returns what is known of the node at now.
+func (n *Nodes) Presence(id freshet.NodeID, now time.Duration) Presence {
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	at := n.byID[id]
+	if at == nil {
+		return Presence{Silence: now - n.start}
+	}
+	return Presence{Known: true, Live: n.live(at, now), Incarnation: at.incarnation, Silence: now - at.heard, Beats: at.beats}
+}
+
+// Active reports whether the node's last heartbeat named the upload as running.
+func (n *Nodes) Active(id freshet.NodeID, op freshet.OpID) bool {
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	at := n.byID[id]
+	if at == nil {
+		return false
+	}
+	_, ok := at.active[op]
+	return ok
+}
+
+// Node returns the node as clients need to know it.
+func (n *Nodes) Node(id freshet.NodeID) (freshet.Node, bool) {
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	if at := n.byID[id]; at != nil {
+		return at.Node, true
+	}
+	return freshet.Node{}, false
+}
+
+// List returns all nodes, the dead ones too, in the order of their names.
+func (n *Nodes) List(now time.Duration) []freshet.NodeStatus {
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	all := make([]freshet.NodeStatus, 0, len(n.byID))
+	for _, at := range n.byID {
+		all = append(all, freshet.NodeStatus{
+			Node: at.Node, Rack: at.rack, Zone: at.zone, Live: n.live(at, now), Used: at.used,
+			Capacity: at.capacity, Blocks: at.blocks, Tier: at.tier, SinceHeartbeat: now - at.heard,
+		})
+	}
+	slices.SortFunc(all, func(a, b freshet.NodeStatus) int {
+		return cmp.Or(cmp.Compare(a.Node.Name, b.Node.Name), cmp.Compare(a.Node.ID, b.Node.ID))
+	})
+	return all
+}
+
+// Totals are sums over the nodes that live.
+type Totals struct {
+	Live, Dead     int64
+	Used, Capacity int64 // bytes
+	Blocks         int64 // copies on live nodes
+}
+
+// Totals returns the sums at now.
+func (n *Nodes) Totals(now time.Duration) Totals {
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	var t Totals
+	for _, at := range n.byID {
+		if !n.live(at, now) {
+			t.Dead++
+			continue
+		}
+		t.Live++
+		t.Used += at.used
+		t.Capacity += at.capacity
+		t.Blocks += at.blocks
+	}
+	return t
+}
