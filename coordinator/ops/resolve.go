@@ -18,6 +18,7 @@ type track struct {
 	beat       uint64        // heartbeats of the node when it last named it, or when first seen
 	forced     bool          // whoever had the operation gave it up: do not wait
 	busy       bool          // a resolution runs
+	worked     bool          // one has run
 	failed     time.Duration // since when the storage does not answer; 0: it does
 	retry      time.Duration // not before
 	backoff    time.Duration
