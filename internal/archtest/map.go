@@ -30,6 +30,7 @@ func rules() map[string]rule {
 		// Storages. Wrappers and kinds know the contract, not each other.
 		"ufs":     acting(),
 		"ufs/...": acting("ufs"),
+		"ufs/all": acting("ufs", "ufs/..."), // the one list of storages
 
 		// A region's metadata.
 		"coordinator/kv":       {},

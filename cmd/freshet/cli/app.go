@@ -1,0 +1,215 @@
+// Package cli owns the command line: commands, flags, output and exit codes. It
+// calls a cluster as any client does and decides nothing about data.
+package cli
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/freshet-io/freshet"
+	"github.com/freshet-io/freshet/client"
+	freshetv1 "github.com/freshet-io/freshet/proto/freshet/v1"
+	"github.com/freshet-io/freshet/rpc"
+)
+
+// Streams are where a command reads and writes.
+type Streams struct {
+	In       io.Reader
+	Out, Err io.Writer
+	// Terminal says that Err is a terminal: progress is drawn there.
+	Terminal bool
+	Getenv   func(string) string
+}
+
+// app is what all commands share.
+type app struct {
+	Streams
+
+	addr           string
+	cacert         string
+	cert, key      string
+	output         string
+	noColor        bool
+	timeout        time.Duration
+	commandStarted bool
+}
+
+// Server adds the commands that run servers; cmd wires them.
+type Server func(streams Streams) []*cobra.Command
+
+// Run executes the command line args and returns the exit code.
+func Run(ctx context.Context, args []string, streams Streams, servers Server) int {
+	a := &app{Streams: streams}
+	root := a.root()
+	if servers != nil {
+		root.AddCommand(servers(streams)...)
+	}
+	root.SetArgs(args)
+	root.SetIn(streams.In)
+	root.SetOut(streams.Out)
+	root.SetErr(streams.Err)
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return freshet.ExitOK
+	}
+	var code *exitError
+	if errors.As(err, &code) {
+		if code.err != nil {
+			fmt.Fprintln(a.Err, "Error:", code.err)
+		}
+		return code.code
+	}
+	fmt.Fprintln(a.Err, "Error:", explainError(err))
+	if !a.commandStarted && freshet.KindOf(err) == freshet.KindInternal {
+		return freshet.ExitUsage // cobra's own: unknown command, flag or argument
+	}
+	return freshet.KindOf(err).Info().Exit
+}
+
+// exitError ends the command with a certain code; err may be nil if all was said.
+type exitError struct {
+	code int
+	err  error
+}
+
+func (e *exitError) Error() string {
+	if e.err == nil {
+		return fmt.Sprintf("exit code %d", e.code)
+	}
+	return e.err.Error()
+}
+
+func (e *exitError) Unwrap() error { return e.err }
+
+// explainError adds what to do about the errors that people meet first.
+func explainError(err error) string {
+	text := err.Error()
+	if freshet.IsKind(err, freshet.KindUnavailable) && strings.Contains(text, "connection refused") {
+		return text + "\nIs a cluster running there? Start one with 'freshet dev', or name another with --addr or FRESHET_ADDR."
+	}
+	return text
+}
+
+func (a *app) root() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "freshet",
+		Short: "Data close to your jobs in every region, never stale unnoticed",
+		Long: "Freshet caches shared storage (S3, local or NFS directories) close to the jobs that read it,\n" +
+			"in every region, and tells all regions at once which paths changed.",
+		Example: "  freshet demo                                    # two clusters, a guided tour of a minute\n" +
+			"  freshet dev --ufs file:///data                  # one cluster in one process\n" +
+			"  freshet mount add /sales s3://acme-sales --option region=eu-west-1\n" +
+			"  freshet fs ls /sales\n" +
+			"  freshet explain /sales/part-7.parquet           # why is it (not) fresh?",
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		PersistentPreRunE: func(*cobra.Command, []string) error {
+			a.commandStarted = true
+			return a.checkFlags()
+		},
+	}
+	f := root.PersistentFlags()
+	f.StringVar(&a.addr, "addr", a.env("FRESHET_ADDR", "127.0.0.1:7400"), "coordinators to ask, host:port, comma-separated, tried in order (env FRESHET_ADDR)")
+	f.StringVar(&a.cacert, "cacert", a.env("FRESHET_CACERT", ""), "PEM file of the certificate authority; switches TLS on (env FRESHET_CACERT)")
+	f.StringVar(&a.cert, "cert", a.env("FRESHET_CERT", ""), "PEM file of the client certificate (env FRESHET_CERT)")
+	f.StringVar(&a.key, "key", a.env("FRESHET_KEY", ""), "PEM file of the client key (env FRESHET_KEY)")
+	f.StringVarP(&a.output, "output", "o", "table", "output format: table, json or yaml")
+	f.BoolVar(&a.noColor, "no-color", a.env("NO_COLOR", "") != "", "no colour (env NO_COLOR)")
+	f.DurationVar(&a.timeout, "timeout", 30*time.Second, "give up after this time; 0 waits for ever (transfers and recursive syncs are not bounded)")
+	root.AddCommand(a.mountCommand(), a.syncCommand(), a.fsCommand(), a.explainCommand(), a.peersCommand(),
+		a.clusterCommand(), a.configCommand(), a.applyCommand(), a.planCommand(), a.versionCommand())
+	return root
+}
+
+func (a *app) env(name, fallback string) string {
+	if a.Getenv != nil {
+		if v := a.Getenv(name); v != "" {
+			return v
+		}
+	}
+	return fallback
+}
+
+func (a *app) checkFlags() error {
+	switch a.output {
+	case "table", "json", "yaml":
+		return nil
+	}
+	return freshet.Errorf(freshet.KindInvalid, "read flags", "", "--output %q is not table, json or yaml", a.output)
+}
+
+// session is a connection to a cluster.
+type session struct {
+	ns       freshetv1.NamespaceServiceClient
+	mounts   freshetv1.MountServiceClient
+	policies freshetv1.PolicyServiceClient
+	cluster  freshetv1.ClusterServiceClient
+	coord    *rpc.Coordinator
+	files    *client.Client
+}
+
+// with runs f with a connection, bounded by --timeout.
+func (a *app) with(cmd *cobra.Command, f func(ctx context.Context, s *session) error) error {
+	ctx := cmd.Context()
+	if a.timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, a.timeout)
+		defer cancel()
+	}
+	return a.withUnbounded(cmd, func(_ context.Context, s *session) error { return f(ctx, s) })
+}
+
+// withUnbounded is for transfers, whose length nobody knows.
+func (a *app) withUnbounded(cmd *cobra.Command, f func(ctx context.Context, s *session) error) error {
+	tlsConfig, err := a.tls()
+	if err != nil {
+		return err
+	}
+	conn, err := rpc.Dial(splitList(a.addr), rpc.DialOptions{TLS: tlsConfig})
+	if err != nil {
+		return err
+	}
+	defer func() { _ = conn.Close() }() // the process ends anyway
+	nodes := rpc.NewConns(rpc.DialOptions{TLS: tlsConfig, MaxMessage: rpc.MaxDataMessage, NoRetry: true})
+	defer func() { _ = nodes.Close() }() // as above
+	coord := rpc.NewCoordinator(conn)
+	host, _ := os.Hostname() // a hint only
+	s := &session{
+		ns: freshetv1.NewNamespaceServiceClient(conn), mounts: freshetv1.NewMountServiceClient(conn),
+		policies: freshetv1.NewPolicyServiceClient(conn), cluster: freshetv1.NewClusterServiceClient(conn),
+		coord: coord, files: client.New(coord, rpc.NewNodePool(nodes), client.Options{Host: host}),
+	}
+	return rpc.ErrorOf(f(cmd.Context(), s))
+}
+
+func (a *app) tls() (*tls.Config, error) {
+	if a.cacert == "" && a.cert == "" && a.key == "" {
+		return nil, nil //nolint:nilnil // no TLS, no error
+	}
+	if a.cert == "" && a.key == "" {
+		return rpc.ClientTLS(a.cacert)
+	}
+	id, err := rpc.LoadIdentity(rpc.TLSFiles{CA: a.cacert, Cert: a.cert, Key: a.key})
+	if err != nil {
+		return nil, err
+	}
+	return id.Client(), nil
+}
+
+func splitList(s string) []string {
+	var out []string
+	for item := range strings.SplitSeq(s, ",") {
+		if item = strings.TrimSpace(item); item != "" {
+			out = append(out, item)
+		}
+	}
+	return out
+}

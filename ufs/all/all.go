@@ -1,0 +1,18 @@
+// Package all owns the list of storages that this build can mount. It is the one
+// place that names them; leave one out here for a smaller binary.
+package all
+
+import (
+	"log/slog"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/freshet-io/freshet/ufs"
+	"github.com/freshet-io/freshet/ufs/local"
+	"github.com/freshet-io/freshet/ufs/s3"
+)
+
+// Openers returns an opener per storage; log and reg may be nil.
+func Openers(log *slog.Logger, reg prometheus.Registerer) ufs.Openers {
+	return ufs.Openers{local.Opener{}, s3.NewOpener(s3.Options{Log: log, Registerer: reg})}
+}
