@@ -55,12 +55,32 @@ func (w *walk) list(dir string) error {
 	case !st.IsDir():
 		return ufs.Errorf(freshet.KindConflict, op, dir, "is not a directory")
 	}
-	d, err := w.fs.root.OpenFile(name(dir), os.O_RDONLY|syscall.O_DIRECTORY|syscall.O_NONBLOCK, 0)
+	d, err := w.fs.openDir(dir)
 	if err != nil {
 		return w.fs.fail(op, dir, err)
 	}
 	defer d.Close() //nolint:errcheck // nothing was written
 	return w.directory(dir, d)
+}
+
+// openDir opens a directory under the rules of the root, and then once more: of a
+// file that os.Root opened, ReadDir asks for the status of every entry.
+func (f *FS) openDir(key string) (*os.File, error) {
+	d, err := f.root.OpenFile(name(key), os.O_RDONLY|syscall.O_DIRECTORY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer d.Close() //nolint:errcheck // nothing was written
+	return openAt(int(d.Fd()), ".", key)
+}
+
+// openAt opens the directory base, never a link, in the directory open as fd.
+func openAt(fd int, base, key string) (*os.File, error) {
+	sub, err := unix.Openat(fd, base, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(sub), key), nil
 }
 
 // entry is a name in a directory with what its type says of its place in the
@@ -177,7 +197,7 @@ func (w *walk) look(fd int, key string, e entry) (*ufs.Status, error) {
 	}
 	s := fromUnix(&raw)
 	if s.isDir() != e.isDir() || s.isLink() {
-		return nil, nil //nolint:nilnil // replaced by something of another type: another listing will tell
+		return nil, ufs.Errorf(freshet.KindUnavailable, "list", key, "replaced by something of another type while it was listed; list again")
 	}
 	st := w.fs.status(key, s)
 	return &st, nil
@@ -188,12 +208,9 @@ func (w *walk) descend(fd int, key string, e entry, st ufs.Status, wanted bool) 
 	var d *os.File
 	var err error
 	if e.link != nil {
-		d, err = w.fs.root.OpenFile(key, os.O_RDONLY|syscall.O_DIRECTORY|syscall.O_NONBLOCK, 0)
+		d, err = w.fs.openDir(key)
 	} else {
-		var sub int
-		if sub, err = unix.Openat(fd, e.name(), unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0); err == nil {
-			d = os.NewFile(uintptr(sub), key)
-		}
+		d, err = openAt(fd, e.name(), key)
 	}
 	if errors.Is(err, syscall.ENOENT) {
 		return nil

@@ -17,7 +17,7 @@ func openFile(dir string) (ufs.FS, error) {
 	return local.Opener{}.Open(ufs.Spec{URI: "file://" + dir}, ufs.Environment{})
 }
 
-func openAt(t *testing.T, dir string, options map[string]string, env ufs.Environment) ufs.FS {
+func openTest(t *testing.T, dir string, options map[string]string, env ufs.Environment) ufs.FS {
 	t.Helper()
 	fs, err := local.Opener{}.Open(ufs.Spec{URI: "file://" + dir, Options: options}, env)
 	if err != nil {
@@ -51,11 +51,11 @@ func TestConforms(t *testing.T) {
 	h := ufstest.Harness{
 		New: func(t *testing.T) ufs.FS {
 			dir := t.TempDir()
-			fs := openAt(t, dir, nil, ufs.Environment{})
+			fs := openTest(t, dir, nil, ufs.Environment{})
 			roots[fs] = dir
 			return fs
 		},
-		Again: func(t *testing.T, fs ufs.FS) ufs.FS { return openAt(t, roots[fs], nil, ufs.Environment{}) },
+		Again: func(t *testing.T, fs ufs.FS) ufs.FS { return openTest(t, roots[fs], nil, ufs.Environment{}) },
 		Outside: func(_ *testing.T, fs ufs.FS) ufstest.Outside {
 			at := func(key string) string { return filepath.Join(roots[fs], key) }
 			return ufstest.Outside{
@@ -71,7 +71,7 @@ func TestConforms(t *testing.T) {
 		},
 		Denied: func(t *testing.T) ufs.FS {
 			dir := t.TempDir()
-			fs := openAt(t, dir, nil, ufs.Environment{})
+			fs := openTest(t, dir, nil, ufs.Environment{})
 			if err := os.Chmod(dir, 0); err != nil {
 				t.Fatal(err)
 			}
@@ -80,7 +80,7 @@ func TestConforms(t *testing.T) {
 		},
 		Down: func(t *testing.T) ufs.FS {
 			dir := filepath.Join(t.TempDir(), "root")
-			fs := openAt(t, dir, map[string]string{"create": "true"}, ufs.Environment{})
+			fs := openTest(t, dir, map[string]string{"create": "true"}, ufs.Environment{})
 			if err := os.Remove(dir); err != nil {
 				t.Fatal(err)
 			}
@@ -214,7 +214,7 @@ func TestResolveGivesTheRealPath(t *testing.T) {
 		want    string
 	}{{nil, base + "/real"}, {map[string]string{"domain_root": "/x"}, "/x"}} {
 		spec := ufs.Spec{URI: "file://" + base + "/link", Options: tc.options}
-		fs := openAt(t, base+"/link", tc.options, ufs.Environment{})
+		fs := openTest(t, base+"/link", tc.options, ufs.Environment{})
 		parsed, err := local.Opener{}.Parse(spec)
 		if err != nil {
 			t.Fatal(err)

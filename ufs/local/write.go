@@ -173,12 +173,11 @@ func (w *writer) Commit(ctx context.Context) (ufs.Status, error) {
 func (w *writer) publish(op string) error {
 	f := w.fs
 	if w.opts.IfAbsent {
-		err := f.root.Link(w.temp, w.key) // unlike a rename it never replaces
-		if err == nil {
-			err = f.root.Remove(w.temp)
-		}
-		if err != nil {
+		if err := f.root.Link(w.temp, w.key); err != nil { // unlike a rename it never replaces
 			return w.publishError(op, err)
+		}
+		if err := f.root.Remove(w.temp); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return ufs.Errorf(freshet.KindUnavailable, op, w.key, "written, but its temporary name stays: %w", err)
 		}
 		return nil
 	}

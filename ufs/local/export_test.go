@@ -1,0 +1,4 @@
+package local
+
+// KindOf classifies an error of the system.
+var KindOf = kindOf
