@@ -51,7 +51,8 @@ func random(n int, seed byte) []byte {
 type leader struct {
 	mu       sync.Mutex
 	reply    freshet.HeartbeatReply
-	down     bool // no call is answered
+	down     bool          // no call is answered
+	slow     time.Duration // before a heartbeat is answered
 	beats    []freshet.Heartbeat
 	calls    []string
 	permit   func(op freshet.OpID) error
@@ -79,6 +80,7 @@ func (l *leader) call(what string) error {
 }
 
 func (l *leader) Heartbeat(_ context.Context, hb freshet.Heartbeat) (freshet.HeartbeatReply, error) {
+	time.Sleep(l.slow)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.beats = append(l.beats, hb)

@@ -58,6 +58,23 @@ func TestNewLeaderGetsAFullReportAtOnce(t *testing.T) {
 	})
 }
 
+// TestLeaseRunsFromTheSendingOfTheHeartbeat, not from its answer: the leader's
+// clock started when the heartbeat arrived, at the earliest when it was sent.
+func TestLeaseRunsFromTheSendingOfTheHeartbeat(t *testing.T) {
+	t.Parallel()
+	l := newLeader()
+	l.slow = 2 * time.Second // of a lease of three
+	bubble(t, settings{leader: l, opts: cachenode.Options{Heartbeat: time.Hour}}, func(t *testing.T, b *bed) {
+		start := time.Now()
+		wantKind(t, b.node.Ready(), freshet.KindUnavailable)
+		time.Sleep(l.slow)
+		synctest.Wait()
+		check(t, b.node.Ready())
+		time.Sleep(3*time.Second - time.Since(start))
+		wantKind(t, b.node.Ready(), freshet.KindUnavailable)
+	})
+}
+
 func TestChangesAreRepeatedUntilALeaderAnswers(t *testing.T) {
 	t.Parallel()
 	bubble(t, settings{}, func(t *testing.T, b *bed) {

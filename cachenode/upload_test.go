@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"slices"
 	"strings"
@@ -288,8 +287,8 @@ func TestUnknownOutcomeIsReportedUntilSettled(t *testing.T) {
 			if calls := b.leader.called(); slices.Contains(calls, "complete") || slices.Contains(calls, "abort") {
 				t.Errorf("the leader was told %v", calls)
 			}
-			if len(b.tier.List()) != 0 {
-				t.Error("blocks of an unknown outcome are cached")
+			if len(b.tier.List()) != 0 || b.tier.Used() != 0 {
+				t.Error("blocks of an unknown outcome are kept")
 			}
 			b.leader.set(func() { b.leader.reply.Settled = []freshet.OpID{b.ticket(1).Op} })
 			b.nextBeat()
@@ -461,23 +460,51 @@ func (h hangingCommit) Commit(ctx context.Context) (ufs.Status, error) {
 // on its way would only make its outcome unknown.
 func TestClientThatLeavesDuringTheCommitDoesNotStopIt(t *testing.T) {
 	t.Parallel()
-	bubble(t, settings{}, func(t *testing.T, b *bed) {
-		ctx, cancel := context.WithCancel(t.Context())
-		b.setHook(func(step string) error {
-			if step == "commit" {
-				cancel()
-				synctest.Wait()
+	for name, leave := range map[string]func(b *bed, cancel func()){
+		"client":  func(_ *bed, cancel func()) { cancel() },
+		"cluster": func(b *bed, _ func()) { b.leader.set(func() { b.leader.reply.Abort = []freshet.OpID{b.ticket(1).Op} }) },
+		"restore": func(b *bed, _ func()) { b.leader.set(func() { b.leader.reply.Epoch++ }) },
+	} {
+		slow := new(slowCommits)
+		wrap := func(fs ufs.FS) ufs.FS { slow.FS = fs; return slow }
+		bubble(t, settings{wrap: wrap}, func(t *testing.T, b *bed) {
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			slow.before = func() { leave(b, cancel); b.nextBeat() }
+			_, err := b.node.Write(ctx, b.ticket(1), strings.NewReader("abc"), 3)
+			if string(b.visible()) != "abc" {
+				t.Fatalf("%s: %v", name, err)
 			}
-			return nil
+			hb := b.nextBeat()
+			if !slices.Contains(b.leader.called(), "complete") && (len(hb.Finished) != 1 || hb.Finished[0].Written == nil) {
+				t.Errorf("%s: the leader does not know: %v %+v", name, b.leader.called(), hb)
+			}
 		})
-		_, err := b.node.Write(ctx, b.ticket(1), strings.NewReader("abc"), 3)
-		if string(b.visible()) != "abc" {
-			t.Fatalf("%v", err)
-		}
-		b.nextBeat()
-		told := slices.Contains(b.leader.called(), "complete") || len(b.leader.last().Finished) == 1
-		if !told {
-			t.Error(fmt.Sprint("the leader does not know: ", b.leader.called(), b.leader.last()))
-		}
-	})
+	}
+}
+
+// slowCommits is a storage whose commits take a while, and which an end of the
+// upload's context breaks off.
+type slowCommits struct {
+	ufs.FS
+	before func()
+}
+
+type slowCommit struct {
+	ufs.Writer
+	fs     *slowCommits
+	upload context.Context
+}
+
+func (s *slowCommits) Create(ctx context.Context, key string, opts ufs.CreateOptions) (ufs.Writer, error) {
+	w, err := s.FS.Create(ctx, key, opts)
+	return &slowCommit{w, s, ctx}, err
+}
+
+func (s *slowCommit) Commit(ctx context.Context) (ufs.Status, error) {
+	s.fs.before()
+	if err := s.upload.Err(); err != nil {
+		return ufs.Status{}, freshet.Errorf(freshet.KindUnavailable, "commit", "", "broken off: %w", err)
+	}
+	return s.Writer.Commit(ctx)
 }

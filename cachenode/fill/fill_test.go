@@ -33,7 +33,7 @@ const self freshet.NodeID = "self"
 type bed struct {
 	t      testing.TB
 	store  *mem.Store
-	fs     *mem.FS
+	fs     ufs.FS
 	tier   *tier.Tier
 	filler *fill.Filler
 	stop   func()
@@ -115,7 +115,17 @@ func (b *bed) awaitRunning() {
 
 func (b *bed) Get(freshet.MountID) (ufs.FS, func(), error) {
 	b.refs.Add(1)
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	return b.fs, func() { b.refs.Add(-1) }, nil
+}
+
+// setFS replaces the storage and returns the old one.
+func (b *bed) setFS(fs ufs.FS) (old ufs.FS) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	old, b.fs = b.fs, fs
+	return old
 }
 
 func (b *bed) setHook(hook func(step string) error) {
@@ -333,6 +343,53 @@ func TestReadsThatCacheNothing(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestC17RunningFetchOfAnotherVersionIsNotJoined: an ID that was used again after
+// a restore names two versions for a moment.
+func TestC17RunningFetchOfAnotherVersionIsNotJoined(t *testing.T) {
+	t.Parallel()
+	b := newBed(t, settings{})
+	first := b.put("a", random(1000, 1), 1)
+	data := random(1000, 2)
+	second := b.put("b", data, 1)
+	gate, reached, reads := make(chan struct{}), make(chan struct{}), atomic.Int64{}
+	b.setHook(func(step string) error {
+		if step == "read" && reads.Add(1) == 1 {
+			close(reached)
+			<-gate
+		}
+		return nil
+	})
+	done := make(chan error)
+	go func() { _, _, err := b.read(first); done <- err }()
+	<-reached
+	b.want(second, data, freshet.OriginUFS)
+	close(gate)
+	check(t, <-done)
+}
+
+// short is a storage whose bodies end early without saying so.
+type short struct{ ufs.FS }
+
+func (s short) Open(ctx context.Context, key string, opts ufs.OpenOptions) (io.ReadCloser, ufs.Status, error) {
+	opts.Length -= 10
+	return s.FS.Open(ctx, key, opts)
+}
+
+func TestBodyThatEndsEarlyIsStale(t *testing.T) {
+	t.Parallel()
+	b := newBed(t, settings{})
+	req := b.put("a", random(1000, 1), 1)
+	fs := b.setFS(short{b.fs})
+	for _, typ := range []freshet.ReadType{freshet.ReadCache, freshet.ReadNoCache} {
+		req.Type = typ
+		if got, _, err := b.read(req); !freshet.IsKind(err, freshet.KindStale) {
+			t.Errorf("%v: %d bytes, %v", typ, len(got), err)
+		}
+		b.wantNotCached(req.Block.ID)
+	}
+	b.setFS(fs)
 }
 
 func TestFetchBeyondTheLimitIsServedUncached(t *testing.T) {
