@@ -254,13 +254,3 @@ type RemoveMountOptions struct {
 	DryRun bool
 	Force  bool // also with unresolved operations
 }
-
-// ReadBlockQuery asks a cache node for a range of a block.
-type ReadBlockQuery struct {
-	Block      Block
-	Source     Source
-	Offset     int64 // within the block
-	Length     int64
-	Read       ReadType
-	OnlyCached bool // another node asks: answer from the own tier or KindNotExist
-}

@@ -16,7 +16,7 @@ import (
 
 // Nodes is how the client reaches cache nodes.
 type Nodes interface {
-	ReadBlock(ctx context.Context, n freshet.Node, q freshet.ReadBlockQuery) (io.ReadCloser, string, error)
+	ReadBlock(ctx context.Context, n freshet.Node, q freshet.BlockRead) (freshet.BlockStream, error)
 	WriteFile(ctx context.Context, t freshet.Ticket, body io.Reader, length int64) (freshet.Completed, error)
 }
 

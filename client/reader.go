@@ -25,7 +25,7 @@ type Reader struct {
 	pos   int64 // next byte to deliver, offset in the file
 	end   int64
 	next  int // index into loc.Blocks
-	body  io.ReadCloser
+	body  freshet.BlockStream
 	left  int64 // bytes that body still owes
 	from  string
 	begun bool // a byte was delivered
@@ -119,34 +119,23 @@ func (r *Reader) WriteTo(w io.Writer) (int64, error) {
 				return total, err
 			}
 		}
-		out := &faultyWriter{w: w}
-		n, err := io.CopyN(out, r.body, r.left)
+		n, err := r.body.WriteTo(w)
 		total += n
+		short := n < r.left
 		r.advance(n)
-		if out.err != nil {
-			return total, out.err
+		switch {
+		case err == nil && !short:
+			continue
+		case err == nil:
+			err = io.EOF
+		case freshet.KindOf(err) == freshet.KindInternal:
+			return total, err // not one of ours: the writer's
 		}
-		if err != nil {
-			if err := r.recover(err); err != nil {
-				return total, err
-			}
+		if err := r.recover(err); err != nil {
+			return total, err
 		}
 	}
 	return total, nil
-}
-
-// faultyWriter remembers that an error was the writer's.
-type faultyWriter struct {
-	w   io.Writer
-	err error
-}
-
-func (f *faultyWriter) Write(p []byte) (int, error) {
-	n, err := f.w.Write(p)
-	if err != nil {
-		f.err = err
-	}
-	return n, err
 }
 
 func (r *Reader) advance(n int64) {
@@ -237,13 +226,13 @@ func (r *Reader) openOn(b freshet.Block) error {
 	n := min(b.Length-skip, r.end-r.pos)
 	var last error
 	for _, node := range candidates {
-		body, from, err := r.c.nodes.ReadBlock(r.ctx, node, freshet.ReadBlockQuery{
-			Block: b, Source: r.loc.Source, Offset: skip, Length: n, Read: r.opts.Read,
+		body, err := r.c.nodes.ReadBlock(r.ctx, node, freshet.BlockRead{
+			Block: b, Source: r.loc.Source, Offset: skip, Length: n, Type: r.opts.Read,
 		})
 		if err == nil {
 			r.body, r.left = body, n
 			if r.from == "" {
-				r.from = from
+				r.from = body.Origin().String()
 			}
 			return nil
 		}

@@ -22,19 +22,22 @@ func NewNodePool(conns *Conns) *NodePool { return &NodePool{conns: conns} }
 const MaxDataMessage = maxDataMessage
 
 // ReadBlock reads a range of a block from node n; see Blocks.
-func (p *NodePool) ReadBlock(ctx context.Context, n freshet.Node, q freshet.ReadBlockQuery) (io.ReadCloser, string, error) {
+func (p *NodePool) ReadBlock(ctx context.Context, n freshet.Node, q freshet.BlockRead) (freshet.BlockStream, error) {
 	conn, err := p.conns.Get(n.GRPC)
 	if err != nil {
-		return nil, "", err
+		return nil, err
+	}
+	if q.Length < 0 {
+		q.Length = q.Block.Length - q.Offset
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	stream, err := freshetv1.NewBlockServiceClient(conn).ReadBlock(ctx, &freshetv1.ReadBlockRequest{
 		Block: blockToWire(q.Block), Source: sourceToWire(q.Source), Offset: q.Offset, Length: q.Length,
-		ReadType: q.Read.String(), OnlyCached: q.OnlyCached,
+		ReadType: q.Type.String(), OnlyCached: q.Cached,
 	})
 	if err != nil {
 		cancel()
-		return nil, "", ErrorOf(err)
+		return nil, ErrorOf(err)
 	}
 	first, err := stream.Recv()
 	if err != nil {
@@ -42,9 +45,11 @@ func (p *NodePool) ReadBlock(ctx context.Context, n freshet.Node, q freshet.Read
 		if errors.Is(err, io.EOF) {
 			err = io.ErrUnexpectedEOF
 		}
-		return nil, "", ErrorOf(err)
+		return nil, ErrorOf(err)
 	}
-	return &downloadReader{stream: stream, cancel: cancel, rest: first.GetData(), left: q.Length}, first.GetFrom(), nil
+	return &downloadReader{
+		stream: stream, cancel: cancel, rest: first.GetData(), left: q.Length, length: q.Length, origin: originOfWire(first.GetFrom()),
+	}, nil
 }
 
 // downloadReader reads the chunks of one ReadBlock. A stream that ends early is
@@ -54,7 +59,24 @@ type downloadReader struct {
 	cancel context.CancelFunc
 	rest   []byte
 	left   int64
+	length int64
+	origin freshet.Origin
 }
+
+func originOfWire(s string) freshet.Origin {
+	for _, o := range []freshet.Origin{freshet.OriginHit, freshet.OriginRemote} {
+		if s == o.String() {
+			return o
+		}
+	}
+	return freshet.OriginUFS
+}
+
+// Length implements freshet.BlockStream.
+func (r *downloadReader) Length() int64 { return r.length }
+
+// Origin implements freshet.BlockStream.
+func (r *downloadReader) Origin() freshet.Origin { return r.origin }
 
 // Read implements io.Reader.
 func (r *downloadReader) Read(p []byte) (int, error) {

@@ -53,10 +53,14 @@ func kindOf(err error) freshet.Kind {
 }
 
 // ErrorOf translates an error that came over the wire back into a
-// *freshet.Error; nil stays nil.
+// *freshet.Error; nil and what is one already stay as they are.
 func ErrorOf(err error) error {
 	if err == nil {
 		return nil
+	}
+	var own *freshet.Error
+	if errors.As(err, &own) {
+		return err
 	}
 	st, ok := status.FromError(err)
 	if !ok {

@@ -114,17 +114,20 @@ func (s *BlockServer) ReadBlock(req *freshetv1.ReadBlockRequest, stream grpc.Ser
 	if err != nil {
 		return StatusOf(err)
 	}
-	body, from, err := s.blocks.ReadBlock(stream.Context(), q)
+	body, err := s.blocks.Read(stream.Context(), q)
 	if err != nil {
 		return StatusOf(err)
 	}
 	defer func() { _ = body.Close() }() // read only
-	if err := stream.Send(&freshetv1.ReadBlockResponse{From: from}); err != nil {
-		return err
-	}
-	buf := make([]byte, min(ChunkSize, max(q.Length, 1)))
-	for {
+	buf := make([]byte, min(ChunkSize, max(body.Length(), 1)))
+	for first := true; ; first = false {
 		n, err := io.ReadFull(body, buf)
+		if first && (err == nil || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)) {
+			// Only now is it sure where the bytes come from.
+			if serr := stream.Send(&freshetv1.ReadBlockResponse{From: body.Origin().String()}); serr != nil {
+				return serr
+			}
+		}
 		if n > 0 {
 			if serr := stream.Send(&freshetv1.ReadBlockResponse{Data: buf[:n]}); serr != nil {
 				return serr
@@ -140,18 +143,18 @@ func (s *BlockServer) ReadBlock(req *freshetv1.ReadBlockRequest, stream grpc.Ser
 	}
 }
 
-func readBlockOfWire(req *freshetv1.ReadBlockRequest) (freshet.ReadBlockQuery, error) {
+func readBlockOfWire(req *freshetv1.ReadBlockRequest) (freshet.BlockRead, error) {
 	src, err := sourceOfWire(req.GetSource())
 	if err != nil {
-		return freshet.ReadBlockQuery{}, err
+		return freshet.BlockRead{}, err
 	}
 	read, err := freshet.ParseReadType(req.GetReadType())
 	if err != nil {
-		return freshet.ReadBlockQuery{}, err
+		return freshet.BlockRead{}, err
 	}
-	q := freshet.ReadBlockQuery{
+	q := freshet.BlockRead{
 		Block: blockOfWire(req.GetBlock()), Source: src, Offset: req.GetOffset(), Length: req.GetLength(),
-		Read: read, OnlyCached: req.GetOnlyCached(),
+		Type: read, Cached: req.GetOnlyCached(),
 	}
 	if q.Offset < 0 || q.Length < 0 || q.Offset > q.Block.Length || q.Length > q.Block.Length-q.Offset {
 		return q, freshet.Errorf(freshet.KindInvalid, "read block", "", "range %d+%d is outside the block of %d bytes", q.Offset, q.Length, q.Block.Length)
@@ -173,7 +176,7 @@ func (s *BlockServer) WriteFile(stream grpc.ClientStreamingServer[freshetv1.Writ
 		return StatusOf(err)
 	}
 	body := &uploadReader{stream: stream, rest: first.GetData(), ended: first.GetEnd()}
-	done, err := s.blocks.WriteFile(stream.Context(), t, body, first.GetLength())
+	done, err := s.blocks.Write(stream.Context(), t, body, first.GetLength())
 	if err != nil {
 		return StatusOf(err)
 	}

@@ -76,10 +76,9 @@ type Nodes interface {
 
 // Blocks is what a cache node does for clients and other nodes.
 type Blocks interface {
-	// ReadBlock returns the bytes of a range of a block and where they come
-	// from: "hit", "remote" or "ufs".
-	ReadBlock(ctx context.Context, q freshet.ReadBlockQuery) (io.ReadCloser, string, error)
-	// WriteFile reads body to its end, uploads it under the ticket and returns
-	// what is visible then. length is the declared one, negative if unknown.
-	WriteFile(ctx context.Context, t freshet.Ticket, body io.Reader, length int64) (freshet.Completed, error)
+	// Read returns bytes of one block.
+	Read(ctx context.Context, req freshet.BlockRead) (freshet.BlockStream, error)
+	// Write reads body to its end, uploads it under the ticket and returns what
+	// is visible then. length is the declared one, negative if unknown.
+	Write(ctx context.Context, t freshet.Ticket, body io.Reader, length int64) (freshet.Completed, error)
 }

@@ -94,3 +94,17 @@ func (id *Identity) Client() *tls.Config {
 		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return id.current() },
 	}
 }
+
+// ClientTLS returns the configuration for calling servers of the authority in
+// the PEM file, without showing a certificate.
+func ClientTLS(ca string) (*tls.Config, error) {
+	pem, err := os.ReadFile(ca)
+	if err != nil {
+		return nil, freshet.Errorf(freshet.KindInvalid, "load TLS", "", "ca: %w", err)
+	}
+	roots := x509.NewCertPool()
+	if !roots.AppendCertsFromPEM(pem) {
+		return nil, freshet.Errorf(freshet.KindInvalid, "load TLS", "", "ca: %s holds no certificate", ca)
+	}
+	return &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: roots}, nil
+}
