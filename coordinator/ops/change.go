@@ -205,9 +205,6 @@ func (e *Engine) carryOut(ctx context.Context, l *lead, c change, at place) (don
 		e.opts.Hook(PointDone, op)
 		return res.Completed, true, nil
 	case uncertain(err):
-		if !c.compound {
-			l.force(op)
-		}
 		return done, false, freshet.Errorf(freshet.KindDeadline, kind, p, "the outcome is unknown, the path is looked at again: %w", err)
 	case c.compound:
 		// Some steps may have been taken; none is under way any more.
@@ -282,7 +279,7 @@ func (e *Engine) place(b namespace.Begin) (place, func(), error) {
 	}
 	var release func()
 	var err error
-	if at.fs, release, err = e.open(m.ID); err != nil {
+	if at.fs, release, err = e.storage.Get(m.ID); err != nil {
 		return place{}, nil, freshet.Wrap(kind, b.Path, err)
 	}
 	return at, release, nil

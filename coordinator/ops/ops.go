@@ -136,6 +136,7 @@ type Engine struct {
 	log     *slog.Logger
 	metrics *metrics
 	opts    Options
+	origin  time.Duration // reading of the clock when the engine was made
 
 	mu   sync.Mutex
 	lead *lead // nil while this member does not lead
@@ -146,7 +147,6 @@ type lead struct {
 	term  uint64
 	ctx   context.Context //nolint:containedctx // it is the term: it ends with it
 	group *run.Group
-	began time.Duration
 	wake  chan struct{}
 
 	mu      sync.Mutex
@@ -167,9 +167,13 @@ func New(d Deps, opts Options) *Engine {
 	if e.log == nil {
 		e.log = slog.New(slog.DiscardHandler)
 	}
+	e.origin = e.clock.Elapsed()
 	e.metrics = newMetrics(d.Metrics)
 	return e
 }
+
+// now returns the time since the engine was made, always above zero.
+func (e *Engine) now() time.Duration { return e.clock.Elapsed() - e.origin + 1 }
 
 // Run does the leader's part until ctx ends, which it must when the leadership
 // does: it forgets what earlier leaders heard from the nodes, takes over the
@@ -178,12 +182,11 @@ func New(d Deps, opts Options) *Engine {
 // it started has ended, nil if ctx ended. Only one Run may run at a time.
 func (e *Engine) Run(ctx context.Context, term uint64) error {
 	group := run.NewGroup(ctx)
-	now := e.clock.Elapsed()
 	l := &lead{
-		term: term, ctx: group.Context(), group: group, began: now, wake: make(chan struct{}, 1),
+		term: term, ctx: group.Context(), group: group, wake: make(chan struct{}, 1),
 		flights: map[freshet.OpID]*flight{}, tracks: map[freshet.OpID]*track{}, fences: map[freshet.OpID]fence{}, forced: map[freshet.OpID]struct{}{},
 	}
-	e.nodes.Reset(now)
+	e.nodes.Reset(e.clock.Elapsed())
 	e.adopt(l)
 	e.mu.Lock()
 	if e.lead != nil {
@@ -267,7 +270,3 @@ func (e *Engine) settle(ctx context.Context, cmd namespace.Command) (namespace.R
 		}
 	}
 }
-
-// open returns the storage of a mount and what the process must do when it is
-// done with it.
-func (e *Engine) open(id freshet.MountID) (ufs.FS, func(), error) { return e.storage.Get(id) }

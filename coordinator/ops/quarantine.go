@@ -42,8 +42,8 @@ func (e *Engine) dueQuarantine(l *lead, in namespace.Intent, t *track, now time.
 // askStorage learns how long the quarantine lasts. An upload whose remains can be
 // ended for certain needs none.
 func (e *Engine) askStorage(ctx context.Context, l *lead, in namespace.Intent, t *track) error {
-	now := e.clock.Elapsed()
-	fs, release, err := e.open(in.Mount)
+	now := e.now()
+	fs, release, err := e.storageOf(in)
 	if err == nil {
 		defer release()
 	}
@@ -61,7 +61,7 @@ func (e *Engine) askStorage(ctx context.Context, l *lead, in namespace.Intent, t
 			err = nil
 		}
 	}
-	if err != nil && now < t.until {
+	if err != nil && now < t.until && !freshet.IsKind(err, freshet.KindStale) {
 		return err
 	}
 	l.mu.Lock()
@@ -124,6 +124,9 @@ func (l *lead) trackOf(in namespace.Intent, beats uint64, now time.Duration) *tr
 		delete(l.forced, in.Op)
 		l.tracks[in.Op] = t
 	}
+	if in.State == namespace.IntentMayPublish && !t.published {
+		t.published, t.beat = true, beats
+	}
 	if in.State == namespace.IntentQuarantine && !t.quarantine {
 		t.quarantine, t.seen = true, now
 	}
@@ -169,7 +172,7 @@ func (e *Engine) resolved(l *lead, t *track, in namespace.Intent, err error) {
 		return
 	}
 	t.backoff = min(max(2*t.backoff, e.opts.Tick), 30*time.Second)
-	t.retry = e.clock.Elapsed() + t.backoff
+	t.retry = e.now() + t.backoff
 	if l.ctx.Err() == nil {
 		e.log.Warn("an operation could not be resolved yet", "op", in.Op.String(), "kind", in.Kind.String(),
 			"state", in.State.String(), "retry_in", t.backoff, "error", err)

@@ -14,8 +14,9 @@ import (
 type track struct {
 	path       freshet.Path
 	seen       time.Duration // when this leader first saw the intent
+	published  bool          // it was seen as one that may publish
 	active     bool          // the node named it as running, to this leader
-	beat       uint64        // heartbeats of the node when it last named it, or when first seen
+	beat       uint64        // heartbeats of the node when it last named it, or when it was first to name it
 	forced     bool          // whoever had the operation gave it up: do not wait
 	busy       bool          // a resolution runs
 	worked     bool          // one has run
@@ -59,7 +60,7 @@ func (e *Engine) watch(ctx context.Context, l *lead) error {
 
 // look starts what is due for each intent.
 func (e *Engine) look(l *lead) {
-	now := e.clock.Elapsed()
+	now, read := e.now(), e.clock.Elapsed()
 	intents := e.state.Intents()
 	counts := map[namespace.IntentState]int{}
 	present := make(map[freshet.OpID]struct{}, len(intents))
@@ -69,7 +70,7 @@ func (e *Engine) look(l *lead) {
 		if l.flying(in.Op) {
 			continue
 		}
-		t := l.trackOf(in, e.nodes.Presence(in.Node, now).Beats, now)
+		t := l.trackOf(in, e.nodes.Presence(in.Node, read).Beats, now)
 		if work := e.due(l, in, t, now); work != nil && l.claim(t) {
 			if !e.start(l, "resolve "+in.Op.String(), func(ctx context.Context) {
 				e.resolved(l, t, in, work(ctx))
@@ -79,7 +80,7 @@ func (e *Engine) look(l *lead) {
 		}
 	}
 	l.settleTracks(present, len(intents), now)
-	e.metrics.show(counts, e.nodes.Totals(now))
+	e.metrics.show(counts, e.nodes.Totals(read))
 }
 
 // due returns what is to be done about an intent now, nil if nothing is.
@@ -107,7 +108,7 @@ func (e *Engine) due(l *lead, in namespace.Intent, t *track, now time.Duration) 
 // writerGone reports whether nobody will say how an upload ended, and whether the
 // process that ran it is known to be dead. The caller holds l.mu.
 func (e *Engine) writerGone(in namespace.Intent, t *track, now time.Duration) (gone, dead bool) {
-	at := e.nodes.Presence(in.Node, now)
+	at := e.nodes.Presence(in.Node, e.clock.Elapsed())
 	switch {
 	case at.Known && at.Incarnation > in.Incarn:
 		return true, true
@@ -131,8 +132,7 @@ func (e *Engine) writerGone(in namespace.Intent, t *track, now time.Duration) (g
 
 // sawActive notes which uploads the node named as running.
 func (e *Engine) sawActive(l *lead, h freshet.Heartbeat) {
-	now := e.clock.Elapsed()
-	beats := e.nodes.Presence(h.Node.ID, now).Beats
+	now, beats := e.now(), e.nodes.Presence(h.Node.ID, e.clock.Elapsed()).Beats
 	for _, op := range h.Active {
 		if in, ok := e.state.Intent(op); ok && own(in, h) {
 			t := l.trackOf(in, beats, now)
@@ -155,7 +155,7 @@ func (e *Engine) giveUp(ctx context.Context, in namespace.Intent) error {
 	}
 	e.metrics.resolutions.WithLabelValues("aborted").Inc()
 	e.log.Info("upload given up", "op", in.Op.String(), "node_id", string(in.Node), "mount_id", uint64(in.Mount))
-	fs, release, err := e.open(in.Mount)
+	fs, release, err := e.storageOf(in)
 	if err != nil {
 		return nil //nolint:nilerr // the operation has ended; the rest is a courtesy
 	}
@@ -171,7 +171,7 @@ func (e *Engine) giveUp(ctx context.Context, in namespace.Intent) error {
 // resolveUpload ends an upload that may have been published: it ends what is left
 // of it, looks at what the storage holds, and records that.
 func (e *Engine) resolveUpload(ctx context.Context, in namespace.Intent, t *track, dead bool) error {
-	fs, release, err := e.open(in.Mount)
+	fs, release, err := e.storageOf(in)
 	if err != nil {
 		return e.withoutWord(ctx, in, t, err)
 	}
@@ -228,11 +228,11 @@ func (e *Engine) observe(ctx context.Context, in namespace.Intent, at place, end
 // then the path is recorded as unknown, so that nobody serves an old version of
 // it meanwhile.
 func (e *Engine) withoutWord(ctx context.Context, in namespace.Intent, t *track, cause error) error {
-	now := e.clock.Elapsed()
+	now := e.now()
 	if t.failed == 0 {
 		t.failed = now
 	}
-	if now-t.failed < e.opts.ObserveWithin || ctx.Err() != nil {
+	if ctx.Err() != nil || (now-t.failed < e.opts.ObserveWithin && !freshet.IsKind(cause, freshet.KindStale)) {
 		return cause
 	}
 	e.log.Warn("operation resolved without the storage's word", "op", in.Op.String(), "kind", in.Kind.String(), "error", cause)
@@ -250,7 +250,7 @@ func (e *Engine) resolveOwn(ctx context.Context, l *lead, in namespace.Intent, t
 	var release func()
 	var err error
 	_, tree := fenceOf(in.Begin)
-	if at.fs, release, err = e.open(in.Mount); err != nil {
+	if at.fs, release, err = e.storageOf(in); err != nil {
 		return e.withoutWordOwn(ctx, in, t, tree, err)
 	}
 	defer release()
@@ -283,10 +283,23 @@ func (e *Engine) resolveOwn(ctx context.Context, l *lead, in namespace.Intent, t
 // withoutWordOwn is withoutWord, but an operation that is to be rolled forward
 // waits for its storage for as long as it takes.
 func (e *Engine) withoutWordOwn(ctx context.Context, in namespace.Intent, t *track, tree bool, cause error) error {
-	if tree {
+	if tree && !freshet.IsKind(cause, freshet.KindStale) {
 		return cause
 	}
 	return e.withoutWord(ctx, in, t, cause)
+}
+
+// storageOf opens the storage in which the operation took place. KindStale if it
+// is not the mount's any more: what is there now says nothing about it.
+func (e *Engine) storageOf(in namespace.Intent) (ufs.FS, func(), error) {
+	if m, ok := e.state.MountByID(in.Mount); !ok || m.Generation != in.Generation {
+		return nil, nil, freshet.Errorf(freshet.KindStale, "open storage", in.Path, "the mount was removed or got another storage")
+	}
+	fs, release, err := e.storage.Get(in.Mount)
+	if freshet.IsKind(err, freshet.KindStale) {
+		err = &freshet.Error{Op: "open storage", Path: in.Path, Kind: freshet.KindUnavailable, Err: err}
+	}
+	return fs, release, err
 }
 
 // forward takes an operation of several steps to its end after a crash between

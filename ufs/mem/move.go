@@ -64,7 +64,8 @@ func (f *FS) below(key string) []string {
 }
 
 // Rename implements ufs.FS: at once on a local file system, by a copy and a
-// delete per object on an object store.
+// delete per object on an object store. There the same call made again after a
+// failure half-way through a directory goes on where it ended.
 func (f *FS) Rename(ctx context.Context, from, to string) (ufs.Status, error) {
 	if err := f.beginWrite(ctx, "rename", from); err != nil {
 		return ufs.Status{}, err
@@ -89,6 +90,10 @@ func (f *FS) Rename(ctx context.Context, from, to string) (ufs.Status, error) {
 		}
 		moves = nil
 	}
+	tree := [2]string{f.root + from, f.root + to}
+	if len(moves) > 0 && moves[0][0] != tree[0] {
+		s.moving[tree] = struct{}{}
+	}
 	s.mu.Unlock()
 	if err != nil {
 		return ufs.Status{}, err
@@ -100,20 +105,25 @@ func (f *FS) Rename(ctx context.Context, from, to string) (ufs.Status, error) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	delete(s.moving, tree)
 	return f.stat("rename", to)
 }
 
 // planMove checks a rename and returns the pairs of keys. The lock is held.
 func (f *FS) planMove(from, to string) ([][2]string, error) {
+	_, again := f.store.moving[[2]string{f.root + from, f.root + to}]
 	src, err := f.stat("rename", from)
-	if err != nil {
+	switch {
+	case err != nil && again:
+		return nil, nil // nothing is left to move
+	case err != nil:
 		return nil, err
-	}
-	if from == to {
+	case from == to:
 		return nil, nil
 	}
 	dst, err := f.stat("rename", to)
 	switch {
+	case again && src.IsDir():
 	case err == nil && dst.IsDir():
 		return nil, ufs.Errorf(freshet.KindConflict, "rename", to, "a directory is there")
 	case err == nil && src.IsDir():

@@ -53,6 +53,7 @@ type Store struct {
 	mu      sync.Mutex
 	tree    btree.Map[string, *object] // files by key, directories and markers by key + "/"
 	uploads map[*upload]struct{}
+	moving  map[[2]string]struct{} // directories whose move has begun and not ended
 	seq     int64
 	calls   map[string]int
 }
@@ -80,7 +81,7 @@ func New(opts Options) *Store {
 	if opts.PageSize <= 0 {
 		opts.PageSize = 1000
 	}
-	return &Store{opts: opts, uploads: map[*upload]struct{}{}, calls: map[string]int{}}
+	return &Store{opts: opts, uploads: map[*upload]struct{}{}, moving: map[[2]string]struct{}{}, calls: map[string]int{}}
 }
 
 // Calls returns how often each step was taken since the Store was made.
