@@ -44,8 +44,7 @@ func (f *FS) failure(ctx context.Context, op, key string, err error, e effect) e
 		return own
 	}
 	kind, text := f.classify(err)
-	var own *freshet.Error
-	if errors.As(err, &own) { // the endpoint policy, a redirect, a secret: nothing was sent
+	if own, ok := errors.AsType[*freshet.Error](err); ok { // the endpoint policy, a redirect, a secret: nothing was sent
 		return &freshet.Error{Op: op, Path: freshet.Path(key), Kind: own.Kind, Err: &answerError{own.Error(), err}}
 	}
 	status := statusOf(err)
@@ -62,8 +61,7 @@ func (f *FS) failure(ctx context.Context, op, key string, err error, e effect) e
 
 // sent reports whether a request that got no answer may have reached the server.
 func sent(err error) bool {
-	var send *smithyhttp.RequestSendError
-	if !errors.As(err, &send) {
+	if _, ok := errors.AsType[*smithyhttp.RequestSendError](err); !ok {
 		return false // it failed before: no credentials, not signed
 	}
 	var dial *net.OpError
@@ -83,8 +81,7 @@ func statusOf(err error) int {
 }
 
 func codeOf(err error) string {
-	var api smithy.APIError
-	if errors.As(err, &api) {
+	if api, ok := errors.AsType[smithy.APIError](err); ok {
 		return api.ErrorCode()
 	}
 	return ""

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
-	"strings"
 	"time"
 	"unicode/utf8"
 )
@@ -34,7 +33,7 @@ var errXML = errors.New("malformed list response")
 // attributes, comments, CDATA, the predefined and the numeric entities. A
 // document that ends early is an error, so a cut answer never looks short.
 func parsePage(doc []byte) (page, error) {
-	p := page{}
+	p := page{objects: make([]object, 0, min(bytes.Count(doc, []byte("<Contents>")), listPage))}
 	s := scanner{rest: doc}
 	root, err := s.open()
 	if err != nil {
@@ -80,7 +79,7 @@ func (s *scanner) object(p *page) error {
 	var o object
 	seen := false
 	err := s.children([]byte("Contents"), func(name []byte) (err error) {
-		var text string
+		var text []byte
 		switch string(name) {
 		case "Key":
 			o.key, err = s.text(name)
@@ -88,17 +87,17 @@ func (s *scanner) object(p *page) error {
 		case "ETag":
 			o.etag, err = s.text(name)
 		case "Size":
-			if text, err = s.text(name); err != nil {
+			if text, err = s.data(name); err != nil {
 				return err
 			}
-			if o.size, err = strconv.ParseInt(strings.TrimSpace(text), 10, 64); err != nil || o.size < 0 {
-				return fmt.Errorf("%w: size %q", errXML, clip([]byte(text)))
+			if o.size, err = strconv.ParseInt(string(bytes.TrimSpace(text)), 10, 64); err != nil || o.size < 0 {
+				return fmt.Errorf("%w: size %q", errXML, clip(text))
 			}
 		case "LastModified":
-			if text, err = s.text(name); err != nil {
+			if text, err = s.data(name); err != nil {
 				return err
 			}
-			o.modTime, err = parseTime(strings.TrimSpace(text))
+			o.modTime, err = parseTime(bytes.TrimSpace(text))
 		default:
 			err = s.skip(name)
 		}
@@ -124,24 +123,24 @@ func (s *scanner) prefix(p *page) error {
 
 // parseTime reads RFC 3339 in UTC, in which every S3 server writes, without the
 // generality of time.Parse; anything else goes there.
-func parseTime(s string) (time.Time, error) {
+func parseTime(s []byte) (time.Time, error) {
 	if t, ok := fastTime(s); ok {
 		return t, nil
 	}
-	t, err := time.Parse(time.RFC3339Nano, s)
+	t, err := time.Parse(time.RFC3339Nano, string(s))
 	if err != nil {
-		return time.Time{}, fmt.Errorf("%w: time %q", errXML, clip([]byte(s)))
+		return time.Time{}, fmt.Errorf("%w: time %q", errXML, clip(s))
 	}
 	return t.UTC(), nil
 }
 
-func fastTime(s string) (time.Time, bool) {
+func fastTime(s []byte) (time.Time, bool) {
 	if len(s) < 20 || len(s) > 30 || s[len(s)-1] != 'Z' || s[4] != '-' || s[7] != '-' || s[10] != 'T' || s[13] != ':' || s[16] != ':' {
 		return time.Time{}, false
 	}
 	bad := false
 	num := func(from, to int) (n int) {
-		for _, c := range []byte(s[from:to]) {
+		for _, c := range s[from:to] {
 			bad = bad || c < '0' || c > '9'
 			n = n*10 + int(c-'0')
 		}
@@ -172,7 +171,8 @@ const maxDepth = 32
 type scanner struct {
 	rest []byte
 	// empty is set after the start of an element that closes itself.
-	empty bool
+	empty   bool
+	scratch []byte // of data
 }
 
 // token advances to the next tag: it returns what stands between "<" and ">",
@@ -323,43 +323,57 @@ func closes(tag, name []byte) error {
 // text returns the character data of the element name, which was just opened,
 // and passes its end.
 func (s *scanner) text(name []byte) (string, error) {
+	b, err := s.data(name)
+	return string(b), err
+}
+
+// data is text without a copy: the result is valid until the next call.
+func (s *scanner) data(name []byte) ([]byte, error) {
 	if s.empty {
 		s.empty = false
-		return "", nil
+		return nil, nil
 	}
-	var parts []byte // nil unless the text is interrupted
+	parts := s.scratch[:0]
 	for {
 		i := bytes.IndexByte(s.rest, '<')
 		if i < 0 {
-			return "", fmt.Errorf("%w: ends within %q", errXML, clip(name))
+			return nil, fmt.Errorf("%w: ends within %q", errXML, clip(name))
 		}
 		raw := s.rest[:i]
 		s.rest = s.rest[i:]
-		if !s.special() {
-			tag, err := s.tag()
-			if err != nil {
-				return "", err
+		special := s.special()
+		if !special {
+			if err := s.closing(name); err != nil {
+				return nil, err
 			}
-			if tag[0] != '/' {
-				return "", fmt.Errorf("%w: element within %q", errXML, clip(name))
+			if len(parts) == 0 && bytes.IndexByte(raw, '&') < 0 && bytes.IndexByte(raw, '\r') < 0 {
+				return raw, nil
 			}
-			if err := closes(tag, name); err != nil {
-				return "", err
-			}
-			if parts == nil && bytes.IndexByte(raw, '&') < 0 && bytes.IndexByte(raw, '\r') < 0 {
-				return string(raw), nil
-			}
-			parts, err = unescape(parts, raw)
-			return string(parts), err
 		}
 		var err error
 		if parts, err = unescape(parts, raw); err != nil {
-			return "", err
+			return nil, err
+		}
+		if !special {
+			s.scratch = parts
+			return parts, nil
 		}
 		if err := s.skipSpecial(&parts); err != nil {
-			return "", err
+			return nil, err
 		}
 	}
+}
+
+// closing passes the end tag of name, which must be next.
+func (s *scanner) closing(name []byte) error {
+	tag, err := s.tag()
+	if err != nil {
+		return err
+	}
+	if tag[0] != '/' {
+		return fmt.Errorf("%w: element within %q", errXML, clip(name))
+	}
+	return closes(tag, name)
 }
 
 // skip passes the element name, which was just opened, with all below it.
@@ -390,9 +404,6 @@ func (s *scanner) end() error {
 
 // unescape appends raw to dst with entities resolved and line ends normalised.
 func unescape(dst, raw []byte) ([]byte, error) {
-	if dst == nil {
-		dst = make([]byte, 0, len(raw))
-	}
 	for {
 		i := bytes.IndexByte(raw, '&')
 		if i < 0 {

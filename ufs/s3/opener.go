@@ -106,7 +106,7 @@ func retryer(retries int) aws.Retryer {
 // backoff doubles with each attempt, of which half is left to chance.
 func backoff(attempt int, _ error) (time.Duration, error) {
 	d := min(minBackoff<<min(attempt, 10), maxBackoff)
-	return d/2 + rand.N(d/2), nil
+	return d/2 + rand.N(d/2), nil //nolint:gosec // jitter
 }
 
 func trust(file string) (*tls.Config, error) {
@@ -204,11 +204,25 @@ func resolve(refs []string, env ufs.Environment) (aws.Credentials, error) {
 // region are taken: an endpoint is given by the option alone.
 func fromSDK(c config) (aws.CredentialsProvider, string, error) {
 	if c.credentials == credIAM {
-		return aws.NewCredentialsCache(ec2rolecreds.New()), "", nil
+		return explained{aws.NewCredentialsCache(ec2rolecreds.New())}, "", nil
 	}
 	cfg, err := awsconfig.LoadDefaultConfig(context.Background())
 	if err != nil {
 		return nil, "", &freshet.Error{Op: "open s3 mount", Kind: freshet.KindInvalid, Err: fmt.Errorf("read the AWS configuration: %w", err)}
 	}
-	return cfg.Credentials, cfg.Region, nil
+	return explained{cfg.Credentials}, cfg.Region, nil
+}
+
+// explained says what to do when there are no credentials. It is not a denial by
+// the storage, and nothing was sent to it.
+type explained struct{ aws.CredentialsProvider }
+
+// Retrieve implements aws.CredentialsProvider.
+func (e explained) Retrieve(ctx context.Context) (aws.Credentials, error) {
+	creds, err := e.CredentialsProvider.Retrieve(ctx)
+	if err != nil {
+		return creds, &freshet.Error{Op: "get credentials", Kind: freshet.KindUnavailable, Err: fmt.Errorf(
+			"no AWS credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in this process, or the mount options access_key and secret_key: %w", innermost(err))}
+	}
+	return creds, nil
 }

@@ -77,8 +77,7 @@ func newSkipCounter(r prometheus.Registerer) skipCounter {
 	})
 	if r != nil {
 		if err := r.Register(c); err != nil {
-			var again prometheus.AlreadyRegisteredError
-			if errors.As(err, &again) {
+			if again, ok := errors.AsType[prometheus.AlreadyRegisteredError](err); ok {
 				if existing, ok := again.ExistingCollector.(prometheus.Counter); ok {
 					c = existing
 				}

@@ -1,10 +1,13 @@
 package s3_test
 
 import (
+	"fmt"
+	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/freshet-io/freshet"
+	"github.com/freshet-io/freshet/test/s3test"
 	"github.com/freshet-io/freshet/ufs"
 	"github.com/freshet-io/freshet/ufs/s3"
 )
@@ -105,4 +108,69 @@ func FuzzParse(f *testing.F) {
 			t.Errorf("domain key %q: %v", c.DomainKey, err)
 		}
 	})
+}
+
+// The SDK's own chain is used where the options and the Environment name no keys.
+func TestDefaultChain(t *testing.T) {
+	srv := s3test.Start(t, s3test.Options{})
+	none := filepath.Join(t.TempDir(), "none")
+	for name, value := range map[string]string{
+		"AWS_CONFIG_FILE": none, "AWS_SHARED_CREDENTIALS_FILE": none, "AWS_EC2_METADATA_DISABLED": "true", "AWS_PROFILE": "",
+		"AWS_ACCESS_KEY_ID": srv.AccessKey, "AWS_SECRET_ACCESS_KEY": srv.SecretKey, "AWS_REGION": "us-east-1",
+		"AWS_ENDPOINT_URL": "http://127.0.0.1:1", // an endpoint comes from the options alone
+	} {
+		t.Setenv(name, value)
+	}
+	openChain := func() ufs.FS {
+		spec := ufs.Spec{URI: "s3://" + s3test.DefaultBucket, Options: map[string]string{"endpoint": srv.Endpoint, "retries": "0"}}
+		fs, err := s3.NewOpener(s3.Options{}).Open(spec, ufs.Environment{AllowedEndpoints: []string{"127.0.0.0/8"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = fs.Close() })
+		return fs
+	}
+	if err := ufs.Probe(t.Context(), openChain()); err != nil {
+		t.Errorf("with keys in the environment: %v", err)
+	}
+	t.Setenv("AWS_ACCESS_KEY_ID", "")
+	t.Setenv("AWS_SECRET_ACCESS_KEY", "")
+	_, err := write(t.Context(), openChain(), "f", []byte("x"), ufs.CreateOptions{Vouched: true})
+	wantKind(t, err, freshet.KindUnavailable)
+	if !strings.Contains(err.Error(), "set AWS_ACCESS_KEY_ID") {
+		t.Errorf("without keys: %v", err)
+	}
+}
+
+// What a mount of a bucket's root has in common with one of a prefix, and that no
+// error shows the secret.
+func TestWholeBucketAndWrongSecret(t *testing.T) {
+	srv := s3test.Start(t, s3test.Options{})
+	fs := open(t, srv, "s3://"+s3test.DefaultBucket, nil)
+	mustWrite(t, fs, "top", []byte("x"))
+	mustWrite(t, fs, "d/f", []byte("y"))
+	if got := strings.Join(names(t, fs, "", ufs.ListOptions{Recursive: true}), " "); got != "d/ d/f top" {
+		t.Errorf("list: %s", got)
+	}
+	if err := fs.Remove(t.Context(), "top", ufs.RemoveOptions{}); err != nil {
+		t.Error(err)
+	}
+	if st, err := fs.Rename(t.Context(), "d", "e"); err != nil || !st.IsDir() {
+		t.Errorf("rename: %+v, %v", st, err)
+	}
+	wantContent(t, fs, "e/f", []byte("y"))
+	for _, uri := range []string{"s3://" + s3test.DefaultBucket, "s3://no-such-bucket"} {
+		bad := open(t, srv, uri, map[string]string{"secret_key": "env:WRONG", "retries": "0"})
+		err := ufs.Probe(t.Context(), bad)
+		wantKind(t, err, freshet.KindPermission)
+		if strings.Contains(err.Error(), "wrong-secret") || strings.Contains(fmt.Sprintf("%+v", err), "wrong-secret") {
+			t.Errorf("the error shows the secret: %v", err)
+		}
+	}
+	missing := open(t, srv, "s3://no-such-bucket", nil)
+	err := ufs.Probe(t.Context(), missing)
+	wantKind(t, err, freshet.KindUnavailable)
+	if !strings.Contains(err.Error(), "does not exist") {
+		t.Errorf("missing bucket: %v", err)
+	}
 }

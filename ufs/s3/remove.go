@@ -2,6 +2,8 @@ package s3
 
 import (
 	"context"
+	"slices"
+	"strings"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	awss3 "github.com/aws/aws-sdk-go-v2/service/s3"
@@ -113,26 +115,29 @@ func (f *FS) leaving(ctx context.Context, op, key string, remove func() error) e
 // keep writes the marker of dir unless it is there, or something other than
 // child is and nobody else is removing.
 func (f *FS) keep(ctx context.Context, op, dir, child string, others bool) error {
-	first, err := f.first(ctx, op, dir, 2)
+	prefix := f.marker(dir)
+	p, err := f.page(ctx, &awss3.ListObjectsV2Input{
+		Bucket: &f.bucket, Prefix: &prefix, Delimiter: aws.String("/"), MaxKeys: aws.Int32(2),
+	})
 	if err != nil {
-		return err
+		return f.failure(ctx, op, dir, err, reads)
 	}
-	for _, name := range first {
-		switch {
-		case name == f.marker(dir):
+	entries := p.prefixes
+	for _, o := range p.objects {
+		if o.key == prefix {
 			return nil
-		case !others && name != *f.object(child) && !hasPrefix(name, f.marker(child)):
+		}
+		entries = append(entries, o.key)
+	}
+	for _, name := range entries {
+		if !others && name != *f.object(child) && name != f.marker(child) {
 			return nil
 		}
 	}
-	if len(first) == 0 {
+	if len(entries) == 0 {
 		return nil // it vanished already
 	}
 	return f.mark(ctx, op, dir)
-}
-
-func hasPrefix(name, prefix string) bool {
-	return len(name) >= len(prefix) && name[:len(prefix)] == prefix
 }
 
 func (f *FS) delete(ctx context.Context, op, key, object string) error {
@@ -143,9 +148,9 @@ func (f *FS) delete(ctx context.Context, op, key, object string) error {
 	return f.failure(ctx, op, key, err, changes)
 }
 
-// deleteTree removes all objects below key, in batches from the end of each page
-// of the listing to its start, so that a directory's marker outlives what is in
-// it on the same page.
+// deleteTree removes all objects below key in batches, one per page of the
+// listing, each from its end to its start, and the marker of key last: the tree
+// is there until nothing is in it.
 func (f *FS) deleteTree(ctx context.Context, op, key string) error {
 	prefix := f.marker(key)
 	in := &awss3.ListObjectsV2Input{Bucket: &f.bucket, Prefix: &prefix}
@@ -155,9 +160,9 @@ func (f *FS) deleteTree(ctx context.Context, op, key string) error {
 			return f.failure(ctx, op, key, err, reads)
 		}
 		names := make([]string, 0, len(p.objects))
-		for i := len(p.objects) - 1; i >= 0; i-- {
-			if name := p.objects[i].key; hasPrefix(name, prefix) && (name != prefix || p.next == "") {
-				names = append(names, name)
+		for _, o := range slices.Backward(p.objects) {
+			if strings.HasPrefix(o.key, prefix) && o.key != prefix {
+				names = append(names, o.key)
 			}
 		}
 		if err := f.deleteBatch(ctx, op, key, names); err != nil {

@@ -3,6 +3,7 @@ package s3_test
 import (
 	"context"
 	"crypto/rand"
+	"maps"
 	"strings"
 	"sync"
 	"testing"
@@ -32,9 +33,7 @@ func options(srv *s3test.TestServer, more map[string]string) map[string]string {
 		"endpoint": srv.Endpoint, "region": "us-east-1", "access_key": "env:KEY", "secret_key": "env:SECRET",
 		"request_timeout": "10s",
 	}
-	for k, v := range more {
-		opts[k] = v
-	}
+	maps.Copy(opts, more)
 	return opts
 }
 
