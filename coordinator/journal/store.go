@@ -1,0 +1,275 @@
+package journal
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"os"
+	"path/filepath"
+	"runtime"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/raft"
+	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
+	"go.etcd.io/bbolt"
+
+	"github.com/freshet-io/freshet"
+)
+
+// store is a member's log, its vote and its small files.
+type store struct {
+	logs   *checkedLog
+	cached raft.LogStore
+	stable *stopStable
+	disk   media
+	close  func() error
+}
+
+// How many entries stay in memory for the members that are nearly up to date.
+const cachedEntries = 64
+
+// maxCheckedLog is the size up to which the whole log file is checked at start:
+// about half a second. Entries are checked whenever they are read in any case.
+const maxCheckedLog = 1 << 30
+
+// openStore opens the log. fail is told of the first write that fails.
+func openStore(o *Options, fail func(error)) (*store, error) {
+	if o.Memory != nil {
+		return newStore(o.Memory.logs, o.Memory.logs, o.Memory, func() error { return nil }, fail)
+	}
+	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
+		return nil, err
+	}
+	if err := os.Chmod(o.Dir, 0o700); err != nil { //nolint:gosec // a directory needs its x bit
+		return nil, err
+	}
+	bolt, err := openBolt(filepath.Join(o.Dir, logFile), o.NoSync)
+	if err != nil {
+		return nil, err
+	}
+	return newStore(bolt, bolt, folder(o.Dir), bolt.Close, fail)
+}
+
+func newStore(logs raft.LogStore, stable raft.StableStore, disk media, closeFn func() error, fail func(error)) (*store, error) {
+	checked := &checkedLog{LogStore: logs, fail: fail}
+	cached, err := raft.NewLogCache(cachedEntries, checked)
+	if err != nil {
+		return nil, err
+	}
+	return &store{
+		logs: checked, cached: cached, stable: &stopStable{StableStore: stable, fail: fail},
+		disk: disk, close: sync.OnceValue(closeFn),
+	}, nil
+}
+
+// openBolt opens the log file. Its library panics on some kinds of damage, which
+// must not look like a defect of ours.
+func openBolt(path string, noSync bool) (bolt *raftboltdb.BoltStore, err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			bolt, err = nil, corruptLog(path, fmt.Errorf("%v", v))
+		}
+	}()
+	if err := checkBolt(path); err != nil {
+		return nil, err
+	}
+	bolt, err = raftboltdb.New(raftboltdb.Options{
+		Path: path, NoSync: noSync,
+		BoltOptions: &bbolt.Options{Timeout: time.Second, FreelistType: bbolt.FreelistMapType},
+	})
+	return bolt, boltError(path, err)
+}
+
+// checkBolt looks for torn and overwritten pages: the library itself would notice
+// some of them only later, and others never.
+func checkBolt(path string) error {
+	info, err := os.Stat(path)
+	if errors.Is(err, os.ErrNotExist) || (err == nil && info.Size() == 0) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	db, err := bbolt.Open(path, 0o600, &bbolt.Options{Timeout: time.Second, ReadOnly: true, PreLoadFreelist: true})
+	if err != nil {
+		return boltError(path, err)
+	}
+	defer db.Close()
+	if info.Size() > maxCheckedLog {
+		return nil
+	}
+	return db.View(func(tx *bbolt.Tx) error {
+		if tx.Size() > info.Size() {
+			return corruptLog(path, fmt.Errorf("it has %d bytes of %d", info.Size(), tx.Size()))
+		}
+		var first error
+		for err := range tx.Check() { // to its end, or the checker never stops
+			if first == nil {
+				first = err
+			}
+		}
+		if first != nil {
+			return corruptLog(path, first)
+		}
+		return nil
+	})
+}
+
+func boltError(path string, err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case freshet.KindOf(err) == freshet.KindCorrupt, errors.Is(err, os.ErrPermission):
+		return err
+	case errors.Is(err, bbolt.ErrTimeout):
+		return freshet.Errorf(freshet.KindConflict, "open journal", "",
+			"%s is in use: another process runs on this data directory", path)
+	default:
+		return corruptLog(path, err)
+	}
+}
+
+func corruptLog(path string, err error) error {
+	return freshet.Errorf(freshet.KindCorrupt, "open journal", "",
+		"the log %s is damaged: %w; restore this member's disk, or wipe its data directory and let it join again", path, err)
+}
+
+// hasState reports whether the member has taken part in a cluster.
+func (s *store) hasState(snaps raft.SnapshotStore) (bool, error) {
+	return raft.HasExistingState(s.cached, s.stable, snaps)
+}
+
+// trim makes log and snapshot fit after a crash: entries that a received snapshot
+// replaced must never be sent to others, they may have lost an election.
+func (s *store) trim(m *marker) error {
+	last, err := s.logs.LastIndex()
+	if err != nil || m == nil || last == 0 {
+		return err
+	}
+	first, err := s.logs.FirstIndex()
+	if err != nil {
+		return err
+	}
+	replaced := last < m.Index
+	if !replaced && first <= m.Index {
+		var at raft.Log
+		switch err := s.logs.GetLog(m.Index, &at); {
+		case errors.Is(err, raft.ErrLogNotFound):
+			replaced = true
+		case err != nil:
+			return err
+		default:
+			replaced = at.Term != m.Term
+		}
+	}
+	if !replaced {
+		return nil
+	}
+	return s.cached.DeleteRange(first, last)
+}
+
+// checkedLog gives each entry a checksum, which the file format does not have,
+// and never writes again after a write has failed: what a failed fsync left on
+// the disk is unknown, and a later one that succeeds says nothing of it.
+type checkedLog struct {
+	raft.LogStore
+	fail func(error)
+
+	mu     sync.Mutex
+	broken error
+}
+
+// IsMonotonic makes Raft delete the old log when it installs a snapshot instead
+// of leaving a gap after entries that may have lost an election.
+func (c *checkedLog) IsMonotonic() bool { return true }
+
+func entrySum(l *raft.Log) []byte {
+	head := binary.BigEndian.AppendUint64(nil, l.Index)
+	head = binary.BigEndian.AppendUint64(head, l.Term)
+	head = append(head, byte(l.Type))
+	return binary.BigEndian.AppendUint32(nil, crc32.Update(checksum(head), castagnoli, l.Data))
+}
+
+// GetLog implements raft.LogStore.
+func (c *checkedLog) GetLog(index uint64, l *raft.Log) error {
+	if err := c.LogStore.GetLog(index, l); err != nil {
+		return err
+	}
+	if l.Index != index || string(l.Extensions) != string(entrySum(l)) {
+		return corruptEntry(index)
+	}
+	l.Extensions = nil
+	return nil
+}
+
+func corruptEntry(index uint64) error {
+	return freshet.Errorf(freshet.KindCorrupt, "read log", "",
+		"entry %d of the log is damaged; restore this member's disk, or wipe its data directory and let it join again", index)
+}
+
+// StoreLog implements raft.LogStore.
+func (c *checkedLog) StoreLog(l *raft.Log) error { return c.StoreLogs([]*raft.Log{l}) }
+
+// StoreLogs implements raft.LogStore.
+func (c *checkedLog) StoreLogs(logs []*raft.Log) error {
+	summed := make([]*raft.Log, len(logs))
+	for i, l := range logs {
+		own := *l // the caller's may be read by others
+		own.Extensions = entrySum(l)
+		summed[i] = &own
+	}
+	return c.write(func() error { return c.LogStore.StoreLogs(summed) })
+}
+
+// DeleteRange implements raft.LogStore. Raft also asks to delete entry 0 of an empty
+// log, after which its store in memory would take the log for an endless one.
+func (c *checkedLog) DeleteRange(first, last uint64) error {
+	first = max(first, 1)
+	if first > last {
+		return nil
+	}
+	return c.write(func() error { return c.LogStore.DeleteRange(first, last) })
+}
+
+func (c *checkedLog) write(do func() error) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.broken != nil {
+		return c.broken
+	}
+	if err := do(); err != nil {
+		c.broken = freshet.Errorf(freshet.KindUnavailable, "write log", "",
+			"this member stops, because its log can't be written: %w", err)
+		c.fail(c.broken)
+		return c.broken
+	}
+	return nil
+}
+
+// stopStable stores term and vote. A member that can't record them must not take
+// part any more; Raft would panic, and the process with it, so the calling
+// goroutine of Raft ends instead and the journal stops in order.
+type stopStable struct {
+	raft.StableStore
+	fail func(error)
+}
+
+// Set implements raft.StableStore.
+func (s *stopStable) Set(key, val []byte) error { return s.check(s.StableStore.Set(key, val)) }
+
+// SetUint64 implements raft.StableStore.
+func (s *stopStable) SetUint64(key []byte, val uint64) error {
+	return s.check(s.StableStore.SetUint64(key, val))
+}
+
+func (s *stopStable) check(err error) error {
+	if err == nil {
+		return nil
+	}
+	s.fail(freshet.Errorf(freshet.KindUnavailable, "write vote", "",
+		"this member stops, because its vote can't be written: %w", err))
+	runtime.Goexit()
+	return err
+}
