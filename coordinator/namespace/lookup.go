@@ -112,6 +112,9 @@ func (s *State) Lookup(p freshet.Path) (Lookup, error) {
 	if len(s.intents) > 0 {
 		l.PendingWriters = len(s.writers[mountKey{r.mount.ID, r.key}])
 		l.Uncachable, l.Listing.Uncachable = s.uncachable(r.mount, r.key)
+		if l.Listing.Uncachable && (!l.Found || l.Info.Type != freshet.TypeDirectory) {
+			l.Uncachable = true // the effect may make the directories that lead to it
+		}
 	}
 	return l, nil
 }
@@ -202,7 +205,6 @@ func (x *index) uncachable(m *mount, key string) (entry, listing bool) {
 			if k == at || (in.spansBelow() && below(k, at)) {
 				return true, true
 			}
-			// An effect below may make the directories that lead to it.
 			listing = listing || below(at, k)
 		}
 	}

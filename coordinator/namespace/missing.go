@@ -59,6 +59,17 @@ func (t *txn) remember(k mountKey, stamp uint64, recursive bool) {
 	}
 }
 
+// rememberLine remembers a mark of key and, as of the entries themselves, of its
+// ancestors that are not held either; key[:held] is held.
+func (t *txn) rememberLine(m *mount, key string, held int, recursive bool) {
+	for i := held + 1; i < len(key); i++ {
+		if key[i] == '/' && t.missing.byKey[mountKey{m.ID, key[:i]}].stamp < t.i {
+			t.remember(mountKey{m.ID, key[:i]}, t.i, false)
+		}
+	}
+	t.remember(mountKey{m.ID, key}, t.i, recursive)
+}
+
 func (t *txn) forgetOldest() {
 	r := &t.missing
 	k, seq := r.order[0], r.first

@@ -118,10 +118,10 @@ func (x *index) need(m *mount, key string, c *chain) uint64 {
 // mark stamps key, and all below it if recursive. It is the only way to stamp,
 // whoever caused the change: the entry itself; the listing that has it; that
 // something below changed at all ancestors; the whole subtree if recursive. For
-// a path that is not held the nearest known directory's listing is stamped and
-// the path is remembered. An ancestor that is not known to be a directory now
-// may have come or gone with the change: it and its parent's listing are
-// stamped too.
+// a path that is not held the nearest known directory's listing is stamped, and
+// the path is remembered. An ancestor that is not known to be a directory now,
+// held or not, may have come or gone with the change: it and its parent's
+// listing are stamped too.
 func (t *txn) mark(m *mount, key string, recursive bool) {
 	c := t.walk(m, key)
 	last := len(c.at) - 1
@@ -136,28 +136,57 @@ func (t *txn) mark(m *mount, key string, recursive bool) {
 			n.below = t.i
 		}
 		if doubtful[k] {
-			n.self = t.i
-			c.ino[k-1].children = t.i
+			t.stamp(n)
+			t.stampListing(c.ino[k-1])
 		}
 	}
 	if c.held() {
 		n := c.last()
-		n.self = t.i
+		t.stamp(n)
 		if last > 0 {
-			c.ino[last-1].children = t.i
+			t.stampListing(c.ino[last-1])
 		}
 		if recursive {
 			n.subtree, n.below = t.i, t.i
+			t.demoteAll()
 		}
 	} else {
 		dir := last
 		if !c.last().dir {
 			dir--
 		}
-		c.ino[dir].children = t.i
-		t.remember(mountKey{m.ID, key}, t.i, recursive)
+		t.stampListing(c.ino[dir])
+		t.rememberLine(m, key, len(key)-len(c.rest), recursive)
 	}
 	t.changes.Marked = append(t.changes.Marked, Marked{Path: m.at(key), Recursive: recursive})
+}
+
+// stamp and stampListing set a stamp. What an earlier command of the same log
+// entry made valid as of that entry is valid no more: within one index the order
+// of commands counts, which the numbers do not show.
+func (t *txn) stamp(n *inode) {
+	n.self = t.i
+	t.demote(n)
+}
+
+func (t *txn) stampListing(n *inode) {
+	n.children = t.i
+	n.listFrom = min(n.listFrom, t.i-1)
+}
+
+func (t *txn) demote(n *inode) {
+	n.validFrom = min(n.validFrom, t.i-1)
+	n.listFrom = min(n.listFrom, t.i-1)
+}
+
+// demoteAll demotes whatever this log entry made valid. A recursive mark covers
+// entries that it does not touch; this covers more of them than it must.
+func (t *txn) demoteAll() {
+	for _, n := range t.dirty {
+		if n != nil {
+			t.demote(n)
+		}
+	}
 }
 
 // markDomain marks key of the domain in every mount that it concerns, but for
