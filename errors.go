@@ -3,6 +3,7 @@ package freshet
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -154,12 +155,10 @@ func KindOf(err error) Kind {
 	if err == nil {
 		return KindOK
 	}
-	var e *Error
-	if errors.As(err, &e) {
+	if e, ok := errors.AsType[*Error](err); ok {
 		return e.Kind
 	}
-	var k Kind
-	if errors.As(err, &k) {
+	if k, ok := errors.AsType[Kind](err); ok {
 		return k
 	}
 	return KindInternal
@@ -167,13 +166,7 @@ func KindOf(err error) Kind {
 
 // IsKind reports whether KindOf(err) is one of kinds.
 func IsKind(err error, kinds ...Kind) bool {
-	k := KindOf(err)
-	for _, want := range kinds {
-		if k == want {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(kinds, KindOf(err))
 }
 
 // Errorf makes an *Error of kind k whose cause is made from format as by

@@ -80,9 +80,15 @@ func TestKindOf(t *testing.T) {
 		err  error
 		want freshet.Kind
 	}{
-		{nil, freshet.KindOK}, {io.EOF, freshet.KindInternal}, {stale, freshet.KindStale}, {fmt.Errorf("x: %w", stale), freshet.KindStale},
-		{freshet.Wrap("up", "", stale), freshet.KindStale}, {rewrapped, freshet.KindUnavailable}, {freshet.KindExhausted, freshet.KindExhausted},
-		{fmt.Errorf("x: %w", freshet.KindConflict), freshet.KindConflict}, {errors.Join(io.EOF, stale), freshet.KindStale},
+		{nil, freshet.KindOK},
+		{io.EOF, freshet.KindInternal},
+		{stale, freshet.KindStale},
+		{fmt.Errorf("x: %w", stale), freshet.KindStale},
+		{freshet.Wrap("up", "", stale), freshet.KindStale},
+		{rewrapped, freshet.KindUnavailable},
+		{freshet.KindExhausted, freshet.KindExhausted},
+		{fmt.Errorf("x: %w", freshet.KindConflict), freshet.KindConflict},
+		{errors.Join(io.EOF, stale), freshet.KindStale},
 		{freshet.Wrap("up", "", io.EOF), freshet.KindInternal},
 	} {
 		if got := freshet.KindOf(tc.err); got != tc.want {

@@ -13,9 +13,19 @@ func TestParsePath(t *testing.T) {
 	deep := strings.Repeat("/a", freshet.MaxPathDepth)
 	seg := strings.Repeat("s", freshet.MaxSegmentLen)
 	for _, tc := range []struct{ in, want, text string }{
-		{in: "/", want: "/"}, {in: "//", want: "/"}, {in: "/a", want: "/a"}, {in: "/a/", want: "/a"}, {in: "//a///b//", want: "/a/b"},
-		{in: "/..\\..\\x", want: "/..\\..\\x"}, {in: "/%2e%2e%2f", want: "/%2e%2e%2f"}, {in: "/...", want: "/..."}, {in: "/a b/+/é", want: "/a b/+/é"},
-		{in: "/\u202egnp.exe", want: "/\u202egnp.exe"}, {in: "/.freshet.x", want: "/.freshet.x"}, {in: deep, want: deep}, {in: "/" + seg, want: "/" + seg},
+		{in: "/", want: "/"},
+		{in: "//", want: "/"},
+		{in: "/a", want: "/a"},
+		{in: "/a/", want: "/a"},
+		{in: "//a///b//", want: "/a/b"},
+		{in: "/..\\..\\x", want: "/..\\..\\x"},
+		{in: "/%2e%2e%2f", want: "/%2e%2e%2f"},
+		{in: "/...", want: "/..."},
+		{in: "/a b/+/é", want: "/a b/+/é"},
+		{in: "/\u202egnp.exe", want: "/\u202egnp.exe"},
+		{in: "/.freshet.x", want: "/.freshet.x"},
+		{in: deep, want: deep},
+		{in: "/" + seg, want: "/" + seg},
 		{in: "", text: "path is empty"},
 		{in: "a", text: `does not start with "/"`},
 		{in: "../a", text: `does not start with "/"`},
@@ -81,8 +91,14 @@ func TestContainsIsBySegments(t *testing.T) {
 		in   bool
 		rel  string
 	}{
-		{"/", "/", true, ""}, {"/", "/a/b", true, "a/b"}, {"/a", "/a", true, ""}, {"/a", "/a/b/c", true, "b/c"},
-		{"/data/a", "/data/ab", false, ""}, {"/a/b", "/a", false, ""}, {"/a", "/", false, ""}, {"/a", "/b/a", false, ""},
+		{"/", "/", true, ""},
+		{"/", "/a/b", true, "a/b"},
+		{"/a", "/a", true, ""},
+		{"/a", "/a/b/c", true, "b/c"},
+		{"/data/a", "/data/ab", false, ""},
+		{"/a/b", "/a", false, ""},
+		{"/a", "/", false, ""},
+		{"/a", "/b/a", false, ""},
 	} {
 		if tc.p.Contains(tc.q) != tc.in {
 			t.Errorf("%s contains %s: %v", tc.p, tc.q, !tc.in)

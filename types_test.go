@@ -36,8 +36,11 @@ func TestIntervals(t *testing.T) {
 		age  time.Duration
 		want bool
 	}{
-		{freshet.Always, 0, true}, {freshet.Always, time.Hour, true}, {freshet.Never, math.MaxInt64, false},
-		{freshet.Interval(time.Second), time.Second - 1, false}, {freshet.Interval(time.Second), time.Second, true},
+		{freshet.Always, 0, true},
+		{freshet.Always, time.Hour, true},
+		{freshet.Never, math.MaxInt64, false},
+		{freshet.Interval(time.Second), time.Second - 1, false},
+		{freshet.Interval(time.Second), time.Second, true},
 	} {
 		if tc.i.Expired(tc.age) != tc.want {
 			t.Errorf("%v after %v: expired is %v", tc.i, tc.age, !tc.want)

@@ -53,7 +53,9 @@ func TestLocalComparison(t *testing.T) {
 func TestUnknownEqualsNothing(t *testing.T) {
 	t.Parallel()
 	unknown := []fingerprint.Fingerprint{
-		{}, {Meta: "none"}, fingerprint.S3("", 5), fingerprint.S3(`""`, 5), fingerprint.S3(strings.Repeat("a", 129), 5), fingerprint.S3("a b", 5), fingerprint.S3("a;b", 5),
+		{},
+		{Meta: "none"},
+		fingerprint.S3("", 5), fingerprint.S3(`""`, 5), fingerprint.S3(strings.Repeat("a", 129), 5), fingerprint.S3("a b", 5), fingerprint.S3("a;b", 5),
 		fingerprint.S3("é", 5), fingerprint.S3(`W/"weak"`, 5), fingerprint.Azure(""),
 	}
 	for i, a := range unknown {
@@ -74,8 +76,11 @@ func TestStorages(t *testing.T) {
 		t.Error("the quotes of an ETag count")
 	}
 	for _, pair := range [][2]fingerprint.Fingerprint{
-		{fingerprint.S3("abc", 5), fingerprint.S3("abc", 6)}, {fingerprint.S3("abc", 5), fingerprint.S3("abd", 5)}, {fingerprint.S3("abc", 5), fingerprint.Azure("abc")},
-		{fingerprint.GCS(1, 1), fingerprint.GCS(2, 1)}, {fingerprint.HDFS(1, 5, time.UnixMilli(9), ""), fingerprint.HDFS(2, 5, time.UnixMilli(9), "")},
+		{fingerprint.S3("abc", 5), fingerprint.S3("abc", 6)},
+		{fingerprint.S3("abc", 5), fingerprint.S3("abd", 5)},
+		{fingerprint.S3("abc", 5), fingerprint.Azure("abc")},
+		{fingerprint.GCS(1, 1), fingerprint.GCS(2, 1)},
+		{fingerprint.HDFS(1, 5, time.UnixMilli(9), ""), fingerprint.HDFS(2, 5, time.UnixMilli(9), "")},
 		{fingerprint.HDFS(1, 5, time.UnixMilli(9), ""), fingerprint.HDFS(1, 5, time.UnixMilli(10), "")},
 	} {
 		if pair[0].SameContent(pair[1]) {
@@ -98,8 +103,20 @@ func TestMetaKeepsNamesApart(t *testing.T) {
 	long := strings.Repeat("n", 33)
 	seen := map[string][2]string{}
 	for _, pair := range [][2]string{
-		{"a", "b"}, {"a,b", ""}, {"a", "b,"}, {"", "a,b"}, {"", ""}, {"a b", "c"}, {"a\tb", "c"}, {"a;b", "c"}, {"ä", "c"}, {long, "c"}, {long + "n", "c"},
-		{"#x", "c"}, {hashedName(long), "c"}, {"1000", "1000"},
+		{"a", "b"},
+		{"a,b", ""},
+		{"a", "b,"},
+		{"", "a,b"},
+		{"", ""},
+		{"a b", "c"},
+		{"a\tb", "c"},
+		{"a;b", "c"},
+		{"ä", "c"},
+		{long, "c"},
+		{long + "n", "c"},
+		{"#x", "c"},
+		{hashedName(long), "c"},
+		{"1000", "1000"},
 	} {
 		meta := fingerprint.PosixMeta(pair[0], pair[1], 0o644)
 		if other, ok := seen[meta]; ok {
@@ -151,7 +168,8 @@ func TestLongestFingerprintsFit(t *testing.T) {
 	long, odd := strings.Repeat("x", 10_000), strings.Repeat("ü;, ", 1000)
 	far := time.Unix(math.MinInt64/2, 999_999_999)
 	for _, f := range []fingerprint.Fingerprint{
-		{}, {Meta: "none"},
+		{},
+		{Meta: "none"},
 		fingerprint.S3(strings.Repeat("e", 128), math.MinInt64), fingerprint.S3(long, math.MaxInt64), fingerprint.Azure(strings.Repeat("e", 128)), fingerprint.Azure(odd),
 		fingerprint.GCS(math.MinInt64, math.MinInt64),
 		fingerprint.HDFS(math.MaxUint64, math.MinInt64, far, long), fingerprint.HDFS(math.MaxUint64, math.MinInt64, far, odd),

@@ -157,8 +157,9 @@ func (o Option) format(n int64) string {
 		return time.Duration(n).String()
 	case OptionSize:
 		return FormatSize(n)
+	default:
+		return strconv.FormatInt(n, 10)
 	}
-	return strconv.FormatInt(n, 10)
 }
 
 func parseBool(s string) (bool, error) {

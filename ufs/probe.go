@@ -49,6 +49,7 @@ func probeHint(k freshet.Kind) string {
 		return "the storage did not answer in time; check endpoint and network"
 	case freshet.KindExhausted:
 		return "the storage is throttling; try again later"
+	default:
+		return "the storage answers, but the root of the mount can't be used"
 	}
-	return "the storage answers, but the root of the mount can't be used"
 }

@@ -120,17 +120,17 @@ func (e Environment) secretFile(name string) (Secret, error) {
 	if len(e.SecretDirs) > 0 && !below(name, e.SecretDirs) {
 		return fail(freshet.KindPermission, "secret files must be under secrets.dir (%s)", strings.Join(e.SecretDirs, ", "))
 	}
-	real, err := filepath.EvalSymlinks(name)
+	resolved, err := filepath.EvalSymlinks(name)
 	if err != nil {
 		return fail(freshet.KindInvalid, "%w", err)
 	}
-	if len(e.SecretDirs) > 0 && !below(real, realPaths(e.SecretDirs)) {
+	if len(e.SecretDirs) > 0 && !below(resolved, realPaths(e.SecretDirs)) {
 		return fail(freshet.KindPermission, "is a link that leaves secrets.dir (%s)", strings.Join(e.SecretDirs, ", "))
 	}
-	if info, err := os.Lstat(real); err != nil || !info.Mode().IsRegular() {
+	if info, err := os.Lstat(resolved); err != nil || !info.Mode().IsRegular() {
 		return fail(freshet.KindInvalid, "is not a regular file") // before open: a fifo would block
 	}
-	f, err := os.Open(real)
+	f, err := os.Open(resolved)
 	if err != nil {
 		return fail(freshet.KindPermission, "%w", err)
 	}
@@ -170,8 +170,8 @@ func realPaths(dirs []string) []string {
 	out := make([]string, len(dirs))
 	for i, dir := range dirs {
 		out[i] = dir
-		if real, err := filepath.EvalSymlinks(dir); err == nil {
-			out[i] = real
+		if resolved, err := filepath.EvalSymlinks(dir); err == nil {
+			out[i] = resolved
 		}
 	}
 	return out

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log"
 	"os"
 
 	"github.com/freshet-io/freshet"
@@ -17,7 +16,7 @@ import (
 // write made, before and after another program changes it.
 func Example() {
 	if err := run(context.Background()); err != nil {
-		log.Fatal(err)
+		fmt.Println(err)
 	}
 	// Output:
 	// read "first"

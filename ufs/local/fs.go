@@ -237,8 +237,9 @@ func kindOf(err error) (freshet.Kind, string) {
 		return freshet.KindConflict, "not a regular file"
 	case syscall.EBUSY, syscall.ETXTBSY:
 		return freshet.KindConflict, "in use by the system"
+	default: // ESTALE, EIO, ETIMEDOUT, EINTR, ENOMEM, …
+		return freshet.KindUnavailable, "the file system fails"
 	}
-	return freshet.KindUnavailable, "the file system fails" // ESTALE, EIO, ETIMEDOUT, EINTR, ENOMEM, …
 }
 
 // fail turns an error of the system into that of the contract.
@@ -247,8 +248,7 @@ func (f *FS) fail(op, key string, err error) error {
 	if k == freshet.KindNotExist && f.gone() {
 		return f.removed(op)
 	}
-	var errno syscall.Errno
-	if errors.As(err, &errno) {
+	if errno, ok := errors.AsType[syscall.Errno](err); ok {
 		return ufs.Errorf(k, op, key, "%s: %w", text, errno) // without the names that the system adds
 	}
 	return ufs.Errorf(k, op, key, "%s", text)

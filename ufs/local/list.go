@@ -35,7 +35,8 @@ type walk struct {
 	fs    *FS
 	opts  ufs.ListOptions
 	yield func(ufs.Status, error) bool
-	above []place // directories from the root of the listing to the one at hand
+	raw   unix.Stat_t // of the entry at hand
+	above []place     // directories from the root of the listing to the one at hand
 }
 
 // place identifies a directory, to see a link that leads back to it.
@@ -170,37 +171,35 @@ func (w *walk) entry(fd int, prefix string, e entry) error {
 		return nil
 	}
 	key := sortKey[:len(prefix)+len(e.name())]
-	st, err := w.look(fd, key, e)
-	if err != nil || st == nil {
+	st, ok, err := w.look(fd, key, e)
+	if err != nil || !ok {
 		return err
 	}
 	if deeper && st.IsDir() {
-		return w.descend(fd, key, e, *st, wanted)
+		return w.descend(fd, key, e, st, wanted)
 	}
-	if wanted && !w.yield(*st, nil) {
+	if wanted && !w.yield(st, nil) {
 		return errStopped
 	}
 	return nil
 }
 
-// look returns the status of an entry, nil if it is gone by now.
-func (w *walk) look(fd int, key string, e entry) (*ufs.Status, error) {
+// look returns the status of an entry; not ok if it is gone by now.
+func (w *walk) look(fd int, key string, e entry) (st ufs.Status, ok bool, err error) {
 	if e.link != nil {
-		return e.link, nil
+		return *e.link, true, nil
 	}
-	var raw unix.Stat_t
-	if err := unix.Fstatat(fd, e.name(), &raw, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+	if err := unix.Fstatat(fd, e.name(), &w.raw, unix.AT_SYMLINK_NOFOLLOW); err != nil {
 		if errors.Is(err, syscall.ENOENT) {
-			return nil, nil //nolint:nilnil // removed since the directory was read
+			return st, false, nil // removed since the directory was read
 		}
-		return nil, w.fs.fail("list", key, err)
+		return st, false, w.fs.fail("list", key, err)
 	}
-	s := fromUnix(&raw)
+	s := fromUnix(&w.raw)
 	if s.isDir() != e.isDir() || s.isLink() {
-		return nil, ufs.Errorf(freshet.KindUnavailable, "list", key, "replaced by something of another type while it was listed; list again")
+		return st, false, ufs.Errorf(freshet.KindUnavailable, "list", key, "replaced by something of another type while it was listed; list again")
 	}
-	st := w.fs.status(key, s)
-	return &st, nil
+	return w.fs.status(key, s), true, nil
 }
 
 // descend yields the directory key, if wanted, and lists it.

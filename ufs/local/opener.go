@@ -103,17 +103,17 @@ func (Opener) Open(spec ufs.Spec, env ufs.Environment) (ufs.FS, error) {
 			return nil, err
 		}
 	}
-	real, err := filepath.EvalSymlinks(u.Path)
+	resolved, err := filepath.EvalSymlinks(u.Path)
 	if err != nil {
 		return nil, openError(u.Path, err)
 	}
-	if err := allowed(real, env); err != nil {
+	if err := allowed(resolved, env); err != nil {
 		return nil, err
 	}
-	if info, err := os.Stat(real); err == nil && !info.IsDir() {
+	if info, err := os.Stat(resolved); err == nil && !info.IsDir() {
 		return nil, freshet.Errorf(freshet.KindConflict, "open storage", "", "%s is not a directory", u.Path)
 	}
-	f, err := open(real, v.Duration(ufs.OptionMaxOpLifetime))
+	f, err := open(resolved, v.Duration(ufs.OptionMaxOpLifetime))
 	if err != nil {
 		return nil, openError(u.Path, err)
 	}
@@ -126,9 +126,9 @@ func (Opener) Open(spec ufs.Spec, env ufs.Environment) (ufs.FS, error) {
 func makeRoot(path string, env ufs.Environment) error {
 	base := path
 	for {
-		real, err := filepath.EvalSymlinks(base)
+		resolved, err := filepath.EvalSymlinks(base)
 		if err == nil {
-			if err := allowed(filepath.Join(real, strings.TrimPrefix(path, base)), env); err != nil {
+			if err := allowed(filepath.Join(resolved, strings.TrimPrefix(path, base)), env); err != nil {
 				return err
 			}
 			break
@@ -176,8 +176,8 @@ func both(dirs []string) []string {
 			dir = abs
 		}
 		all = append(all, dir)
-		if real, err := filepath.EvalSymlinks(dir); err == nil && real != dir {
-			all = append(all, real)
+		if resolved, err := filepath.EvalSymlinks(dir); err == nil && resolved != dir {
+			all = append(all, resolved)
 		}
 	}
 	return all

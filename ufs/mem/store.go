@@ -8,6 +8,7 @@ package mem
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"maps"
 	"strings"
 	"sync"
 	"time"
@@ -88,11 +89,7 @@ func New(opts Options) *Store {
 func (s *Store) Calls() map[string]int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	out := make(map[string]int, len(s.calls))
-	for step, n := range s.calls {
-		out[step] = n
-	}
-	return out
+	return maps.Clone(s.calls)
 }
 
 // Put creates or replaces the object at key of the store, as another program

@@ -74,8 +74,10 @@ func TestCounts(t *testing.T) {
 	if _, err := io.ReadAll(r); err != nil {
 		t.Fatal(err)
 	}
-	for range fs.List(ctx, "", ufs.ListOptions{}) {
-		break
+	for _, err := range fs.List(ctx, "", ufs.ListOptions{}) {
+		if err != nil {
+			t.Fatal(err)
+		}
 	}
 	got := map[string]float64{}
 	families, err := reg.Gather()

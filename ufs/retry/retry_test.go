@@ -60,8 +60,14 @@ func TestRepeatsOnlyPassingFailures(t *testing.T) {
 		kind  freshet.Kind
 		calls int
 	}{
-		{freshet.KindUnavailable, 4}, {freshet.KindExhausted, 4},
-		{freshet.KindNotExist, 1}, {freshet.KindPermission, 1}, {freshet.KindStale, 1}, {freshet.KindDeadline, 1}, {freshet.KindInternal, 1}, {freshet.KindInvalid, 1},
+		{freshet.KindUnavailable, 4},
+		{freshet.KindExhausted, 4},
+		{freshet.KindNotExist, 1},
+		{freshet.KindPermission, 1},
+		{freshet.KindStale, 1},
+		{freshet.KindDeadline, 1},
+		{freshet.KindInternal, 1},
+		{freshet.KindInvalid, 1},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			store := flaky("stat", tc.kind, func(int) bool { return true })

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"math"
+	"slices"
 	"sync"
 
 	"github.com/freshet-io/freshet"
@@ -185,7 +186,7 @@ func (e *env) readAcross(old []byte, change func()) {
 	if cerr := r.Close(); err == nil && cerr != nil {
 		err = cerr
 	}
-	got := append(head, tail...)
+	got := slices.Concat(head, tail)
 	if !bytes.HasPrefix(old, got) {
 		e.Errorf("read %d bytes that are not of the version asked for", len(got))
 	}
