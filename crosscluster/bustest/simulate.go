@@ -62,7 +62,7 @@ func (w *World) step(rnd *rand.Rand, sites []*Site, number int) {
 		w.Net.Set(s.Name, other.Name, membus.Faults{Hang: true, Loss: rnd.Float64()})
 	case 3:
 		w.Net.Set(s.Name, other.Name, membus.Faults{
-			Delay: time.Duration(rnd.IntN(200)) * time.Millisecond, Loss: .3, Duplicate: .3, Corrupt: .1, Jitter: time.Second,
+			Delay: time.Duration(rnd.IntN(200)) * time.Millisecond, Loss: .3, Duplicate: .3, Corrupt: .1, Jitter: time.Second, Drop: .1, Repeat: .1,
 		})
 	case 4, 5, 6:
 		w.Net.Heal()

@@ -30,6 +30,7 @@ func Suite() []Test {
 		{"decision 22: a configured cluster never seen is lost until seen", neverSeen},
 		{"S1: a full partition is told, and healed without loss", partition},
 		{"S1: streams cut, gossip marks, the gap is told", streamsCut},
+		{"S3: batches lost and repeated in the stream", badStream},
 		{"C21: a hanging stream is no contact", hanging},
 		{"C18: publisher's and receiver's leaders change", leaders},
 		{"C20: a log compacted beyond its beginning starts by reset", bornInReset},
@@ -51,7 +52,8 @@ func Suite() []Test {
 
 const soon = 15 * time.Second
 
-func (w *World) pair(o SiteOptions) (a, b *Site) {
+// Pair adds and starts two clusters, east and west, that know each other.
+func (w *World) Pair(o SiteOptions) (a, b *Site) {
 	a, b = w.Site("east", o), w.Site("west", o)
 	a.Peer(b)
 	b.Peer(a)
@@ -91,7 +93,7 @@ func everyone(w *World) {
 }
 
 func streamsAlone(w *World) {
-	a, b := w.pair(SiteOptions{NoGossip: true, Members: 2})
+	a, b := w.Pair(SiteOptions{NoGossip: true, Members: 2})
 	a.Put(Lake, keys("a", 5)...)
 	w.Quiet(soon)
 	if n := b.Counts().Hints; n != 0 {
@@ -101,7 +103,7 @@ func streamsAlone(w *World) {
 
 func gossipLost(w *World) {
 	w.Net.Set("east", "west", membus.Faults{Loss: 1})
-	a, b := w.pair(SiteOptions{})
+	a, b := w.Pair(SiteOptions{})
 	for i := range 10 {
 		a.Put(Lake, fmt.Sprint("/a", i))
 		b.Put(Lake, fmt.Sprint("/b", i))
@@ -111,7 +113,7 @@ func gossipLost(w *World) {
 
 func gossipBad(w *World) {
 	w.Net.Set("east", "west", membus.Faults{Loss: .3, Duplicate: .5, Corrupt: .3, Jitter: 500 * time.Millisecond})
-	a, b := w.pair(SiteOptions{})
+	a, b := w.Pair(SiteOptions{})
 	for i := range 30 {
 		a.Put(Lake, fmt.Sprint("/a", i))
 		b.Put(Lake, fmt.Sprint("/b", i))
@@ -148,7 +150,7 @@ func neverSeen(w *World) {
 }
 
 func partition(w *World) {
-	a, b := w.pair(SiteOptions{})
+	a, b := w.Pair(SiteOptions{})
 	a.Put(Lake, "/before")
 	w.Quiet(soon)
 	w.Net.Set("east", "west", membus.Faults{Cut: true, Loss: 1})
@@ -175,7 +177,7 @@ func unlessLost(r, p *Site) string {
 }
 
 func streamsCut(w *World) {
-	a, b := w.pair(SiteOptions{})
+	a, b := w.Pair(SiteOptions{})
 	a.Put(Lake, "/before")
 	w.Quiet(soon)
 	w.Net.Set("east", "west", membus.Faults{Cut: true})
@@ -200,8 +202,28 @@ func streamsCut(w *World) {
 	w.Quiet(soon)
 }
 
+func badStream(w *World) {
+	a, b := w.Pair(SiteOptions{NoGossip: true})
+	w.Quiet(soon)
+	w.Net.Set("east", "west", membus.Faults{Drop: .3, Repeat: .3})
+	for i := range 60 {
+		a.Put(Lake, fmt.Sprint("/a", i))
+		b.Put(Lake, fmt.Sprint("/b", i))
+		w.Holds(20*time.Millisecond, func() string { return "" })
+	}
+	w.Until(soon, func() string { return Level(b, a, Lake) })
+	if n := b.Counts(); n.Applied != 60 || n.Resets != 0 {
+		w.T.Errorf("%+v, want 60 applied and no reset", n)
+	}
+	if b.Counter("freshet_bus_gap_total", "") == 0 {
+		w.T.Error("no gap was seen")
+	}
+	w.Net.Heal()
+	w.Quiet(soon)
+}
+
 func hanging(w *World) {
-	a, b := w.pair(SiteOptions{NoGossip: true})
+	a, b := w.Pair(SiteOptions{NoGossip: true})
 	w.Quiet(soon)
 	w.Net.Set("east", "west", membus.Faults{Hang: true})
 	a.Put(Lake, "/during")
@@ -218,7 +240,7 @@ func hanging(w *World) {
 }
 
 func leaders(w *World) {
-	a, b := w.pair(SiteOptions{Members: 3})
+	a, b := w.Pair(SiteOptions{Members: 3})
 	for i := range 6 {
 		a.Put(Lake, keys(fmt.Sprint("a", i), 50)...)
 		a.Lead(-1)
@@ -249,7 +271,7 @@ func bornInReset(w *World) {
 }
 
 func compacted(w *World) {
-	a, b := w.pair(SiteOptions{})
+	a, b := w.Pair(SiteOptions{})
 	a.Put(Lake, "/before")
 	w.Quiet(soon)
 	w.Net.Set("east", "west", membus.Faults{Cut: true, Loss: 1})
@@ -264,7 +286,7 @@ func compacted(w *World) {
 }
 
 func newEpoch(w *World) {
-	a, b := w.pair(SiteOptions{Members: 2})
+	a, b := w.Pair(SiteOptions{Members: 2})
 	a.Put(Lake, keys("a", 5)...)
 	w.Quiet(soon)
 	a.Lose(Lake, 2)
@@ -280,7 +302,7 @@ func newEpoch(w *World) {
 }
 
 func oldEpoch(w *World) {
-	a, b := w.pair(SiteOptions{})
+	a, b := w.Pair(SiteOptions{})
 	a.Put(Lake, "/a")
 	a.Bump()
 	w.Quiet(soon)
@@ -302,7 +324,7 @@ func oldEpoch(w *World) {
 }
 
 func lostEnd(w *World) {
-	a, b := w.pair(SiteOptions{})
+	a, b := w.Pair(SiteOptions{})
 	a.Put(Lake, keys("a", 5)...)
 	w.Quiet(soon)
 	a.Lose(Lake, 2)
@@ -322,7 +344,7 @@ func lostEnd(w *World) {
 }
 
 func rebuilt(w *World) {
-	a, b := w.pair(SiteOptions{})
+	a, b := w.Pair(SiteOptions{})
 	a.Put(Lake, keys("a", 5)...)
 	w.Quiet(soon)
 	old := a.ID
@@ -337,7 +359,7 @@ func rebuilt(w *World) {
 }
 
 func forgotten(w *World) {
-	a, b := w.pair(SiteOptions{Members: 2})
+	a, b := w.Pair(SiteOptions{Members: 2})
 	a.Put(Lake, "/a")
 	w.Quiet(soon)
 	a.Stop(0)
@@ -366,7 +388,7 @@ func forgotten(w *World) {
 }
 
 func leave(w *World) {
-	a, b := w.pair(SiteOptions{})
+	a, b := w.Pair(SiteOptions{})
 	a.Put(Lake, "/a")
 	w.Quiet(soon)
 	a.Put(Lake, "/last")
@@ -386,7 +408,7 @@ func leave(w *World) {
 }
 
 func mounts(w *World) {
-	a, b := w.pair(SiteOptions{})
+	a, b := w.Pair(SiteOptions{})
 	a.Put(Lake, "/a")
 	w.Quiet(soon)
 	a.Put(Sea, "/wave")
@@ -405,7 +427,7 @@ func mounts(w *World) {
 }
 
 func nudge(w *World) {
-	a, b := w.pair(SiteOptions{NoGossip: true})
+	a, b := w.Pair(SiteOptions{NoGossip: true})
 	w.Quiet(soon)
 	seq := a.Put(Lake, "/a")
 	b.Bus(0).Nudge(a.ID, Lake)
@@ -432,7 +454,7 @@ func (w *World) outsider() crosscluster.Gossip {
 }
 
 func stranger(w *World) {
-	a, b := w.pair(SiteOptions{})
+	a, b := w.Pair(SiteOptions{})
 	w.Quiet(soon)
 	g := w.outsider()
 	payload, _ := invalidation.PackFrame(invalidation.Batch{
@@ -455,7 +477,7 @@ func stranger(w *World) {
 }
 
 func forgedHead(w *World) {
-	a, b := w.pair(SiteOptions{})
+	a, b := w.Pair(SiteOptions{})
 	a.Put(Lake, "/a")
 	w.Quiet(soon)
 	g := w.outsider()
@@ -480,7 +502,7 @@ func forgedHead(w *World) {
 }
 
 func burst(w *World) {
-	a, b := w.pair(SiteOptions{})
+	a, b := w.Pair(SiteOptions{})
 	w.Quiet(soon)
 	a.Put(Lake, keys("burst", 5000)...)
 	w.Quiet(soon)
@@ -490,7 +512,7 @@ func burst(w *World) {
 }
 
 func status(w *World) {
-	a, b := w.pair(SiteOptions{})
+	a, b := w.Pair(SiteOptions{})
 	a.Put(Lake, keys("a", 3)...)
 	b.Put(Lake, keys("b", 7)...)
 	w.Until(soon, func() string {

@@ -161,12 +161,20 @@ func (g *guard) Subscribe(ctx context.Context, requests <-chan *busv1.SubscribeR
 	}()
 	err := g.inner.Subscribe(ctx, there, func(m *busv1.SubscribeResponse) error {
 		f, _ := g.network.between(g.from, g.addr)
-		select {
-		case back <- late{time.Now().Add(f.Delay), m}: //nolint:forbidigo // the fake or real time of a test
-			return nil
-		case <-ctx.Done():
-			return ctx.Err()
+		times := 1
+		if m.GetBatch() != nil && g.network.chance(f.Drop) {
+			times = 0
+		} else if m.GetBatch() != nil && g.network.chance(f.Repeat) {
+			times = 2
 		}
+		for range times {
+			select {
+			case back <- late{time.Now().Add(f.Delay), m}: //nolint:forbidigo // the fake or real time of a test
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+		return nil
 	})
 	cancel()
 	<-done

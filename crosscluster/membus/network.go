@@ -23,6 +23,9 @@ type Faults struct {
 	// Hang lets calls and streams go on without anything arriving.
 	Hang  bool
 	Delay time.Duration // of calls and streams, one way
+	// Drop and Repeat are the shares of batches that a stream loses or delivers
+	// twice, which no transport does but a defective publisher might.
+	Drop, Repeat float64
 	// Loss, Duplicate and Corrupt are the shares of gossip payloads that are
 	// lost, delivered twice, or damaged; 1 is all of them.
 	Loss, Duplicate, Corrupt float64

@@ -1,0 +1,190 @@
+package busrpc_test
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"os"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+
+	"github.com/freshet-io/freshet/crosscluster"
+	"github.com/freshet-io/freshet/crosscluster/bustest"
+	"github.com/freshet-io/freshet/crosscluster/membus"
+	"github.com/freshet-io/freshet/rpc/busrpc"
+)
+
+// sockets is the bus over gRPC and serf on loopback.
+type sockets struct {
+	t   testing.TB
+	net *membus.Network
+	key []byte
+
+	mu        sync.Mutex
+	addresses map[string]string // place → bus address
+	gossip    map[string]string // place → gossip address
+	taken     map[string]bool
+}
+
+func newSockets(t testing.TB, n *membus.Network) *sockets {
+	t.Helper()
+	return &sockets{t: t, net: n, key: []byte("0123456789abcdef"), addresses: map[string]string{}, gossip: map[string]string{}, taken: map[string]bool{}}
+}
+
+// Address reserves a port for a member: what listens there comes and goes.
+func (s *sockets) Address(cluster string, member int) string {
+	return s.reserve(s.addresses, fmt.Sprint(cluster, member))
+}
+
+// reserve finds a port for a place below those that outgoing connections get.
+func (s *sockets) reserve(in map[string]string, place string) string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for try := 0; in[place] == ""; try++ {
+		if try == 100 {
+			s.t.Fatal("no free port")
+		}
+		addr := fmt.Sprint("127.0.0.1:", 20000+rand.IntN(12000))
+		if s.taken[addr] || !free(addr) {
+			continue
+		}
+		in[place], s.taken[addr] = addr, true
+	}
+	return in[place]
+}
+
+func free(addr string) bool {
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		return false
+	}
+	l.Close()
+	u, err := net.ListenPacket("udp", addr)
+	if err != nil {
+		return false
+	}
+	u.Close()
+	return true
+}
+
+func (s *sockets) Listen(addr string, h membus.Handler) func() {
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	server := grpc.NewServer()
+	busrpc.Register(server, h)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		if err := server.Serve(l); err != nil {
+			s.t.Error(err)
+		}
+	}()
+	return func() {
+		server.Stop()
+		<-ended
+	}
+}
+
+func (s *sockets) Dialer() crosscluster.Dialer {
+	return func(_ context.Context, addr string) (crosscluster.Peer, error) {
+		return busrpc.Dial(addr, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	}
+}
+
+func (s *sockets) Gossip(cluster, addr string, member int) crosscluster.Gossip {
+	bind := s.reserve(s.gossip, fmt.Sprint(cluster, member))
+	var join []string
+	s.mu.Lock()
+	for _, a := range s.gossip {
+		join = append(join, a)
+	}
+	s.mu.Unlock()
+	options := crosscluster.SerfOptions{Bind: bind, Join: join, Key: s.key}
+	if os.Getenv("FRESHET_TEST_LOG") != "" {
+		options.Logger = slog.New(slog.NewTextHandler(s.t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}))
+	}
+	return s.net.GuardGossip(cluster, crosscluster.NewSerf(options))
+}
+
+func world(t testing.TB) *bustest.World {
+	t.Helper()
+	n := membus.NewNetwork(1)
+	w := bustest.NewWorld(t, n, newSockets(t, n))
+	if os.Getenv("FRESHET_TEST_LOG") != "" {
+		w.Log = slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}))
+	}
+	t.Cleanup(w.Close)
+	return w
+}
+
+// The suite of the bus holds over real sockets too.
+func TestSuite(t *testing.T) {
+	for _, tt := range bustest.Suite() {
+		t.Run(tt.Name, func(t *testing.T) {
+			t.Parallel()
+			tt.Run(world(t))
+		})
+	}
+}
+
+// BenchmarkMarkLatency is the time from a change's acknowledgement in one cluster
+// to its mark in another, over loopback.
+func BenchmarkMarkLatency(b *testing.B) {
+	w := world(b)
+	east, west := w.Pair(bustest.SiteOptions{})
+	w.Quiet(30 * time.Second)
+	b.ResetTimer()
+	for i := range b.N {
+		key := fmt.Sprint("/k", i)
+		order := w.Order.Next()
+		east.Put(bustest.Lake, key)
+		for {
+			changed := west.Changed()
+			if west.MarkedSince(bustest.Lake, key, order) {
+				break
+			}
+			<-changed
+		}
+	}
+}
+
+// BenchmarkStream is the rate of change records from one cluster to two others.
+func BenchmarkStream(b *testing.B) {
+	w := world(b)
+	east, west := w.Pair(bustest.SiteOptions{NoGossip: true})
+	north := w.Site("north", bustest.SiteOptions{NoGossip: true})
+	north.Peer(east)
+	north.StartAll()
+	wait := func(s *bustest.Site, seq uint64) {
+		for {
+			changed := s.Changed()
+			if sub, _ := s.Position(east.ID, bustest.Lake); sub.Applied >= seq {
+				return
+			}
+			<-changed
+		}
+	}
+	seq := east.Put(bustest.Lake, "/warm")
+	wait(west, seq)
+	wait(north, seq)
+	keys := make([]string, b.N)
+	for i := range keys {
+		keys[i] = fmt.Sprintf("/warehouse/table/day=2026-01-%02d/part-%09d.parquet", i%30, i)
+	}
+	b.ResetTimer()
+	for chunk := range slices.Chunk(keys, 256) {
+		seq = east.Put(bustest.Lake, chunk...)
+	}
+	wait(west, seq)
+	wait(north, seq)
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "records/s")
+}
