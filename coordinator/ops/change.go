@@ -150,6 +150,9 @@ func (e *Engine) perform(ctx context.Context, l *lead, c change) (freshet.Comple
 		return freshet.Completed{}, err
 	}
 	completed, ended, err := e.carryOut(ctx, l, c, at)
+	if ended {
+		l.unreserve(1)
+	}
 	return completed, err
 }
 

@@ -80,3 +80,10 @@ func (l *lead) reserve(most int) bool {
 	l.intents++
 	return true
 }
+
+// unreserve counts n operations less.
+func (l *lead) unreserve(n int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.intents = max(l.intents-n, 0)
+}

@@ -96,6 +96,12 @@ func (e *Engine) beginWrite(ctx context.Context, l *lead, q freshet.BeginWriteQu
 		return fail(freshet.Errorf(freshet.KindExhausted, opWrite, q.Path,
 			"%d operations are open, the most that are allowed: finish or abort some, or wait until abandoned ones expire", e.opts.MaxIntents))
 	}
+	begun := false
+	defer func() {
+		if !begun {
+			l.unreserve(1)
+		}
+	}()
 	node, incarnation, ok := e.nodes.Writer(q.Node, q.Host, binary.BigEndian.Uint64(q.Op[8:]), e.clock.Elapsed())
 	if !ok {
 		return fail(freshet.Errorf(freshet.KindUnavailable, opWrite, q.Path, "no live cache node: start one with \"freshet cachenode\""))
@@ -118,6 +124,7 @@ func (e *Engine) beginWrite(ctx context.Context, l *lead, q freshet.BeginWriteQu
 		}
 		return fail(err)
 	}
+	begun = true
 	return res.Intent, freshet.Completed{}, false, nil
 }
 
@@ -168,7 +175,8 @@ func (e *Engine) Permit(ctx context.Context, op freshet.OpID, node freshet.NodeI
 // the first outcome. KindNotExist if the operation was given up meanwhile, and its
 // outcome is not known to be ours.
 func (e *Engine) Complete(ctx context.Context, op freshet.OpID, w freshet.Written) (freshet.Completed, error) {
-	if _, err := e.leader(opWrite); err != nil {
+	l, err := e.leader(opWrite)
+	if err != nil {
 		return freshet.Completed{}, err
 	}
 	if done, ok, err := e.state.OpResult(op); err != nil || ok {
@@ -184,6 +192,7 @@ func (e *Engine) Complete(ctx context.Context, op freshet.OpID, w freshet.Writte
 		return freshet.Completed{}, err
 	}
 	e.opts.Hook(PointDone, op)
+	l.unreserve(1)
 	e.metrics.operations.WithLabelValues(in.Kind.String(), "done").Inc()
 	return res.Completed, nil
 }
@@ -210,6 +219,7 @@ func (e *Engine) Abort(ctx context.Context, op freshet.OpID, definite bool) erro
 	_, err = e.propose(ctx, abort(op, definite))
 	switch {
 	case err == nil:
+		l.unreserve(1)
 		e.metrics.operations.WithLabelValues(namespace.OpWrite.String(), "aborted").Inc()
 		return nil
 	case freshet.IsKind(err, freshet.KindNotExist):
@@ -227,13 +237,16 @@ func (e *Engine) Abort(ctx context.Context, op freshet.OpID, definite bool) erro
 // be publishing it at this moment, KindNotExist if it is not known. The node is
 // told with its next heartbeat.
 func (e *Engine) AbortWrite(ctx context.Context, op freshet.OpID) error {
-	if _, err := e.leader("abort write"); err != nil {
+	l, err := e.leader("abort write")
+	if err != nil {
 		return err
 	}
 	in, ok := e.state.Intent(op)
 	if ok && in.Kind != namespace.OpWrite {
 		return freshet.Errorf(freshet.KindConflict, "abort write", in.Path, "operation %s is not a write but a %s: it can't be withdrawn", op, in.Kind)
 	}
-	_, err := e.propose(ctx, abort(op, false))
+	if _, err = e.propose(ctx, abort(op, false)); err == nil {
+		l.unreserve(1)
+	}
 	return err
 }

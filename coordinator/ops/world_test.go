@@ -1,0 +1,523 @@
+package ops_test
+
+import (
+	"context"
+	"fmt"
+	"iter"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/uuid"
+	"go.uber.org/goleak"
+
+	"github.com/freshet-io/freshet"
+	"github.com/freshet-io/freshet/coordinator/kv"
+	"github.com/freshet-io/freshet/coordinator/namespace"
+	"github.com/freshet-io/freshet/coordinator/ops"
+	"github.com/freshet-io/freshet/coordinator/placement"
+	"github.com/freshet-io/freshet/invalidation"
+	"github.com/freshet-io/freshet/ufs"
+	"github.com/freshet-io/freshet/ufs/fault"
+	"github.com/freshet-io/freshet/ufs/mem"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+var domain = freshet.DomainID{7}
+
+// world is a cluster in one bubble: one replicated state, which outlives every
+// leader, one storage, and leaders that come and go.
+type world struct {
+	t     *testing.T
+	store *mem.Store
+	state *namespace.State
+
+	mu      sync.Mutex
+	index   uint64
+	term    uint64
+	frozen  error // every step on the storage fails with it
+	effects []effect
+	engine  *ops.Engine // of the current leader
+	failing func(namespace.Command) error
+}
+
+// effect is a call that changed the storage, and the head of the log when it
+// returned.
+type effect struct {
+	keys []string
+	head uint64
+	what string
+}
+
+func newWorld(t *testing.T, mode mem.Mode, lifetime time.Duration) *world {
+	w := &world{t: t}
+	w.store = mem.New(mem.Options{Mode: mode, MaxOpLifetime: lifetime, Hook: func(string, string) error {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		return w.frozen
+	}})
+	var err error
+	if w.state, err = namespace.Open(kv.NewMemory(), namespace.Options{}); err != nil {
+		t.Fatal(err)
+	}
+	w.apply(namespace.Command{Bootstrap: &namespace.Bootstrap{Cluster: uuid.UUID{1}, Name: "a", Epoch: 1, At: time.Now(), Mounts: []freshet.Mount{
+		{Path: "/m", URI: "mem://s/", Domain: domain, DomainKey: "/", Interval: freshet.Never, CreatedAt: time.Now()},
+		{Path: "/m/nested", URI: "mem://n/", Domain: freshet.DomainID{8}, DomainKey: "/", Interval: freshet.Never, CreatedAt: time.Now()},
+		{Path: "/ro", URI: "mem://r/", Domain: freshet.DomainID{9}, DomainKey: "/", Interval: freshet.Never, ReadOnly: true, CreatedAt: time.Now()},
+	}}})
+	return w
+}
+
+// apply applies commands as the log would: encoded and decoded.
+func (w *world) apply(cmds ...namespace.Command) []namespace.Result {
+	b, err := namespace.EncodeBatch(cmds)
+	if err != nil {
+		w.t.Error(err)
+		return nil
+	}
+	if cmds, err = namespace.DecodeBatch(b); err != nil {
+		w.t.Error(err)
+		return nil
+	}
+	w.mu.Lock()
+	w.index++
+	results, changes := w.state.Apply(w.index, cmds)
+	engine := w.engine
+	w.mu.Unlock()
+	if engine != nil {
+		engine.Freed(changes.Freed)
+	}
+	return results
+}
+
+// leader is one process that leads, or led.
+type leader struct {
+	w *world
+	*ops.Engine
+	nodes *placement.Nodes
+	fs    *fault.FS
+	term  uint64
+	dead  chan struct{} // closed: the process has died
+	once  sync.Once
+	stop  context.CancelFunc
+	ended chan error
+}
+
+// lead elects a new leader; the one before is deposed but may live on.
+func (w *world) lead(opts ops.Options) *leader {
+	l := &leader{w: w, dead: make(chan struct{}), ended: make(chan error, 1), nodes: placement.New(placement.Options{})}
+	l.fs = fault.New(recorder{w.store.FS(""), w, l})
+	l.Engine = ops.New(ops.Deps{Journal: l, State: w.state, Storage: l, Nodes: l.nodes}, opts)
+	w.mu.Lock()
+	w.term++
+	l.term = w.term
+	w.engine, w.frozen = l.Engine, nil
+	w.mu.Unlock()
+	ctx, cancel := context.WithCancel(context.Background())
+	l.stop = cancel
+	go func() { l.ended <- l.Run(ctx, l.term) }()
+	synctest.Wait()
+	w.t.Cleanup(l.end)
+	return l
+}
+
+// end lets the process end in order.
+func (l *leader) end() {
+	l.stop()
+	l.once.Do(func() {
+		if err := <-l.ended; err != nil {
+			l.w.t.Errorf("Run returned %v", err)
+		}
+	})
+}
+
+// die is kill -9: from now on nothing of the process reaches anybody.
+func (l *leader) die() {
+	l.w.mu.Lock()
+	if l.term == l.w.term {
+		l.w.term++
+	}
+	l.w.mu.Unlock()
+	select {
+	case <-l.dead:
+	default:
+		close(l.dead)
+	}
+	l.stop()
+}
+
+func (l *leader) died() bool {
+	select {
+	case <-l.dead:
+		return true
+	default:
+		return false
+	}
+}
+
+// Propose implements ops.Journal: only the leader of the current term may.
+func (l *leader) Propose(ctx context.Context, cmds ...namespace.Command) ([]namespace.Result, error) {
+	if ctx.Err() != nil {
+		return nil, freshet.Errorf(freshet.KindDeadline, "propose", "", "%w", ctx.Err())
+	}
+	l.w.mu.Lock()
+	current, failing := l.term == l.w.term, l.w.failing
+	l.w.mu.Unlock()
+	if !current {
+		return nil, freshet.Errorf(freshet.KindNotLeader, "propose", "", "deposed")
+	}
+	if failing != nil {
+		for _, c := range cmds {
+			if err := failing(c); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return l.w.apply(cmds...), nil
+}
+
+// Get implements ops.Storage.
+func (l *leader) Get(freshet.MountID) (ufs.FS, func(), error) { return l.fs, func() {}, nil }
+
+// recorder is the storage as one process sees it: it notes the effects, and after
+// the process died nothing gets through.
+type recorder struct {
+	ufs.FS
+	w *world
+	l *leader
+}
+
+func (r recorder) alive() error {
+	if r.l != nil && r.l.died() {
+		return freshet.Errorf(freshet.KindUnavailable, "call", "", "the process is dead")
+	}
+	return nil
+}
+
+func (r recorder) effect(what string, do func() error, keys ...string) error {
+	if err := r.alive(); err != nil {
+		return err
+	}
+	before := r.w.tree()
+	err := do()
+	if r.w.tree() != before {
+		r.w.mu.Lock()
+		r.w.effects = append(r.w.effects, effect{keys, r.w.head(), what})
+		r.w.mu.Unlock()
+	}
+	return err
+}
+
+func (r recorder) Stat(ctx context.Context, key string) (ufs.Status, error) {
+	if err := r.alive(); err != nil {
+		return ufs.Status{}, err
+	}
+	return r.FS.Stat(ctx, key)
+}
+
+func (r recorder) Mkdir(ctx context.Context, key string, o ufs.MkdirOptions) (st ufs.Status, err error) {
+	err = r.effect("mkdir", func() error { st, err = r.FS.Mkdir(ctx, key, o); return err }, key)
+	return st, err
+}
+
+func (r recorder) Rename(ctx context.Context, from, to string) (st ufs.Status, err error) {
+	err = r.effect("rename", func() error { st, err = r.FS.Rename(ctx, from, to); return err }, from, to)
+	return st, err
+}
+
+func (r recorder) Remove(ctx context.Context, key string, o ufs.RemoveOptions) error {
+	return r.effect("remove", func() error { return r.FS.Remove(ctx, key, o) }, key)
+}
+
+func (r recorder) SetAttr(ctx context.Context, key string, a ufs.Attr) (st ufs.Status, err error) {
+	err = r.effect("setattr", func() error { st, err = r.FS.SetAttr(ctx, key, a); return err }, key)
+	return st, err
+}
+
+func (r recorder) AbortUpload(ctx context.Context, key string, op freshet.OpID) (bool, error) {
+	if err := r.alive(); err != nil {
+		return false, err
+	}
+	return r.FS.AbortUpload(ctx, key, op)
+}
+
+func (r recorder) Create(ctx context.Context, key string, o ufs.CreateOptions) (ufs.Writer, error) {
+	u, err := r.FS.Create(ctx, key, o)
+	return recordedWriter{u, r, key}, err
+}
+
+type recordedWriter struct {
+	ufs.Writer
+	r   recorder
+	key string
+}
+
+func (u recordedWriter) Commit(ctx context.Context) (st ufs.Status, err error) {
+	err = u.r.effect("commit", func() error { st, err = u.Writer.Commit(ctx); return err }, u.key)
+	return st, err
+}
+
+// tree is the whole storage in text form.
+func (w *world) tree() string {
+	var b strings.Builder
+	for st, err := range all(w.store.FS("")) {
+		if err != nil {
+			return "storage down"
+		}
+		fmt.Fprintf(&b, "%s %s %o %s\n", st.SortKey(), st.Fingerprint, st.Mode, st.Owner)
+	}
+	return b.String()
+}
+
+func all(fs ufs.FS) iter.Seq2[ufs.Status, error] {
+	return fs.List(context.Background(), "", ufs.ListOptions{Recursive: true})
+}
+
+// head returns the number of the last record.
+func (w *world) head() uint64 {
+	for _, h := range w.state.Heads() {
+		if h.Domain == domain {
+			return h.High
+		}
+	}
+	return 0
+}
+
+func (w *world) records() []invalidation.Record {
+	b, err := w.state.Records(domain, 0, 1<<20)
+	if freshet.IsKind(err, freshet.KindNotExist) {
+		return nil
+	}
+	if err != nil {
+		w.t.Error(err)
+	}
+	return b.Records
+}
+
+// recordsOf returns how many records name the key.
+func (w *world) recordsOf(key string) int {
+	n := 0
+	for _, r := range w.records() {
+		if r.Key == "/"+key || r.Key2 == "/"+key {
+			n++
+		}
+	}
+	return n
+}
+
+// checkPublished is S2: at least one record follows every effect.
+func (w *world) checkPublished() {
+	w.t.Helper()
+	records := w.records()
+	for _, e := range w.effects {
+		for _, key := range e.keys {
+			if !published(records, e.head, "/"+key) {
+				w.t.Errorf("the %s of %q happened at record %d and no later record names it: %v", e.what, key, e.head, records)
+			}
+		}
+	}
+}
+
+func published(records []invalidation.Record, after uint64, key string) bool {
+	covers := func(r invalidation.Record, k string) bool {
+		return k == key || (r.Recursive && strings.HasPrefix(key, k+"/"))
+	}
+	for _, r := range records {
+		if r.Seq > after && (covers(r, r.Key) || (r.Key2 != "" && covers(r, r.Key2))) {
+			return true
+		}
+	}
+	return false
+}
+
+// checkServable is S1 with nothing under way: what is servable is what the
+// storage holds.
+func (w *world) checkServable(keys ...string) {
+	w.t.Helper()
+	for _, key := range keys {
+		l, err := w.state.Lookup(freshet.Path("/m/" + key))
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		st, err := w.store.FS("").Stat(context.Background(), key)
+		switch {
+		case l.Uncachable:
+		case l.Found && !l.Placeholder && l.Servable(0):
+			if err != nil || l.Info.Type != st.Type || (!st.IsDir() && !l.Info.Fingerprint.SameContent(st.Fingerprint)) {
+				w.t.Errorf("%s is served as %+v, the storage says %+v %v", key, l.Info, st, err)
+			}
+		case l.KnownAbsent && l.Absent.Servable(0):
+			if err == nil {
+				w.t.Errorf("%s is served as absent, the storage has %+v", key, st)
+			}
+		}
+	}
+}
+
+// until lets time pass until what holds, at most for d.
+func (w *world) until(d time.Duration, what string, holds func() bool) {
+	w.t.Helper()
+	for deadline := time.Now().Add(d); !holds(); {
+		if time.Now().After(deadline) {
+			w.t.Fatalf("not within %v: %s; intents: %+v", d, what, w.state.Intents())
+		}
+		<-time.After(10 * time.Millisecond)
+	}
+}
+
+func (w *world) quiet(d time.Duration) {
+	w.t.Helper()
+	w.until(d, "all operations have ended", func() bool { return len(w.state.Intents()) == 0 })
+}
+
+func (w *world) put(key, data string) { w.store.Put(key, []byte(data)) }
+
+// node is a cache node: it sends heartbeats and uploads under tickets.
+type node struct {
+	w        *world
+	id       freshet.NodeID
+	inc      uint64
+	term     uint64
+	to       *leader
+	fs       *fault.FS
+	active   map[freshet.OpID]bool
+	finished map[freshet.OpID]freshet.FinishedOp
+	blocks   map[freshet.BlockID]int64
+	told     bool
+	reply    freshet.HeartbeatReply
+}
+
+func (w *world) node(id freshet.NodeID, to *leader) *node {
+	n := &node{w: w, id: id, inc: 1, to: to, active: map[freshet.OpID]bool{}, finished: map[freshet.OpID]freshet.FinishedOp{}, blocks: map[freshet.BlockID]int64{}}
+	n.fs = fault.New(recorder{w.store.FS(""), w, nil})
+	n.beat()
+	return n
+}
+
+// restart is the next process of the node, which knows nothing of the uploads of
+// the one before.
+func (n *node) restart() {
+	n.inc++
+	n.term, n.told = 0, false
+	n.active, n.finished = map[freshet.OpID]bool{}, map[freshet.OpID]freshet.FinishedOp{}
+}
+
+// beat sends one heartbeat.
+func (n *node) beat() {
+	n.w.t.Helper()
+	h := freshet.Heartbeat{
+		Node: freshet.Node{ID: n.id, Name: string(n.id), Host: "host-" + string(n.id)}, Incarnation: n.inc, Term: n.term, Full: !n.told,
+		Capacity: 1 << 30, Tier: "memory", MountRevision: n.reply.MountRevision,
+	}
+	for op := range n.active {
+		h.Active = append(h.Active, op)
+	}
+	for _, f := range n.finished {
+		h.Finished = append(h.Finished, f)
+	}
+	if h.Full {
+		for b, length := range n.blocks {
+			h.Added = append(h.Added, freshet.BlockReport{ID: b, Length: length})
+		}
+	}
+	reply, err := n.to.Heartbeat(context.Background(), h)
+	if err != nil {
+		n.w.t.Fatalf("heartbeat of %s: %v", n.id, err)
+	}
+	n.reply, n.term, n.told = reply, reply.Term, !reply.NeedFull
+	for _, op := range reply.Settled {
+		delete(n.finished, op)
+	}
+	for _, op := range reply.Abort {
+		delete(n.active, op)
+	}
+}
+
+// beatFor sends a heartbeat each second.
+func (n *node) beatFor(d time.Duration) {
+	n.w.t.Helper()
+	for ; d > 0; d -= time.Second {
+		<-time.After(time.Second)
+		n.beat()
+	}
+}
+
+// upload is one upload of a node, to be taken step by step.
+type upload struct {
+	n      *node
+	ticket freshet.Ticket
+	writer ufs.Writer
+}
+
+func (n *node) begin(q freshet.BeginWriteQuery) *upload {
+	n.w.t.Helper()
+	a, err := n.to.BeginWrite(context.Background(), q)
+	if err != nil || a.Done {
+		n.w.t.Fatalf("begin of %s: %+v %v", q.Path, a, err)
+	}
+	if a.Ticket.Node.ID != n.id {
+		n.w.t.Fatalf("the ticket names node %s", a.Ticket.Node.ID)
+	}
+	return &upload{n: n, ticket: a.Ticket}
+}
+
+func (u *upload) send(data string) {
+	u.n.w.t.Helper()
+	u.n.active[u.ticket.Op] = true
+	var err error
+	u.writer, err = u.n.fs.Create(context.Background(), u.ticket.Target.Key, ufs.CreateOptions{Op: u.ticket.Op, Size: int64(len(data))})
+	if err == nil {
+		_, err = u.writer.Write([]byte(data))
+	}
+	if err != nil {
+		u.n.w.t.Fatal(err)
+	}
+}
+
+func (u *upload) permit() error {
+	return u.n.to.Permit(context.Background(), u.ticket.Op, u.n.id, u.n.inc, "")
+}
+
+func (u *upload) commit() (freshet.Written, error) {
+	st, err := u.writer.Commit(context.Background())
+	return freshet.Written{Length: st.Length, ModTime: st.ModTime, Owner: st.Owner, Group: st.Group, Mode: st.Mode, Fingerprint: st.Fingerprint}, err
+}
+
+// write takes an upload through all of its steps.
+func (n *node) write(path, data string) freshet.Completed {
+	n.w.t.Helper()
+	u := n.begin(freshet.BeginWriteQuery{Path: freshet.Path(path), Node: n.id})
+	u.send(data)
+	if err := u.permit(); err != nil {
+		n.w.t.Fatal(err)
+	}
+	wr, err := u.commit()
+	if err != nil {
+		n.w.t.Fatal(err)
+	}
+	done, err := n.to.Complete(context.Background(), u.ticket.Op, wr)
+	if err != nil {
+		n.w.t.Fatal(err)
+	}
+	delete(n.active, u.ticket.Op)
+	return done
+}
+
+func kind(t *testing.T, err error, want freshet.Kind, text string) {
+	t.Helper()
+	if !freshet.IsKind(err, want) || !strings.Contains(fmt.Sprint(err), text) {
+		t.Errorf("got %v (%v), want %v with %q", err, freshet.KindOf(err), want, text)
+	}
+}
+
+// each runs the test on both kinds of storage, each in a bubble of its own.
+func each(t *testing.T, test func(t *testing.T, mode mem.Mode)) {
+	for name, mode := range map[string]mem.Mode{"object": mem.Object, "local": mem.Local} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) { test(t, mode) })
+		})
+	}
+}
