@@ -126,16 +126,30 @@ type storages struct {
 	fs ufs.FS
 
 	mu   sync.Mutex
-	sets [][]freshet.Mount
+	sets int
 	err  error
 	uses int
 }
 
-func (s *storages) Set(mounts []freshet.Mount) error {
+func (s *storages) Set([]freshet.Mount) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.sets = append(s.sets, mounts)
+	s.sets++
 	return s.err
+}
+
+// fail lets Set fail from now on.
+func (s *storages) fail(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.err = err
+}
+
+// applied returns how often Set was called.
+func (s *storages) applied() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.sets
 }
 
 func (s *storages) Get(id freshet.MountID) (ufs.FS, func(), error) {
@@ -223,6 +237,8 @@ func newBed(t testing.TB, s settings) *bed {
 		<-done
 		check(t, b.tier.Close())
 		check(t, identity.Close())
+		b.mounts.mu.Lock()
+		defer b.mounts.mu.Unlock()
 		if b.mounts.uses != 0 {
 			t.Errorf("%d uses of the mount were not released", b.mounts.uses)
 		}

@@ -99,22 +99,22 @@ func TestChangesAreRepeatedUntilALeaderAnswers(t *testing.T) {
 func TestMountTableIsAppliedUntilItHolds(t *testing.T) {
 	t.Parallel()
 	bubble(t, settings{}, func(t *testing.T, b *bed) {
-		if len(b.mounts.sets) != 0 {
+		if b.mounts.applied() != 0 {
 			t.Error("a table that has not changed was applied")
 		}
 		b.leader.set(func() {
 			b.leader.reply.MountRevision, b.leader.reply.Mounts = 9, []freshet.Mount{{ID: 1}}
 		})
-		b.mounts.err = freshet.Errorf(freshet.KindUnavailable, "open mount", "", "no credentials")
+		b.mounts.fail(freshet.Errorf(freshet.KindUnavailable, "open mount", "", "no credentials"))
 		b.nextBeat()
-		if hb := b.nextBeat(); hb.MountRevision != 0 || len(b.mounts.sets) < 2 {
+		if hb := b.nextBeat(); hb.MountRevision != 0 || b.mounts.applied() < 2 {
 			t.Errorf("a table that could not be applied counts as applied: %+v", hb)
 		}
-		b.mounts.err = nil
+		b.mounts.fail(nil)
 		b.nextBeat()
-		n := len(b.mounts.sets)
-		if hb := b.nextBeat(); hb.MountRevision != 9 || len(b.mounts.sets) != n {
-			t.Errorf("%+v, applied %d times", hb, len(b.mounts.sets))
+		n := b.mounts.applied()
+		if hb := b.nextBeat(); hb.MountRevision != 9 || b.mounts.applied() != n {
+			t.Errorf("%+v, applied %d times", hb, b.mounts.applied())
 		}
 	})
 }

@@ -23,6 +23,7 @@ const (
 type upload struct {
 	node   *Node
 	ticket freshet.Ticket
+	client context.Context //nolint:containedctx // the request's
 	ctx    context.Context //nolint:containedctx // the upload's own: it ends with the client's only up to the commit
 	end    context.CancelCauseFunc
 	writer ufs.Writer
@@ -67,8 +68,7 @@ func (n *Node) write(ctx context.Context, ticket freshet.Ticket, body io.Reader,
 	}
 	defer u.end(nil)
 	defer context.AfterFunc(ctx, func() {
-		cause := freshet.Errorf(freshet.KindUnavailable, opWrite, "", "the client went away; nothing was written")
-		n.update(func() { n.cancel(u, cause) })
+		n.update(func() { n.cancel(u, errClientLeft()) })
 	})()
 	fs, release, err := n.deps.Mounts.Get(ticket.Target.Mount)
 	if err != nil {
@@ -86,6 +86,10 @@ func (n *Node) write(ctx context.Context, ticket freshet.Ticket, body io.Reader,
 		return freshet.Completed{}, err
 	}
 	return n.complete(ctx, ticket.Op, written)
+}
+
+func errClientLeft() error {
+	return freshet.Errorf(freshet.KindUnavailable, opWrite, "", "the client went away; nothing was written")
 }
 
 func mountError(err error) error {
@@ -116,7 +120,7 @@ func (n *Node) checkTicket(t freshet.Ticket, declared int64) error {
 
 // begin registers the upload, from when on heartbeats report it.
 func (n *Node) begin(ctx context.Context, ticket freshet.Ticket) (*upload, error) {
-	u := &upload{node: n, ticket: ticket}
+	u := &upload{node: n, ticket: ticket, client: ctx}
 	u.ctx, u.end = context.WithCancelCause(context.WithoutCancel(ctx))
 	var err error
 	n.update(func() {
@@ -191,6 +195,8 @@ func (u *upload) copyFrom(p *pump, declared int64) error {
 			return freshet.Errorf(freshet.KindInvalid, opWrite, "", "the body ended after %d of %d bytes; nothing was written", u.length, declared)
 		case end == io.EOF: //nolint:errorlint // as above
 			return nil
+		case u.client.Err() != nil:
+			return errClientLeft()
 		case errors.As(end, &e):
 			return end
 		}
