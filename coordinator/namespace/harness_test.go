@@ -251,3 +251,5 @@ func (c *cluster) publish(l *peerLog, r invalidation.Record) namespace.Result {
 	}
 	return res
 }
+
+func newMemory() kv.Store { return kv.NewMemory() }

@@ -1,0 +1,619 @@
+package namespace_test
+
+import (
+	"testing"
+
+	"github.com/google/uuid"
+
+	"github.com/freshet-io/freshet"
+	"github.com/freshet-io/freshet/coordinator/namespace"
+	"github.com/freshet-io/freshet/invalidation"
+)
+
+func content(key string, c int) invalidation.Record {
+	return invalidation.Record{Kind: invalidation.KindContent, Key: key, Fingerprint: fileEntry("", c).Fingerprint}
+}
+
+func TestC1CompletionNeverInstallsOverNewerEvent(t *testing.T) {
+	c, log := subscribed(t)
+	c.load("/m/f", fileEntry("f", 1))
+	c.begin(1, namespace.OpWrite, "/m/f")
+	c.publish(log, content("/f", 2))
+	if r := c.complete(1, fileEntry("f", 3)); r.Installed || r.Completed.Token.Seq != 1 {
+		t.Fatalf("completion was installed over a newer event: %+v", r)
+	}
+	c.want("/m/f", false)
+	c.load("/m/f", fileEntry("f", 2))
+	c.want("/m/f", true)
+}
+
+func TestC1CompletionNeverInstallsOverNewerLoad(t *testing.T) {
+	c := newCluster(t)
+	c.begin(1, namespace.OpWrite, "/m/f")
+	c.loadAt("/m/f", c.i, fileEntry("f", 9))
+	c.load("/m/f", fileEntry("f", 9))
+	if r := c.complete(1, fileEntry("f", 3)); r.Installed {
+		t.Fatal("completion was installed over a load that began later")
+	}
+	if l := c.want("/m/f", false); l.Info.Length != 9 {
+		t.Fatalf("the loaded entry was replaced: %+v", l.Info)
+	}
+}
+
+func TestOverlappingWritersAreNeverServable(t *testing.T) {
+	for name, second := range map[string]namespace.Begin{
+		"same key":            {Kind: namespace.OpWrite, Path: "/m/d/f"},
+		"removal above":       {Kind: namespace.OpRemove, Path: "/m/d", Recursive: true},
+		"rename of ancestor":  {Kind: namespace.OpRename, Path: "/m/d", Path2: "/m/e"},
+		"rename to the key":   {Kind: namespace.OpRename, Path: "/m/g", Path2: "/m/d/f"},
+		"rename to its place": {Kind: namespace.OpRename, Path: "/m/g", Path2: "/m/d"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := newCluster(t)
+			c.begin(1, namespace.OpWrite, "/m/d/f")
+			second.Op = opID(2)
+			c.must(namespace.Command{Begin: &second})
+			if r := c.complete(1, fileEntry("f", 1)); r.Installed {
+				t.Fatal("the first was installed")
+			}
+			e := fileEntry("f", 2)
+			if second.Kind == namespace.OpRemove {
+				e = nil
+			}
+			if r := c.complete(2, e); r.Installed {
+				t.Fatal("the second was installed")
+			}
+		})
+	}
+	c := newCluster(t)
+	c.begin(1, namespace.OpWrite, "/m/d/f")
+	c.begin(2, namespace.OpWrite, "/m/d/g")
+	if !c.complete(1, fileEntry("f", 1)).Installed || !c.complete(2, fileEntry("g", 2)).Installed {
+		t.Fatal("writers of different keys hinder each other")
+	}
+}
+
+// TestC2EveryMarkRefusesLoadsInFlight runs every command that invalidates
+// between the start of a load and its commit.
+func TestC2EveryMarkRefusesLoadsInFlight(t *testing.T) {
+	marks := map[string]func(*cluster, *peerLog){
+		"complete": func(c *cluster, _ *peerLog) {
+			c.begin(1, namespace.OpWrite, "/m/d/f")
+			c.complete(1, fileEntry("f", 2))
+		},
+		"complete rename": func(c *cluster, _ *peerLog) {
+			c.must(namespace.Command{Begin: &namespace.Begin{Op: opID(1), Kind: namespace.OpRename, Path: "/m/x", Path2: "/m/d/f"}})
+			c.complete(1, fileEntry("f", 2))
+		},
+		"complete removal above": func(c *cluster, _ *peerLog) {
+			c.begin(1, namespace.OpRemove, "/m/d")
+			c.complete(1, nil)
+		},
+		"record":       func(c *cluster, l *peerLog) { c.publish(l, content("/d/f", 2)) },
+		"equal record": func(c *cluster, l *peerLog) { c.publish(l, content("/d/f", 1)) },
+		"removal above": func(c *cluster, l *peerLog) {
+			c.publish(l, invalidation.Record{Kind: invalidation.KindDelete, Key: "/d"})
+		},
+		"rename to": func(c *cluster, l *peerLog) {
+			c.publish(l, invalidation.Record{Kind: invalidation.KindRename, Key: "/x", Key2: "/d", Recursive: true})
+		},
+		"all": func(c *cluster, l *peerLog) { c.publish(l, invalidation.Record{Kind: invalidation.KindAll, Key: "/"}) },
+		"hint": func(c *cluster, _ *peerLog) {
+			c.must(namespace.Command{Hint: &namespace.Hint{Domain: domain, Records: []invalidation.Record{content("/d/f", 2)}}})
+		},
+		"reset": func(c *cluster, l *peerLog) {
+			c.must(namespace.Command{ResetSub: &namespace.ResetSub{Publisher: peer, Head: l.head()}})
+		},
+		"forget": func(c *cluster, _ *peerLog) {
+			c.must(namespace.Command{ForgetSub: &namespace.ForgetSub{Cluster: peer.Cluster}})
+		},
+		"operator": func(c *cluster, _ *peerLog) { c.must(namespace.Command{Mark: &namespace.Mark{Path: "/m/d/f"}}) },
+		"operator above": func(c *cluster, _ *peerLog) {
+			c.must(namespace.Command{Mark: &namespace.Mark{Path: "/", Recursive: true}})
+		},
+		"epoch":       func(c *cluster, _ *peerLog) { c.must(namespace.Command{BumpEpoch: &namespace.BumpEpoch{}}) },
+		"publish all": func(c *cluster, _ *peerLog) { c.must(namespace.Command{PublishAll: &namespace.PublishAll{}}) },
+		"gap": func(c *cluster, l *peerLog) {
+			l.add(content("/other", 1))
+			l.add(content("/d/f", 2))
+			c.must(namespace.Command{Invalidate: &namespace.Invalidate{Batch: l.batch(1, 2)}})
+		},
+		"resolve": func(c *cluster, _ *peerLog) {
+			c.begin(1, namespace.OpWrite, "/m/d/f")
+			c.must(namespace.Command{Resolve: &namespace.Resolve{Op: opID(1)}})
+		},
+		"settings": func(c *cluster, _ *peerLog) {
+			m, _ := c.s.MountAt("/m")
+			m.URI += "?x"
+			c.must(namespace.Command{UpdateMount: &namespace.UpdateMount{Mount: m}})
+		},
+		"remount": func(c *cluster, _ *peerLog) {
+			c.must(namespace.Command{RemoveMount: &namespace.RemoveMount{Path: "/m"}})
+			c.must(namespace.Command{AddMount: &namespace.AddMount{Mount: mountOf("/m", "/")}})
+		},
+	}
+	for name, mark := range marks {
+		for _, held := range []bool{true, false} {
+			t.Run(name+map[bool]string{true: "/held", false: "/not held"}[held], func(t *testing.T) {
+				c, log := subscribed(t)
+				if held {
+					c.load("/m/d", dirEntry("d"))
+					c.load("/m/d/f", fileEntry("f", 1))
+				}
+				m, _ := c.s.MountAt("/m")
+				start := c.s.Applied()
+				mark(c, log)
+				cmd := namespace.LoadEntry{Mount: m.ID, Generation: m.Generation, Path: "/m/d/f", Start: start, Entry: fileEntry("f", 1)}
+				if r := c.must(namespace.Command{LoadEntry: &cmd}); r.Installed {
+					t.Fatal("a load that began before the mark was installed")
+				}
+				list := namespace.LoadListing{Mount: m.ID, Generation: m.Generation, Dir: "/m/d", Start: start, ListStart: start, Complete: true, Upserts: []namespace.Entry{*fileEntry("f", 1)}}
+				if r := c.must(namespace.Command{LoadListing: &list}); r.Installed || len(r.Rejected) != 1 {
+					t.Fatalf("a listing that began before the mark was installed: %+v", r)
+				}
+			})
+		}
+	}
+}
+
+func TestC3EqualFingerprintKeepsOnlyWhatIsServable(t *testing.T) {
+	c, log := subscribed(t)
+	c.listAt("/m", c.i, nil, fileEntry("f", 1), fileEntry("g", 1))
+	id := c.look("/m/f").Info.FileID
+	c.publish(log, content("/f", 1))
+	if l := c.want("/m/f", true); l.Info.FileID != id {
+		t.Fatal("the version changed")
+	}
+	c.wantListing("/m", true)
+
+	c.must(namespace.Command{Mark: &namespace.Mark{Path: "/m/f"}})
+	c.publish(log, content("/f", 1))
+	c.want("/m/f", false) // it never clears a mark
+	c.wantListing("/m", false)
+
+	// Two records of one batch: the first is equal, the second is not.
+	c.load("/m/g", fileEntry("g", 1))
+	log.add(content("/g", 1))
+	log.add(content("/g", 2))
+	n := len(log.records)
+	c.must(namespace.Command{Invalidate: &namespace.Invalidate{Batch: log.batch(n-2, n)}})
+	c.want("/m/g", false)
+}
+
+func TestC3ListingNeverInstallsAChildOverItsMark(t *testing.T) {
+	c, log := subscribed(t)
+	c.load("/m/f", fileEntry("f", 1))
+	start := c.i
+	c.publish(log, content("/f", 2))
+	if r := c.listAt("/m", start, nil, fileEntry("f", 1), fileEntry("g", 1)); len(r.Rejected) != 1 || r.Rejected[0] != "f" || r.Installed {
+		t.Fatalf("%+v", r)
+	}
+	c.want("/m/f", false)
+	c.want("/m/g", true)
+}
+
+func TestC4OlderLoadNeverReplacesANewerOne(t *testing.T) {
+	c := newCluster(t)
+	old := c.i
+	c.load("/m/other", fileEntry("other", 1))
+	c.load("/m/f", fileEntry("f", 2))
+	if c.loadAt("/m/f", old, fileEntry("f", 1)) {
+		t.Fatal("an older load replaced a newer one")
+	}
+	c.load("/m/f", nil)
+	if c.loadAt("/m/f", old, fileEntry("f", 1)) {
+		t.Fatal("an older load brought back what a newer one did not find")
+	}
+	c.listAt("/m", c.i, nil, fileEntry("other", 1))
+	if c.loadAt("/m/never", old, fileEntry("never", 1)) {
+		t.Fatal("an older load installed what a newer listing did not find")
+	}
+}
+
+func TestC4RecursiveMarkNeedsNoWalk(t *testing.T) {
+	c := newCluster(t)
+	c.listAt("/m/d/e", c.i, nil, fileEntry("f", 1), fileEntry("g", 1))
+	c.want("/m/d/e/f", true)
+	c.must(namespace.Command{Mark: &namespace.Mark{Path: "/m", Recursive: true}})
+	c.want("/m/d/e/f", false)
+	c.wantListing("/m/d/e", false)
+	if n := len(c.last.Freed); n != 0 {
+		t.Fatalf("a mark freed %d files", n)
+	}
+}
+
+func TestC5LoadOfAnotherGenerationIsRefused(t *testing.T) {
+	c := newCluster(t)
+	m, _ := c.s.MountAt("/m")
+	m.URI = "s3://b/?region=z"
+	c.must(namespace.Command{UpdateMount: &namespace.UpdateMount{Mount: m}})
+	r := c.must(namespace.Command{LoadEntry: &namespace.LoadEntry{Mount: m.ID, Generation: m.Generation, Path: "/m/f", Start: c.i, Entry: fileEntry("f", 1)}})
+	if r.Installed {
+		t.Fatal("a load of the old storage was installed")
+	}
+}
+
+func TestC5RenameMarksWhatIsBelow(t *testing.T) {
+	c := newCluster(t)
+	c.load("/m/d", dirEntry("d"))
+	c.load("/m/d/f", fileEntry("f", 1))
+	id := c.look("/m/d/f").Info.FileID
+	c.must(namespace.Command{Begin: &namespace.Begin{Op: opID(1), Kind: namespace.OpRename, Path: "/m/d", Path2: "/m/e", Recursive: true}})
+	start := c.i
+	if r := c.complete(1, dirEntry("e")); !r.Installed {
+		t.Fatalf("%+v", r)
+	}
+	c.want("/m/e", true)
+	l := c.want("/m/e/f", false)
+	if l.Info.FileID != id || c.look("/m/d/f").Found {
+		t.Fatalf("the child did not move with its version: %+v", l.Info)
+	}
+	if c.loadAt("/m/d/f", start, fileEntry("f", 1)) || c.loadAt("/m/e/g", start, fileEntry("g", 1)) {
+		t.Fatal("a load below a renamed directory was installed")
+	}
+	c.load("/m/e/f", fileEntry("f", 1))
+	if l := c.want("/m/e/f", true); l.Info.FileID != id {
+		t.Fatal("an equal fingerprint lost the version")
+	}
+}
+
+func TestC6ChangeBelowUnknownDirectoriesMarksTheirListings(t *testing.T) {
+	c, log := subscribed(t)
+	c.listAt("/m", c.i, nil, fileEntry("x", 1))
+	c.wantListing("/m", true)
+	if l := c.look("/m/d"); !l.KnownAbsent || !l.Absent.Servable(0) {
+		t.Fatalf("%+v", l)
+	}
+	c.publish(log, content("/d/e/f", 1)) // the publisher knew the directories
+	c.wantListing("/m", false)
+	if l := c.look("/m/d"); l.KnownAbsent && l.Absent.Servable(0) {
+		t.Fatal("d is still known to be absent")
+	}
+	c.want("/m/x", true)
+}
+
+func TestC6StructuralDirectoriesAreDoubted(t *testing.T) {
+	c, log := subscribed(t)
+	c.load("/m/d/e/f", fileEntry("f", 1)) // d and e are held for f's sake only
+	start := c.i
+	c.publish(log, content("/d/e/g", 1))
+	if c.loadAt("/m/d", start, nil) || c.loadAt("/m/d/e", start, nil) {
+		t.Fatal("a load from before the change removed a directory that it may have made")
+	}
+}
+
+func TestC7OneRecordMarksEveryMountItConcerns(t *testing.T) {
+	c := &cluster{t: t, s: open(t, newMemory())}
+	c.found(mountOf("/m", "/a"), mountOf("/n", "/b"))
+	c.must(namespace.Command{BeginSub: &namespace.BeginSub{Publisher: peer, Domain: domain}})
+	log := &peerLog{who: peer}
+	c.load("/m/f", fileEntry("f", 1))
+	c.load("/n/g", fileEntry("g", 1))
+	c.load("/n/h", fileEntry("h", 1))
+	c.publish(log, invalidation.Record{Kind: invalidation.KindRename, Key: "/a/f", Key2: "/b/g"})
+	c.want("/m/f", false)
+	c.want("/n/g", false)
+	c.want("/n/h", true)
+}
+
+func TestC8SyncNeverRemovesMountPointsOrUnfinishedFiles(t *testing.T) {
+	c := newCluster(t)
+	nested := mountOf("/m/a/b", "/")
+	nested.Domain = freshet.DomainID{8}
+	c.must(namespace.Command{AddMount: &namespace.AddMount{Mount: nested}})
+	in := c.begin(1, namespace.OpWrite, "/m/new")
+	if c.look("/m/new").Found || c.look("/m/new").PendingWriters != 1 {
+		t.Fatal("a file being written is visible, or its writer is not")
+	}
+	c.listAt("/m", c.i, []string{"a", "new"}, fileEntry("x", 1))
+	c.listAt("/m/a", c.i, []string{"b"})
+	for _, p := range []freshet.Path{"/m/a", "/m/a/b"} {
+		if l := c.look(p); !l.Found || l.Info.Type != freshet.TypeDirectory {
+			t.Fatalf("%s is gone: %+v", p, l)
+		}
+	}
+	children, err := c.s.List("/m/a", "", 0)
+	if err != nil || len(children) != 1 || !children[0].Info.MountPoint {
+		t.Fatalf("%+v, %v", children, err)
+	}
+	c.complete(1, fileEntry("new", 5))
+	if l := c.look("/m/new"); !l.Found || l.Info.FileID != in.File {
+		t.Fatalf("the finished file is not there: %+v", l)
+	}
+}
+
+func TestC9MetadataChangeKeepsTheVersion(t *testing.T) {
+	c, log := subscribed(t)
+	e := fileEntry("f", 1)
+	e.Mode, e.Fingerprint.Meta = 0o644, "u,g,644"
+	c.load("/m/f", e)
+	id := c.look("/m/f").Info.FileID
+	changed := *e
+	changed.Mode, changed.Fingerprint.Meta = 0o600, "u,g,600"
+	c.publish(log, invalidation.Record{Kind: invalidation.KindMeta, Key: "/f", Fingerprint: changed.Fingerprint})
+	if len(c.last.Freed) != 0 {
+		t.Fatal("a change of the mode freed blocks")
+	}
+	c.want("/m/f", false)
+	c.load("/m/f", &changed)
+	if l := c.want("/m/f", true); l.Info.FileID != id || l.Info.Mode != 0o600 {
+		t.Fatalf("%+v", l.Info)
+	}
+	c.publish(log, invalidation.Record{Kind: invalidation.KindMeta, Key: "/f", Fingerprint: changed.Fingerprint})
+	c.want("/m/f", true)
+}
+
+func TestC10BlocksSurviveAReset(t *testing.T) {
+	c, log := subscribed(t)
+	c.load("/m/f", fileEntry("f", 1))
+	id := c.look("/m/f").Info.FileID
+	c.must(namespace.Command{ResetSub: &namespace.ResetSub{Publisher: peer, Head: log.head()}})
+	c.want("/m/f", false)
+	if !c.s.FileLive([]freshet.FileID{id})[0] {
+		t.Fatal("a reset freed the blocks")
+	}
+	c.load("/m/f", fileEntry("f", 1))
+	if c.want("/m/f", true).Info.FileID != id {
+		t.Fatal("unchanged content got a new version")
+	}
+	// A record that names another version frees them at once.
+	c.publish(log, content("/f", 2))
+	if len(c.last.Freed) != 1 || c.last.Freed[0] != id || c.s.FileLive([]freshet.FileID{id})[0] {
+		t.Fatalf("freed %v, want %d", c.last.Freed, id)
+	}
+	if l := c.want("/m/f", false); l.Info.FileID != 0 {
+		t.Fatalf("%+v", l.Info)
+	}
+	c.load("/m/f", fileEntry("f", 2))
+	second := c.want("/m/f", true).Info.FileID
+	if second == id || second == 0 {
+		t.Fatal("a new content kept the version")
+	}
+	c.publish(log, invalidation.Record{Kind: invalidation.KindDelete, Key: "/f"})
+	if len(c.last.Freed) != 1 || c.last.Freed[0] != second {
+		t.Fatalf("freed %v, want %d", c.last.Freed, second)
+	}
+}
+
+func TestC11PagesCommitEntryByEntry(t *testing.T) {
+	c, log := subscribed(t)
+	m, _ := c.s.MountAt("/m")
+	first := c.i
+	page := func(start uint64, complete bool, entries ...namespace.Entry) namespace.Result {
+		return c.must(namespace.Command{LoadListing: &namespace.LoadListing{Mount: m.ID, Generation: m.Generation, Dir: "/m", Start: start, ListStart: first, Complete: complete, Upserts: entries}})
+	}
+	page(first, false, *fileEntry("a", 1))
+	c.wantListing("/m", false)
+	second := c.i
+	c.publish(log, content("/b", 2))
+	if r := page(second, true, *fileEntry("b", 1), *fileEntry("c", 1)); r.Installed || len(r.Rejected) != 1 {
+		t.Fatalf("%+v", r)
+	}
+	c.want("/m/a", true)
+	c.want("/m/c", true)
+	if c.look("/m/b").Found {
+		t.Fatal("b is held")
+	}
+	c.wantListing("/m", false)
+	first = c.i
+	if r := page(first, true, *fileEntry("b", 2)); !r.Installed {
+		t.Fatalf("%+v", r)
+	}
+	c.wantListing("/m", true)
+}
+
+func TestC12UncertainAttemptIsPublishedTwice(t *testing.T) {
+	c := newCluster(t)
+	c.begin(1, namespace.OpWrite, "/m/f")
+	r := c.must(namespace.Command{Complete: &namespace.Complete{Op: opID(1), Entry: fileEntry("f", 1), Uncertain: true, At: epochTime}})
+	if r.Installed || r.Completed.Token.Seq != 1 {
+		t.Fatalf("%+v", r)
+	}
+	c.load("/m/f", fileEntry("f", 1))
+	if l := c.look("/m/f"); !l.Uncachable {
+		t.Fatalf("the path may be cached although an attempt may still land: %+v", l)
+	}
+	if l := c.look("/m"); !l.Listing.Uncachable || l.Uncachable {
+		t.Fatalf("the listing may be cached: %+v", l)
+	}
+	start := c.i
+	c.must(namespace.Command{EndQuarantine: &namespace.EndQuarantine{Op: opID(1), At: epochTime}})
+	if h := c.s.Heads(); h[0].High != 2 {
+		t.Fatalf("head is %d, want a second record", h[0].High)
+	}
+	if c.loadAt("/m/f", start, fileEntry("f", 1)) {
+		t.Fatal("a load from before the end of the quarantine was installed")
+	}
+	if l := c.look("/m/f"); l.Uncachable {
+		t.Fatal("the path is uncachable after the quarantine")
+	}
+}
+
+func TestC12NoAbortWithoutARecordOnceAnEffectWasAttempted(t *testing.T) {
+	c := newCluster(t)
+	c.must(namespace.Command{Begin: &namespace.Begin{Op: opID(1), Kind: namespace.OpWrite, Path: "/m/f", Node: "n", Incarn: 1}})
+	c.must(namespace.Command{Permit: &namespace.Permit{Op: opID(1), Node: "n", Incarn: 1, Upload: "u"}})
+	c.kind(namespace.Command{Abort: &namespace.Abort{Op: opID(1)}}, freshet.KindConflict)
+	c.must(namespace.Command{Abort: &namespace.Abort{Op: opID(1), Definite: true}})
+	c.must(namespace.Command{Begin: &namespace.Begin{Op: opID(2), Kind: namespace.OpWrite, Path: "/m/f", Node: "n", Incarn: 1}})
+	c.must(namespace.Command{Abort: &namespace.Abort{Op: opID(2)}}) // nothing was attempted
+	if h := c.s.Heads(); h[0].High != 0 {
+		t.Fatalf("an abort appended a record: %+v", h)
+	}
+}
+
+func TestC14ResolutionBindsOnlyWhatIsProvenOurs(t *testing.T) {
+	for _, ours := range []bool{true, false} {
+		c := newCluster(t)
+		in := c.begin(1, namespace.OpWrite, "/m/f")
+		r := c.must(namespace.Command{Resolve: &namespace.Resolve{Op: opID(1), Known: true, Observed: fileEntry("f", 3), Ours: ours, Ended: true, At: epochTime}})
+		l := c.want("/m/f", false)
+		bound := l.Found && l.Info.FileID == in.File
+		if bound != ours || r.Done != ours || c.s.FileLive([]freshet.FileID{in.File})[0] != ours {
+			t.Fatalf("ours %t: bound %t, done %t", ours, bound, r.Done)
+		}
+		if h := c.s.Heads(); h[0].High != 1 {
+			t.Fatalf("head is %d", h[0].High)
+		}
+		if len(c.s.Intents()) != 0 {
+			t.Fatal("the intent is still there")
+		}
+	}
+}
+
+func TestC15EffectNeedsAPermitOfThisIncarnation(t *testing.T) {
+	c := newCluster(t)
+	r := c.must(namespace.Command{Begin: &namespace.Begin{Op: opID(1), Kind: namespace.OpWrite, Path: "/m/f", Node: "n", Incarn: 4}})
+	if r.Intent.State != namespace.IntentUploading {
+		t.Fatalf("state %s", r.Intent.State)
+	}
+	c.kind(namespace.Command{Permit: &namespace.Permit{Op: opID(1), Node: "n", Incarn: 5}}, freshet.KindConflict)
+	c.kind(namespace.Command{Permit: &namespace.Permit{Op: opID(1), Node: "o", Incarn: 4}}, freshet.KindConflict)
+	r = c.must(namespace.Command{Permit: &namespace.Permit{Op: opID(1), Node: "n", Incarn: 4, Upload: "u"}})
+	if r.Intent.State != namespace.IntentMayPublish || r.Intent.Upload != "u" {
+		t.Fatalf("%+v", r.Intent)
+	}
+	c.must(namespace.Command{Resolve: &namespace.Resolve{Op: opID(1)}})
+	c.kind(namespace.Command{Permit: &namespace.Permit{Op: opID(1), Node: "n", Incarn: 4}}, freshet.KindConflict)
+	c.kind(namespace.Command{Permit: &namespace.Permit{Op: opID(9), Node: "n", Incarn: 4}}, freshet.KindNotExist)
+}
+
+func TestC16RestoreIsPublishedToWholeDomains(t *testing.T) {
+	c := newCluster(t)
+	other := mountOf("/o", "/")
+	other.Domain = freshet.DomainID{1}
+	c.must(namespace.Command{AddMount: &namespace.AddMount{Mount: other}})
+	c.load("/o/f", fileEntry("f", 1))
+	before := c.s.Identity().Epoch
+	if r := c.must(namespace.Command{BumpEpoch: &namespace.BumpEpoch{Floor: 100}}); r.Epoch != 100 || before != 1 {
+		t.Fatalf("epoch %d", r.Epoch)
+	}
+	c.must(namespace.Command{PublishAll: &namespace.PublishAll{At: epochTime}})
+	for _, h := range c.s.Heads() {
+		b, err := c.s.Records(h.Domain, 0, 0)
+		if err != nil || len(b.Records) != 1 || b.Records[0].Kind != invalidation.KindAll || b.Epoch != 100 {
+			t.Fatalf("%+v, %v", b, err)
+		}
+	}
+	c.want("/o/f", false)
+	if r := c.must(namespace.Command{BumpEpoch: &namespace.BumpEpoch{Floor: 5}}); r.Epoch != 101 {
+		t.Fatalf("epoch went to %d", r.Epoch)
+	}
+}
+
+func TestC17FileIDsDifferBetweenEpochs(t *testing.T) {
+	c := newCluster(t)
+	a := c.begin(1, namespace.OpWrite, "/m/a").File
+	c.must(namespace.Command{BumpEpoch: &namespace.BumpEpoch{}})
+	b := c.begin(2, namespace.OpWrite, "/m/b").File
+	if a>>40 != 1 || b>>40 != 2 {
+		t.Fatalf("file IDs %x and %x do not carry their epochs", a, b)
+	}
+}
+
+func TestC20SubscriptionStartsAtZeroOrByReset(t *testing.T) {
+	c, log := subscribed(t)
+	c.kind(namespace.Command{BeginSub: &namespace.BeginSub{Publisher: peer, Domain: domain}}, freshet.KindExist)
+	c.load("/m/f", fileEntry("f", 1))
+	log.add(content("/f", 2))
+	stranger := &peerLog{who: invalidation.Publisher{Cluster: uuid.UUID{9}, Name: "stranger", Epoch: 1}, records: log.records, hashes: log.hashes}
+	r := c.must(namespace.Command{Invalidate: &namespace.Invalidate{Batch: stranger.batch(0, 1)}})
+	if r.Verdict != invalidation.VerdictReset {
+		t.Fatalf("verdict %d for a log without a subscription", r.Verdict)
+	}
+	c.want("/m/f", false) // it marks all the same
+}
+
+func TestC22AnotherChainMeansReset(t *testing.T) {
+	c, log := subscribed(t)
+	c.publish(log, content("/f", 1))
+	forged := &peerLog{who: peer}
+	forged.add(content("/g", 1))
+	forged.add(content("/f", 2))
+	c.load("/m/f", fileEntry("f", 1))
+	r := c.must(namespace.Command{Invalidate: &namespace.Invalidate{Batch: forged.batch(1, 2)}})
+	if r.Verdict != invalidation.VerdictReset || r.Position.State != invalidation.StateReset || r.Position.Applied != 1 {
+		t.Fatalf("%+v", r)
+	}
+	c.want("/m/f", false)
+	c.must(namespace.Command{ResetSub: &namespace.ResetSub{Publisher: peer, Head: forged.head()}})
+	if s := c.s.Subscriptions(); s[0].Applied != 2 || s[0].State != invalidation.StateSynced {
+		t.Fatalf("%+v", s)
+	}
+}
+
+func TestC24SameNameWithNewIDSupersedes(t *testing.T) {
+	c, log := subscribed(t)
+	c.publish(log, content("/f", 1))
+	c.load("/m/f", fileEntry("f", 1))
+	again := invalidation.Publisher{Cluster: uuid.UUID{3}, Name: peer.Name, Epoch: 1}
+	c.must(namespace.Command{ResetSub: &namespace.ResetSub{Publisher: again, Head: invalidation.Head{Domain: domain, Low: 1}}})
+	subs := c.s.Subscriptions()
+	if len(subs) != 1 || subs[0].Publisher.Cluster != again.Cluster {
+		t.Fatalf("%+v", subs)
+	}
+	c.want("/m/f", false)
+	c.must(namespace.Command{ForgetSub: &namespace.ForgetSub{Cluster: again.Cluster}})
+	c.kind(namespace.Command{ForgetSub: &namespace.ForgetSub{Cluster: again.Cluster}}, freshet.KindNotExist)
+	if len(c.s.Subscriptions()) != 0 {
+		t.Fatal("a forgotten peer is still there")
+	}
+}
+
+func TestC26ResetOfAnOlderEpochIsIgnored(t *testing.T) {
+	c, log := subscribed(t)
+	newer := peer
+	newer.Epoch = 5
+	c.must(namespace.Command{ResetSub: &namespace.ResetSub{Publisher: newer, Head: invalidation.Head{Domain: domain, Low: 1}}})
+	c.load("/m/f", fileEntry("f", 1))
+	r := c.must(namespace.Command{ResetSub: &namespace.ResetSub{Publisher: peer, Head: log.head()}})
+	if r.Verdict != invalidation.VerdictIgnore || r.Position.Publisher.Epoch != 5 {
+		t.Fatalf("%+v", r)
+	}
+	c.want("/m/f", true)
+}
+
+func TestC26RecursiveRecordAboveAMountRootMarksTheMount(t *testing.T) {
+	c := &cluster{t: t, s: open(t, newMemory())}
+	c.found(mountOf("/m", "/a/b"))
+	c.must(namespace.Command{BeginSub: &namespace.BeginSub{Publisher: peer, Domain: domain}})
+	log := &peerLog{who: peer}
+	c.load("/m/f", fileEntry("f", 1))
+	c.publish(log, content("/a/bc", 1)) // not under the root, by whole segments
+	c.want("/m/f", true)
+	c.publish(log, invalidation.Record{Kind: invalidation.KindDelete, Key: "/a", Recursive: true})
+	c.want("/m/f", false)
+}
+
+func TestC26CompactionCarriesItsMark(t *testing.T) {
+	c := newCluster(t)
+	for op := range 5 {
+		c.begin(op+1, namespace.OpWrite, "/m/f")
+		c.complete(op+1, fileEntry("f", op+1))
+	}
+	all, err := c.s.Records(domain, 0, 0)
+	if err != nil || len(all.Records) != 5 {
+		t.Fatalf("%+v, %v", all, err)
+	}
+	c.must(namespace.Command{Compact: &namespace.Compact{Domain: domain, Low: 4}})
+	if h := c.s.Heads()[0]; h.Low != 4 || h.High != 5 {
+		t.Fatalf("%+v", h)
+	}
+	if _, err := c.s.Records(domain, 2, 0); !freshet.IsKind(err, freshet.KindStale) {
+		t.Fatalf("error %v", err)
+	}
+	if _, err := c.s.Records(domain, 6, 0); !freshet.IsKind(err, freshet.KindStale) {
+		t.Fatalf("error %v", err)
+	}
+	b, err := c.s.Records(domain, 3, 1)
+	if err != nil || len(b.Records) != 1 || b.Records[0].Seq != 4 {
+		t.Fatalf("%+v, %v", b, err)
+	}
+	if want := all.AfterHash.Next(all.Records[0]).Next(all.Records[1]).Next(all.Records[2]); b.AfterHash != want {
+		t.Fatal("the chain does not fit")
+	}
+	c.must(namespace.Command{Compact: &namespace.Compact{Domain: domain, Low: 99}})
+	if h := c.s.Heads()[0]; h.Low != 6 || h.High != 5 {
+		t.Fatalf("%+v", h)
+	}
+}
