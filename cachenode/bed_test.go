@@ -14,7 +14,6 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus"
-	"go.uber.org/goleak"
 
 	"github.com/freshet-io/freshet"
 	"github.com/freshet-io/freshet/cachenode"
@@ -22,8 +21,6 @@ import (
 	"github.com/freshet-io/freshet/ufs"
 	"github.com/freshet-io/freshet/ufs/mem"
 )
-
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const blockSize = 100_000
 

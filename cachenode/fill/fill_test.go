@@ -585,46 +585,55 @@ func s2(b *bed, req freshet.BlockRead) freshet.Origin {
 	return freshet.OriginUFS
 }
 
+// TestSourceThatHangsIsGivenUp, and one that is slow but alive is not.
 func TestSourceThatHangsIsGivenUp(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		b := newBed(t, settings{opts: fill.Options{Stall: time.Minute}})
-		req := b.put("a", random(1000, 12), 1)
-		slow := &hanging{FS: b.fs}
-		ctx, cancel := context.WithCancel(t.Context())
-		f := fill.New(fill.Deps{
-			Tier: b.tier, Mounts: mounts{slow}, Self: self,
-			Identity: func() (freshet.ClusterID, uint64, bool) { return uuid.UUID{1}, 1, true },
-		}, fill.Options{Stall: time.Minute})
-		done := make(chan struct{})
-		go func() { defer close(done); check(t, f.Run(ctx)) }()
-		synctest.Wait()
-		start := time.Now()
-		_, err := f.Read(t.Context(), req)
-		if !freshet.IsKind(err, freshet.KindUnavailable) || time.Since(start) != time.Minute {
-			t.Errorf("after %v: %v", time.Since(start), err)
-		}
-		cancel()
-		<-done
-		b.stop()
-	})
+	for _, bytes := range []int{0, 10, 1000} {
+		synctest.Test(t, func(t *testing.T) {
+			b := newBed(t, settings{opts: fill.Options{Stall: time.Minute}})
+			defer b.stop()
+			req := b.put("a", random(1000, 12), 1)
+			b.setFS(&slow{FS: b.fs, bytes: bytes})
+			start := time.Now()
+			_, _, err := b.read(req)
+			took := time.Duration(bytes)*40*time.Second + time.Minute
+			switch {
+			case bytes == 1000 && err != nil:
+				t.Errorf("a slow source was given up: %v", err)
+			case bytes < 1000 && (!freshet.IsKind(err, freshet.KindUnavailable) || time.Since(start) != took):
+				t.Errorf("after %v: %v", time.Since(start), err)
+			}
+		})
+	}
 }
 
-type mounts struct{ fs ufs.FS }
-
-func (m mounts) Get(freshet.MountID) (ufs.FS, func(), error) { return m.fs, func() {}, nil }
-
-// hanging is a storage whose bodies never come.
-type hanging struct{ ufs.FS }
-
-func (h *hanging) Open(ctx context.Context, _ string, _ ufs.OpenOptions) (io.ReadCloser, ufs.Status, error) {
-	return &hangingBody{ctx}, ufs.Status{}, nil
+// slow is a storage that gives a byte each 40 seconds, and after some bytes no
+// more.
+type slow struct {
+	ufs.FS
+	bytes int
 }
 
-type hangingBody struct{ ctx context.Context }
+func (s *slow) Open(ctx context.Context, _ string, _ ufs.OpenOptions) (io.ReadCloser, ufs.Status, error) {
+	return &slowBody{ctx, s.bytes}, ufs.Status{}, nil
+}
 
-func (h *hangingBody) Read([]byte) (int, error) { <-h.ctx.Done(); return 0, h.ctx.Err() }
-func (h *hangingBody) Close() error             { return nil }
+type slowBody struct {
+	ctx   context.Context
+	bytes int
+}
+
+func (s *slowBody) Read([]byte) (int, error) {
+	if s.bytes == 0 {
+		<-s.ctx.Done()
+		return 0, s.ctx.Err()
+	}
+	s.bytes--
+	time.Sleep(40 * time.Second)
+	return 1, nil
+}
+
+func (s *slowBody) Close() error { return nil }
 
 func TestUnknownMountIsNotAMissingFile(t *testing.T) {
 	t.Parallel()

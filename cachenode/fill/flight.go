@@ -115,12 +115,12 @@ func (fl *flight) fetchFrom(ctx context.Context, origin freshet.Origin, open fun
 		return causeOf(ctx, err)
 	}
 	defer func() { _ = rc.Close() }() //nolint:errcheck // only read from
+	body := alive{rc, func() { watch.Reset(stall) }}
 	fl.update(func() { fl.origin = origin })
 	buf := make([]byte, min(copyBuffer, fl.req.Block.Length))
 	for fl.have < fl.req.Block.Length {
 		left := fl.req.Block.Length - fl.have
-		n, err := io.ReadAtLeast(rc, buf[:min(left, int64(len(buf)))], int(min(left, minPiece)))
-		watch.Reset(stall)
+		n, err := io.ReadAtLeast(body, buf[:min(left, int64(len(buf)))], int(min(left, minPiece)))
 		if n > 0 {
 			if _, err := fl.writer.Write(buf[:n]); err != nil {
 				return errNotCached
@@ -132,6 +132,20 @@ func (fl *flight) fetchFrom(ctx context.Context, origin freshet.Origin, open fun
 		}
 	}
 	return nil
+}
+
+// alive tells of each byte that comes.
+type alive struct {
+	io.Reader
+	beat func()
+}
+
+func (a alive) Read(p []byte) (int, error) {
+	n, err := a.Reader.Read(p)
+	if n > 0 {
+		a.beat()
+	}
+	return n, err
 }
 
 // causeOf returns why ctx ended, if that is what err is about.
