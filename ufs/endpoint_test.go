@@ -38,6 +38,8 @@ func TestEndpointURLs(t *testing.T) {
 		"http://[2002:7f00:1::]":           {freshet.KindPermission, "loopback"},
 		"http://[::127.0.0.1]":             {freshet.KindPermission, "loopback"},
 		"http://[fd00:ec2::254]":           {freshet.KindPermission, "metadata"},
+		"http://[::ffff:100.100.100.200]":  {freshet.KindPermission, "metadata"},
+		"http://[::ffff:0.1.2.3]":          {freshet.KindPermission, "unspecified"},
 		"http://100.100.100.200":           {freshet.KindPermission, "metadata"},
 		"http://2852039166":                {freshet.KindPermission, "link-local"},
 		"http://0xa9fea9fe/":               {freshet.KindPermission, "link-local"},
