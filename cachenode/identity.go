@@ -21,7 +21,7 @@ const identityFile = "node.json"
 // for concurrent use.
 type Identity struct {
 	dir  string // "" if it is not kept
-	lock *os.File
+	lock *tier.DirLock
 
 	mu    sync.Mutex
 	state identityState

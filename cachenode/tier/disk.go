@@ -29,7 +29,7 @@ const (
 // disk keeps one file for each block in up to 256 subdirectories.
 type disk struct {
 	dir  string
-	lock *os.File
+	lock *DirLock
 	temp atomic.Uint64
 }
 
@@ -52,10 +52,18 @@ func openDisk(dir string) (*disk, error) {
 	return d, nil
 }
 
-// LockDir makes dir, open to its owner alone, and takes the lock that keeps a
-// second process out; closing the file gives it back. KindConflict if another
-// process has it.
-func LockDir(dir string) (*os.File, error) {
+// DirLock keeps other processes out of a directory.
+type DirLock struct{ f *os.File }
+
+// Close gives the lock back. It unlocks in so many words, because a child process
+// that is just being started may hold a copy of the file for a moment.
+func (l *DirLock) Close() error {
+	return errors.Join(unix.Flock(int(l.f.Fd()), unix.LOCK_UN), l.f.Close())
+}
+
+// LockDir makes dir, open to its owner alone, and takes its lock. KindConflict if
+// another process has it.
+func LockDir(dir string) (*DirLock, error) {
 	const op = "lock directory"
 	if err := os.MkdirAll(dir, dirMode); err != nil {
 		return nil, diskError(op, err)
@@ -71,7 +79,7 @@ func LockDir(dir string) (*os.File, error) {
 		return nil, errorsJoin(freshet.Errorf(freshet.KindConflict, op, "",
 			"%s is in use by another process: give each node a directory of its own (%w)", dir, err), f.Close())
 	}
-	return f, nil
+	return &DirLock{f}, nil
 }
 
 // prepare makes the directories and removes what an interrupted process was
