@@ -1,0 +1,241 @@
+package coordinator
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/freshet-io/freshet"
+	"github.com/freshet-io/freshet/coordinator/metasync"
+	"github.com/freshet-io/freshet/coordinator/namespace"
+)
+
+// The verdicts of Explain.
+const (
+	verdictFresh      = "fresh"
+	verdictStale      = "stale"
+	verdictUnknown    = "unknown"
+	verdictAbsent     = "absent"
+	verdictUncachable = "uncachable"
+)
+
+// Explain says all that this cluster knows of the freshness of p, without
+// changing anything; with check it asks the storage too and compares.
+func (c *Coordinator) Explain(ctx context.Context, p freshet.Path, check bool) (freshet.Explanation, error) {
+	if err := c.prepare(ctx, p, freshet.ReadOptions{}); err != nil {
+		return freshet.Explanation{}, err
+	}
+	in, err := c.sync.Inspect(p, c.ruleOf(nil))
+	if err != nil {
+		return freshet.Explanation{}, err
+	}
+	l := &in.Lookup
+	x := freshet.Explanation{Path: p}
+	fact := c.explainVerdict(&x, &in)
+	x.Freshness = c.freshness(l, fact, nil)
+	x.ValidFrom, x.Need = fact.Valid, fact.Need
+	if l.HasMount {
+		m := l.Mount
+		x.Mount = &m
+	}
+	if l.Found {
+		info := l.Info
+		x.Info = &info
+	}
+	c.explainAge(&x, fact)
+	x.NextCheck = c.nextCheck(l, fact)
+	x.Publishers = c.publishers(l)
+	if l.Found && l.Info.FileID != 0 {
+		x.Blocks = c.nodes.Blocks(l.Info.FileID, c.clock.Elapsed())
+	}
+	x.Intents = c.intentsAt(p, l)
+	if check && l.HasMount {
+		x.Storage = c.storageView(ctx, p, &in)
+	}
+	x.Remedy = remedy(&x, l)
+	return x, nil
+}
+
+// explainVerdict sets verdict and reason and returns the fact that they are
+// about.
+func (c *Coordinator) explainVerdict(x *freshet.Explanation, in *metasync.Inspection) metasync.Verdict {
+	l := &in.Lookup
+	dir := l.Found && l.Info.Type == freshet.TypeDirectory
+	say := func(verdict, format string, args ...any) {
+		x.Verdict, x.Reason = verdict, fmt.Sprintf(format, args...)
+	}
+	switch {
+	case !l.HasMount && !l.Virtual:
+		say(verdictAbsent, "no storage is mounted at or above this path")
+		return metasync.Verdict{Fresh: true, Age: -1}
+	case l.Uncachable:
+		say(verdictUncachable, "an operation with an unknown outcome can still change the path in the storage: every read asks the storage")
+		return in.Entry
+	case l.MountPoint || l.Virtual:
+		what := "mount points lie below it"
+		if l.MountPoint {
+			what = "a storage is mounted here"
+		}
+		if l.HasMount && !in.Listing.Fresh {
+			say(verdictStale, "the directory exists because %s; its listing will be read from the storage at the next access: %s", what, why(in.Listing))
+			return in.Listing
+		}
+		say(verdictFresh, "the directory exists because %s", what)
+		return in.Listing
+	case l.Found && !l.Placeholder && in.Entry.Fresh:
+		if dir && !in.Listing.Fresh {
+			say(verdictFresh, "the directory itself is fresh; its listing will be read from the storage at the next access: %s", why(in.Listing))
+			return in.Entry
+		}
+		say(verdictFresh, "nothing that covers the path was invalidated since it was last found to agree with the storage%s", within(in.Entry))
+		return in.Entry
+	case l.Found && !l.Placeholder:
+		say(verdictStale, "the next access asks the storage: %s", why(in.Entry))
+		return in.Entry
+	case l.KnownAbsent && in.Absent.Fresh:
+		say(verdictAbsent, "the complete listing of %s does not have it%s", l.AbsentAt, within(in.Absent))
+		return in.Absent
+	case l.Placeholder:
+		say(verdictUnknown, "only something below it was read so far: the next access asks the storage")
+		return in.Entry
+	}
+	say(verdictUnknown, "the path was never read: the next access asks the storage")
+	return in.Entry
+}
+
+func within(v metasync.Verdict) string {
+	if v.Age < 0 {
+		return ""
+	}
+	return fmt.Sprintf(", %s ago", v.Age.Round(time.Millisecond))
+}
+
+// why says in words why a fact is not fresh.
+func why(v metasync.Verdict) string {
+	switch {
+	case v.Uncachable:
+		return "an operation with an unknown outcome can still change it"
+	case !v.Loaded:
+		return "it was never read completely"
+	case v.Valid < v.Need:
+		return fmt.Sprintf("it was invalidated at log index %d, after it was last validated at %d", v.Need, v.Valid)
+	case v.Age < 0:
+		return "its last validation was before the present leader's term, so that its age is not known"
+	}
+	return fmt.Sprintf("its last validation is %s old, as old as the sync interval allows or older", v.Age.Round(time.Millisecond))
+}
+
+func (c *Coordinator) explainAge(x *freshet.Explanation, v metasync.Verdict) {
+	switch {
+	case v.Age >= 0:
+		x.ValidatedAt = c.clock.Now().Add(-v.Age).UTC()
+		x.LastValidation = fmt.Sprintf("a look at the storage that began %s ago", v.Age.Round(time.Millisecond))
+	case v.Valid > 0 && v.Loaded:
+		x.LastValidation = fmt.Sprintf("loaded or written at log index %d; when is not known to the present leader", v.Valid)
+	default:
+		x.LastValidation = "never"
+	}
+}
+
+func (c *Coordinator) nextCheck(l *namespace.Lookup, v metasync.Verdict) string {
+	e := c.rule(l, nil)
+	origin := fmt.Sprintf("policy of %s", l.Rule.Path)
+	if l.Rule.Mount || l.Rule.Path == "" {
+		origin = fmt.Sprintf("mount %s", l.Mount.Path)
+	}
+	if e.degraded != "" {
+		origin += fmt.Sprintf(", degraded: %s", e.degraded)
+	}
+	switch {
+	case !l.HasMount:
+		return "never: no storage is involved"
+	case !v.Fresh:
+		return fmt.Sprintf("at the next access (%s: %s)", origin, e.interval)
+	case e.interval < 0:
+		return fmt.Sprintf("when it is invalidated (%s: never by time)", origin)
+	case e.interval == freshet.Always:
+		return fmt.Sprintf("at every access (%s: always)", origin)
+	}
+	return fmt.Sprintf("at the first access in %s or later (%s: every %s)", (time.Duration(e.interval) - max(v.Age, 0)).Round(time.Millisecond), origin, e.interval)
+}
+
+// publishers returns the positions in the logs of the path's domain.
+func (c *Coordinator) publishers(l *namespace.Lookup) []freshet.PublisherStatus {
+	if !l.HasMount {
+		return nil
+	}
+	if hook := c.hooks.Load().Publishers; hook != nil {
+		return hook(l.Mount.Domain)
+	}
+	var out []freshet.PublisherStatus
+	for _, s := range c.state.Subscriptions() {
+		if s.Domain == l.Mount.Domain {
+			out = append(out, freshet.PublisherStatus{
+				Cluster: s.Publisher.Name, ID: s.Publisher.Cluster, Epoch: s.Publisher.Epoch, Domain: s.Domain,
+				Applied: s.Applied, State: s.State.String(), SinceContact: -1,
+			})
+		}
+	}
+	return out
+}
+
+func (c *Coordinator) intentsAt(p freshet.Path, l *namespace.Lookup) []string {
+	var out []string
+	for _, in := range c.state.Intents() {
+		if !l.HasMount || in.Mount != l.Mount.ID {
+			continue
+		}
+		if in.Key == l.Key || (in.Kind == namespace.OpRename && in.Key2 == l.Key) || (in.Recursive && in.Path.Contains(p)) {
+			out = append(out, fmt.Sprintf("%s %s of %s: %s, begun at log index %d", in.Kind, in.Op, in.Path, in.State, in.Started))
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+// storageView asks the storage and compares its answer with what is held.
+func (c *Coordinator) storageView(ctx context.Context, p freshet.Path, in *metasync.Inspection) *freshet.StorageView {
+	l := &in.Lookup
+	st, exists, err := c.sync.Ask(ctx, l)
+	if err != nil {
+		return &freshet.StorageView{Error: err.Error()}
+	}
+	v := &freshet.StorageView{Exists: exists}
+	if !exists {
+		v.SameContent = !l.Found
+		v.SameMeta = v.SameContent
+		return v
+	}
+	v.Info = freshet.Info{
+		Path: p, Type: st.Type, Length: st.Length, ModTime: st.ModTime, Owner: st.Owner, Group: st.Group, Mode: st.Mode,
+		Fingerprint: st.Fingerprint, Mount: l.Mount.ID,
+	}
+	if l.Found {
+		v.SameContent, v.SameMeta = metasync.SameContent(&l.Info, &v.Info)
+	}
+	if st.Special != "" {
+		v.Error = "is " + st.Special + ", which Freshet does not serve"
+	}
+	return v
+}
+
+// remedy says what a person can do, "" if there is nothing to be done.
+func remedy(x *freshet.Explanation, l *namespace.Lookup) string {
+	p := string(x.Path)
+	s := x.Storage
+	differs := s != nil && s.Error == "" && l.Found && !(s.Exists && s.SameContent && s.SameMeta) && !l.MountPoint && !l.Virtual
+	switch {
+	case s != nil && s.Error != "":
+		return "the storage can't be asked: check it and its credentials; nothing is served from it as absent meanwhile"
+	case differs && x.Verdict == verdictFresh:
+		return fmt.Sprintf("the storage differs from what is served: something wrote to it without a cluster on the bus. Run `freshet sync now %s`, and set an interval (`freshet sync set %s --interval 1m`) if that is to be expected", p, p)
+	case x.Freshness.Degraded:
+		return "check the connection to the publishers named above (`freshet peers ls`); until then entries are checked by time"
+	case x.Verdict == verdictUncachable:
+		return "wait: the path is cached again when nothing of the operation can land any more"
+	case x.Verdict == verdictAbsent && !l.HasMount:
+		return fmt.Sprintf("mount a storage: `freshet mount add %s URI`", p)
+	}
+	return ""
+}

@@ -1,0 +1,310 @@
+package coordinator
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/freshet-io/freshet"
+	"github.com/freshet-io/freshet/coordinator/journal"
+	"github.com/freshet-io/freshet/coordinator/namespace"
+	"github.com/freshet-io/freshet/internal/run"
+)
+
+// leadership is whether this member leads and has done what a new leader does
+// before it answers.
+type leadership struct {
+	mu      sync.Mutex
+	ctx     context.Context //nolint:containedctx // it is the leadership: it ends with it
+	over    context.Context //nolint:containedctx // one that has ended, for those who ask while nobody leads
+	changed signal
+}
+
+func (l *leadership) init() {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	l.over = ctx
+}
+
+func (l *leadership) set(ctx context.Context) {
+	l.mu.Lock()
+	l.ctx = ctx
+	l.mu.Unlock()
+	l.changed.raise()
+}
+
+// Leading returns a context that lives as long as this member leads and may
+// answer, and whether it does now.
+func (c *Coordinator) Leading() (context.Context, bool) {
+	c.lead.mu.Lock()
+	defer c.lead.mu.Unlock()
+	if c.lead.ctx == nil || c.lead.ctx.Err() != nil {
+		return c.lead.over, false
+	}
+	return c.lead.ctx, true
+}
+
+// Leadership returns a channel that is closed at the next change of what Leading
+// returns.
+func (c *Coordinator) Leadership() <-chan struct{} { return c.lead.changed.wait() }
+
+// runLeader does the leader's part in each term in which this member leads.
+func (c *Coordinator) runLeader(ctx context.Context) error {
+	first := true
+	for {
+		view, changed := c.journal.Leadership()
+		if term, ok := c.journal.Leading(); ok && view.Leading {
+			if err := c.leadTerm(ctx, term, view.Term, first); err != nil {
+				return err
+			}
+			first = false
+			continue
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// leadTerm works until the term or ctx ends.
+func (c *Coordinator) leadTerm(ctx, term context.Context, number uint64, first bool) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	defer context.AfterFunc(term, func() { cancel(context.Cause(term)) })()
+	c.enterTerm(number)
+	if !c.retry(ctx, "take over", func() error { return c.takeOver(ctx, first) }) {
+		return nil
+	}
+	c.log.Info("this member leads the cluster", "term", number, "cluster", c.state.Identity().Name, "epoch", c.state.Identity().Epoch)
+	g := run.NewGroup(ctx)
+	g.Go("operations", func(ctx context.Context) error { return c.ops.Run(ctx, number) })
+	g.Go("tidy up", c.tidy)
+	c.lead.set(g.Context())
+	err := g.Wait()
+	c.lead.set(nil)
+	if term.Err() == nil && err != nil {
+		return err
+	}
+	return nil
+}
+
+// retry repeats fn until it succeeds; false if ctx ended first.
+func (c *Coordinator) retry(ctx context.Context, what string, fn func() error) bool {
+	for wait := 20 * time.Millisecond; ; wait = min(2*wait, 2*time.Second) {
+		err := fn()
+		if err == nil {
+			return true
+		}
+		if ctx.Err() != nil {
+			return false
+		}
+		c.log.Warn("the leader could not do its first duties; it tries again", "duty", what, "error", err)
+		select {
+		case <-c.clock.After(wait):
+		case <-ctx.Done():
+			return false
+		}
+	}
+}
+
+// takeOver does what must be true before the first answer of a term: the cluster
+// is founded and ours, this member's addresses are known, and what an unclean
+// end may have lost is made good.
+func (c *Coordinator) takeOver(ctx context.Context, first bool) error {
+	id := c.state.Identity()
+	if id.Cluster == (freshet.ClusterID{}) {
+		if err := c.found(ctx); err != nil {
+			return err
+		}
+		id = c.state.Identity()
+	}
+	if id.Name != c.opts.Cluster {
+		return freshet.Errorf(freshet.KindConflict, "lead", "", "the data directory belongs to cluster %q, the configuration says %q", id.Name, c.opts.Cluster)
+	}
+	if err := c.setMember(ctx, c.opts.Member); err != nil {
+		return err
+	}
+	if first && !c.journal.CleanShutdown() {
+		return c.afterCrash(ctx)
+	}
+	return nil
+}
+
+// found founds the cluster with what the configuration says.
+func (c *Coordinator) found(ctx context.Context) error {
+	boot := namespace.Bootstrap{
+		Cluster: freshet.ClusterID(uuid.New()), Name: c.opts.Cluster, Epoch: uint64(max(c.clock.Now().Unix(), 1)), At: c.clock.Now().UTC(),
+	}
+	for _, seed := range c.opts.Mounts {
+		m, _, err := c.planMount(seed)
+		if err != nil {
+			return freshet.Wrap("found cluster", seed.Path, err)
+		}
+		setDefault(&m.Origin, "config")
+		boot.Mounts = append(boot.Mounts, m)
+	}
+	for _, p := range c.opts.Policies {
+		setDefault(&p.Origin, "config")
+		boot.Policies = append(boot.Policies, namespace.Policy{Path: p.Path, Interval: p.Interval, Origin: p.Origin, SetAt: c.clock.Now().UTC()})
+	}
+	_, err := c.propose(ctx, namespace.Command{Bootstrap: &boot})
+	if freshet.IsKind(err, freshet.KindExist) {
+		return nil
+	}
+	if err == nil {
+		c.log.Info("cluster founded", "cluster", boot.Name, "cluster_id", boot.Cluster.String(), "epoch", boot.Epoch, "mounts", len(boot.Mounts))
+	}
+	return err
+}
+
+// afterCrash makes good what a member that ended uncleanly may have lost: a single
+// one, or one that does not sync its log, starts a new epoch, so that receivers
+// start over (C22), and says that anything may have changed (C16).
+func (c *Coordinator) afterCrash(ctx context.Context) error {
+	peers, err := c.journal.Peers()
+	if err != nil {
+		return err
+	}
+	if len(peers) > 1 && !c.opts.Journal.NoSync {
+		return nil
+	}
+	_, err = c.bumpEpoch(ctx, uint64(max(c.clock.Now().Unix(), 1)))
+	return err
+}
+
+// setMember records a member's addresses if they are news.
+func (c *Coordinator) setMember(ctx context.Context, m namespace.Member) error {
+	for _, known := range c.state.Members() {
+		if known == m {
+			return nil
+		}
+	}
+	_, err := c.propose(ctx, namespace.Command{SetMember: &m})
+	return err
+}
+
+// propose replicates commands and returns their results, or the first refusal.
+func (c *Coordinator) propose(ctx context.Context, cmds ...namespace.Command) ([]namespace.Result, error) {
+	results, err := c.journal.Propose(ctx, cmds...)
+	if err != nil {
+		return nil, c.leaderHint(err)
+	}
+	for i := range results {
+		if results[i].Err != nil {
+			return results, results[i].Err
+		}
+	}
+	return results, nil
+}
+
+// enterTerm empties the memory that only holds for one term. It is called by the
+// first read of a term or by the leader's loop, whichever comes first.
+func (c *Coordinator) enterTerm(term uint64) {
+	if c.term.Load() == term {
+		return
+	}
+	c.contacts.mu.Lock()
+	defer c.contacts.mu.Unlock()
+	if c.term.Load() == term {
+		return
+	}
+	c.sync.Forget()
+	c.contacts.forget()
+	c.term.Store(term)
+}
+
+// barrier returns when a read of the state is linearizable, and knows that this
+// member leads the term whose memory is used.
+func (c *Coordinator) barrier(ctx context.Context) error {
+	if _, err := c.journal.ReadBarrier(ctx); err != nil {
+		return c.leaderHint(err)
+	}
+	c.enterTerm(c.journal.Term())
+	if c.state.Identity().Cluster == (freshet.ClusterID{}) {
+		return freshet.Errorf(freshet.KindUnavailable, "read", "", "the cluster is being founded; try again")
+	}
+	return c.state.Err()
+}
+
+// LeaderAddress returns the address of the leader for clients, "" if it is not
+// known.
+func (c *Coordinator) LeaderAddress() string {
+	id, _ := c.journal.Leader()
+	for _, m := range c.state.Members() {
+		if m.ID == id {
+			return m.GRPC
+		}
+	}
+	return ""
+}
+
+// notLeaderError adds the leader's client address, for those who forward.
+type notLeaderError struct {
+	error
+	addr string
+}
+
+// LeaderAddress returns the leader's address for clients.
+func (e *notLeaderError) LeaderAddress() string { return e.addr }
+
+// Unwrap returns the cause.
+func (e *notLeaderError) Unwrap() error { return e.error }
+
+func (c *Coordinator) leaderHint(err error) error {
+	if !freshet.IsKind(err, freshet.KindNotLeader) {
+		return err
+	}
+	return &freshet.Error{Kind: freshet.KindNotLeader, Err: &notLeaderError{error: err, addr: c.LeaderAddress()}}
+}
+
+// runAnnounce tells the leader this member's addresses while it does not know
+// them: a follower can't write them into the state itself.
+func (c *Coordinator) runAnnounce(ctx context.Context) error {
+	for {
+		members := c.watch.members.wait()
+		_, leadership := c.journal.Leadership()
+		pause := c.announce(ctx)
+		var again <-chan time.Time
+		if pause > 0 {
+			again = c.clock.After(pause)
+		}
+		select {
+		case <-members:
+		case <-leadership:
+		case <-again:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// announce tries once and returns after how long to try again, 0 if there is
+// nothing to do.
+func (c *Coordinator) announce(ctx context.Context) time.Duration {
+	hook := c.hooks.Load().Announce
+	view, _ := c.journal.Leadership()
+	if hook == nil || view.Leading || view.ID == c.opts.Member.ID {
+		return 0
+	}
+	for _, m := range c.state.Members() {
+		if m == c.opts.Member {
+			return 0
+		}
+	}
+	addr := c.LeaderAddress()
+	if addr == "" {
+		return time.Second
+	}
+	if err := hook(ctx, addr, memberOf(c.opts.Member, journal.Peer{Voter: true})); err != nil && ctx.Err() == nil {
+		c.log.Warn("the leader could not be told this member's addresses", "leader", addr, "error", err)
+	}
+	return time.Second
+}
+
+func memberOf(m namespace.Member, p journal.Peer) freshet.Member {
+	return freshet.Member{ID: m.ID, Name: m.Name, GRPC: m.GRPC, HTTP: m.HTTP, Raft: m.Raft, Bus: m.Bus, Leader: p.Leader, Voter: p.Voter}
+}

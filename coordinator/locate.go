@@ -1,0 +1,117 @@
+package coordinator
+
+import (
+	"context"
+	"hash/fnv"
+
+	"github.com/freshet-io/freshet"
+	"github.com/freshet-io/freshet/coordinator/metasync"
+	"github.com/freshet-io/freshet/coordinator/namespace"
+)
+
+const opLocate = "locate"
+
+// maxBlocks bounds the blocks of one answer: a longer range is answered up to
+// there, and the caller asks on.
+const maxBlocks = 16_384
+
+// Locate answers where the bytes of a range are.
+func (c *Coordinator) Locate(ctx context.Context, q freshet.LocateQuery) (freshet.Location, error) {
+	if err := c.prepare(ctx, q.Path, q.Options); err != nil {
+		return freshet.Location{}, err
+	}
+	e, err := c.sync.Entry(ctx, q.Path, c.locateRule(&q))
+	if err != nil {
+		return freshet.Location{}, c.leaderHint(err)
+	}
+	switch info := &e.Info; {
+	case info.Type == freshet.TypeDirectory:
+		return freshet.Location{}, freshet.Errorf(freshet.KindConflict, opLocate, q.Path, "is a directory")
+	case q.Offset < 0 || q.Offset > info.Length:
+		return freshet.Location{}, freshet.Errorf(freshet.KindInvalid, opLocate, q.Path, "offset %d is out of range: the file has %d bytes", q.Offset, info.Length)
+	}
+	loc := freshet.Location{Info: e.Info, Cacheable: e.Cached && e.Info.FileID != 0}
+	loc.Source, err = c.source(&e)
+	if err != nil {
+		return freshet.Location{}, err
+	}
+	if !loc.Cacheable {
+		loc.Info.FileID = 0
+	}
+	loc.Blocks, err = c.blocks(&e.Info, &q, loc.Cacheable)
+	return loc, err
+}
+
+// locateRule makes a version that the storage refused a reason to look: unless
+// another one is held already.
+func (c *Coordinator) locateRule(q *freshet.LocateQuery) metasync.Rule {
+	usual := c.ruleOf(q.Options.SyncInterval)
+	if q.StaleFingerprint == "" {
+		return usual
+	}
+	counted := false
+	return func(l *namespace.Lookup) freshet.Interval {
+		if !l.Found || l.Info.Fingerprint.String() != q.StaleFingerprint {
+			return usual(l)
+		}
+		if !counted {
+			counted = true
+			c.sync.StaleDetected()
+		}
+		return freshet.Always
+	}
+}
+
+func (c *Coordinator) source(e *metasync.Entry) (freshet.Source, error) {
+	l := &e.Lookup
+	if !e.Cached {
+		now, err := c.state.Lookup(e.Info.Path)
+		if err != nil {
+			return freshet.Source{}, err
+		}
+		l = &now
+	}
+	return freshet.Source{Mount: l.Mount.ID, Key: l.Key, Fingerprint: e.Info.Fingerprint}, nil
+}
+
+// blocks lists the blocks of the range with the nodes that hold them.
+func (c *Coordinator) blocks(info *freshet.Info, q *freshet.LocateQuery, cacheable bool) ([]freshet.Block, error) {
+	end := info.Length
+	if q.Length >= 0 && q.Length < end-q.Offset {
+		end = q.Offset + q.Length
+	}
+	size := info.BlockSize
+	if size <= 0 {
+		size = freshet.DefaultBlockSize
+	}
+	if q.Offset >= end {
+		return nil, nil
+	}
+	first, last := q.Offset/size, (end-1)/size
+	last = min(last, first+maxBlocks-1)
+	const maxIndex = 1<<32 - 1
+	if last > maxIndex {
+		return nil, freshet.Errorf(freshet.KindInvalid, opLocate, q.Path, "the file has more blocks of %d bytes than can be numbered", size)
+	}
+	file := info.FileID
+	if !cacheable { // spread over the nodes by path; nothing is kept under it
+		h := fnv.New64a()
+		_, _ = h.Write([]byte(info.Path)) // a hash does not fail
+		file = freshet.FileID(h.Sum64())
+	}
+	spots := c.nodes.Locate(file, uint32(first), uint32(last), q.Host, c.clock.Elapsed())
+	blocks := make([]freshet.Block, len(spots))
+	for i := range spots {
+		index := first + int64(i)
+		b := freshet.Block{Offset: index * size, Length: min(size, info.Length-index*size), Fetch: spots[i].Fetch}
+		b.ID.Index = uint32(index)
+		if cacheable {
+			b.ID.File, b.Nodes = info.FileID, spots[i].Nodes
+		}
+		if b.Fetch.ID == "" && len(b.Nodes) == 0 {
+			return nil, freshet.Errorf(freshet.KindUnavailable, opLocate, q.Path, "no cache node is live: start one, or wait until it has registered")
+		}
+		blocks[i] = b
+	}
+	return blocks, nil
+}

@@ -1,0 +1,111 @@
+package metasync
+
+import (
+	"context"
+	"sync"
+
+	"github.com/freshet-io/freshet"
+	"github.com/freshet-io/freshet/coordinator/namespace"
+)
+
+// Children returns up to limit entries of dir in byte order of their names, from
+// the first after after, and whether there are more. The listing is made fresh
+// under the rule first; a child that was marked since is looked at by itself.
+// Whoever pages on gives Fixed(freshet.Never) for what follows the first page, so that
+// one directory is not listed anew for each of its pages.
+func (s *Syncer) Children(ctx context.Context, dir freshet.Path, after string, limit int, rule Rule) ([]freshet.Info, bool, error) {
+	c := s.call()
+	_, asked, err := s.Listing(ctx, dir, rule)
+	if err != nil {
+		return nil, false, err
+	}
+	l, err := s.State.Lookup(dir)
+	if err != nil {
+		return nil, false, err
+	}
+	c.interval = rule(&l)
+	children, err := s.State.List(dir, after, limit+1)
+	if err != nil {
+		return nil, false, err
+	}
+	more := len(children) > limit
+	if more {
+		children = children[:limit]
+	}
+	infos := make([]freshet.Info, len(children))
+	keep := make([]bool, len(children))
+	var doubtful []int
+	mem := s.mem.Load()
+	for i := range children {
+		ch := &children[i]
+		ch.Info.FromCache = !asked
+		infos[i], keep[i] = ch.Info, true
+		if !ch.Virtual && !s.vouched(mem, ch, &l, c) {
+			doubtful = append(doubtful, i)
+		}
+	}
+	if err := s.lookAtEach(ctx, doubtful, infos, keep); err != nil {
+		return nil, false, err
+	}
+	out := infos[:0]
+	for i := range infos {
+		if keep[i] {
+			out = append(out, infos[i])
+		}
+	}
+	return out, more, nil
+}
+
+// vouched reports whether the child may be shown as it is held.
+func (s *Syncer) vouched(mem *memory, ch *namespace.Child, l *namespace.Lookup, c call) bool {
+	if ch.Placeholder {
+		return false
+	}
+	if l.Listing.Uncachable {
+		now, err := s.State.Lookup(ch.Info.Path)
+		if err != nil || now.Uncachable {
+			return false
+		}
+	}
+	return s.judge(ch.Freshness, mem.entry(ch.Info.Path), c).Fresh
+}
+
+// lookAtEach looks at single entries, several at once.
+func (s *Syncer) lookAtEach(ctx context.Context, which []int, infos []freshet.Info, keep []bool) error {
+	if len(which) == 0 {
+		return nil
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var wg sync.WaitGroup
+	next := make(chan int)
+	for range min(s.opts.Parallel, len(which)) {
+		wg.Go(func() {
+			for i := range next {
+				e, err := s.Entry(ctx, infos[i].Path, Fixed(freshet.Never))
+				switch {
+				case err == nil:
+					infos[i] = e.Info
+				case freshet.IsKind(err, freshet.KindNotExist), freshet.IsKind(err, freshet.KindConflict):
+					keep[i] = false
+				default:
+					cancel(err)
+				}
+			}
+		})
+	}
+feed:
+	for _, i := range which {
+		select {
+		case next <- i:
+		case <-ctx.Done():
+			break feed
+		}
+	}
+	close(next)
+	wg.Wait()
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return nil
+}

@@ -1,0 +1,37 @@
+// Package metasync owns when a path must be looked at in its storage, and the
+// commands that make the replicated state agree with what the storage said. It
+// never decides which interval applies to a path, never changes a storage, and
+// publishes nothing: a difference that it finds is this cluster's business only.
+//
+// # Freshness
+//
+// A fact (an entry, a listing, that a path does not exist) is served if
+//
+//   - the later of the index at which it was loaded, which is part of the
+//     replicated state, and the index at which its last validation began, which
+//     the leader of the term keeps in memory, is at least the newest mark that
+//     covers it;
+//   - no effect that may still land can change it;
+//   - its validation is younger than the sync interval. An age counts from the
+//     start of the look, on a clock that does not go back. A fact that was
+//     loaded in an earlier term has no known age: under "never" it is served,
+//     under a duration it is looked at. Under "always" the look must have begun
+//     after the call.
+//
+// # Looks
+//
+// A path is looked at once at a time, see flights. A reader may share a look
+// that is running only if nothing was marked since it began, and if it began no
+// earlier than the reader's call minus the age that the interval allows: else a
+// strict reader would get what another reader asked for before it (C27).
+//
+// The applied index is read before the storage is asked. What comes back is
+// compared with what is held. If it is the same, the validation is recorded in
+// memory and nothing enters the log. If it differs, a load is proposed with that
+// index; the state refuses it if something newer covers the path (C4). Who waited
+// for a refused load may still have its answer, which was true while they waited,
+// but it leaves nothing behind: no file ID, no blocks.
+//
+// An error of the storage is an error of the caller. It is never an absence, and
+// never a validation.
+package metasync

@@ -1,0 +1,226 @@
+package metasync
+
+import (
+	"context"
+
+	"github.com/freshet-io/freshet"
+	"github.com/freshet-io/freshet/coordinator/namespace"
+	"github.com/freshet-io/freshet/ufs"
+)
+
+// Entry is the answer about one path.
+type Entry struct {
+	// Info has no FileID if the answer must not leave anything behind.
+	Info    freshet.Info
+	Lookup  namespace.Lookup // what the state knew; not set if Cached is false
+	Cached  bool             // the entry is held and fresh
+	Verdict Verdict
+}
+
+// entryAnswer is what a look at one entry found out.
+type entryAnswer struct {
+	exists   bool
+	status   ufs.Status
+	rejected bool
+}
+
+const opStat = "stat"
+
+// Entry returns the entry at p, fresh under the rule, and looks at the
+// storage if it has to. KindNotExist means that the storage, or a fresh complete
+// listing, says so.
+func (s *Syncer) Entry(ctx context.Context, p freshet.Path, rule Rule) (Entry, error) {
+	c := s.call()
+	asked := false
+	for try := 1; ; try++ {
+		l, err := s.State.Lookup(p)
+		if err != nil {
+			return Entry{}, err
+		}
+		c.interval = rule(&l)
+		if e, done, err := s.held(p, &l, c); done {
+			e.Info.FromCache = !asked
+			return e, err
+		}
+		lk, joined, err := s.entries.do(ctx, p, func(k *look[entryAnswer]) bool { return mayShare(k, s.mem.Load(), l.Need, c) },
+			func() *look[entryAnswer] { return begin[entryAnswer](s) },
+			func(ctx context.Context, k *look[entryAnswer]) (entryAnswer, error) { return s.lookAt(ctx, p, k) })
+		if joined {
+			s.metrics.joined.Inc()
+		}
+		if err != nil {
+			return Entry{}, freshet.Wrap(opStat, p, err)
+		}
+		asked = true
+		a := lk.answer
+		if !a.exists {
+			return Entry{}, notExist(p)
+		}
+		if a.status.Special != "" {
+			return Entry{}, freshet.Errorf(freshet.KindConflict, opStat, p, "is not a regular file or directory but %s: Freshet does not serve it", a.status.Special)
+		}
+		if l.Uncachable || try >= s.opts.Attempts {
+			// It was true while this reader waited, and that is all.
+			return Entry{Info: infoOf(p, l.Mount.ID, &a.status)}, nil
+		}
+	}
+}
+
+// held answers from the state if that is allowed.
+func (s *Syncer) held(p freshet.Path, l *namespace.Lookup, c call) (Entry, bool, error) {
+	if !l.HasMount && !l.Virtual {
+		return Entry{}, true, freshet.Errorf(freshet.KindNotExist, opStat, p, "no storage is mounted there")
+	}
+	if v := s.judgeEntry(p, l, c); v.Fresh {
+		return Entry{Info: l.Info, Lookup: *l, Cached: true, Verdict: v}, true, nil
+	}
+	if v := s.judgeAbsent(l, c); v.Fresh {
+		return Entry{Lookup: *l, Verdict: v}, true, notExist(p)
+	}
+	return Entry{}, false, nil
+}
+
+func notExist(p freshet.Path) error {
+	return freshet.Errorf(freshet.KindNotExist, opStat, p, "does not exist")
+}
+
+func infoOf(p freshet.Path, id freshet.MountID, st *ufs.Status) freshet.Info {
+	info := freshet.Info{
+		Path: p, Type: st.Type, Length: st.Length, ModTime: st.ModTime, Owner: st.Owner, Group: st.Group, Mode: st.Mode,
+		Fingerprint: st.Fingerprint, Mount: id,
+	}
+	if st.Type == freshet.TypeFile {
+		info.BlockSize = freshet.DefaultBlockSize
+	} else {
+		info.Length = 0
+	}
+	return info
+}
+
+// begin makes a look that starts now. The index is read before anything else.
+func begin[T any](s *Syncer) *look[T] {
+	mem := s.mem.Load()
+	return &look[T]{index: s.State.Applied(), at: s.opts.Clock.Elapsed(), began: mem.next(), mem: mem}
+}
+
+// lookAt asks the storage about p and makes the state agree with the answer.
+func (s *Syncer) lookAt(ctx context.Context, p freshet.Path, k *look[entryAnswer]) (entryAnswer, error) {
+	defer func() { s.metrics.took("entry", s.opts.Clock.Elapsed()-k.at) }()
+	l, err := s.State.Lookup(p)
+	if err != nil {
+		return entryAnswer{}, err
+	}
+	st, exists, err := s.Ask(ctx, &l)
+	if err != nil {
+		s.metrics.failed.Inc()
+		s.count(resultFailed)
+		return entryAnswer{}, err
+	}
+	a := entryAnswer{exists: exists, status: st}
+	load, result, err := s.compare(p, &l, k, &a)
+	if err != nil || load == nil {
+		if err == nil && exists {
+			k.mem.validated(p, k.record())
+			s.count(resultUnchanged)
+		}
+		return a, err
+	}
+	if k.mem.entry(p).index > k.index { // a later look, at the listing, found another answer
+		a.rejected = true
+		return a, nil
+	}
+	results, err := s.Propose(ctx, namespace.Command{LoadEntry: load})
+	if err != nil {
+		return a, err
+	}
+	if !results[0].Installed {
+		a.rejected = true
+		s.metrics.rejected.Inc()
+		return a, nil
+	}
+	s.count(result)
+	if exists {
+		k.mem.validated(p, k.record())
+	} else {
+		k.mem.doubt(p)
+	}
+	return a, nil
+}
+
+func (s *Syncer) count(result string) { s.metrics.entries.WithLabelValues(result).Inc() }
+
+// Ask asks the storage about the path of a lookup and changes nothing. An entry
+// that is neither a file nor a directory exists, and says so in Special.
+func (s *Syncer) Ask(ctx context.Context, l *namespace.Lookup) (st ufs.Status, exists bool, err error) {
+	fs, release, err := s.Storage(l.Mount)
+	if err != nil {
+		return ufs.Status{}, false, err
+	}
+	defer release()
+	if l.Key != "" && ufs.IsTemp(l.Key) {
+		return ufs.Status{}, false, nil
+	}
+	bounded, cancel := context.WithTimeout(ctx, s.opts.StatTimeout)
+	defer cancel()
+	st, err = fs.Stat(bounded, l.Key)
+	switch {
+	case err == nil:
+		return st, true, nil
+	case freshet.IsKind(err, freshet.KindNotExist):
+		return ufs.Status{}, false, nil
+	case bounded.Err() != nil && ctx.Err() == nil:
+		return ufs.Status{}, false, freshet.Errorf(freshet.KindUnavailable, "ask storage", l.Info.Path, "the storage did not answer within %v: %w", s.opts.StatTimeout, err)
+	}
+	return ufs.Status{}, false, err
+}
+
+// compare returns the load that makes the state agree with the answer, nil if
+// it does already.
+func (s *Syncer) compare(p freshet.Path, asked *namespace.Lookup, k *look[entryAnswer], a *entryAnswer) (*namespace.LoadEntry, string, error) {
+	now, err := s.State.Lookup(p)
+	if err != nil {
+		return nil, "", err
+	}
+	if now.Mount.ID != asked.Mount.ID || now.Mount.Generation != asked.Mount.Generation {
+		return nil, "", freshet.Errorf(freshet.KindUnavailable, "sync", p, "the mount was changed meanwhile; try again")
+	}
+	load := &namespace.LoadEntry{Mount: asked.Mount.ID, Generation: asked.Mount.Generation, Path: p, Start: k.index}
+	switch {
+	case !a.exists || a.status.Special != "":
+		if !now.Found {
+			return nil, "", nil
+		}
+		return load, resultRemoved, nil
+	case now.Found && !now.Placeholder && same(&now.Info, &a.status):
+		return nil, "", nil
+	}
+	load.Entry = entryOf(p.Base(), &a.status)
+	if now.Found && !now.Placeholder {
+		return load, resultChanged, nil
+	}
+	return load, resultAdded, nil
+}
+
+func entryOf(name string, st *ufs.Status) *namespace.Entry {
+	e := &namespace.Entry{
+		Name: name, Type: st.Type, Length: st.Length, ModTime: st.ModTime, Owner: st.Owner, Group: st.Group, Mode: st.Mode,
+		Fingerprint: st.Fingerprint,
+	}
+	if st.IsDir() {
+		e.Length = 0
+	}
+	return e
+}
+
+// same reports whether what is held says what the storage said. The modification
+// time of a directory changes with every child and is not compared, and a file
+// without an ID needs a load to get one.
+func same(held *freshet.Info, st *ufs.Status) bool {
+	if held.Type != st.Type {
+		return false
+	}
+	if st.IsDir() {
+		return held.Owner == st.Owner && held.Group == st.Group && held.Mode == st.Mode
+	}
+	return held.FileID != 0 && held.Length == st.Length && held.Fingerprint.Equal(st.Fingerprint)
+}

@@ -1,0 +1,62 @@
+package metasync
+
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+type metrics struct {
+	seconds  *prometheus.HistogramVec // by scope
+	entries  *prometheus.CounterVec   // by result
+	joined   prometheus.Counter
+	rejected prometheus.Counter
+	skipped  prometheus.Counter
+	stale    prometheus.Counter
+	failed   prometheus.Counter
+	records  prometheus.GaugeFunc
+}
+
+func newMetrics(reg prometheus.Registerer, records func() float64) *metrics {
+	m := &metrics{
+		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "freshet_sync_seconds", Help: "Duration of looks at the storage, by scope: entry or listing.",
+			Buckets: prometheus.ExponentialBuckets(0.0005, 3, 12),
+		}, []string{"scope"}),
+		entries: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "freshet_sync_entries_total", Help: "Entries that were compared with the storage, by result: unchanged, changed, added, removed, failed.",
+		}, []string{"result"}),
+		joined:   counter("freshet_sync_joined_total", "Reads that shared a look at the storage that another read had begun."),
+		rejected: counter("freshet_sync_rejected_total", "Loads that were not installed because the path was invalidated while they ran."),
+		skipped:  counter("freshet_sync_skipped_total", "Entries of the storage that can't be shown: not a file or directory, or not a legal name."),
+		stale:    counter("freshet_stale_reads_detected_total", "Times a storage refused a version that this cluster had given out as current."),
+		failed:   counter("freshet_sync_failures_total", "Looks at the storage that failed."),
+		records: prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "freshet_sync_validations", Help: "Validations that the leader holds in memory.",
+		}, records),
+	}
+	for _, result := range []string{resultUnchanged, resultChanged, resultAdded, resultRemoved, resultFailed} {
+		m.entries.WithLabelValues(result)
+	}
+	if reg != nil {
+		reg.MustRegister(m.seconds, m.entries, m.joined, m.rejected, m.skipped, m.stale, m.failed, m.records)
+	}
+	return m
+}
+
+func counter(name, help string) prometheus.Counter {
+	return prometheus.NewCounter(prometheus.CounterOpts{Name: name, Help: help})
+}
+
+// The results of comparing one entry.
+const (
+	resultUnchanged = "unchanged"
+	resultChanged   = "changed"
+	resultAdded     = "added"
+	resultRemoved   = "removed"
+	resultFailed    = "failed"
+)
+
+func (m *metrics) took(scope string, d time.Duration) {
+	m.seconds.WithLabelValues(scope).Observe(d.Seconds())
+}

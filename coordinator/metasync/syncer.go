@@ -1,0 +1,200 @@
+package metasync
+
+import (
+	"context"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/freshet-io/freshet"
+	"github.com/freshet-io/freshet/coordinator/namespace"
+	"github.com/freshet-io/freshet/internal/clock"
+	"github.com/freshet-io/freshet/ufs"
+)
+
+// Options are the settings of a Syncer. The zero value is usable.
+type Options struct {
+	// Validations bounds the records of validations in memory, of about 200 bytes
+	// each; 0 is 262,144. A listing is one record, however many children it has.
+	Validations int
+	// Attempts is how often a load that lost against an invalidation is made
+	// again before its answer is passed through uncached; 0 is 3.
+	Attempts int
+	// Parallel is how many directories a recursive sync lists at once, and how
+	// many single entries a listing looks at; 0 is 8.
+	Parallel int
+	// StatTimeout bounds one question about one entry; 0 is 30 s.
+	StatTimeout time.Duration
+
+	Log     *slog.Logger
+	Metrics prometheus.Registerer
+	Clock   clock.Clock
+}
+
+// State is what a Syncer reads of the replicated state.
+type State interface {
+	Applied() uint64
+	Lookup(p freshet.Path) (namespace.Lookup, error)
+	List(dir freshet.Path, after string, limit int) ([]namespace.Child, error)
+	Mounts() ([]freshet.Mount, uint64)
+}
+
+// Deps are what a Syncer works with. All are required.
+type Deps struct {
+	State State
+	// Propose replicates commands, see journal.Journal.
+	Propose func(ctx context.Context, cmds ...namespace.Command) ([]namespace.Result, error)
+	// Storage returns the storage of a mount, and what releases it.
+	Storage func(m freshet.Mount) (ufs.FS, func(), error)
+}
+
+// Syncer makes facts fresh. It is safe for concurrent use and has no goroutine of
+// its own but those of running calls.
+type Syncer struct {
+	Deps
+	opts     Options
+	mem      atomic.Pointer[memory]
+	entries  *flights[entryAnswer]
+	listings *flights[listingAnswer]
+	metrics  *metrics
+	special  atomic.Bool // the log was told of entries that can't be shown
+}
+
+// New returns a Syncer with an empty memory.
+func New(deps Deps, opts Options) *Syncer {
+	setDefault(&opts.Validations, 1<<18)
+	setDefault(&opts.Attempts, 3)
+	setDefault(&opts.Parallel, 8)
+	setDefault(&opts.StatTimeout, 30*time.Second)
+	if opts.Log == nil {
+		opts.Log = slog.New(slog.DiscardHandler)
+	}
+	if opts.Clock == nil {
+		opts.Clock = clock.Real{}
+	}
+	s := &Syncer{Deps: deps, opts: opts, entries: newFlights[entryAnswer](), listings: newFlights[listingAnswer]()}
+	s.Forget()
+	s.metrics = newMetrics(opts.Metrics, func() float64 { return float64(s.mem.Load().size()) })
+	return s
+}
+
+func setDefault[T comparable](value *T, def T) {
+	var zero T
+	if *value == zero {
+		*value = def
+	}
+}
+
+// Forget drops what is known of validations: a new term has begun, or the state
+// was replaced. Looks in flight are recorded nowhere.
+func (s *Syncer) Forget() { s.mem.Store(newMemory(s.opts.Validations)) }
+
+// Validated records that the entry at p was true in the storage at some moment
+// after the start at and the applied index index, which the caller read before
+// its effect or its question.
+func (s *Syncer) Validated(p freshet.Path, index uint64, at time.Duration) {
+	mem := s.mem.Load()
+	mem.validated(p, record{index: index, at: at, began: mem.next()})
+}
+
+// StaleDetected counts a version that a storage refused.
+func (s *Syncer) StaleDetected() { s.metrics.stale.Inc() }
+
+// Rule says which interval applies to what a lookup found.
+type Rule func(*namespace.Lookup) freshet.Interval
+
+// Fixed is the rule of one interval for everything.
+func Fixed(i freshet.Interval) Rule { return func(*namespace.Lookup) freshet.Interval { return i } }
+
+// call is when a reader came: what it may share depends on it.
+type call struct {
+	at       time.Duration
+	began    uint64
+	interval freshet.Interval
+}
+
+// call notes that a reader came; its interval is set by the first lookup.
+func (s *Syncer) call() call { return call{at: s.opts.Clock.Elapsed(), began: s.mem.Load().next()} }
+
+// Verdict is a judgement on one fact.
+type Verdict struct {
+	Fresh bool
+	// Age is the time since the last validation began, negative if unknown.
+	Age time.Duration
+	// Valid is the index from which on the fact is known to hold.
+	Valid, Need uint64
+	// Uncachable: an effect that may still land can change the fact.
+	Uncachable bool
+	// Loaded says that the fact is held at all.
+	Loaded bool
+}
+
+// judge decides on a fact for a reader.
+func (s *Syncer) judge(f namespace.Freshness, r record, c call) Verdict {
+	v := Verdict{Valid: max(f.ValidFrom, r.index), Need: f.Need, Age: -1, Loaded: true}
+	if r.known() {
+		v.Age = max(s.opts.Clock.Elapsed()-r.at, 0)
+	}
+	switch {
+	case !f.Servable(r.index):
+	case c.interval < 0:
+		v.Fresh = true
+	case !r.known():
+	case c.began != 0 && r.began > c.began: // looked at for this call
+		v.Fresh = true
+	default:
+		v.Fresh = !c.interval.Expired(v.Age)
+	}
+	return v
+}
+
+func (s *Syncer) judgeEntry(p freshet.Path, l *namespace.Lookup, c call) Verdict {
+	if l.MountPoint || l.Virtual {
+		return Verdict{Fresh: true, Age: -1, Loaded: true, Valid: l.Applied}
+	}
+	if !l.Found || l.Placeholder {
+		return Verdict{Age: -1, Need: l.Need, Uncachable: l.Uncachable}
+	}
+	v := s.judge(l.Freshness, s.mem.Load().entry(p), c)
+	v.Uncachable = l.Uncachable
+	v.Fresh = v.Fresh && !v.Uncachable
+	return v
+}
+
+func (s *Syncer) judgeListing(dir freshet.Path, l *namespace.Lookup, c call) Verdict {
+	if !l.HasMount {
+		return Verdict{Fresh: l.Virtual, Age: -1, Loaded: true, Valid: l.Applied}
+	}
+	if !l.Listing.Complete {
+		return Verdict{Age: -1, Need: l.Listing.Need, Uncachable: l.Listing.Uncachable}
+	}
+	v := s.judge(l.Listing.Freshness, s.mem.Load().listing(dir), c)
+	v.Uncachable = l.Listing.Uncachable
+	v.Fresh = v.Fresh && !v.Uncachable
+	return v
+}
+
+// judgeAbsent decides whether the path is freshly known not to exist.
+func (s *Syncer) judgeAbsent(l *namespace.Lookup, c call) Verdict {
+	if !l.KnownAbsent {
+		return Verdict{Age: -1, Need: l.Need, Uncachable: l.Uncachable}
+	}
+	v := s.judge(l.Absent, s.mem.Load().listing(l.AbsentAt), c)
+	v.Uncachable = l.Uncachable
+	v.Fresh = v.Fresh && !v.Uncachable
+	return v
+}
+
+// mayShare is the join rule: nothing that covers the fact was marked since the
+// look began, and it began late enough for the reader.
+func mayShare[T any](l *look[T], mem *memory, need uint64, c call) bool {
+	switch {
+	case l.mem != mem || l.index < need:
+		return false
+	case c.interval < 0 || l.began > c.began:
+		return true
+	}
+	return l.at >= c.at-time.Duration(c.interval) && c.interval > 0
+}

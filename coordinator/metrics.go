@@ -1,0 +1,47 @@
+package coordinator
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/freshet-io/freshet/invalidation"
+)
+
+type metrics struct {
+	invalidations *prometheus.CounterVec
+}
+
+func newMetrics(reg prometheus.Registerer, c *Coordinator) *metrics {
+	m := &metrics{invalidations: prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "freshet_coordinator_invalidated_records_total",
+		Help: "Records of other clusters that were applied to the state, by the verdict on their batch.",
+	}, []string{"verdict"})}
+	if reg == nil {
+		return m
+	}
+	gauge := func(name, help string, value func() float64) prometheus.Collector {
+		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, value)
+	}
+	reg.MustRegister(m.invalidations,
+		gauge("freshet_coordinator_leader", "1 if this member leads the cluster and answers.", func() float64 {
+			if _, leads := c.Leading(); leads {
+				return 1
+			}
+			return 0
+		}),
+		gauge("freshet_coordinator_applied_index", "Index of the last log entry that this member has applied.", func() float64 {
+			return float64(c.state.Applied())
+		}),
+		gauge("freshet_coordinator_mounts", "Number of mounts.", func() float64 {
+			mounts, _ := c.state.Mounts()
+			return float64(len(mounts))
+		}),
+		gauge("freshet_coordinator_degraded_mounts", "Mounts that may miss news of a publisher.", func() float64 { return float64(c.degradedMounts()) }),
+		gauge("freshet_coordinator_intents", "Operations that have begun and not ended.", func() float64 { return float64(len(c.state.Intents())) }),
+	)
+	return m
+}
+
+func (m *metrics) invalidated(v invalidation.Verdict, n int) {
+	word := [...]string{"ignore", "apply", "gap", "reset"}[min(int(v), int(invalidation.VerdictReset))]
+	m.invalidations.WithLabelValues(word).Add(float64(n))
+}

@@ -1,0 +1,81 @@
+package coordinator
+
+import (
+	"context"
+
+	"github.com/freshet-io/freshet"
+	"github.com/freshet-io/freshet/coordinator/metasync"
+	"github.com/freshet-io/freshet/coordinator/namespace"
+)
+
+// prepare is what every read of the namespace does first: prove that this member
+// may answer, and wait for what the caller's token proves.
+func (c *Coordinator) prepare(ctx context.Context, p freshet.Path, opts freshet.ReadOptions) error {
+	if err := checkPath(p); err != nil {
+		return err
+	}
+	if err := c.barrier(ctx); err != nil {
+		return err
+	}
+	return c.await(ctx, p, opts.After)
+}
+
+// checkPath refuses what did not come through freshet.ParsePath.
+func checkPath(p freshet.Path) error {
+	canonical, err := freshet.ParsePath(string(p))
+	if err != nil {
+		return err
+	}
+	if canonical != p {
+		return freshet.Errorf(freshet.KindInvalid, "check path", "", "%q is not in canonical form; write it as %q", string(p), string(canonical))
+	}
+	return nil
+}
+
+// Stat returns what is known of p, fresh under the rule that applies.
+func (c *Coordinator) Stat(ctx context.Context, p freshet.Path, opts freshet.ReadOptions) (freshet.Status, error) {
+	if err := c.prepare(ctx, p, opts); err != nil {
+		return freshet.Status{}, err
+	}
+	e, err := c.sync.Entry(ctx, p, c.ruleOf(opts.SyncInterval))
+	if err != nil {
+		return freshet.Status{}, c.leaderHint(err)
+	}
+	st := freshet.Status{Info: e.Info}
+	if e.Info.FileID != 0 {
+		st.CachedBytes = c.nodes.CachedBytes(e.Info.FileID, c.clock.Elapsed())
+	}
+	l := e.Lookup
+	if !e.Cached {
+		if l, err = c.state.Lookup(p); err != nil {
+			return freshet.Status{}, err
+		}
+	}
+	st.Freshness = c.freshness(&l, e.Verdict, opts.SyncInterval)
+	st.Freshness.Fresh = true // else it would not have been answered
+	if !e.Cached {
+		st.Freshness.Age = 0
+	}
+	return st, nil
+}
+
+// freshness describes a verdict for users.
+func (c *Coordinator) freshness(l *namespace.Lookup, v metasync.Verdict, override *freshet.Interval) freshet.Freshness {
+	e := c.rule(l, override)
+	f := freshet.Freshness{
+		Fresh: v.Fresh, Interval: e.interval, Rule: l.Rule.Path, Age: v.Age,
+		Degraded: e.degraded != "", DegradedReason: e.degraded,
+	}
+	if l.HasMount {
+		f.Level = l.Mount.Level
+	}
+	return f
+}
+
+// Sync looks at p, and at everything below it if recursive, whatever its age.
+func (c *Coordinator) Sync(ctx context.Context, p freshet.Path, recursive bool, report func(freshet.SyncProgress) error) error {
+	if err := c.prepare(ctx, p, freshet.ReadOptions{}); err != nil {
+		return err
+	}
+	return c.leaderHint(c.sync.Sync(ctx, p, recursive, report))
+}

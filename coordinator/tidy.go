@@ -1,0 +1,220 @@
+package coordinator
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/freshet-io/freshet"
+	"github.com/freshet-io/freshet/coordinator/namespace"
+	"github.com/freshet-io/freshet/invalidation"
+)
+
+// Retention says what of the own logs is kept for subscribers. The zero value is
+// usable.
+type Retention struct {
+	// Records are kept in any case; 100,000 by default.
+	Records uint64
+	// Age: what is younger is kept too; an hour by default. Ages are counted by
+	// the leader of the term, so that a new one keeps everything for that long.
+	Age time.Duration
+	// Most is the number of records that are kept for a live subscriber that has
+	// not acknowledged them; 1,000,000 by default. One that is further behind
+	// starts over.
+	Most uint64
+}
+
+func (r *Retention) setDefaults() {
+	setDefault(&r.Records, 100_000)
+	setDefault(&r.Age, time.Hour)
+	setDefault(&r.Most, 1_000_000)
+}
+
+// reminder remembers one moment on the clock's Elapsed.
+type reminder struct {
+	mu sync.Mutex
+	at time.Duration
+	on bool
+}
+
+func (r *reminder) due(at time.Duration) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.at, r.on = at, true
+}
+
+// take reports whether the moment has come, once.
+func (r *reminder) take(now time.Duration) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.on || now < r.at {
+		return false
+	}
+	r.on = false
+	return true
+}
+
+// ages remembers how far the logs and the state were in the past, to tell what is
+// older than something.
+type ages struct {
+	marks     []ageMark
+	forgotten uint64 // outcomes up to here were dropped
+	changed   uint64 // index of the last entry that may have made an outcome
+}
+
+type ageMark struct {
+	at      time.Duration
+	applied uint64
+	heads   map[freshet.DomainID]uint64
+}
+
+// maxMarks bounds what ages remembers: the step between two marks is a share of
+// the longest age that is asked for.
+const maxMarks = 128
+
+func (a *ages) note(m ageMark, step time.Duration) {
+	if n := len(a.marks); n > 0 && m.at-a.marks[n-1].at < step {
+		return
+	}
+	a.marks = append(a.marks, m)
+	if len(a.marks) > maxMarks {
+		a.marks = a.marks[1:]
+	}
+}
+
+// before returns the newest mark that is at least age old.
+func (a *ages) before(now, age time.Duration) (ageMark, bool) {
+	for i := len(a.marks) - 1; i >= 0; i-- {
+		if now-a.marks[i].at >= age {
+			return a.marks[i], true
+		}
+	}
+	return ageMark{}, false
+}
+
+// tidy does the leader's housekeeping until ctx ends: entries of detached trees
+// are freed, logs compacted, outcomes of old operations forgotten.
+func (c *Coordinator) tidy(ctx context.Context) error {
+	past := ages{changed: c.state.Applied()} // what earlier terms left
+	for {
+		trash := c.watch.trash.wait()
+		more, err := c.tidyOnce(ctx, &past)
+		if err != nil && ctx.Err() == nil {
+			c.log.Warn("housekeeping failed; it is tried again", "error", err)
+		}
+		if more && err == nil {
+			continue
+		}
+		select {
+		case <-trash:
+		case <-c.clock.After(c.opts.Tick):
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// purgeLimit is how many entries of detached trees one command frees: few enough
+// that nobody waits for it.
+const purgeLimit = 1000
+
+func (c *Coordinator) tidyOnce(ctx context.Context, past *ages) (more bool, err error) {
+	if ctx.Err() != nil {
+		return false, nil
+	}
+	if c.state.Stats().Trash > 0 {
+		r, err := c.one(ctx, namespace.Command{Purge: &namespace.Purge{Limit: purgeLimit}})
+		if err != nil {
+			return false, err
+		}
+		if r.More {
+			return true, nil
+		}
+	}
+	now := c.clock.Elapsed()
+	past.changed = max(past.changed, c.changed.Load())
+	heads := c.state.Heads()
+	m := ageMark{at: now, applied: c.state.Applied(), heads: map[freshet.DomainID]uint64{}}
+	for _, h := range heads {
+		m.heads[h.Domain] = h.High
+	}
+	keep := 2 * c.longestOp()
+	past.note(m, max(c.opts.Retention.Age, keep)/(maxMarks/2))
+	if c.again.take(now) {
+		if _, err := c.one(ctx, namespace.Command{PublishAll: &namespace.PublishAll{At: c.clock.Now().UTC()}}); err != nil {
+			c.again.due(now)
+			return false, err
+		}
+	}
+	if err := c.compact(ctx, past, heads, now); err != nil {
+		return false, err
+	}
+	return false, c.forgetOps(ctx, past, now, keep)
+}
+
+// longestOp is how long an effect on any mounted storage may land after its
+// sender died.
+func (c *Coordinator) longestOp() time.Duration {
+	longest := time.Minute
+	mounts, _ := c.state.Mounts()
+	for _, m := range mounts {
+		longest = max(longest, m.MaxOpLifetime)
+	}
+	return longest
+}
+
+// compactSlack is how many records beyond what is to be kept gather before a log
+// is compacted.
+const compactSlack = 1024
+
+func (c *Coordinator) compact(ctx context.Context, past *ages, heads []invalidation.Head, now time.Duration) error {
+	old, ok := past.before(now, c.opts.Retention.Age)
+	if !ok {
+		return nil
+	}
+	acked := c.hooks.Load().Acked
+	for _, h := range heads {
+		var ack uint64
+		live := false
+		if acked != nil {
+			ack, live = acked(h.Domain)
+		}
+		low := c.opts.Retention.low(h, old.heads[h.Domain], ack, live)
+		if low < h.Low+compactSlack {
+			continue
+		}
+		if _, err := c.one(ctx, namespace.Command{Compact: &namespace.Compact{Domain: h.Domain, Low: low}}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// low returns the first record of a log that has to stay: aged is the head of as
+// long ago as records are kept, ack the lowest position of the live subscribers.
+func (r Retention) low(h invalidation.Head, aged, ack uint64, live bool) uint64 {
+	floor := func(n uint64) uint64 { // the first of the last n
+		if h.High < n {
+			return 1
+		}
+		return h.High - n + 1
+	}
+	low := min(floor(r.Records), aged+1)
+	if live {
+		low = min(low, ack+1)
+	}
+	return max(low, floor(r.Most), h.Low)
+}
+
+// forgetOps drops outcomes that no retry can ask for any more.
+func (c *Coordinator) forgetOps(ctx context.Context, past *ages, now, keep time.Duration) error {
+	old, ok := past.before(now, keep)
+	if !ok || past.changed == 0 || past.forgotten >= min(old.applied, past.changed) {
+		return nil
+	}
+	_, err := c.one(ctx, namespace.Command{ForgetOps: &namespace.ForgetOps{Index: old.applied}})
+	if err == nil {
+		past.forgotten = old.applied
+	}
+	return err
+}

@@ -1,0 +1,72 @@
+package coordinator
+
+import (
+	"context"
+
+	"github.com/freshet-io/freshet"
+)
+
+// Mkdir makes a directory in the storage.
+func (c *Coordinator) Mkdir(ctx context.Context, q freshet.MkdirQuery) (freshet.Completed, error) {
+	return change(c, ctx, q.Path, q, c.ops.Mkdir)
+}
+
+// Rename moves an entry within its mount.
+func (c *Coordinator) Rename(ctx context.Context, q freshet.RenameQuery) (freshet.Completed, error) {
+	if err := checkPath(q.Target); err != nil {
+		return freshet.Completed{}, err
+	}
+	return change(c, ctx, q.Path, q, c.ops.Rename)
+}
+
+// Remove removes an entry from the storage.
+func (c *Coordinator) Remove(ctx context.Context, q freshet.RemoveQuery) (freshet.Completed, error) {
+	return change(c, ctx, q.Path, q, c.ops.Remove)
+}
+
+// SetAttr changes owner, group or mode in the storage.
+func (c *Coordinator) SetAttr(ctx context.Context, q freshet.SetAttrQuery) (freshet.Completed, error) {
+	return change(c, ctx, q.Path, q, c.ops.SetAttr)
+}
+
+// BeginWrite gives the permission to write one file.
+func (c *Coordinator) BeginWrite(ctx context.Context, q freshet.BeginWriteQuery) (freshet.BeginWriteAnswer, error) {
+	return change(c, ctx, q.Path, q, c.ops.BeginWrite)
+}
+
+// change runs an operation on a path of this leader.
+func change[Q, A any](c *Coordinator, ctx context.Context, p freshet.Path, q Q, do func(context.Context, Q) (A, error)) (A, error) { //nolint:revive // the receiver comes first
+	var none A
+	if err := checkPath(p); err != nil {
+		return none, err
+	}
+	a, err := do(ctx, q)
+	return a, c.leaderHint(err)
+}
+
+// AbortWrite gives up a write that a client began.
+func (c *Coordinator) AbortWrite(ctx context.Context, op freshet.OpID) error {
+	return c.leaderHint(c.ops.AbortWrite(ctx, op))
+}
+
+// Heartbeat takes the word of a cache node.
+func (c *Coordinator) Heartbeat(ctx context.Context, h freshet.Heartbeat) (freshet.HeartbeatReply, error) {
+	r, err := c.ops.Heartbeat(ctx, h)
+	return r, c.leaderHint(err)
+}
+
+// Permit allows the effect of an upload, just before it.
+func (c *Coordinator) Permit(ctx context.Context, op freshet.OpID, node freshet.NodeID, incarnation uint64, upload string) error {
+	return c.leaderHint(c.ops.Permit(ctx, op, node, incarnation, upload))
+}
+
+// Complete makes an upload that the storage acknowledged visible.
+func (c *Coordinator) Complete(ctx context.Context, op freshet.OpID, w freshet.Written) (freshet.Completed, error) {
+	done, err := c.ops.Complete(ctx, op, w)
+	return done, c.leaderHint(err)
+}
+
+// Abort ends an upload without an effect.
+func (c *Coordinator) Abort(ctx context.Context, op freshet.OpID, definite bool) error {
+	return c.leaderHint(c.ops.Abort(ctx, op, definite))
+}
