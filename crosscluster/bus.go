@@ -165,12 +165,14 @@ func (b *Bus) lead(ctx context.Context) error {
 
 // keepLinks has one link for each known cluster.
 func (b *Bus) keepLinks(ctx context.Context, g *run.Group) error {
+	ending := map[string]<-chan struct{}{}
 	for {
 		all, changed := b.dir.list()
 		b.mu.Lock()
 		for _, k := range all {
 			if b.links[k.name] == nil && !b.left {
-				l := newLink(b, k.name)
+				l := newLink(b, k.name, ending[k.name])
+				delete(ending, k.name)
 				b.links[k.name] = l
 				g.Go("link to "+k.name, l.run)
 			}
@@ -178,6 +180,7 @@ func (b *Bus) keepLinks(ctx context.Context, g *run.Group) error {
 		for name, l := range b.links {
 			if !slices.ContainsFunc(all, func(k known) bool { return k.name == name }) {
 				l.end()
+				ending[name] = l.done
 				delete(b.links, name)
 			}
 		}
@@ -243,8 +246,8 @@ func (b *Bus) member() Member {
 }
 
 // Nudge asks for what the publisher has and we lack in the domain, at once: a
-// reader waits for it. It does not wait itself, and does nothing on a member
-// that does not lead.
+// reader waits for it. It does not wait itself, not even for a lock under which a
+// Region is called, and does nothing on a member that does not lead.
 func (b *Bus) Nudge(cluster freshet.ClusterID, domain freshet.DomainID) {
 	if k, ok := b.dir.byID(cluster); ok {
 		if l := b.link(k.name); l != nil {

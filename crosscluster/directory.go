@@ -55,6 +55,7 @@ func (k *known) publisher() invalidation.Publisher {
 
 // directory knows the other clusters. It is safe for concurrent use.
 type directory struct {
+	// self is called without the lock: the directory never waits for a Region.
 	self func() invalidation.Publisher
 
 	mu       sync.Mutex
@@ -128,10 +129,11 @@ func (d *directory) byID(id freshet.ClusterID) (known, bool) {
 
 // restore learns from durable subscriptions.
 func (d *directory) restore(subs []invalidation.Subscription) {
+	self := d.self()
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for _, s := range subs {
-		if s.Publisher.Name == "" || s.Publisher.Cluster == d.self().Cluster {
+		if s.Publisher.Name == "" || s.Publisher.Cluster == self.Cluster {
 			continue
 		}
 		k := d.get(s.Publisher.Name)
@@ -148,9 +150,10 @@ func (d *directory) restore(subs []invalidation.Subscription) {
 
 // greet takes in what a cluster says of itself, or refuses it.
 func (d *directory) greet(i clusterInfo, now time.Time) error {
+	self := d.self()
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if err := d.admit(i, now); err != nil {
+	if err := d.admit(self, i, now); err != nil {
 		return err
 	}
 	k := d.get(i.Name)
@@ -166,9 +169,9 @@ func (d *directory) greet(i clusterInfo, now time.Time) error {
 	return nil
 }
 
-func (d *directory) admit(i clusterInfo, now time.Time) error {
+// admit decides whether to believe what a cluster says of itself. The lock is held.
+func (d *directory) admit(self invalidation.Publisher, i clusterInfo, now time.Time) error {
 	const op = "hello"
-	self := d.self()
 	refuse := func(format string, args ...any) error {
 		return freshet.Errorf(freshet.KindConflict, op, "", format, args...)
 	}
@@ -187,6 +190,9 @@ func (d *directory) admit(i clusterInfo, now time.Time) error {
 		}
 	}
 	k, ok := d.clusters[i.Name]
+	if !ok && len(d.clusters) >= maxClusters {
+		return freshet.Errorf(freshet.KindExhausted, op, "", "%d clusters are known already: forget those that are gone", maxClusters)
+	}
 	if !ok || k.id != i.Cluster {
 		return nil
 	}

@@ -2,7 +2,9 @@ package crosscluster
 
 import (
 	"context"
+	"maps"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -72,15 +74,21 @@ func (b *Bus) receive(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		}
-		b.mu.Lock()
-		if b.overflow && len(b.inbox) == 0 {
-			b.overflow = false
-			for _, l := range b.links {
-				l.nudgeAll()
-			}
+		for _, l := range b.overflown() {
+			l.nudgeAll()
 		}
-		b.mu.Unlock()
 	}
+}
+
+// overflown returns all links if payloads were dropped and the rest is read.
+func (b *Bus) overflown() []*link {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !b.overflow || len(b.inbox) > 0 {
+		return nil
+	}
+	b.overflow = false
+	return slices.Collect(maps.Values(b.links))
 }
 
 // read takes one payload. Corrupt ones and those of strangers are dropped.

@@ -24,7 +24,9 @@ type link struct {
 	name    string
 	contact *contact
 	hints   *hinter
-	ended   chan struct{}
+	after   <-chan struct{} // closed when a former link to the cluster is done
+	done    chan struct{}   // closed when run has returned
+	ended   chan struct{}   // closed by end
 	endOnce sync.Once
 	nudged  chan struct{}
 
@@ -37,9 +39,9 @@ type link struct {
 // errResync ends a session because what it is about has changed.
 var errResync = errors.New("mounts or clusters changed")
 
-func newLink(b *Bus, name string) *link {
+func newLink(b *Bus, name string, after <-chan struct{}) *link {
 	l := &link{
-		bus: b, name: name, ended: make(chan struct{}), nudged: make(chan struct{}, 1),
+		bus: b, name: name, after: after, done: make(chan struct{}), ended: make(chan struct{}), nudged: make(chan struct{}, 1),
 		wanted:  map[freshet.DomainID]bool{},
 		contact: &contact{bus: b, name: name, logs: map[freshet.DomainID]*standing{}},
 	}
@@ -82,9 +84,9 @@ func (l *link) wake() {
 
 // takeWanted returns the domains that were nudged, and those that are overdue.
 func (l *link) takeWanted() []freshet.DomainID {
+	out := l.contact.due()
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	out := l.contact.due()
 	for d := range l.wanted {
 		if !slices.Contains(out, d) {
 			out = append(out, d)
@@ -96,6 +98,10 @@ func (l *link) takeWanted() []freshet.DomainID {
 
 // run keeps the link up until ctx ends.
 func (l *link) run(ctx context.Context) error {
+	defer close(l.done)
+	if l.after != nil { // two would contradict each other
+		<-l.after
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	g := run.NewGroup(ctx)

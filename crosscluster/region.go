@@ -56,7 +56,8 @@ type Region interface {
 	VerifiedHeads(ctx context.Context) ([]invalidation.Head, error)
 	// Records returns up to max records of the own log of the domain from
 	// after+1 on, with the chain's value at after. KindStale if the log no
-	// longer reaches back to after+1 or never reached after.
+	// longer reaches back to after+1 or never reached after; a domain without a
+	// log has an empty one that starts at 1, with the zero hash.
 	Records(domain freshet.DomainID, after uint64, limit int) (invalidation.Batch, error)
 
 	// Subscriptions returns the durable positions in the logs of others.
@@ -79,12 +80,20 @@ type Region interface {
 	// Forget resets and drops everything of a publisher. Leader.
 	Forget(ctx context.Context, cluster freshet.ClusterID) error
 
+	// Confirm and Lost are told under a lock of the bus: they don't block, and don't
+	// wait for anybody who may be inside a method of the Bus other than Nudge.
+
 	// Confirm says that a verified answer from the publisher's leader to a
 	// request sent at the given (monotonic) time showed that everything
 	// published before is applied here: the publisher is in contact.
 	Confirm(p invalidation.Publisher, domain freshet.DomainID, sent time.Time)
 	// Lost says that a publisher of the domain has been out of contact for
 	// longer than the bus allows (or came back, when lost is false): mounts
-	// of the domain are degraded meanwhile.
+	// of the domain are degraded meanwhile, as long as any publisher of the
+	// domain is lost. It is told by changes only, and anew by each leader: a new
+	// leader starts with nobody lost, and is told of all publishers that it has
+	// subscriptions of or that are configured. Publishers are told apart by
+	// Cluster; one that was never heard of has an ID made of its name, which is
+	// told as not lost any more when the real one is known.
 	Lost(p invalidation.Publisher, domain freshet.DomainID, lost bool, reason string)
 }

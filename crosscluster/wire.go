@@ -13,6 +13,7 @@ import (
 // Bounds of what another cluster may tell about itself.
 const (
 	maxName      = 63
+	maxClusters  = 256
 	maxAddresses = 64
 	maxRoots     = 4096
 	maxDomains   = 4096

@@ -25,6 +25,7 @@ func Suite() []Test {
 	return []Test{
 		{"a change is marked in every other cluster", everyone},
 		{"streams alone, addresses from the configuration", streamsAlone},
+		{"addresses from the gossip pool alone", gossipAlone},
 		{"all gossip lost, the streams carry it", gossipLost},
 		{"gossip reordered, repeated, damaged", gossipBad},
 		{"decision 22: a configured cluster never seen is lost until seen", neverSeen},
@@ -99,6 +100,19 @@ func streamsAlone(w *World) {
 	if n := b.Counts().Hints; n != 0 {
 		w.T.Errorf("%d hints without gossip", n)
 	}
+}
+
+func gossipAlone(w *World) {
+	a, b, c := w.Site("east", SiteOptions{Members: 2}), w.Site("west", SiteOptions{}), w.Site("north", SiteOptions{})
+	for _, s := range []*Site{a, b, c} {
+		s.StartAll()
+	}
+	a.Put(Lake, "/a")
+	b.Put(Lake, "/b")
+	w.Quiet(30 * time.Second)
+	c.Put(Lake, "/c")
+	a.Lead(1)
+	w.Quiet(soon)
 }
 
 func gossipLost(w *World) {
