@@ -28,7 +28,9 @@ func tagETag(op freshet.OpID) string {
 // them by their part 10,000. An upload without that part has never been
 // completed, for its writer completes it only after the part was stored; but it
 // can't be told from another operation's, so ended stays false. So it does for a
-// small object, whose single PUT nothing can call back.
+// small object, whose single PUT nothing can call back, and where the storage's
+// ETag of a part is not its MD5 (server-side encryption with KMS). An operation
+// must not have two writers at a time.
 func (f *FS) AbortUpload(ctx context.Context, key string, op freshet.OpID) (ended bool, err error) {
 	const what = "abort upload"
 	if err := ufs.CheckWrite(what, key); err != nil {

@@ -6,7 +6,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"net/http"
-	"slices"
 	"sync"
 	"time"
 
@@ -45,7 +44,7 @@ func (f *FS) Create(ctx context.Context, key string, opts ufs.CreateOptions) (uf
 	if err := ufs.ContextError(ctx, op, key); err != nil {
 		return nil, err
 	}
-	w := &writer{f: f, key: key, opts: opts, partSize: f.cfg.partSize}
+	w := &writer{f: f, key: key, opts: opts, partSize: partSizeFor(f.cfg.partSize, opts.Size)}
 	if opts.IfMatch.Known() {
 		match, ok := parseWant(opts.IfMatch)
 		if !ok {
@@ -55,9 +54,6 @@ func (f *FS) Create(ctx context.Context, key string, opts ufs.CreateOptions) (uf
 	}
 	if opts.IfAbsent {
 		w.absent = aws.String("*")
-	}
-	for int64(w.partSize) < opts.Size/(tagPart-1)+1 {
-		w.partSize *= 2
 	}
 	w.ctx, w.cancel = context.WithCancel(ctx)
 	w.slots = make(chan struct{}, f.cfg.uploadConcurrency)
@@ -175,6 +171,14 @@ func (w *writer) Write(p []byte) (int, error) {
 		}
 	}
 	return n, nil
+}
+
+// partSizeFor doubles base until a file of size bytes has parts enough.
+func partSizeFor(base int, size int64) int {
+	for int64(base) < size/(tagPart-1)+1 {
+		base *= 2
+	}
+	return base
 }
 
 // size is the length of the part that is being filled. It doubles now and then if
@@ -300,14 +304,26 @@ func (w *writer) Commit(ctx context.Context) (ufs.Status, error) {
 	}
 	w.cancel()
 	w.wg.Wait()
-	if !w.risked || definite(err) {
+	if definite(err) || w.neverSent(err) {
+		w.mu.Lock()
+		w.risked = false
+		w.mu.Unlock()
+	}
+	if !w.risked {
 		_ = w.drop(ctx) // the cleaner finds what this leaves behind
 	}
 	return ufs.Status{}, err
 }
 
+// definite reports whether err says that the effect was refused.
 func definite(err error) bool {
 	return !freshet.IsKind(err, freshet.KindDeadline, freshet.KindUnavailable)
+}
+
+// neverSent reports whether the only attempt ended before the storage could see
+// it. A completion has several: nothing can be said of those.
+func (w *writer) neverSent(err error) bool {
+	return w.uploadID == nil && statusOf(err) == 0 && !sent(err)
 }
 
 func (w *writer) commit(ctx context.Context, op string) (ufs.Status, error) {
@@ -345,31 +361,6 @@ func (w *writer) commit(ctx context.Context, op string) (ufs.Status, error) {
 		return ufs.Status{}, w.refusal(ctx, op, err)
 	}
 	return w.status(out.ETag, out.ResultMetadata), nil
-}
-
-func (w *writer) complete(ctx context.Context, op string) (ufs.Status, error) {
-	slices.SortFunc(w.parts, func(a, b types.CompletedPart) int { return int(*a.PartNumber - *b.PartNumber) })
-	out, err := w.f.api.CompleteMultipartUpload(withPatience(ctx, w.f.cfg.longPatience()), &awss3.CompleteMultipartUploadInput{
-		Bucket: &w.f.bucket, Key: w.f.object(w.key), UploadId: w.uploadID,
-		MultipartUpload: &types.CompletedMultipartUpload{Parts: w.parts},
-		IfMatch:         w.match, IfNoneMatch: w.absent,
-	})
-	if err == nil {
-		return w.status(out.ETag, out.ResultMetadata), nil
-	}
-	if gone := hasCode(err, "NoSuchUpload"); gone || statusOf(err) == http.StatusPreconditionFailed {
-		// An attempt before may have succeeded and its answer been lost.
-		if st, found, headErr := w.f.head(ctx, op, w.key); headErr == nil && found && !st.Op.IsZero() && st.Op == w.opts.Op && st.Length == w.total {
-			return st, nil
-		}
-		if gone {
-			return ufs.Status{}, &freshet.Error{
-				Op: op, Path: freshet.Path(w.key), Kind: freshet.KindDeadline,
-				Err: &answerError{"the upload is gone: it was aborted, or completed and then replaced", err},
-			}
-		}
-	}
-	return ufs.Status{}, w.refusal(ctx, op, err)
 }
 
 // refusal maps the answers to a conditional write.

@@ -61,6 +61,9 @@ func (f *FS) failure(ctx context.Context, op, key string, err error, e effect) e
 
 // sent reports whether a request that got no answer may have reached the server.
 func sent(err error) bool {
+	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		return true // the SDK's error then does not tell how far it came
+	}
 	if _, ok := errors.AsType[*smithyhttp.RequestSendError](err); !ok {
 		return false // it failed before: no credentials, not signed
 	}

@@ -20,3 +20,11 @@ func ParsePage(doc []byte) (objects []Entry, prefixes []string, next string, err
 
 // SetCopyLimits makes objects of more than limit bytes be copied in parts.
 func (f *FS) SetCopyLimits(limit, part int64) { f.cfg.maxCopy, f.cfg.copyPart = limit, part }
+
+// PartSize returns the size of the part after sent others of an upload of size
+// bytes, < 0 if unknown.
+func PartSize(base int, size int64, sent int32) int {
+	w := writer{partSize: partSizeFor(base, size), sent: sent}
+	w.opts.Size = size
+	return w.size()
+}

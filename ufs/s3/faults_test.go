@@ -138,8 +138,9 @@ func TestReadsAreRetried(t *testing.T) {
 // An outage is an error of its own, never an absence and never a short listing.
 func TestOutageIsNeverAbsence(t *testing.T) {
 	srv := s3test.Start(t, s3test.Options{})
-	m := newMount(t, srv, map[string]string{"retries": "1", "request_timeout": "200ms"})
+	m := newMount(t, srv, nil)
 	mustWrite(t, m, "d/f", []byte("x"))
+	fs := m.again(t, map[string]string{"retries": "1", "request_timeout": "200ms"})
 	for _, rule := range []s3test.Rule{
 		{Action: s3test.ActionStatus, Status: 503},
 		{Action: s3test.ActionStatus, Status: 500},
@@ -152,14 +153,14 @@ func TestOutageIsNeverAbsence(t *testing.T) {
 			rule.Op = s3test.AnyOp
 			srv.AddFault(rule)
 			defer srv.ClearFaults()
-			_, err := m.Stat(t.Context(), "d/f")
+			_, err := fs.Stat(t.Context(), "d/f")
 			wantKind(t, err, freshet.KindUnavailable)
-			_, err = read(t.Context(), m, "d/f", ufs.OpenOptions{Length: -1})
+			_, err = read(t.Context(), fs, "d/f", ufs.OpenOptions{Length: -1})
 			wantKind(t, err, freshet.KindUnavailable)
-			for _, err = range m.List(t.Context(), "d", ufs.ListOptions{}) {
+			for _, err = range fs.List(t.Context(), "d", ufs.ListOptions{}) {
 				wantKind(t, err, freshet.KindUnavailable)
 			}
-			wantKind(t, m.Remove(t.Context(), "d/f", ufs.RemoveOptions{}), freshet.KindUnavailable)
+			wantKind(t, fs.Remove(t.Context(), "d/f", ufs.RemoveOptions{}), freshet.KindUnavailable)
 		})
 	}
 	wantContent(t, m, "d/f", []byte("x"))
@@ -167,7 +168,7 @@ func TestOutageIsNeverAbsence(t *testing.T) {
 
 func TestBodyIsNeverShort(t *testing.T) {
 	srv := s3test.Start(t, s3test.Options{})
-	m := newMount(t, srv, map[string]string{"request_timeout": "500ms"})
+	m := newMount(t, srv, nil)
 	data := content(2, 3*mib)
 	st := mustWrite(t, m, "f", data)
 	srv.AddFault(s3test.Rule{Op: "GetObject", Action: s3test.ActionShortBody})
@@ -181,15 +182,16 @@ func TestBodyIsNeverShort(t *testing.T) {
 // C12: an effect without a definite answer is reported as such, and not repeated.
 func TestUncertainEffects(t *testing.T) {
 	srv := s3test.Start(t, s3test.Options{})
-	m := newMount(t, srv, map[string]string{"request_timeout": "300ms"})
+	m := newMount(t, srv, nil)
 	mustWrite(t, m, "d/f", []byte("old"))
+	fs := m.again(t, map[string]string{"request_timeout": "500ms", "retries": "10", "max_op_lifetime": "1s"})
 	effects := map[string]func() error{
 		"PutObject": func() error {
-			_, err := write(t.Context(), m, "d/put", []byte("new"), ufs.CreateOptions{Op: opID(2), Size: 3})
+			_, err := write(t.Context(), fs, "d/put", []byte("new"), ufs.CreateOptions{Op: opID(2), Size: 3})
 			return err
 		},
-		"DeleteObject": func() error { return m.Remove(t.Context(), "d/f", ufs.RemoveOptions{}) },
-		"CopyObject":   func() error { _, err := m.Rename(t.Context(), "d/f", "d/g"); return err },
+		"DeleteObject": func() error { return fs.Remove(t.Context(), "d/f", ufs.RemoveOptions{}) },
+		"CopyObject":   func() error { _, err := fs.Rename(t.Context(), "d/f", "d/g"); return err },
 	}
 	for op, effect := range effects {
 		for _, rule := range []s3test.Rule{
@@ -244,9 +246,10 @@ func TestLostAnswerOfPut(t *testing.T) {
 // A PUT that the driver gave up may land later: the error said so.
 func TestLatePut(t *testing.T) {
 	srv := s3test.Start(t, s3test.Options{})
-	m := newMount(t, srv, map[string]string{"request_timeout": "200ms"})
+	m := newMount(t, srv, nil)
 	srv.AddFault(s3test.Rule{Op: "PutObject", Action: s3test.ActionHold, Times: 1})
-	_, err := write(t.Context(), m, "f", []byte("late"), ufs.CreateOptions{Op: opID(4), Size: 4})
+	fs := m.again(t, map[string]string{"request_timeout": "200ms"})
+	_, err := write(t.Context(), fs, "f", []byte("late"), ufs.CreateOptions{Op: opID(4), Size: 4, Vouched: true})
 	wantKind(t, err, freshet.KindDeadline)
 	if _, err := m.Stat(t.Context(), "f"); !freshet.IsKind(err, freshet.KindNotExist) {
 		t.Fatalf("before it landed: %v", err)
@@ -308,8 +311,7 @@ func TestAbortUploadOfAnotherProcess(t *testing.T) {
 		t.Run(string(engine), func(t *testing.T) {
 			srv := s3test.Start(t, s3test.Options{Engine: engine})
 			m := newMount(t, srv, map[string]string{"part_size": "5MiB"})
-			uri := ufs.URI{Scheme: "s3", Host: s3test.DefaultBucket, Path: "/" + m.prefix[:len(m.prefix)-1]}
-			other := open(t, srv, uri.String(), nil)
+			other := m.again(t, nil)
 			writers := map[freshet.OpID]ufs.Writer{}
 			for n := range byte(3) {
 				w, err := m.Create(t.Context(), "f", ufs.CreateOptions{Op: opID(n + 1), Size: -1})
@@ -378,4 +380,79 @@ func TestStallEndsInTime(t *testing.T) {
 	if d := time.Since(start); d > 5*time.Second {
 		t.Errorf("it took %v", d)
 	}
+}
+
+// After a refusal, or when nothing could be sent, Abort confirms that nothing is
+// left; only an unknown outcome makes it say so.
+func TestAbortAfterRefusal(t *testing.T) {
+	srv := s3test.Start(t, s3test.Options{})
+	m := newMount(t, srv, nil)
+	mustWrite(t, m, "f", []byte("old"))
+	start := func(fs ufs.FS, data []byte, opts ufs.CreateOptions) ufs.Writer {
+		t.Helper()
+		opts.Size, opts.Vouched = -1, true
+		w, err := fs.Create(t.Context(), "f", opts)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.Write(data); err != nil {
+			t.Fatal(err)
+		}
+		return w
+	}
+	for _, size := range []int{3, 100_000} {
+		w := start(m, content(1, size), ufs.CreateOptions{IfAbsent: true, Op: opID(2)})
+		_, err := w.Commit(t.Context())
+		wantKind(t, err, freshet.KindExist)
+		if err := w.Abort(t.Context()); err != nil {
+			t.Errorf("%d bytes: abort after a refusal: %v", size, err)
+		}
+		w = start(m, content(1, size), ufs.CreateOptions{Op: opID(2)})
+		srv.AddFault(s3test.Rule{Op: s3test.AnyOp, Action: s3test.ActionReset})
+		_, err = w.Commit(t.Context())
+		wantKind(t, err, map[bool]freshet.Kind{true: freshet.KindDeadline, false: freshet.KindOf(err)}[size < 64<<10])
+		srv.ClearFaults()
+		err = w.Abort(t.Context())
+		if size < 64<<10 {
+			wantKind(t, err, freshet.KindDeadline)
+		} else if err != nil {
+			t.Errorf("abort of an upload that can be aborted: %v", err)
+		}
+	}
+	down := m.again(t, map[string]string{"endpoint": "http://127.0.0.1:1", "retries": "0"})
+	w := start(down, []byte("x"), ufs.CreateOptions{})
+	_, err := w.Commit(t.Context())
+	wantKind(t, err, freshet.KindUnavailable)
+	if err := w.Abort(t.Context()); err != nil {
+		t.Errorf("abort of what was never sent: %v", err)
+	}
+	wantContent(t, m, "f", []byte("old"))
+	if n := uploadsLeft(t, m); n != 0 {
+		t.Errorf("%d uploads left", n)
+	}
+}
+
+// What the repetition of a completion is told does not hide that the first one may
+// have landed.
+func TestRefusalAfterLostCompletion(t *testing.T) {
+	srv := s3test.Start(t, s3test.Options{})
+	m := newMount(t, srv, nil)
+	data := content(8, 100_000)
+	srv.AddFault(
+		s3test.Rule{Op: "CompleteMultipartUpload", Action: s3test.ActionDropResponse, Times: 1},
+		s3test.Rule{Op: "CompleteMultipartUpload", Action: s3test.ActionStatus, Status: 403, Code: "AccessDenied"},
+		s3test.Rule{Op: "HeadObject", Action: s3test.ActionStatus, Status: 403, Code: "AccessDenied"},
+	)
+	w, err := m.Create(t.Context(), "f", ufs.CreateOptions{Op: opID(7), Size: -1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Write(data); err != nil {
+		t.Fatal(err)
+	}
+	_, err = w.Commit(t.Context())
+	wantKind(t, err, freshet.KindDeadline)
+	srv.ClearFaults()
+	wantKind(t, w.Abort(t.Context()), freshet.KindDeadline)
+	wantContent(t, m, "f", data)
 }

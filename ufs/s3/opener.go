@@ -88,7 +88,7 @@ func (f *FS) sdkOptions(creds aws.CredentialsProvider, region string, client *ht
 
 // retryer is for requests that change nothing. It has no quota of its own: the
 // budget of retries belongs to the caller's wrapper.
-func retryer(retries int) aws.Retryer {
+func retryer(retries int) *retry.Standard {
 	return retry.NewStandard(func(o *retry.StandardOptions) {
 		o.MaxAttempts = retries + 1
 		o.Backoff = retry.BackoffDelayerFunc(backoff)

@@ -174,3 +174,22 @@ func TestWholeBucketAndWrongSecret(t *testing.T) {
 		t.Errorf("missing bucket: %v", err)
 	}
 }
+
+// Parts are large enough for the largest object, 5 TiB, known or unknown.
+func TestPartSizes(t *testing.T) {
+	t.Parallel()
+	const tib = int64(1) << 40
+	for _, size := range []int64{0, 1, 5 << 20, 100 << 30, 5 * tib, -1} {
+		var sum int64
+		parts := int32(0)
+		for ; parts < 9999 && sum < max(size, 5*tib); parts++ {
+			sum += int64(s3.PartSize(8<<20, size, parts))
+		}
+		if sum < size || size < 0 && sum < 5*tib {
+			t.Errorf("size %d: 9,999 parts hold %d bytes", size, sum)
+		}
+	}
+	if got := s3.PartSize(8<<20, 1<<30, 5); got != 8<<20 {
+		t.Errorf("a part of 1 GiB has %d bytes", got)
+	}
+}

@@ -68,6 +68,13 @@ func newMount(t testing.TB, srv *s3test.TestServer, more map[string]string) moun
 	return mount{FS: open(t, srv, uri.String(), more), srv: srv, prefix: name + "/"}
 }
 
+// again opens the same prefix with other options, as another process would.
+func (m mount) again(t testing.TB, more map[string]string) *s3.FS {
+	t.Helper()
+	uri := ufs.URI{Scheme: "s3", Host: s3test.DefaultBucket, Path: "/" + strings.TrimSuffix(m.prefix, "/")}
+	return open(t, m.srv, uri.String(), more)
+}
+
 // client is the bare SDK: another program.
 func client(srv *s3test.TestServer) *awss3.Client {
 	return awss3.New(awss3.Options{

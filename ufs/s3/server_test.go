@@ -1,8 +1,10 @@
 package s3_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -134,14 +136,14 @@ func TestForeignServerIsNeverAbsence(t *testing.T) {
 // What servers get wrong in listings is an error, not a listing.
 func TestWrongListings(t *testing.T) {
 	t.Parallel()
-	object := func(key string) string {
+	entry := func(key string) string {
 		return "<Contents><Key>" + key + "</Key><LastModified>2026-11-05T10:11:12Z</LastModified><ETag>&quot;e&quot;</ETag><Size>1</Size></Contents>"
 	}
 	more := "<IsTruncated>true</IsTruncated><NextContinuationToken>t</NextContinuationToken>"
 	for name, pages := range map[string][]string{
-		"out of order over pages": {more + object("p/b"), object("p/a")},
-		"the same token for ever": {more + object("p/a"), more + object("p/b")},
-		"outside of the prefix":   {object("q/a")},
+		"out of order over pages": {more + entry("p/b"), entry("p/a")},
+		"the same token for ever": {more + entry("p/a"), more + entry("p/b")},
+		"outside of the prefix":   {entry("q/a")},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -200,7 +202,7 @@ func TestBodyStallAndTrickle(t *testing.T) {
 			_ = http.NewResponseController(w).Flush()
 			if strings.HasSuffix(r.URL.Path, "/trickle") {
 				select {
-				case <-time.After(30 * time.Millisecond):
+				case <-time.After(150 * time.Millisecond):
 				case <-release:
 				}
 			}
@@ -213,7 +215,7 @@ func TestBodyStallAndTrickle(t *testing.T) {
 			return
 		}
 		_, _ = io.WriteString(w, "x")
-	}, map[string]string{"request_timeout": "200ms"})
+	}, map[string]string{"request_timeout": "1s", "retries": "0"})
 	_, err := read(t.Context(), fs, "stall", ufs.OpenOptions{Length: -1})
 	wantKind(t, err, freshet.KindUnavailable)
 	if b, err := read(t.Context(), fs, "trickle", ufs.OpenOptions{Length: -1}); err != nil || len(b) != 10 {
@@ -327,4 +329,70 @@ func BenchmarkListBareSDK(b *testing.B) {
 		}
 	}
 	b.ReportMetric(float64(b.N)*1000/(cpuTime(b)-cpu).Seconds(), "keys/cpu-s")
+}
+
+// BenchmarkOpen reads 64 MiB through the driver.
+func BenchmarkOpen(b *testing.B) {
+	data := content(1, 64*mib)
+	fs := against(b, object(data), nil)
+	b.SetBytes(int64(len(data)))
+	buf := make([]byte, 256<<10)
+	for b.Loop() {
+		r, _, err := fs.Open(b.Context(), "f", ufs.OpenOptions{Want: fingerprint.S3("e", int64(len(data))), Length: -1})
+		if err != nil {
+			b.Fatal(err)
+		}
+		if n := drain(b, r, buf); n != len(data) {
+			b.Fatal(n)
+		}
+	}
+}
+
+// BenchmarkOpenBareSDK is the same with the SDK alone.
+func BenchmarkOpenBareSDK(b *testing.B) {
+	data := content(1, 64*mib)
+	srv := httptest.NewServer(object(data))
+	b.Cleanup(srv.Close)
+	transport := &http.Transport{}
+	b.Cleanup(transport.CloseIdleConnections)
+	c := awss3.New(awss3.Options{
+		BaseEndpoint: &srv.URL, Region: "us-east-1", UsePathStyle: true, HTTPClient: &http.Client{Transport: transport},
+		Credentials: credentials.NewStaticCredentialsProvider("k", "s", ""),
+	})
+	b.SetBytes(int64(len(data)))
+	buf := make([]byte, 256<<10)
+	for b.Loop() {
+		out, err := c.GetObject(b.Context(), &awss3.GetObjectInput{Bucket: aws.String("bucket"), Key: aws.String("p/f")})
+		if err != nil {
+			b.Fatal(err)
+		}
+		if n := drain(b, out.Body, buf); n != len(data) {
+			b.Fatal(n)
+		}
+	}
+}
+
+func object(data []byte) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("ETag", `"e"`)
+		http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(data))
+	}
+}
+
+func drain(b *testing.B, r io.ReadCloser, buf []byte) (n int) {
+	b.Helper()
+	for {
+		k, err := r.Read(buf)
+		n += k
+		if err != nil {
+			if !errors.Is(err, io.EOF) {
+				b.Fatal(err)
+			}
+			break
+		}
+	}
+	if err := r.Close(); err != nil {
+		b.Fatal(err)
+	}
+	return n
 }
