@@ -105,3 +105,27 @@ func WithAfter(ctx context.Context, token string) context.Context {
 	md.Set(AfterKey, token)
 	return metadata.NewIncomingContext(ctx, md)
 }
+
+// forwarded is a Namespace that lets the leader do what this member can't.
+type forwarded struct {
+	Namespace
+
+	forward *Forwarder
+}
+
+// NewForwarded returns ns with its Sync forwarded to the leader; all else is the
+// business of the servers.
+func NewForwarded(ns Namespace, forward *Forwarder) Namespace { return forwarded{ns, forward} }
+
+// Sync implements Namespace.
+func (f forwarded) Sync(ctx context.Context, p freshet.Path, recursive bool, report func(freshet.SyncProgress) error) error {
+	err := f.Namespace.Sync(ctx, p, recursive, report)
+	if err == nil {
+		return nil
+	}
+	fctx, conn, err := f.forward.toLeader(ctx, err)
+	if err != nil {
+		return err
+	}
+	return NewCoordinator(conn).Sync(fctx, p, recursive, report)
+}

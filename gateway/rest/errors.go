@@ -73,3 +73,8 @@ func WithRequestID(next http.Handler) http.Handler {
 }
 
 func requestID(w http.ResponseWriter) string { return w.Header().Get(HeaderRequestID) }
+
+// NotFound answers routes that do not exist.
+func NotFound() http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { writeRoutingError(w, r, http.StatusNotFound) })
+}

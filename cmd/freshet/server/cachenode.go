@@ -1,0 +1,181 @@
+package server
+
+import (
+	"context"
+	"io"
+	"net/http"
+	"os"
+	"time"
+
+	"github.com/freshet-io/freshet"
+	"github.com/freshet-io/freshet/cachenode"
+	"github.com/freshet-io/freshet/cachenode/tier"
+	"github.com/freshet-io/freshet/client"
+	"github.com/freshet-io/freshet/config"
+	"github.com/freshet-io/freshet/gateway/rest"
+	"github.com/freshet-io/freshet/internal/run"
+	freshetv1 "github.com/freshet-io/freshet/proto/freshet/v1"
+	"github.com/freshet-io/freshet/rpc"
+	"github.com/freshet-io/freshet/ufs"
+	"github.com/freshet-io/freshet/ufs/all"
+	"github.com/freshet-io/freshet/ufs/metered"
+	"github.com/freshet-io/freshet/ufs/retry"
+)
+
+const dataPrefix = rest.DataPrefix
+
+// CacheNode runs a cache node until ctx ends.
+func (p *Process) CacheNode(ctx context.Context, f *config.File) error {
+	id, err := identity(f.TLS)
+	if err != nil {
+		return err
+	}
+	var ls listeners
+	defer ls.close()
+	grpcL := ls.bind(ctx, "data", f.Listen.Data)
+	httpL := ls.bind(ctx, "http", f.Listen.HTTP)
+	if ls.err != nil {
+		return ls.err
+	}
+	who, blocks, err := openTier(f)
+	if err != nil {
+		return err
+	}
+	defer func() { _, _ = who.Close(), blocks.Close() }() // nothing is lost by a failed close of a cache
+
+	conn, err := rpc.Dial(f.Coordinators, rpc.DialOptions{TLS: id.Client(), NoRetry: true, MaxBackoff: time.Second})
+	if err != nil {
+		return err
+	}
+	defer func() { _ = conn.Close() }() // the process ends
+	leader := rpc.NewCoordinator(conn)
+	others := rpc.NewConns(rpc.DialOptions{TLS: id.Client(), MaxMessage: rpc.MaxDataMessage, NoRetry: true})
+	defer func() { _ = others.Close() }() // as above
+	pool := rpc.NewNodePool(others)
+
+	self := freshet.Node{
+		ID: who.Node(), Name: f.Node.Name, GRPC: advertised(f.Advertise.Data, grpcL), HTTP: advertised(f.Advertise.HTTP, httpL),
+		Host: hostOf(f),
+	}
+	mounts, err := p.mounts(f)
+	if err != nil {
+		return err
+	}
+	node := cachenode.New(cachenode.Deps{
+		Coordinator: leaderOf{leader, who}, Mounts: mounts, Tier: blocks, Identity: who, Remote: remote{pool},
+		Log: p.Log, Metrics: p.Metrics,
+	}, cachenode.Options{Node: self, Rack: f.Locality.Rack, Zone: f.Locality.Zone})
+
+	gsrv := rpc.NewServer(rpc.ServerOptions{TLS: id.Server(), MaxMessage: rpc.MaxDataMessage, Log: p.Log})
+	freshetv1.RegisterBlockServiceServer(gsrv.Registrar(), rpc.NewBlockServer(node))
+	files := client.New(leader, ownNode{node, self.ID, pool}, client.Options{Host: self.Host, Node: self.ID})
+	mux := http.NewServeMux()
+	p.common(mux, httpL, func(context.Context) error { return node.Ready() })
+	mux.Handle("/", rest.NotFound())
+	handler := rest.WithRequestID(splitRoutes(rest.NewData(files, p.Log), mux))
+
+	p.Ready(Addresses{Data: self.GRPC, HTTP: self.HTTP})
+	return run.Ordered(ctx,
+		run.Part{Name: "close storages", Run: func(ctx context.Context) error { <-ctx.Done(); return mounts.Close() }},
+		run.Part{Name: "cache node", Run: node.Run},
+		run.Part{Name: "gRPC", Run: func(ctx context.Context) error { return gsrv.Serve(ctx, grpcL) }},
+		run.Part{Name: "HTTP", Run: func(ctx context.Context) error { return p.serveHTTP(ctx, httpL, handler, id) }},
+	)
+}
+
+func hostOf(f *config.File) string {
+	if f.Locality.Host != "" {
+		return f.Locality.Host
+	}
+	host, err := os.Hostname()
+	if err != nil {
+		return "" // only a hint
+	}
+	return host
+}
+
+// openTier opens the blocks and the identity that belongs to them.
+func openTier(f *config.File) (*cachenode.Identity, *tier.Tier, error) {
+	t := f.Cache.Tiers[0]
+	opts := tier.Options{Capacity: t.Size.Bytes(), Policy: f.Cache.Eviction}
+	if t.Kind == "memory" {
+		blocks, err := tier.NewMemory(opts)
+		return cachenode.NewIdentity(), blocks, err
+	}
+	dir, err := dataDir(f, "node")
+	if err != nil {
+		return nil, nil, err
+	}
+	who, err := cachenode.OpenIdentity(dir)
+	if err != nil {
+		return nil, nil, err
+	}
+	blocks, err := tier.OpenDisk(t.Path, opts)
+	if err != nil {
+		_ = who.Close() // the first error is the one to tell
+		return nil, nil, err
+	}
+	return who, blocks, nil
+}
+
+// mounts makes the set of storages of a process.
+func (p *Process) mounts(f *config.File) (*ufs.Mounts, error) {
+	wrap, err := p.wrap()
+	if err != nil {
+		return nil, err
+	}
+	return ufs.NewMounts(all.Openers(p.Log, p.Metrics), environment(f, p.Getenv), ufs.MountsOptions{Wrap: wrap, Log: p.Log}), nil
+}
+
+// wrap returns what is put around every storage: counting next to the storage,
+// repetition around it, so that repetitions are counted too.
+func (p *Process) wrap() (func(ufs.FS) ufs.FS, error) {
+	m, err := metered.NewMetrics(p.Metrics)
+	if err != nil {
+		return nil, err
+	}
+	return func(fs ufs.FS) ufs.FS { return retry.New(metered.New(fs, m), retry.Options{}) }, nil
+}
+
+// leaderOf speaks to the leader in the name of one node.
+type leaderOf struct {
+	*rpc.Coordinator
+
+	who *cachenode.Identity
+}
+
+func (l leaderOf) Permit(ctx context.Context, op freshet.OpID) error {
+	return l.Coordinator.Permit(ctx, op, l.who.Node(), l.who.Incarnation(), "")
+}
+
+func (l leaderOf) Abort(ctx context.Context, op freshet.OpID) error {
+	return l.Coordinator.Abort(ctx, op, true)
+}
+
+// remote reads from other nodes' caches.
+type remote struct{ pool *rpc.NodePool }
+
+func (r remote) ReadBlock(ctx context.Context, n freshet.Node, req freshet.BlockRead) (io.ReadCloser, error) {
+	return r.pool.ReadBlock(ctx, n, req)
+}
+
+// ownNode reaches the node of this process without a socket.
+type ownNode struct {
+	node *cachenode.Node
+	self freshet.NodeID
+	pool *rpc.NodePool
+}
+
+func (o ownNode) ReadBlock(ctx context.Context, n freshet.Node, req freshet.BlockRead) (freshet.BlockStream, error) {
+	if n.ID == o.self {
+		return o.node.Read(ctx, req)
+	}
+	return o.pool.ReadBlock(ctx, n, req)
+}
+
+func (o ownNode) WriteFile(ctx context.Context, t freshet.Ticket, body io.Reader, length int64) (freshet.Completed, error) {
+	if t.Node.ID == o.self {
+		return o.node.Write(ctx, t, body, length)
+	}
+	return o.pool.WriteFile(ctx, t, body, length)
+}

@@ -1,0 +1,333 @@
+package server
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"time"
+
+	"crypto/tls"
+
+	"google.golang.org/grpc"
+
+	"github.com/freshet-io/freshet"
+	"github.com/freshet-io/freshet/config"
+	"github.com/freshet-io/freshet/coordinator"
+	"github.com/freshet-io/freshet/coordinator/journal"
+	"github.com/freshet-io/freshet/coordinator/kv/pebblekv"
+	"github.com/freshet-io/freshet/coordinator/namespace"
+	api "github.com/freshet-io/freshet/docs/api"
+	"github.com/freshet-io/freshet/gateway/rest"
+	"github.com/freshet-io/freshet/internal/run"
+	"github.com/freshet-io/freshet/internal/version"
+	freshetv1 "github.com/freshet-io/freshet/proto/freshet/v1"
+	"github.com/freshet-io/freshet/rpc"
+	"github.com/freshet-io/freshet/ufs/all"
+)
+
+// coordinatorParts are a coordinator's listeners and what it is known as.
+type coordinatorParts struct {
+	client, http, raft, bus net.Listener
+	self                    freshet.Member
+	id                      *rpc.Identity
+}
+
+// Coordinator runs a coordinator until ctx ends.
+func (p *Process) Coordinator(ctx context.Context, cfg *config.File) error {
+	id, err := identity(cfg.TLS)
+	if err != nil {
+		return err
+	}
+	var ls listeners
+	defer ls.close()
+	parts := coordinatorParts{
+		id:     id,
+		client: ls.bind(ctx, "client", cfg.Listen.Client), http: ls.bind(ctx, "http", cfg.Listen.HTTP),
+		raft: ls.bind(ctx, "raft", cfg.Listen.Raft), bus: ls.bind(ctx, "bus", cfg.Listen.Bus),
+	}
+	if ls.err != nil {
+		return ls.err
+	}
+	parts.self = freshet.Member{
+		ID: cfg.Node.Name, Name: cfg.Node.Name, GRPC: advertised(cfg.Advertise.Client, parts.client), HTTP: advertised(cfg.Advertise.HTTP, parts.http),
+		Raft: advertised(cfg.Advertise.Raft, parts.raft), Bus: advertised(cfg.Advertise.Bus, parts.bus),
+	}
+	p.Ready(Addresses{
+		Client: parts.self.GRPC, HTTP: parts.self.HTTP, Raft: parts.self.Raft, Bus: parts.self.Bus, Gossip: cfg.Listen.Gossip,
+	})
+	way, err := p.found(ctx, cfg, parts)
+	if err != nil {
+		if ctx.Err() != nil {
+			return nil
+		}
+		return err
+	}
+	return p.runCoordinator(ctx, cfg, parts, way)
+}
+
+// way is how a member came into its cluster. It is kept in the data directory:
+// a member that crashed before its log had anything must decide the same again.
+type way struct {
+	Found []journal.Server `json:"found,omitempty"`
+	Join  bool             `json:"join,omitempty"`
+}
+
+func (p *Process) found(ctx context.Context, cfg *config.File, parts coordinatorParts) (way, error) {
+	dir, err := dataDir(cfg, "")
+	if err != nil {
+		return way{}, err
+	}
+	name := filepath.Join(dir, "founding.json")
+	var w way
+	b, err := os.ReadFile(name)
+	switch {
+	case err == nil:
+		if err := json.Unmarshal(b, &w); err != nil {
+			return w, freshet.Errorf(freshet.KindCorrupt, "start coordinator", "", "%s: %w", name, err)
+		}
+		return w, nil
+	case !errors.Is(err, os.ErrNotExist):
+		return w, freshet.Errorf(freshet.KindUnavailable, "start coordinator", "", "%w", err)
+	}
+	f := newFounding(cfg, parts.self, rpc.DialOptions{TLS: parts.id.Client(), NoRetry: true, MaxBackoff: time.Second})
+	if w.Found, w.Join, err = f.run(ctx, parts.client, rpc.ServerOptions{TLS: parts.id.Server(), Log: p.Log, Grace: time.Second}); err != nil {
+		return w, err
+	}
+	if b, err = json.Marshal(w); err != nil {
+		return w, freshet.Errorf(freshet.KindInternal, "start coordinator", "", "%w", err)
+	}
+	if err := writeDurable(name, b); err != nil {
+		return w, freshet.Errorf(freshet.KindUnavailable, "start coordinator", "", "%w", err)
+	}
+	return w, nil
+}
+
+// writeDurable writes a file that is there whole, or not at all, after a crash.
+func writeDurable(name string, b []byte) error {
+	f, err := os.CreateTemp(filepath.Dir(name), ".tmp-*")
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(b)
+	err = errors.Join(err, f.Sync(), f.Close())
+	if err == nil {
+		err = os.Rename(f.Name(), name)
+	}
+	if err != nil {
+		return errors.Join(err, os.Remove(f.Name()))
+	}
+	dir, err := os.Open(filepath.Dir(name))
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
+}
+
+func (p *Process) runCoordinator(ctx context.Context, cfg *config.File, parts coordinatorParts, w way) (err error) {
+	dir, err := dataDir(cfg, "state")
+	if err != nil {
+		return err
+	}
+	store, err := pebblekv.Open(dir, pebblekv.Options{CacheBytes: cfg.Raft.StateCache.Bytes() / 2, Logger: p.Log})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, store.Close()) }()
+	opts, err := p.coordinatorOptions(cfg, parts, w)
+	if err != nil {
+		return err
+	}
+	c, err := coordinator.New(opts, coordinator.Deps{Store: store, Openers: all.Openers(p.Log, p.Metrics), Log: p.Log, Metrics: p.Metrics})
+	if err != nil {
+		return err
+	}
+	conns := rpc.NewConns(rpc.DialOptions{TLS: parts.id.Client(), NoRetry: true, MaxBackoff: time.Second})
+	defer func() { _ = conns.Close() }() // nothing to be done about it
+	b, err := p.newBus(cfg, c, parts.id, parts.bus)
+	if err != nil {
+		return errors.Join(err, c.Close())
+	}
+	hooks := coordinator.Hooks{Announce: func(ctx context.Context, leader string, self freshet.Member) error {
+		return joinAt(ctx, conns, leader, self, cfg.Cluster)
+	}}
+	if b != nil {
+		b.hooks(&hooks)
+	}
+	c.Attach(hooks)
+	faces, err := p.faces(ctx, cfg, parts, c, b, conns)
+	if err != nil {
+		return errors.Join(err, c.Close())
+	}
+	tasks := append([]run.Part{{Name: "coordinator", Run: c.Run}}, faces...)
+	if w.Join {
+		tasks = append(tasks, run.Part{Name: "join", Run: func(ctx context.Context) error { return p.join(ctx, cfg, conns, parts.self) }})
+	}
+	return run.Ordered(ctx, tasks...)
+}
+
+func (p *Process) coordinatorOptions(cfg *config.File, parts coordinatorParts, w way) (coordinator.Options, error) {
+	dir, err := dataDir(cfg, "raft")
+	if err != nil {
+		return coordinator.Options{}, err
+	}
+	wrap, err := p.wrap()
+	if err != nil {
+		return coordinator.Options{}, err
+	}
+	m := parts.self
+	opts := coordinator.Options{
+		Cluster: cfg.Cluster,
+		Member:  namespace.Member{ID: m.ID, Name: m.Name, Raft: m.Raft, GRPC: m.GRPC, HTTP: m.HTTP, Bus: m.Bus},
+		Journal: journal.Options{Dir: dir, Advertise: m.Raft, Heartbeat: cfg.Raft.Heartbeat.Value()},
+		Found:   w.Found, Environment: environment(cfg, p.Getenv), Wrap: wrap,
+		State:   namespace.Options{CacheBytes: cfg.Raft.StateCache.Bytes() / 2},
+		Version: version.Get().Version,
+	}
+	opts.Journal.Listener, opts.Journal.Dial = parts.raft, nil
+	if parts.id != nil {
+		opts.Journal.Listener = tls.NewListener(parts.raft, parts.id.Mutual())
+		dialer := &tls.Dialer{Config: parts.id.Client()}
+		opts.Journal.Dial = func(ctx context.Context, addr string) (net.Conn, error) { return dialer.DialContext(ctx, "tcp", addr) }
+	}
+	for _, m := range cfg.Mounts {
+		change, err := m.Change("config")
+		if err != nil {
+			return opts, err
+		}
+		opts.Mounts = append(opts.Mounts, change)
+	}
+	for _, r := range cfg.Sync {
+		rule, err := r.Policy("config")
+		if err != nil {
+			return opts, err
+		}
+		opts.Policies = append(opts.Policies, rule)
+	}
+	return opts, nil
+}
+
+// faces are the servers of a coordinator.
+func (p *Process) faces(ctx context.Context, cfg *config.File, parts coordinatorParts, c *coordinator.Coordinator, b *bus, conns *rpc.Conns) ([]run.Part, error) {
+	forward := rpc.NewForwarder(c, conns)
+	var busPeers rpc.Peers
+	if b != nil {
+		busPeers = peers{b}
+	}
+	ns := rpc.NewNamespaceServer(c, forward)
+	services := rest.Services{
+		Namespace: ns, Mounts: rpc.NewMountServer(c, forward), Policies: rpc.NewPolicyServer(c, forward),
+		Cluster: rpc.NewClusterServer(young{c, waiting{newFounding(cfg, parts.self, rpc.DialOptions{})}}, busPeers, forward),
+	}
+	handler, err := p.routes(ctx, parts, c, services, rpc.NewForwarded(c, forward))
+	if err != nil {
+		return nil, err
+	}
+	srv := rpc.NewServer(rpc.ServerOptions{TLS: parts.id.Server(), Log: p.Log})
+	register(srv.Registrar(), services, rpc.NewNodeServer(c, forward))
+	tasks := []run.Part{
+		{Name: "gRPC", Run: func(ctx context.Context) error { return srv.Serve(ctx, parts.client) }},
+		{Name: "HTTP", Run: func(ctx context.Context) error { return p.serveHTTP(ctx, parts.http, handler, parts.id) }},
+	}
+	if b != nil {
+		tasks = append(tasks,
+			run.Part{Name: "bus server", Run: func(ctx context.Context) error { return b.server.Serve(ctx, b.listen) }},
+			run.Part{Name: "bus", Run: b.Run})
+	}
+	return tasks, nil
+}
+
+func register(r grpc.ServiceRegistrar, s rest.Services, nodes freshetv1.NodeServiceServer) {
+	freshetv1.RegisterNamespaceServiceServer(r, s.Namespace)
+	freshetv1.RegisterMountServiceServer(r, s.Mounts)
+	freshetv1.RegisterPolicyServiceServer(r, s.Policies)
+	freshetv1.RegisterClusterServiceServer(r, s.Cluster)
+	freshetv1.RegisterNodeServiceServer(r, nodes)
+}
+
+// routes are the HTTP routes of a coordinator.
+func (p *Process) routes(ctx context.Context, parts coordinatorParts, c *coordinator.Coordinator, s rest.Services, ns rpc.Namespace) (http.Handler, error) {
+	gateway, err := rest.NewAPI(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	mux := http.NewServeMux()
+	p.common(mux, parts.http, func(ctx context.Context) error {
+		_, err := s.Cluster.GetCluster(ctx, &freshetv1.GetClusterRequest{})
+		return err
+	})
+	mux.HandleFunc("GET /v1/openapi.json", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = io.WriteString(w, api.OpenAPI)
+	})
+	mux.Handle("/v1/sync", rest.NewSync(ns))
+	mux.Handle("/", gateway)
+	data := rest.Redirect(func(r *http.Request) (string, error) { return pickNode(r.Context(), s) }, parts.id != nil)
+	return rest.WithRequestID(splitRoutes(data, mux)), nil
+}
+
+// pickNode names the HTTP address of a live cache node.
+func pickNode(ctx context.Context, s rest.Services) (string, error) {
+	r, err := s.Cluster.ListNodes(ctx, &freshetv1.ListNodesRequest{})
+	if err != nil {
+		return "", rpc.ErrorOf(err)
+	}
+	for _, n := range r.GetNodes() {
+		if n.GetState() == "live" && n.GetHttp() != "" {
+			return n.GetHttp(), nil
+		}
+	}
+	return "", freshet.Errorf(freshet.KindUnavailable, "find cache node", "", "no cache node is live")
+}
+
+// young answers for a coordinator whose cluster is not founded yet, so that the
+// other founders find this one.
+type young struct {
+	*coordinator.Coordinator
+
+	waiting waiting
+}
+
+// Cluster implements rpc.Cluster.
+func (y young) Cluster(ctx context.Context) (freshet.ClusterStatus, error) {
+	if y.Publisher().Cluster == (freshet.ClusterID{}) {
+		return y.waiting.Cluster(ctx)
+	}
+	return y.Coordinator.Cluster(ctx)
+}
+
+// join asks to be taken into the cluster until it is.
+func (p *Process) join(ctx context.Context, cfg *config.File, conns *rpc.Conns, self freshet.Member) error {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		for _, addr := range cfg.Raft.Join {
+			err := joinAt(ctx, conns, addr, self, cfg.Cluster)
+			if err == nil {
+				<-ctx.Done()
+				return nil
+			}
+			p.Log.InfoContext(ctx, "could not join yet", "at", addr, "error", err.Error())
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+func joinAt(ctx context.Context, conns *rpc.Conns, addr string, self freshet.Member, cluster string) error {
+	conn, err := conns.Get(addr)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	_, _, err = rpc.NewCoordinator(conn).JoinRaft(ctx, self, cluster)
+	return err
+}
