@@ -30,7 +30,8 @@ const (
 
 func TestMain(m *testing.M) {
 	if dir := os.Getenv(envCrashDir); dir != "" {
-		writeUntil(dir, os.Getenv(envCrashPoint))
+		fmt.Println("error:", writeUntil(dir, os.Getenv(envCrashPoint)))
+		os.Exit(1)
 	}
 	goleak.VerifyTestMain(m)
 }
@@ -83,28 +84,25 @@ func (p *process) awaitReady(ctx context.Context) error {
 }
 
 // writeUntil is the child process: it writes a file and stands still at a point
-// until it is killed.
-func writeUntil(dir, point string) {
-	fail := func(err error) {
-		if err != nil {
-			fmt.Println("error:", err)
-			os.Exit(1)
-		}
-	}
+// until it is killed. It returns only if it does not come so far.
+func writeUntil(dir, point string) error {
 	p, err := open(dir, func(at string) {
 		if at == point {
 			fmt.Println("at", at)
 			select {}
 		}
 	})
-	fail(err)
+	if err != nil {
+		return err
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	go func() { fail(p.node.Run(ctx)) }()
-	fail(p.awaitReady(ctx))
+	go func() { _ = p.node.Run(ctx) }()
+	if err := p.awaitReady(ctx); err != nil {
+		return err
+	}
 	_, err = p.node.Write(ctx, p.ticket(), bytes.NewReader(random(crashSize, 9)), crashSize)
-	fail(err)
-	fail(fmt.Errorf("the point %q was not reached", point))
+	return fmt.Errorf("the point %q was not reached: %w", point, err)
 }
 
 // TestKilledAtAnyPointOfAnUpload kills a real process with kill -9 at each point

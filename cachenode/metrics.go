@@ -49,6 +49,8 @@ func newMetrics(reg prometheus.Registerer, t *tier.Tier) *metrics {
 	for _, r := range []tier.Reason{tier.ReasonCapacity, tier.ReasonFreed, tier.ReasonCorrupt, tier.ReasonForeign} {
 		m.evictions.WithLabelValues(string(r))
 	}
+	// What the start found on the disk and removed was damaged while nobody watched.
+	m.evictions.WithLabelValues(string(tier.ReasonCorrupt)).Add(float64(t.Quarantined()))
 	return m
 }
 

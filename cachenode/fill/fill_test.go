@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -262,7 +263,7 @@ func TestReaderGetsBytesAsTheyArrive(t *testing.T) {
 	close(gate)
 	rest, err := io.ReadAll(s)
 	check(t, err)
-	if !bytes.Equal(append(got, rest...), data) {
+	if !bytes.Equal(slices.Concat(got, rest), data) {
 		t.Error("wrong bytes")
 	}
 	check(t, s.Close())

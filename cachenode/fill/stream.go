@@ -30,7 +30,7 @@ type Stream struct {
 
 var _ freshet.BlockStream = (*Stream)(nil)
 
-// source gives bytes from an offset on. They are in the order of preference.
+// source gives the bytes of a block from an offset on.
 type source interface {
 	// read returns bytes from off.
 	read(ctx context.Context, p []byte, off int64) (int, error)

@@ -56,10 +56,10 @@ func damages() map[string]func(t testing.TB, dir, path string) {
 	truncate := func(size int64) func(testing.TB, string, string) {
 		return func(t testing.TB, _, path string) { check(t, os.Truncate(path, size)) }
 	}
-	replace := func(make func(path string) error) func(testing.TB, string, string) {
+	replace := func(put func(path string) error) func(testing.TB, string, string) {
 		return func(t testing.TB, _, path string) {
 			check(t, os.Remove(path))
-			check(t, make(path))
+			check(t, put(path))
 		}
 	}
 	full := tier.FileSize(victimLength)

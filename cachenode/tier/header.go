@@ -43,10 +43,10 @@ type header struct {
 
 func encodeHeader(h header) []byte {
 	b := make([]byte, headerSize)
-	print := h.meta.Fingerprint.Encode()
+	version := h.meta.Fingerprint.Encode()
 	copy(b, headerMagic)
 	binary.LittleEndian.PutUint16(b[offVersion:], headerVersion)
-	binary.LittleEndian.PutUint16(b[offPrintLen:], uint16(len(print)))
+	binary.LittleEndian.PutUint16(b[offPrintLen:], uint16(len(version)))
 	binary.LittleEndian.PutUint32(b[offChunk:], ChunkSize)
 	copy(b[offCluster:], h.meta.Cluster[:])
 	binary.LittleEndian.PutUint64(b[offEpoch:], h.meta.Epoch)
@@ -54,7 +54,7 @@ func encodeHeader(h header) []byte {
 	binary.LittleEndian.PutUint32(b[offIndex:], h.id.Index)
 	binary.LittleEndian.PutUint64(b[offLength:], uint64(h.length))
 	binary.LittleEndian.PutUint64(b[offTableSum:], h.tableSum)
-	copy(b[offPrint:endOfUsedBytes], print)
+	copy(b[offPrint:endOfUsedBytes], version)
 	binary.LittleEndian.PutUint64(b[offHeaderSum:], xxh3.Hash(b[:offHeaderSum]))
 	return b
 }
@@ -77,12 +77,12 @@ func decodeHeader(b []byte) (header, error) {
 	if n > fingerprint.MaxLen {
 		return header{}, fmt.Errorf("a fingerprint of %d bytes", n)
 	}
-	print, err := fingerprint.Decode(b[offPrint : offPrint+n])
+	version, err := fingerprint.Decode(b[offPrint : offPrint+n])
 	if err != nil {
 		return header{}, err
 	}
 	h := header{
-		meta: Meta{Epoch: binary.LittleEndian.Uint64(b[offEpoch:]), Fingerprint: print},
+		meta: Meta{Epoch: binary.LittleEndian.Uint64(b[offEpoch:]), Fingerprint: version},
 		id: freshet.BlockID{
 			File:  freshet.FileID(binary.LittleEndian.Uint64(b[offFile:])),
 			Index: binary.LittleEndian.Uint32(b[offIndex:]),

@@ -2,7 +2,6 @@ package tier_test
 
 import (
 	"bytes"
-	"os"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -36,8 +35,7 @@ type machine struct {
 func testCapacity(t *testing.T, rt *rapid.T, kind tier.Kind, policy string) {
 	t.Helper()
 	const capacity = 300_000
-	dir, err := os.MkdirTemp(t.TempDir(), "")
-	check(t, err)
+	dir := t.TempDir()
 	opts := tier.Options{Capacity: capacity, Policy: policy}
 	tr, err := tier.NewMemory(opts)
 	if kind == tier.Disk {

@@ -1,0 +1,54 @@
+package fill_test
+
+import (
+	"io"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/freshet-io/freshet/cachenode/tier"
+)
+
+// BenchmarkHotRead is the whole way of a hot read inside a node: opening the
+// block, verifying it and handing it out; against opening and reading a file.
+func BenchmarkHotRead(b *testing.B) {
+	const length = 64 << 20
+	data := random(length, 1)
+	for _, dir := range []string{"", b.TempDir()} {
+		bed := newBed(b, settings{dir: dir, capacity: 2 * length})
+		req := bed.put("a", data, 1)
+		bed.want(req, data, 2)
+		bed.awaitCached(req.Block.ID)
+		for name, n := range map[string]int64{"64MiB": length, "4KiB": 4096} {
+			b.Run(name+"/"+string(bed.tier.Kind()), func(b *testing.B) {
+				b.SetBytes(n)
+				for i := int64(0); b.Loop(); i++ {
+					s, err := bed.filler.Read(b.Context(), withRange(req, (i*7919*4096)%(length-n+1), n))
+					check(b, err)
+					_, err = s.WriteTo(io.Discard)
+					check(b, err)
+					check(b, s.Close())
+				}
+			})
+		}
+	}
+	path := filepath.Join(b.TempDir(), "plain")
+	check(b, os.WriteFile(path, data, 0o600))
+	for name, n := range map[string]int64{"64MiB": length, "4KiB": 4096} {
+		b.Run(name+"/plain file", func(b *testing.B) {
+			b.SetBytes(n)
+			buf := make([]byte, tier.ChunkSize)
+			for i := int64(0); b.Loop(); i++ {
+				f, err := os.Open(path)
+				check(b, err)
+				off := (i * 7919 * 4096) % (length - n + 1)
+				for done := int64(0); done < n; {
+					m, err := f.ReadAt(buf[:min(int64(len(buf)), n-done)], off+done)
+					check(b, err)
+					done += int64(m)
+				}
+				check(b, f.Close())
+			}
+		})
+	}
+}
