@@ -82,39 +82,26 @@ func openBolt(path string, noSync bool) (bolt *raftboltdb.BoltStore, err error) 
 	return bolt, boltError(path, err)
 }
 
-// checkBolt looks for torn and overwritten pages: the library itself would notice
-// some of them only later, and others never.
+// checkBolt looks for torn and overwritten pages before the library opens the file:
+// it would notice some of them only later, and others never.
 func checkBolt(path string) error {
 	info, err := os.Stat(path)
-	if errors.Is(err, os.ErrNotExist) || (err == nil && info.Size() == 0) {
+	if errors.Is(err, os.ErrNotExist) || (err == nil && (info.Size() == 0 || info.Size() > maxCheckedLog)) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	db, err := bbolt.Open(path, 0o600, &bbolt.Options{Timeout: time.Second, ReadOnly: true, PreLoadFreelist: true})
+	// Opened once for its lock: a file that another process writes is not damaged.
+	db, err := bbolt.Open(path, 0o600, &bbolt.Options{Timeout: time.Second, ReadOnly: true})
 	if err != nil {
 		return boltError(path, err)
 	}
 	defer db.Close()
-	if info.Size() > maxCheckedLog {
-		return nil
+	if err := checkBoltFile(path); err != nil {
+		return corruptLog(path, err)
 	}
-	return db.View(func(tx *bbolt.Tx) error {
-		if tx.Size() > info.Size() {
-			return corruptLog(path, fmt.Errorf("it has %d bytes of %d", info.Size(), tx.Size()))
-		}
-		var first error
-		for err := range tx.Check() { // to its end, or the checker never stops
-			if first == nil {
-				first = err
-			}
-		}
-		if first != nil {
-			return corruptLog(path, first)
-		}
-		return nil
-	})
+	return nil
 }
 
 func boltError(path string, err error) error {
