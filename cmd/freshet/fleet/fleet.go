@@ -31,7 +31,13 @@ type Spec struct {
 	// GossipKey is a reference to the key of the pool.
 	GossipKey string
 	LogLevel  string
+	// TLS, if set, gives every server its certificate.
+	TLS TLSFor
 }
+
+// TLSFor names the files of a server; role is "coordinator" or "cachenode", or
+// "client" for Connect.
+type TLSFor func(cluster, role, name string) config.TLS
 
 // ClusterSpec describes one cluster.
 type ClusterSpec struct {
@@ -62,8 +68,11 @@ type Cluster struct {
 	// Clients are the client addresses of the coordinators, HTTP their REST
 	// addresses, NodeHTTP the data addresses of the nodes.
 	Clients, HTTP, NodeHTTP []string
-	// Bus are the relays that all traffic of other clusters to this one takes.
-	Bus []*Relay
+	// Bus are the relays that all traffic of other clusters to this one takes:
+	// Streams carry its records, Gossip the pool's datagrams and streams.
+	Bus, Streams, Gossip []*Relay
+
+	tls TLSFor
 }
 
 // Build writes the configuration of all servers and opens the relays. It starts
@@ -162,11 +171,19 @@ type Session struct {
 
 // Connect returns a client's connection.
 func (c *Cluster) Connect() (*Session, error) {
-	conn, err := rpc.Dial(c.Clients, rpc.DialOptions{MaxBackoff: 200 * time.Millisecond})
+	var id *rpc.Identity
+	if c.tls != nil {
+		var err error
+		files := c.tls(c.Name, "client", "")
+		if id, err = rpc.LoadIdentity(rpc.TLSFiles{CA: files.CA, Cert: files.Cert, Key: files.Key}); err != nil {
+			return nil, err
+		}
+	}
+	conn, err := rpc.Dial(c.Clients, rpc.DialOptions{TLS: id.Client(), MaxBackoff: 200 * time.Millisecond})
 	if err != nil {
 		return nil, err
 	}
-	nodes := rpc.NewConns(rpc.DialOptions{MaxMessage: rpc.MaxDataMessage, NoRetry: true, MaxBackoff: 200 * time.Millisecond})
+	nodes := rpc.NewConns(rpc.DialOptions{TLS: id.Client(), MaxMessage: rpc.MaxDataMessage, NoRetry: true, MaxBackoff: 200 * time.Millisecond})
 	coord := rpc.NewCoordinator(conn)
 	return &Session{
 		Coordinator: coord, Files: client.New(coord, rpc.NewNodePool(nodes), client.Options{}),
@@ -308,4 +325,15 @@ func nodeName(i int) string   { return "n" + strconv.Itoa(i+1) }
 
 func memberDir(spec *Spec, cluster, name string) string {
 	return filepath.Join(spec.Dir, cluster, name)
+}
+
+// AwaitLeader waits until a coordinator other than old leads.
+func (c *Cluster) AwaitLeader(ctx context.Context, old *Process) error {
+	return Poll(ctx, 20*time.Second, "another leader of cluster "+c.Name, func(ctx context.Context) error {
+		p, err := c.Leader(ctx)
+		if err == nil && p == old {
+			err = fmt.Errorf("%s still leads", p.Name)
+		}
+		return err
+	})
 }

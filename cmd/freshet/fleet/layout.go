@@ -37,7 +37,7 @@ func newLayout(spec *ClusterSpec, p *ports) *layout {
 }
 
 func (l *layout) build(ctx context.Context, spec *Spec, all []*layout, self int) (*Cluster, error) {
-	c := &Cluster{Name: l.spec.Name}
+	c := &Cluster{Name: l.spec.Name, tls: spec.TLS}
 	for _, m := range l.coord {
 		c.Clients, c.HTTP = append(c.Clients, m.client), append(c.HTTP, m.http)
 	}
@@ -73,14 +73,14 @@ func (l *layout) relays(ctx context.Context, spec *Spec, c *Cluster, i int) erro
 	if err != nil {
 		return err
 	}
-	c.Bus = append(c.Bus, r)
+	c.Bus, c.Streams = append(c.Bus, r), append(c.Streams, r)
 	if !spec.Gossip {
 		return nil
 	}
 	if r, err = NewRelay(ctx, m.gossipRelay, m.gossip, true); err != nil {
 		return err
 	}
-	c.Bus = append(c.Bus, r)
+	c.Bus, c.Gossip = append(c.Bus, r), append(c.Gossip, r)
 	return nil
 }
 
@@ -97,6 +97,9 @@ func (l *layout) coordinatorFile(spec *Spec, all []*layout, self, i int) *config
 		Mounts:  l.spec.Mounts, Sync: l.spec.Sync,
 		UFS: config.UFS{AllowedEndpoints: loopback},
 		Log: config.Log{Level: spec.LogLevel},
+	}
+	if spec.TLS != nil {
+		f.TLS = spec.TLS(l.spec.Name, "coordinator", name)
 	}
 	if l.spec.Heartbeat > 0 {
 		f.Raft.Heartbeat = config.Duration(l.spec.Heartbeat.String())
@@ -142,7 +145,7 @@ func (l *layout) nodeFile(spec *Spec, c *Cluster, i int) *config.File {
 	if l.spec.TierSize != "" {
 		tier.Size = config.Size(l.spec.TierSize)
 	}
-	return &config.File{
+	f := &config.File{
 		Cluster: l.spec.Name, Node: config.Node{Name: name, DataDir: filepath.Join(dir, "data")},
 		Listen: config.Listen{Data: n.data, HTTP: n.http}, Coordinators: c.Clients,
 		Cache:    config.Cache{Tiers: []config.Tier{tier}},
@@ -150,4 +153,8 @@ func (l *layout) nodeFile(spec *Spec, c *Cluster, i int) *config.File {
 		UFS:      config.UFS{AllowedEndpoints: loopback},
 		Log:      config.Log{Level: spec.LogLevel},
 	}
+	if spec.TLS != nil {
+		f.TLS = spec.TLS(l.spec.Name, "cachenode", name)
+	}
+	return f
 }

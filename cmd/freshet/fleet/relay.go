@@ -16,12 +16,14 @@ type Relay struct {
 	tcp    net.Listener
 	udp    *net.UDPConn
 
-	mu    sync.Mutex
-	cut   bool
-	delay time.Duration
-	conns map[net.Conn]struct{}
-	flows map[string]*net.UDPConn
-	done  sync.WaitGroup
+	mu     sync.Mutex
+	cut    bool
+	delay  time.Duration
+	paused chan struct{} // closed when traffic may go on; nil if it flows
+	conns  map[net.Conn]struct{}
+	flows  map[string]*net.UDPConn
+	bad    disturbance
+	done   sync.WaitGroup
 }
 
 // NewRelay listens on addr and carries to target. UDP is carried too if udp.
@@ -75,9 +77,40 @@ func (r *Relay) state() (cut bool, delay time.Duration) {
 	return r.cut, r.delay
 }
 
+// Pause holds all traffic back without a word to either end, as a line does that
+// has gone dead; Resume delivers what streams had sent and lets the rest flow.
+func (r *Relay) Pause() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.paused == nil {
+		r.paused = make(chan struct{})
+	}
+}
+
+// Resume ends a Pause.
+func (r *Relay) Resume() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.paused != nil {
+		close(r.paused)
+		r.paused = nil
+	}
+}
+
+// awaitFlow waits for the end of a pause.
+func (r *Relay) awaitFlow() {
+	r.mu.Lock()
+	paused := r.paused
+	r.mu.Unlock()
+	if paused != nil {
+		<-paused
+	}
+}
+
 // Close ends the relay.
 func (r *Relay) Close() {
 	r.Cut()
+	r.Resume()
 	_ = r.tcp.Close() // nothing to be done about it
 	r.mu.Lock()
 	if r.udp != nil {
@@ -147,6 +180,7 @@ func (r *Relay) pump(from io.Reader, to io.Writer) {
 	writer.Go(func() {
 		for p := range queue {
 			time.Sleep(time.Until(p.at))
+			r.awaitFlow()
 			if _, err := to.Write(p.data); err != nil {
 				for range queue { //nolint:revive // drained, so that the reader ends
 				}
@@ -186,12 +220,13 @@ func (r *Relay) carryUDP() {
 		if err != nil {
 			continue
 		}
-		data := append([]byte(nil), buf[:n]...)
-		if delay == 0 {
-			_, _ = out.Write(data) // datagrams may be lost
-			continue
+		for _, d := range r.disturb(buf[:n]) {
+			if delay+d.late == 0 {
+				_, _ = out.Write(d.data) // datagrams may be lost
+				continue
+			}
+			time.AfterFunc(delay+d.late, func() { _, _ = out.Write(d.data) })
 		}
-		time.AfterFunc(delay, func() { _, _ = out.Write(data) })
 	}
 }
 
