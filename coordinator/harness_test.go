@@ -26,6 +26,7 @@ type world struct {
 	openers ufs.Openers
 	net     *journal.MemoryNetwork
 	members []*member
+	faults  *faults
 
 	mu   sync.Mutex
 	hook func(step, key string) error
@@ -61,7 +62,7 @@ func inBubble(t *testing.T, s settings, test func(w *world)) {
 
 func newWorld(t *testing.T, s settings) *world {
 	t.Helper()
-	w := &world{T: t, net: &journal.MemoryNetwork{}}
+	w := &world{T: t, net: &journal.MemoryNetwork{}, faults: &faults{specials: map[string]string{}}}
 	w.store = mem.New(mem.Options{Mode: s.mode, PageSize: 10, Hook: func(step, key string) error {
 		w.mu.Lock()
 		hook := w.hook
@@ -95,6 +96,7 @@ func (w *world) start(m *member, s settings, found []journal.Server, founder boo
 		Member:  namespace.Member{ID: m.id, Name: m.id, Raft: m.id, GRPC: m.id + ":7400"},
 		Journal: journal.Options{Memory: m.log, Network: w.net, Advertise: m.id},
 		Mounts:  s.seeds,
+		Wrap:    func(fs ufs.FS) ufs.FS { return &faulty{fs, w.faults} },
 	}
 	if founder {
 		opts.Found = found

@@ -40,7 +40,7 @@ func (l *leadership) set(ctx context.Context) {
 func (c *Coordinator) Leading() (context.Context, bool) {
 	c.lead.mu.Lock()
 	defer c.lead.mu.Unlock()
-	if c.lead.ctx == nil || c.lead.ctx.Err() != nil {
+	if _, leads := c.journal.Leading(); !leads || c.lead.ctx == nil || c.lead.ctx.Err() != nil {
 		return c.lead.over, false
 	}
 	return c.lead.ctx, true

@@ -51,6 +51,8 @@ func (s *Syncer) Listing(ctx context.Context, dir freshet.Path, rule Rule) (Verd
 		switch a := lk.answer; {
 		case a.absent && !l.MountPoint && !l.Virtual:
 			return v, true, freshet.Errorf(freshet.KindNotExist, opList, dir, "does not exist")
+		case a.absent && !l.MountPoint:
+			return v, true, nil // only mount points are below it
 		case a.absent:
 			return v, true, freshet.Errorf(freshet.KindUnavailable, opList, dir, "the root of the mount is gone from the storage, or is not visible to it")
 		case a.file:

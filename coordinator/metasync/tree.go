@@ -181,7 +181,7 @@ func (s *Syncer) forceListing(ctx context.Context, dir freshet.Path) (listingAns
 		return listingAnswer{}, err
 	}
 	switch a := lk.answer; {
-	case a.absent && (l.MountPoint || l.Virtual):
+	case a.absent && l.MountPoint:
 		return a, freshet.Errorf(freshet.KindUnavailable, opList, dir, "the root of the mount is gone from the storage, or is not visible to it")
 	default: // gone meanwhile, or a file: that is a finding, not a failure
 		return lk.answer, nil
