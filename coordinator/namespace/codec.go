@@ -1,6 +1,7 @@
 package namespace
 
 import (
+	"bytes"
 	"fmt"
 	"reflect"
 
@@ -12,9 +13,12 @@ import (
 // batchVersion is the first byte of an encoded batch.
 const batchVersion = 1
 
-// handle is the encoding of everything that is rare: commands and the small
-// tables. It is canonical, for equal states must have equal bytes.
-func handle() *codec.MsgpackHandle {
+// handle is the encoding of everything that is rare, and of commands. It is
+// canonical, for equal states must have equal bytes. It is never changed; what it
+// learns of types once would cost more than the encoding if learnt each time.
+var handle = newHandle()
+
+func newHandle() *codec.MsgpackHandle {
 	h := &codec.MsgpackHandle{WriteExt: true}
 	h.Canonical = true
 	h.MapType = reflect.TypeFor[map[string]any]()
@@ -24,12 +28,12 @@ func handle() *codec.MsgpackHandle {
 // EncodeBatch returns the form of commands that travels in one log entry. It is
 // safe for concurrent use.
 func EncodeBatch(cmds []Command) ([]byte, error) {
-	b := []byte{batchVersion}
-	var body []byte
-	if err := codec.NewEncoderBytes(&body, handle()).Encode(cmds); err != nil {
+	b := bytes.NewBuffer(make([]byte, 0, 64+192*len(cmds)))
+	b.WriteByte(batchVersion)
+	if err := codec.NewEncoder(b, handle).Encode(cmds); err != nil {
 		return nil, freshet.Errorf(freshet.KindInternal, "encode commands", "", "%w", err)
 	}
-	return append(b, body...), nil
+	return b.Bytes(), nil
 }
 
 // DecodeBatch reads what EncodeBatch returned. Malformed input is KindCorrupt.
@@ -45,11 +49,21 @@ func DecodeBatch(b []byte) ([]Command, error) {
 	return cmds, nil
 }
 
-// encode returns the stored form of a row of a small table.
-func encode(v any) ([]byte, error) {
-	var b []byte
-	err := codec.NewEncoderBytes(&b, handle()).Encode(v)
-	return b, err
+// rowEncoder makes the stored form of rows of the small tables.
+type rowEncoder struct {
+	buf []byte
+	enc *codec.Encoder
+}
+
+// encode returns the form of v, valid until the next call.
+func (r *rowEncoder) encode(v any) ([]byte, error) {
+	if r.enc == nil {
+		r.enc = codec.NewEncoderBytes(&r.buf, handle)
+	}
+	r.buf = r.buf[:0]
+	r.enc.ResetBytes(&r.buf)
+	err := r.enc.Encode(v)
+	return r.buf, err
 }
 
 func decode(b []byte, v any) (err error) {
@@ -58,7 +72,7 @@ func decode(b []byte, v any) (err error) {
 			err = fmt.Errorf("malformed encoding: %v", r)
 		}
 	}()
-	d := codec.NewDecoderBytes(b, handle())
+	d := codec.NewDecoderBytes(b, handle)
 	if err := d.Decode(v); err != nil {
 		return err
 	}

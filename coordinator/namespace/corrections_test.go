@@ -178,6 +178,15 @@ func TestC3EqualFingerprintKeepsOnlyWhatIsServable(t *testing.T) {
 	n := len(log.records)
 	c.must(namespace.Command{Invalidate: &namespace.Invalidate{Batch: log.batch(n-2, n)}})
 	c.want("/m/g", false)
+
+	// The same, with another path of the directory.
+	c.listAt("/m", c.i, nil, fileEntry("f", 1), fileEntry("g", 2))
+	log.add(content("/g", 2))
+	log.add(content("/new", 1))
+	n = len(log.records)
+	c.must(namespace.Command{Invalidate: &namespace.Invalidate{Batch: log.batch(n-2, n)}})
+	c.want("/m/g", true)
+	c.wantListing("/m", false)
 }
 
 func TestC3ListingNeverInstallsAChildOverItsMark(t *testing.T) {
@@ -280,6 +289,14 @@ func TestC6StructuralDirectoriesAreDoubted(t *testing.T) {
 	if c.loadAt("/m/d", start, nil) || c.loadAt("/m/d/e", start, nil) {
 		t.Fatal("a load from before the change removed a directory that it may have made")
 	}
+}
+
+func TestC6FileInTheWayIsDoubted(t *testing.T) {
+	c, log := subscribed(t)
+	c.listAt("/m", c.i, nil, fileEntry("d", 1))
+	c.publish(log, content("/d/f", 1)) // d has become a directory
+	c.want("/m/d", false)
+	c.wantListing("/m", false)
 }
 
 func TestC7OneRecordMarksEveryMountItConcerns(t *testing.T) {

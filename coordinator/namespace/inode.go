@@ -83,7 +83,7 @@ const (
 	flagInlineAttr
 	flagBlockSize
 	flagTime
-	flagSameChange // the change part is the modification time
+	flagChangeTime // the change part is a time, stored relative to the modification time
 )
 
 // The forms of a content part. Those that repeat the length or the modification
@@ -109,7 +109,7 @@ func appendInode(b []byte, n *inode, attrID uint32) []byte {
 	marked := max(n.self, n.subtree, n.children, n.below, n.missing) != 0
 	form, body := contentForm(n)
 	timed := n.mtime != noTime
-	sameChange := timed && n.change != "" && n.change == strconv.FormatInt(n.mtime, 10)
+	change, isTime := changeTime(n)
 	set(n.dir, flagDir)
 	set(n.loaded, flagLoaded)
 	set(n.complete, flagComplete)
@@ -117,7 +117,7 @@ func appendInode(b []byte, n *inode, attrID uint32) []byte {
 	set(attrID == 0, flagInlineAttr)
 	set(n.blockSize != 0, flagBlockSize)
 	set(timed, flagTime)
-	set(sameChange, flagSameChange)
+	set(isTime, flagChangeTime)
 	b = append(b, flags, byte(form))
 	b = binary.AppendUvarint(b, n.validFrom)
 	b = appendAttr(b, n.attr, attrID)
@@ -137,7 +137,9 @@ func appendInode(b []byte, n *inode, attrID uint32) []byte {
 	if form != formNone {
 		b = appendText(b, body)
 	}
-	if !sameChange {
+	if isTime {
+		b = binary.AppendVarint(b, change-n.mtime)
+	} else {
 		b = appendText(b, n.change)
 	}
 	if marked {
@@ -166,6 +168,35 @@ func appendText(b []byte, s string) []byte {
 	return append(binary.AppendUvarint(b, uint64(len(s))), s...)
 }
 
+// timeText is the form of a time in a local fingerprint: seconds and nanoseconds
+// since 1970. parseTime reads exactly what timeText returns.
+func timeText(ns int64) string {
+	t := time.Unix(0, ns)
+	return strconv.FormatInt(t.Unix(), 10) + "." + strconv.Itoa(t.Nanosecond())
+}
+
+func parseTime(s string) (ns int64, ok bool) {
+	a, b, ok := strings.Cut(s, ".")
+	if !ok {
+		return 0, false
+	}
+	sec, errA := strconv.ParseInt(a, 10, 64)
+	nsec, errB := strconv.ParseInt(b, 10, 64)
+	if errA != nil || errB != nil {
+		return 0, false
+	}
+	ns = sec*1e9 + nsec
+	return ns, timeText(ns) == s
+}
+
+// changeTime returns the change part as the time that it is on local storage.
+func changeTime(n *inode) (ns int64, ok bool) {
+	if n.change == "" || n.mtime == noTime {
+		return 0, false
+	}
+	return parseTime(n.change)
+}
+
 // contentForm returns the shortest form that gives n.content back exactly.
 func contentForm(n *inode) (form int, body string) {
 	if n.content == "" {
@@ -178,7 +209,7 @@ func contentForm(n *inode) (form int, body string) {
 		}
 	}
 	if rest, ok := strings.CutPrefix(n.content, "local:"); ok && n.mtime != noTime {
-		id, ok := strings.CutSuffix(rest, ":"+strconv.FormatInt(n.length, 10)+":"+strconv.FormatInt(n.mtime, 10))
+		id, ok := strings.CutSuffix(rest, ":"+strconv.FormatInt(n.length, 10)+":"+timeText(n.mtime))
 		v, err := strconv.ParseUint(id, 10, 64)
 		if ok && err == nil && strconv.FormatUint(v, 10) == id {
 			return formLocal, string(binary.AppendUvarint(nil, v))
@@ -194,13 +225,16 @@ func contentOf(n *inode, form int, body string) (string, error) {
 	case formText:
 		return body, nil
 	case formS3:
+		if len(body) != 16 {
+			return "", errInode
+		}
 		return "s3:" + strconv.FormatInt(n.length, 10) + ":" + hex.EncodeToString([]byte(body)), nil
 	case formLocal:
 		v, k := binary.Uvarint([]byte(body))
 		if k != len(body) || k <= 0 {
 			return "", errInode
 		}
-		return "local:" + strconv.FormatUint(v, 10) + ":" + strconv.FormatInt(n.length, 10) + ":" + strconv.FormatInt(n.mtime, 10), nil
+		return "local:" + strconv.FormatUint(v, 10) + ":" + strconv.FormatInt(n.length, 10) + ":" + timeText(n.mtime), nil
 	}
 	return "", errInode
 }
@@ -231,8 +265,8 @@ func decodeInode(b []byte, attrs []attr) (*inode, error) {
 	if form != formNone {
 		body = d.text()
 	}
-	if flags&flagSameChange != 0 {
-		n.change = strconv.FormatInt(n.mtime, 10)
+	if flags&flagChangeTime != 0 {
+		n.change = timeText(n.mtime + d.varint())
 	} else {
 		n.change = d.text()
 	}

@@ -93,16 +93,15 @@ func (s *State) Lookup(p freshet.Path) (Lookup, error) {
 		return l, nil
 	}
 	l.Mount, l.HasMount, l.Key = r.mount.Mount, true, r.key
-	w := walker{s: s}
-	c := chain{at: make([]place, 0, 12), ino: make([]*inode, 0, 12)}
-	walk(r.mount, r.key, &c, w.get)
-	if w.err != nil {
-		return Lookup{}, corrupt("lookup", p, w.err)
+	c := s.chain()
+	defer s.chains.Put(c)
+	if err := s.walk(r.mount, r.key, c); err != nil {
+		return Lookup{}, corrupt("lookup", p, err)
 	}
-	l.fill(p, r.mount, &c)
+	l.fill(p, r.mount, c)
 	if !c.held() {
-		l.Need = max(s.need(r.mount, r.key, &c), 1)
-		l.absent(r.mount, &c)
+		l.Need = max(s.need(r.mount, r.key, c), 1)
+		l.absent(r.mount, c)
 	}
 	if l.Virtual && (!l.Found || l.Info.Type != freshet.TypeDirectory) {
 		l.Found, l.KnownAbsent = true, false
@@ -155,18 +154,32 @@ func corrupt(op string, p freshet.Path, err error) error {
 	return freshet.Errorf(freshet.KindCorrupt, op, p, "the store of the state can't be read: %w", err)
 }
 
-// walker reads entries for a reader of the state and keeps the first failure.
-type walker struct {
-	s   *State
-	err error
+// chain returns an empty chain to be put back.
+func (s *State) chain() *chain {
+	if c, ok := s.chains.Get().(*chain); ok {
+		c.at, c.ino = c.at[:0], c.ino[:0]
+		return c
+	}
+	return &chain{at: make([]place, 0, 12), ino: make([]*inode, 0, 12)}
 }
 
-func (w *walker) get(p place) *inode {
-	n, err := w.s.inode(p)
-	if err != nil && w.err == nil {
-		w.err = err
+// walk fills c with the held part of key in m, for a reader.
+func (s *State) walk(m *mount, key string, c *chain) error {
+	p := m.root
+	c.rest = key
+	for {
+		n, err := s.inode(p)
+		if err == nil && n == nil && p.parent == 0 {
+			err = errInode
+		}
+		if n == nil || err != nil {
+			return err
+		}
+		if c.enter(p, n) {
+			return nil
+		}
+		p = c.next()
 	}
-	return n
 }
 
 func infoOf(p freshet.Path, n *inode, id freshet.MountID) freshet.Info {
@@ -227,17 +240,14 @@ func (s *State) List(dir freshet.Path, after string, limit int) ([]Child, error)
 	r := s.resolve(dir)
 	var children []Child
 	if r.mount != nil {
-		w := walker{s: s}
-		c := chain{at: make([]place, 0, 12), ino: make([]*inode, 0, 12)}
-		walk(r.mount, r.key, &c, w.get)
-		if w.err != nil {
-			return nil, corrupt("list", dir, w.err)
+		c := s.chain()
+		defer s.chains.Put(c)
+		err := s.walk(r.mount, r.key, c)
+		if n := c.entry(); err == nil && n != nil && n.dir {
+			children, err = s.scanChildren(dir, r.mount.ID, c, after, limit)
 		}
-		if n := c.entry(); n != nil && n.dir {
-			var err error
-			if children, err = s.scanChildren(dir, r.mount.ID, &c, after, limit); err != nil {
-				return nil, corrupt("list", dir, err)
-			}
+		if err != nil {
+			return nil, corrupt("list", dir, err)
 		}
 	}
 	children = s.addVirtual(children, dir, &r, after)

@@ -125,7 +125,7 @@ func (t *txn) headOf(d freshet.DomainID) *head {
 	if h == nil {
 		h = &head{Head: invalidation.Head{Domain: d, Low: 1}}
 		t.heads[d] = h
-		t.setRow(t.keys.head(d), h)
+		t.grown[d] = true
 		t.changes.Heads = true
 	}
 	return h
@@ -140,7 +140,7 @@ func (t *txn) appendRecord(d freshet.DomainID, r invalidation.Record) freshet.To
 	h.Hash = h.Hash.Next(r)
 	row := append(make([]byte, 0, 128), h.Hash[:]...)
 	t.set(t.keys.record(d, r.Seq), invalidation.AppendRecord(row, r))
-	t.setRow(t.keys.head(d), h)
+	t.grown[d] = true
 	t.changes.Heads = true
 	return freshet.Token{Cluster: t.meta.Cluster, Epoch: t.meta.Epoch, Domain: d, Seq: r.Seq}
 }
@@ -170,7 +170,7 @@ func (t *txn) compact(c *Compact) Result {
 	copy(h.LowHash[:], b)
 	t.fail(t.b.DeleteRange(t.keys.record(c.Domain, h.Low), t.keys.record(c.Domain, low)))
 	h.Low = low
-	t.setRow(t.keys.head(c.Domain), h)
+	t.grown[c.Domain] = true
 	t.changes.Heads = true
 	return Result{}
 }

@@ -65,32 +65,31 @@ func (c *chain) present(k int) bool {
 
 // walk returns the held part of key in m.
 func (t *txn) walk(m *mount, key string) chain {
-	c := chain{at: make([]place, 0, 8), ino: make([]*inode, 0, 8)}
-	walk(m, key, &c, t.get)
-	return c
-}
-
-func walk(m *mount, key string, c *chain, get func(place) *inode) {
-	p := m.root
-	c.rest = key
-	for {
-		n := get(p)
+	c := chain{at: make([]place, 0, 8), ino: make([]*inode, 0, 8), rest: key}
+	for p := m.root; ; p = c.next() {
+		n := t.get(p)
 		if n == nil && p == m.root { // only after a failure of the store
 			n = &inode{dir: true}
 		}
-		if n == nil {
-			return
+		if n == nil || c.enter(p, n) {
+			return c
 		}
-		c.at, c.ino = append(c.at, p), append(c.ino, n)
-		if p != m.root {
-			_, c.rest = cut(c.rest)
-		}
-		if c.rest == "" || !n.dir {
-			return
-		}
-		name, _ := cut(c.rest)
-		p = place{n.id, name}
 	}
+}
+
+// enter adds the entry at p and reports whether the walk ends there.
+func (c *chain) enter(p place, n *inode) bool {
+	if len(c.at) > 0 {
+		_, c.rest = cut(c.rest)
+	}
+	c.at, c.ino = append(c.at, p), append(c.ino, n)
+	return c.rest == "" || !n.dir
+}
+
+// next returns where the next entry of the walk is.
+func (c *chain) next() place {
+	name, _ := cut(c.rest)
+	return place{c.last().id, name}
 }
 
 // cut splits the first segment off a key.

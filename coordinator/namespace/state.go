@@ -28,7 +28,9 @@ type State struct {
 	keys  keys
 	cache *cache
 	index
-	failed error // the store failed during Apply: nothing is served any more
+	rows   rowEncoder
+	chains sync.Pool // of *chain, for readers
+	failed error     // the store failed during Apply: nothing is served any more
 }
 
 // index is what of the state is kept in memory, rebuilt by Open. Its size does

@@ -15,14 +15,15 @@ type txn struct {
 	*State
 	i       uint64 // index of the log entry
 	b       kv.Batch
-	dirty   map[place]*inode // nil: removed
-	order   []place          // of dirty, as first touched
+	dirty   map[place]*inode          // nil: removed
+	order   []place                   // of dirty, as first touched
+	grown   map[freshet.DomainID]bool // own logs with a new head
 	changes Changes
 	err     error
 }
 
 func newTxn(s *State, index uint64) *txn {
-	return &txn{State: s, i: index, b: s.store.NewBatch(), dirty: map[place]*inode{}}
+	return &txn{State: s, i: index, b: s.store.NewBatch(), dirty: map[place]*inode{}, grown: map[freshet.DomainID]bool{}}
 }
 
 // fail remembers the first failure of the store.
@@ -34,7 +35,7 @@ func (t *txn) fail(err error) {
 
 func (t *txn) set(key, value []byte)      { t.fail(t.b.Set(key, value)) }
 func (t *txn) del(key []byte)             { t.fail(t.b.Delete(key)) }
-func (t *txn) setRow(key []byte, row any) { b, err := encode(row); t.fail(err); t.set(key, b) }
+func (t *txn) setRow(key []byte, row any) { b, err := t.rows.encode(row); t.fail(err); t.set(key, b) }
 
 // get returns the entry at p, nil if none is held. It must not be changed.
 func (t *txn) get(p place) *inode {
@@ -103,6 +104,9 @@ func (t *txn) intern(a attr) uint32 {
 func (t *txn) commit() error {
 	defer t.b.Close()
 	t.flush()
+	for d := range t.grown {
+		t.setRow(t.keys.head(d), t.heads[d])
+	}
 	t.setRow(t.keys.table(tableMeta), &t.meta)
 	if t.err == nil {
 		t.err = t.b.Commit()

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync/atomic"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/bloom"
@@ -32,8 +33,9 @@ const (
 
 // Store is a kv.Store in a directory.
 type Store struct {
-	db    *pebble.DB
-	cache *pebble.Cache
+	db     *pebble.DB
+	cache  *pebble.Cache
+	closed atomic.Bool
 }
 
 // Open opens or creates the store in dir.
@@ -72,21 +74,39 @@ func Open(dir string, opts Options) (*Store, error) {
 }
 
 // Get implements kv.Reader.
-func (s *Store) Get(key []byte) ([]byte, bool, error) { return get(s.db, key) }
+func (s *Store) Get(key []byte) ([]byte, bool, error) {
+	if s.closed.Load() {
+		return nil, false, kv.ErrClosed
+	}
+	return get(s.db, key)
+}
 
 // Scan implements kv.Reader.
 func (s *Store) Scan(start, end []byte, fn func(key, value []byte) bool) error {
+	if s.closed.Load() {
+		return kv.ErrClosed
+	}
 	return scan(s.db, start, end, fn)
 }
 
 // View implements kv.Store.
-func (s *Store) View() (kv.View, error) { return view{s.db.NewSnapshot()}, nil }
+func (s *Store) View() (kv.View, error) {
+	if s.closed.Load() {
+		return nil, kv.ErrClosed
+	}
+	return view{s.db.NewSnapshot()}, nil
+}
 
 // NewBatch implements kv.Store.
 func (s *Store) NewBatch() kv.Batch { return &batch{b: s.db.NewIndexedBatch()} }
 
 // Flush implements kv.Store.
-func (s *Store) Flush() error { return s.db.Flush() }
+func (s *Store) Flush() error {
+	if s.closed.Load() {
+		return kv.ErrClosed
+	}
+	return s.db.Flush()
+}
 
 // Compact rewrites the whole store, for measurements.
 func (s *Store) Compact(ctx context.Context, start, end []byte) error {
@@ -95,6 +115,9 @@ func (s *Store) Compact(ctx context.Context, start, end []byte) error {
 
 // Metrics implements kv.Store.
 func (s *Store) Metrics() kv.Metrics {
+	if s.closed.Load() {
+		return kv.Metrics{}
+	}
 	m := s.db.Metrics()
 	return kv.Metrics{
 		DiskBytes:     int64(m.DiskSpaceUsage()),
@@ -108,14 +131,13 @@ func (s *Store) Metrics() kv.Metrics {
 }
 
 // Close implements kv.Store. It does not flush: whoever wants a fast next start
-// flushes before.
+// flushes before. No other method may be running.
 func (s *Store) Close() error {
-	if s.db == nil {
+	if s.closed.Swap(true) {
 		return kv.ErrClosed
 	}
 	err := s.db.Close()
 	s.cache.Unref()
-	s.db = nil
 	return err
 }
 

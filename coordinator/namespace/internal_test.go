@@ -1,0 +1,131 @@
+package namespace
+
+import (
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/freshet-io/freshet"
+	"github.com/freshet-io/freshet/coordinator/kv"
+	"github.com/freshet-io/freshet/fingerprint"
+)
+
+func sampleInodes() map[string]*inode {
+	mod := time.Date(2026, 1, 2, 3, 4, 5, 6789, time.UTC)
+	local := fingerprint.Local(fingerprint.LocalFile{Inode: 123456789, Size: 4096, ModTime: mod, ChangeTime: mod.Add(time.Second), Owner: "data", Group: "users", Mode: 0o644})
+	same := fingerprint.Local(fingerprint.LocalFile{Inode: 1, Size: 4096, ModTime: mod, ChangeTime: mod})
+	s3 := fingerprint.S3("0123456789abcdef0123456789abcdef", 4096)
+	multi := fingerprint.S3("0123456789abcdef0123456789abcdef-12", 4096)
+	file := func(fp fingerprint.Fingerprint) *inode {
+		return &inode{loaded: true, length: 4096, mtime: mod.UnixNano(), content: fp.Content, change: fp.Change,
+			attr: attr{owner: "data", group: "users", mode: 0o644, meta: fp.Meta}, file: 1<<40 | 77, validFrom: 1000}
+	}
+	marked := file(s3)
+	marked.self, marked.subtree, marked.blockSize = 2000, 3, 1<<20
+	odd := file(fingerprint.Fingerprint{Content: "s3:4096:0123456789ABCDEF0123456789ABCDEF"})
+	shifted := file(fingerprint.Fingerprint{Content: "local:007:4096:" + timeText(mod.UnixNano()), Change: "01.5"})
+	negative := file(fingerprint.Fingerprint{Content: "local:7:4096:" + timeText(-1), Change: timeText(-1)})
+	negative.mtime = -1
+	return map[string]*inode{
+		"local": file(local), "local, change time is modification time": file(same), "s3": file(s3), "s3 multipart": file(multi),
+		"marked": marked, "upper case": odd, "not canonical": shifted, "before 1970": negative, "unknown": file(fingerprint.Fingerprint{}),
+		"placeholder": {dir: true, id: 9, mtime: noTime},
+		"directory": {dir: true, id: 1 << 30, loaded: true, mtime: mod.UnixNano(), validFrom: 5, self: 6, subtree: 7, children: 8, below: 9, missing: 10, complete: true, listFrom: 11,
+			attr: attr{mode: 0o755, meta: "x"}},
+	}
+}
+
+func TestInodeRoundTrip(t *testing.T) {
+	for name, n := range sampleInodes() {
+		t.Run(name, func(t *testing.T) {
+			attrs := []attr{{owner: "other"}, n.attr}
+			for _, id := range []uint32{0, 2} {
+				b := appendInode(nil, n, id)
+				got, err := decodeInode(b, attrs)
+				if err != nil || !reflect.DeepEqual(got, n) {
+					t.Fatalf("got %+v, %v; want %+v", got, err, n)
+				}
+				for i := range b {
+					if got, err := decodeInode(b[:i], attrs); err == nil {
+						t.Fatalf("the first %d of %d bytes were read as %+v", i, len(b), got)
+					}
+				}
+			}
+		})
+	}
+}
+
+func TestInodeIsSmall(t *testing.T) {
+	limits := map[string]int{"local": 48, "s3": 44, "placeholder": 12}
+	for name, limit := range limits {
+		if b := appendInode(nil, sampleInodes()[name], 1); len(b) > limit {
+			t.Errorf("%s takes %d bytes, more than %d: %q", name, len(b), limit, b)
+		}
+	}
+}
+
+func FuzzDecodeInode(f *testing.F) {
+	for _, n := range sampleInodes() {
+		f.Add(appendInode(nil, n, 0))
+		f.Add(appendInode(nil, n, 1))
+	}
+	attrs := []attr{{owner: "o", mode: 1, meta: "m"}}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		n, err := decodeInode(b, attrs)
+		if err != nil {
+			return
+		}
+		again, err := decodeInode(appendInode(nil, n, 0), attrs)
+		if err != nil || !reflect.DeepEqual(again, n) {
+			t.Fatalf("%+v became %+v, %v", n, again, err)
+		}
+	})
+}
+
+func TestCacheIsBoundedAndKeepsWhatIsUsed(t *testing.T) {
+	c := newCache(1 << 20)
+	hot := place{1, "hot"}
+	c.put(hot, &inode{length: 42})
+	for i := range 50_000 {
+		c.put(place{uint64(i), "some-name"}, &inode{content: strings.Repeat("x", 50)})
+		if n, ok := c.get(hot); !ok || n.length != 42 {
+			t.Fatalf("the entry in use was forgotten after %d others", i)
+		}
+	}
+	entries, bytes := c.stats()
+	if bytes > 1<<20 || entries < 100 {
+		t.Fatalf("%d entries, %d bytes", entries, bytes)
+	}
+	c.put(hot, nil)
+	if n, ok := c.get(hot); !ok || n != nil {
+		t.Fatal("that a name is not held was not kept")
+	}
+	c.clear()
+	if entries, bytes := c.stats(); entries != 0 || bytes != 0 {
+		t.Fatalf("%d entries, %d bytes after clear", entries, bytes)
+	}
+}
+
+func TestMissingRingPushesOldMarksDown(t *testing.T) {
+	s := &State{store: kv.NewMemory(), index: newIndex(), cache: newCache(1 << 20)}
+	m := &mount{Mount: freshet.Mount{ID: 1, Path: "/m"}, root: rootPlace(1)}
+	s.insertMount(m)
+	tx := &txn{State: s, i: 7, b: s.store.NewBatch(), dirty: map[place]*inode{}}
+	tx.put(m.root, &inode{dir: true, id: 1})
+	tx.remember(mountKey{1, "gone"}, 7, false)
+	c := tx.walk(m, "other")
+	if got := tx.need(m, "other", &c); got != 0 {
+		t.Fatalf("a mark of another path covers this one: %d", got)
+	}
+	for i := range maxMissing {
+		tx.remember(mountKey{1, strings.Repeat("x", i%200+1) + string(rune('a'+i/200))}, 8, false)
+	}
+	if len(s.missing.order) != maxMissing {
+		t.Fatalf("%d marks are remembered", len(s.missing.order))
+	}
+	c = tx.walk(m, "gone")
+	if got := tx.need(m, "gone", &c); got != 7 {
+		t.Fatalf("the oldest mark became %d, want 7", got)
+	}
+}
