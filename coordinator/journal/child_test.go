@@ -42,7 +42,7 @@ func child() int {
 func diskOptions(id, dir string, ln net.Listener) journal.Options {
 	o := journal.Options{
 		ID: id, Dir: filepath.Join(dir, "raft"), Listener: ln,
-		Heartbeat: 300 * time.Millisecond, LeaderLease: 200 * time.Millisecond,
+		Heartbeat: 400 * time.Millisecond, LeaderLease: 300 * time.Millisecond,
 		SnapshotEvery: 100 * time.Millisecond, SnapshotAfter: 100, TrailingLogs: 50,
 	}
 	if os.Getenv("JOURNAL_TEST_LOG") != "" {

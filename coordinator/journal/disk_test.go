@@ -198,6 +198,11 @@ func fill(t *testing.T, tune func(*journal.Options)) *node {
 	for v := range uint64(200) {
 		putAt(t, n, v+1)
 	}
+	if n.options().SnapshotEvery < time.Hour {
+		if err := n.j.Snapshot(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
 	n.stop(t)
 	return n
 }

@@ -46,7 +46,7 @@ func TestDumpRoundTrip(t *testing.T) {
 func TestDamagedDumpsAreRefused(t *testing.T) {
 	t.Parallel()
 	id := uuid.New()
-	whole := dumpOf(bigRegister(200), id)
+	whole := dumpOf(bigRegister(40), id)
 	check := func(b []byte, what string, at int, want freshet.Kind) {
 		t.Helper()
 		if _, err := journal.CheckDump(bytes.NewReader(b), id); !freshet.IsKind(err, want) {

@@ -225,6 +225,27 @@ func (j *Journal) changed(op string, err error) error {
 	return unknown(op, err)
 }
 
+// Snapshot takes a local snapshot now: the state is flushed and the log truncated
+// up to its trailing part. Raft does it by itself when the log has grown.
+func (j *Journal) Snapshot(ctx context.Context) error {
+	const op = "take snapshot"
+	s := j.session.Load()
+	if s == nil {
+		return unavailable(op, errStopped)
+	}
+	done := make(chan error, 1)
+	s.calls.Go(func() { done <- j.await(s.raft.Snapshot()) })
+	select {
+	case err := <-done:
+		if err == nil || errors.Is(err, raft.ErrNothingNewToSnapshot) {
+			return nil
+		}
+		return freshet.Errorf(freshet.KindUnavailable, op, "", "%w", err)
+	case <-ctx.Done():
+		return ended(op, ctx)
+	}
+}
+
 // TransferLeadership makes another voter the leader, the most up to date one if id
 // is empty. It returns nil when this member leads no more.
 func (j *Journal) TransferLeadership(ctx context.Context, id string) error {
