@@ -89,7 +89,13 @@ func (l *leader) Heartbeat(_ context.Context, hb freshet.Heartbeat) (freshet.Hea
 	return reply, nil
 }
 
-func (l *leader) Permit(_ context.Context, op freshet.OpID) error {
+func (l *leader) Permit(_ context.Context, op freshet.OpID, node freshet.NodeID, incarnation uint64, _ string) error {
+	l.mu.Lock()
+	last := l.beats[len(l.beats)-1]
+	l.mu.Unlock()
+	if node != last.Node.ID || incarnation != last.Incarnation {
+		return freshet.Errorf(freshet.KindInternal, "permit", "", "asked as node %s, incarnation %d", node, incarnation)
+	}
 	if err := l.call("permit"); err != nil || l.permit == nil {
 		return err
 	}
@@ -104,12 +110,23 @@ func (l *leader) Complete(_ context.Context, op freshet.OpID, w freshet.Written)
 	return freshet.Completed{Info: freshet.Info{Length: w.Length, Fingerprint: w.Fingerprint}}, err
 }
 
-func (l *leader) Abort(context.Context, freshet.OpID) error { return l.call("abort") }
+func (l *leader) Abort(_ context.Context, _ freshet.OpID, definite bool) error {
+	if !definite {
+		return l.call("abort, perhaps")
+	}
+	return l.call("abort")
+}
 
 func (l *leader) last() freshet.Heartbeat {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.beats[len(l.beats)-1]
+}
+
+func (l *leader) count() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.beats)
 }
 
 func (l *leader) called() []string {

@@ -38,6 +38,14 @@ func TestRegistrationReportsAllAndLaterHeartbeatsChanges(t *testing.T) {
 		if hb := b.leader.last(); !hb.Full || len(hb.Added) != 1 {
 			t.Errorf("after a full report was asked for: %+v", hb)
 		}
+		for range 3 { // a leader that always asks does not get an endless stream of reports
+			n := b.leader.count()
+			b.leader.set(func() { b.leader.reply.NeedFull = true })
+			b.nextBeat()
+			if got := b.leader.count() - n; got > 2 {
+				t.Errorf("%d heartbeats in a second", got)
+			}
+		}
 		if got := b.metric("freshet_evictions_total"); got["freed"] != 1 {
 			t.Errorf("evictions: %v", got)
 		}

@@ -28,12 +28,13 @@ import (
 // answer was lost; all calls may be repeated.
 type Coordinator interface {
 	Heartbeat(ctx context.Context, hb freshet.Heartbeat) (freshet.HeartbeatReply, error)
-	// Permit allows the upload to take effect in the storage.
-	Permit(ctx context.Context, op freshet.OpID) error
+	// Permit allows the upload that node runs in that incarnation to take effect
+	// in the storage; upload is the storage's handle of it, "" if there is none.
+	Permit(ctx context.Context, op freshet.OpID, node freshet.NodeID, incarnation uint64, upload string) error
 	// Complete makes the file visible.
 	Complete(ctx context.Context, op freshet.OpID, w freshet.Written) (freshet.Completed, error)
-	// Abort says that the upload had no effect and never will.
-	Abort(ctx context.Context, op freshet.OpID) error
+	// Abort ends the upload; definite says that it had no effect and never will.
+	Abort(ctx context.Context, op freshet.OpID, definite bool) error
 }
 
 // Mounts is the set of storages that the node has open; *ufs.Mounts is one.

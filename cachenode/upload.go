@@ -228,7 +228,9 @@ func (u *upload) permit() error {
 		n.mu.Lock()
 		term := n.term
 		n.mu.Unlock()
-		err := n.retry(ctx, func() error { return n.deps.Coordinator.Permit(ctx, u.ticket.Op) })
+		err := n.retry(ctx, func() error {
+			return n.deps.Coordinator.Permit(ctx, u.ticket.Op, n.opts.Node.ID, n.deps.Identity.Incarnation(), "")
+		})
 		if err != nil {
 			return err
 		}
@@ -268,10 +270,12 @@ func (n *Node) retry(ctx context.Context, fn func() error) error {
 	}
 }
 
-// definite reports whether a failed commit certainly had no effect.
+// definite reports whether a failed commit certainly had no effect. "There is no
+// such upload" is not among it: that is also what a repetition inside a storage
+// client hears when the first attempt succeeded and its answer was lost.
 func definite(err error) bool {
-	return freshet.IsKind(err, freshet.KindInvalid, freshet.KindNotExist, freshet.KindExist, freshet.KindPermission,
-		freshet.KindUnauthenticated, freshet.KindStale, freshet.KindConflict, freshet.KindUnsupported, freshet.KindExhausted)
+	return freshet.IsKind(err, freshet.KindInvalid, freshet.KindPermission, freshet.KindUnauthenticated,
+		freshet.KindConflict, freshet.KindUnsupported, freshet.KindExhausted)
 }
 
 // commit sends the effect. The client's going away does not stop it any more.
@@ -317,7 +321,7 @@ func (u *upload) abandon(why error) error {
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(u.ctx), abortTimeout)
 	defer cancel()
-	if err := n.deps.Coordinator.Abort(ctx, u.ticket.Op); err == nil {
+	if err := n.deps.Coordinator.Abort(ctx, u.ticket.Op, true); err == nil {
 		n.settle(u.ticket.Op)
 	}
 	return why

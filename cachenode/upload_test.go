@@ -272,7 +272,7 @@ func TestC15LeaseThatEndsAfterThePermitStopsThePublication(t *testing.T) {
 
 func TestUnknownOutcomeIsReportedUntilSettled(t *testing.T) {
 	t.Parallel()
-	for _, kind := range []freshet.Kind{freshet.KindDeadline, freshet.KindUnavailable, freshet.KindInternal} {
+	for _, kind := range []freshet.Kind{freshet.KindDeadline, freshet.KindUnavailable, freshet.KindInternal, freshet.KindNotExist} {
 		bubble(t, settings{}, func(t *testing.T, b *bed) {
 			b.failAt("commit", kind)
 			_, err := b.write(b.ticket(1), random(1000, 1))

@@ -29,9 +29,9 @@ type Mounts interface {
 // Remote reads from the caches of other nodes.
 type Remote interface {
 	// ReadBlock returns the bytes that req asks for if node holds the block, else
-	// KindNotExist; req.Cached is set. The reader ends with an error unless it
+	// KindNotExist; req.Cached is set. The stream ends with an error unless it
 	// returned all of them.
-	ReadBlock(ctx context.Context, node freshet.Node, req freshet.BlockRead) (io.ReadCloser, error)
+	ReadBlock(ctx context.Context, node freshet.Node, req freshet.BlockRead) (freshet.BlockStream, error)
 }
 
 // Deps are what a Filler works with.

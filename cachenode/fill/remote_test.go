@@ -21,7 +21,7 @@ type peers struct {
 	asked []freshet.NodeID
 }
 
-func (p *peers) ReadBlock(_ context.Context, node freshet.Node, req freshet.BlockRead) (io.ReadCloser, error) {
+func (p *peers) ReadBlock(_ context.Context, node freshet.Node, req freshet.BlockRead) (freshet.BlockStream, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.asked = append(p.asked, node.ID)
@@ -30,14 +30,23 @@ func (p *peers) ReadBlock(_ context.Context, node freshet.Node, req freshet.Bloc
 		return nil, freshet.Errorf(freshet.KindNotExist, "read block", "", "not here")
 	}
 	if int64(len(data)) <= req.Offset {
-		return io.NopCloser(broken{}), nil
+		return remoteBody{Reader: broken{}}, nil
 	}
 	data = data[req.Offset:]
 	if int64(len(data)) >= req.Length {
-		return io.NopCloser(bytes.NewReader(data[:req.Length])), nil
+		return remoteBody{Reader: bytes.NewReader(data[:req.Length])}, nil
 	}
-	return io.NopCloser(io.MultiReader(bytes.NewReader(data), broken{})), nil
+	return remoteBody{Reader: io.MultiReader(bytes.NewReader(data), broken{})}, nil
 }
+
+// remoteBody is a stream of which only the bytes are used.
+type remoteBody struct {
+	freshet.BlockStream
+	io.Reader
+}
+
+func (r remoteBody) Read(p []byte) (int, error) { return r.Reader.Read(p) }
+func (remoteBody) Close() error                 { return nil }
 
 type broken struct{}
 
