@@ -12,6 +12,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/freshet-io/freshet/cmd/freshet/cli"
+	"github.com/freshet-io/freshet/cmd/freshet/demo"
 	"github.com/freshet-io/freshet/cmd/freshet/server"
 )
 
@@ -29,6 +30,7 @@ func run() int {
 		if err != nil {
 			exe = os.Args[0]
 		}
-		return server.Commands(server.Options{Out: s.Out, Err: s.Err, Getenv: s.Getenv, Executable: exe})
+		servers := server.Commands(server.Options{Out: s.Out, Err: s.Err, Getenv: s.Getenv})
+		return append(servers, demo.Command(demo.Options{Out: s.Out, Err: s.Err, Getenv: s.Getenv, Executable: exe}))
 	})
 }

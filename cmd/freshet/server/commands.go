@@ -18,8 +18,6 @@ import (
 type Options struct {
 	Out, Err io.Writer
 	Getenv   func(string) string
-	// Executable is the path of this binary, for the demo's children.
-	Executable string
 }
 
 // Commands returns the commands that run servers.
