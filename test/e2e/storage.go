@@ -1,0 +1,184 @@
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/credentials"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+
+	"github.com/freshet-io/freshet/test/s3test"
+)
+
+// Object is one entry of a storage.
+type Object struct {
+	Dir  bool
+	Data []byte
+}
+
+// Storage is the truth that regions are compared with. Names are relative to the
+// storage, without a leading slash.
+type Storage interface {
+	// Tree returns everything below prefix, by names relative to it.
+	Tree(ctx context.Context, prefix string) (map[string]Object, error)
+	// Put and Delete change the storage behind the back of all regions.
+	Put(ctx context.Context, name string, data []byte) error
+	Delete(ctx context.Context, name string) error
+	// Leftovers names what unfinished operations left behind.
+	Leftovers(ctx context.Context) ([]string, error)
+}
+
+// Bucket is a bucket of an S3 server.
+type Bucket struct {
+	Name string
+
+	api *s3.Client
+}
+
+var _ Storage = (*Bucket)(nil)
+
+// NewBucket makes a bucket for a test.
+func NewBucket(t testing.TB, srv *s3test.TestServer, name string) *Bucket {
+	t.Helper()
+	hc := srv.HTTPClient()
+	t.Cleanup(hc.CloseIdleConnections)
+	return &Bucket{Name: srv.NewBucket(name), api: s3.New(s3.Options{
+		BaseEndpoint: aws.String(srv.Endpoint), Region: "us-east-1", UsePathStyle: true, HTTPClient: hc,
+		Credentials: credentials.NewStaticCredentialsProvider(srv.AccessKey, srv.SecretKey, ""),
+	})}
+}
+
+// Tree implements Storage.
+func (b *Bucket) Tree(ctx context.Context, prefix string) (map[string]Object, error) {
+	out := map[string]Object{}
+	pages := s3.NewListObjectsV2Paginator(b.api, &s3.ListObjectsV2Input{Bucket: &b.Name, Prefix: &prefix})
+	for pages.HasMorePages() {
+		page, err := pages.NextPage(ctx)
+		if err != nil {
+			return nil, err
+		}
+		for _, o := range page.Contents {
+			name := strings.TrimPrefix(aws.ToString(o.Key), prefix)
+			if name == "" {
+				continue
+			}
+			addParents(out, strings.TrimSuffix(name, "/"))
+			if strings.HasSuffix(name, "/") {
+				out[strings.TrimSuffix(name, "/")] = Object{Dir: true}
+				continue
+			}
+			data, err := b.Get(ctx, aws.ToString(o.Key))
+			if err != nil {
+				return nil, err
+			}
+			out[name] = Object{Data: data}
+		}
+	}
+	return out, nil
+}
+
+func addParents(tree map[string]Object, name string) {
+	for i := range name {
+		if name[i] == '/' {
+			tree[name[:i]] = Object{Dir: true}
+		}
+	}
+}
+
+// Get returns an object.
+func (b *Bucket) Get(ctx context.Context, key string) ([]byte, error) {
+	r, err := b.api.GetObject(ctx, &s3.GetObjectInput{Bucket: &b.Name, Key: &key})
+	if err != nil {
+		return nil, err
+	}
+	data, err := io.ReadAll(r.Body)
+	return data, errors.Join(err, r.Body.Close())
+}
+
+// Put implements Storage.
+func (b *Bucket) Put(ctx context.Context, key string, data []byte) error {
+	_, err := b.api.PutObject(ctx, &s3.PutObjectInput{Bucket: &b.Name, Key: &key, Body: bytes.NewReader(data)})
+	return err
+}
+
+// Delete implements Storage.
+func (b *Bucket) Delete(ctx context.Context, key string) error {
+	_, err := b.api.DeleteObject(ctx, &s3.DeleteObjectInput{Bucket: &b.Name, Key: &key})
+	return err
+}
+
+// Leftovers implements Storage: multipart uploads that were not ended.
+func (b *Bucket) Leftovers(ctx context.Context) ([]string, error) {
+	r, err := b.api.ListMultipartUploads(ctx, &s3.ListMultipartUploadsInput{Bucket: &b.Name})
+	if err != nil {
+		return nil, err
+	}
+	var out []string
+	for _, u := range r.Uploads {
+		out = append(out, "multipart upload of "+aws.ToString(u.Key))
+	}
+	return out, nil
+}
+
+// Dir is a directory of this machine.
+type Dir string
+
+var _ Storage = Dir("")
+
+// Tree implements Storage.
+func (d Dir) Tree(_ context.Context, prefix string) (map[string]Object, error) {
+	out := map[string]Object{}
+	root := filepath.Join(string(d), prefix)
+	err := filepath.WalkDir(root, func(name string, e fs.DirEntry, err error) error {
+		if err != nil || name == root {
+			return err
+		}
+		rel, err := filepath.Rel(root, name)
+		if err != nil {
+			return err
+		}
+		o := Object{Dir: e.IsDir()}
+		if !o.Dir {
+			if o.Data, err = os.ReadFile(name); err != nil {
+				return err
+			}
+		}
+		out[filepath.ToSlash(rel)] = o
+		return nil
+	})
+	return out, err
+}
+
+// Put implements Storage.
+func (d Dir) Put(_ context.Context, name string, data []byte) error {
+	file := filepath.Join(string(d), name)
+	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+		return err
+	}
+	return os.WriteFile(file, data, 0o600)
+}
+
+// Delete implements Storage.
+func (d Dir) Delete(_ context.Context, name string) error {
+	return os.Remove(filepath.Join(string(d), name))
+}
+
+// Leftovers implements Storage: temporary files.
+func (d Dir) Leftovers(context.Context) ([]string, error) {
+	var out []string
+	err := filepath.WalkDir(string(d), func(name string, _ fs.DirEntry, err error) error {
+		if err == nil && strings.HasPrefix(filepath.Base(name), ".freshet") {
+			out = append(out, name)
+		}
+		return err
+	})
+	return out, err
+}
