@@ -338,7 +338,7 @@ func (b *Bus) goodbyeAt(ctx context.Context, addr string, req *busv1.GoodbyeRequ
 	if err != nil {
 		return err
 	}
-	defer peer.Close()
+	defer func() { _ = peer.Close() }() // nothing more is expected of it
 	_, err = peer.Goodbye(ctx, req)
 	return err
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"strconv"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -19,7 +20,7 @@ func bubble(t *testing.T, seed uint64, fn func(t *testing.T, w *bustest.World)) 
 		net := membus.NewNetwork(seed)
 		w := bustest.NewWorld(t, net, membus.Transport{Network: net})
 		if os.Getenv("FRESHET_TEST_LOG") != "" {
-			w.Log = slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}))
+			w.LogTo(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}))
 		}
 		defer w.Close()
 		fn(t, w)
@@ -34,7 +35,11 @@ func TestSuite(t *testing.T) {
 
 // TestSimulation does random things to three clusters, by seed.
 func TestSimulation(t *testing.T) {
-	for seed := range uint64(24) {
+	seeds := uint64(24)
+	if n, err := strconv.ParseUint(os.Getenv("FRESHET_CHAOS_SEEDS"), 10, 32); err == nil {
+		seeds = n
+	}
+	for seed := range seeds {
 		t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) {
 			bubble(t, seed, func(_ *testing.T, w *bustest.World) { bustest.Simulate(w, seed, 3*time.Minute) })
 		})

@@ -51,17 +51,23 @@ func (b *Bus) watchPool(ctx context.Context) error {
 				told = now
 			}
 		}
-		timer := b.clock.NewTimer(heartbeatInterval)
-		select {
-		case <-changed:
-		case <-timer.C():
-		case <-ctx.Done():
-		}
-		timer.Stop()
-		if ctx.Err() != nil {
+		if b.awake(ctx, changed) {
 			return nil
 		}
 	}
+}
+
+// awake waits for a change, at most a second, and reports whether ctx has ended.
+func (b *Bus) awake(ctx context.Context, changed <-chan struct{}) (ended bool) {
+	timer := b.clock.NewTimer(heartbeatInterval)
+	defer timer.Stop()
+	select {
+	case <-changed:
+	case <-timer.C():
+	case <-ctx.Done():
+		return true
+	}
+	return false
 }
 
 // receive reads the payloads of others. They mark and wake; they never advance a

@@ -146,13 +146,13 @@ func (l *link) connect(ctx context.Context) error {
 	for ctx.Err() == nil {
 		began := l.bus.clock.Now()
 		err := l.session(ctx)
-		if ctx.Err() != nil {
-			return nil
-		}
-		if errors.Is(err, errResync) {
+		if errors.Is(err, errResync) || ctx.Err() != nil {
 			wait = minBackOff
 			l.rest(ctx, minBackOff)
 			continue
+		}
+		if _, panicked := errors.AsType[*run.PanicError](err); panicked {
+			l.bus.log.Error("a defect ended the stream from another cluster", "cluster", l.name, "error", err)
 		}
 		l.contact.mu.Lock()
 		answered := l.contact.verified.After(began)
@@ -227,7 +227,7 @@ func (l *link) sessionAt(ctx context.Context, addr string) error {
 	if err != nil {
 		return freshet.Wrap("dial "+addr, "", err)
 	}
-	defer peer.Close()
+	defer func() { _ = peer.Close() }() // nothing more is expected of it
 	k, err := l.hello(ctx, peer)
 	if err != nil {
 		return freshet.Wrap("hello to "+addr, "", err)

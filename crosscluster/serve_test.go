@@ -64,7 +64,7 @@ func TestHelloRefuses(t *testing.T) {
 		"our name":             {func(i *busv1.ClusterInfo) { i.Name, i.ClusterId = "east", other[:] }, freshet.KindConflict, "named east like us"},
 		"copied ID":            {func(i *busv1.ClusterInfo) { i.Name = "north" }, freshet.KindConflict, "needs an ID of its own"},
 		"no ID":                {func(i *busv1.ClusterInfo) { i.ClusterId = make([]byte, 16) }, freshet.KindInvalid, "cluster ID"},
-		"short ID":             {func(i *busv1.ClusterInfo) { i.ClusterId = i.ClusterId[:3] }, freshet.KindInvalid, "cluster ID"},
+		"short ID":             {func(i *busv1.ClusterInfo) { i.ClusterId = i.GetClusterId()[:3] }, freshet.KindInvalid, "cluster ID"},
 		"no name":              {func(i *busv1.ClusterInfo) { i.Name = "" }, freshet.KindInvalid, "cluster name"},
 		"name with a newline":  {func(i *busv1.ClusterInfo) { i.Name = "a\nb" }, freshet.KindInvalid, "cluster name"},
 		"domain of wrong size": {func(i *busv1.ClusterInfo) { i.Roots = []*busv1.Root{{Domain: []byte("x")}} }, freshet.KindInvalid, "domain ID"},

@@ -98,6 +98,9 @@ func (s *session) run(ctx context.Context) error {
 	s.link.contact.mu.Lock()
 	s.link.contact.stream = false
 	s.link.contact.mu.Unlock()
+	if err == nil {
+		return errResync // broken up
+	}
 	return err
 }
 
@@ -117,7 +120,6 @@ func (s *session) idle(ctx context.Context, dirChanged <-chan struct{}) error {
 	case <-s.rootsChanged:
 	case <-s.bus().clock.After(maxBackOff):
 	case <-ctx.Done():
-		return ctx.Err()
 	}
 	return errResync
 }

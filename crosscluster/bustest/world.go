@@ -78,10 +78,42 @@ type node struct {
 // NewWorld returns a world without clusters.
 func NewWorld(t testing.TB, net *membus.Network, transport Transport) *World {
 	t.Helper()
-	w := &World{T: t, Net: net, Order: &membus.Order{}, Log: slog.New(slog.DiscardHandler), transport: transport}
+	w := &World{T: t, Net: net, Order: &membus.Order{}, transport: transport}
+	w.Log = slog.New(strict{slog.DiscardHandler, t})
 	w.ctx, w.cancel = context.WithCancel(context.Background())
 	return w
 }
+
+// strict fails the test at every error that is logged: a part that stopped and was
+// started again, for example.
+type strict struct {
+	slog.Handler
+	t testing.TB
+}
+
+// Enabled implements slog.Handler.
+func (s strict) Enabled(context.Context, slog.Level) bool { return true }
+
+// Handle implements slog.Handler.
+func (s strict) Handle(ctx context.Context, r slog.Record) error {
+	if r.Level >= slog.LevelError {
+		var text strings.Builder
+		r.Attrs(func(a slog.Attr) bool { fmt.Fprintf(&text, " %s", a); return true })
+		s.t.Errorf("logged: %s%s", r.Message, &text)
+	}
+	if s.Handler.Enabled(ctx, r.Level) {
+		return s.Handler.Handle(ctx, r)
+	}
+	return nil
+}
+
+// WithAttrs implements slog.Handler.
+func (s strict) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return strict{s.Handler.WithAttrs(attrs), s.t}
+}
+
+// LogTo also writes the log there.
+func (w *World) LogTo(h slog.Handler) { w.Log = slog.New(strict{h, w.T}) }
 
 // Close stops all members and waits for them.
 func (w *World) Close() {

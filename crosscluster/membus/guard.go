@@ -2,6 +2,7 @@ package membus
 
 import (
 	"context"
+	"sync"
 	"time"
 
 	"github.com/freshet-io/freshet/crosscluster"
@@ -110,55 +111,25 @@ func (g *guard) Pull(ctx context.Context, req *busv1.PullRequest, receive func(*
 	return err
 }
 
+// late is a message on its way.
+type late struct {
+	at time.Time
+	m  *busv1.SubscribeResponse
+}
+
 // Subscribe implements crosscluster.Peer. Messages keep their order and arrive
 // after the delay; what hangs arrives after it was healed.
 func (g *guard) Subscribe(ctx context.Context, requests <-chan *busv1.SubscribeRequest, receive func(*busv1.SubscribeResponse) error) error {
 	outer := ctx
 	ctx, cancel := g.watched(ctx)
 	defer cancel()
-	type late struct {
-		at time.Time
-		m  *busv1.SubscribeResponse
-	}
-	there := make(chan *busv1.SubscribeRequest)
-	back := make(chan late, 256)
-	done := make(chan error, 1)
-	go func() {
-		for {
-			select {
-			case req := <-requests:
-				if g.pass(ctx) != nil {
-					return
-				}
-				select {
-				case there <- req:
-				case <-ctx.Done():
-					return
-				}
-			case <-ctx.Done():
-				return
-			}
-		}
-	}()
-	go func() {
-		for {
-			select {
-			case l := <-back:
-				err := g.arrive(ctx, l.at)
-				if err == nil {
-					err = receive(l.m)
-				}
-				if err != nil {
-					done <- err
-					cancel()
-					return
-				}
-			case <-ctx.Done():
-				done <- ctx.Err()
-				return
-			}
-		}
-	}()
+	there, back := make(chan *busv1.SubscribeRequest), make(chan late, 256)
+	var parts sync.WaitGroup
+	parts.Go(func() { g.forth(ctx, requests, there) })
+	parts.Go(func() {
+		defer cancel()
+		g.back(ctx, back, receive)
+	})
 	err := g.inner.Subscribe(ctx, there, func(m *busv1.SubscribeResponse) error {
 		f, _ := g.network.between(g.from, g.addr)
 		times := 1
@@ -177,8 +148,41 @@ func (g *guard) Subscribe(ctx context.Context, requests <-chan *busv1.SubscribeR
 		return nil
 	})
 	cancel()
-	<-done
+	parts.Wait()
 	return g.reason(outer, err)
+}
+
+// forth passes requests on until ctx ends.
+func (g *guard) forth(ctx context.Context, requests <-chan *busv1.SubscribeRequest, there chan<- *busv1.SubscribeRequest) {
+	for {
+		select {
+		case req := <-requests:
+			if g.pass(ctx) != nil {
+				return
+			}
+			select {
+			case there <- req:
+			case <-ctx.Done():
+				return
+			}
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// back passes messages on until ctx ends or receive fails.
+func (g *guard) back(ctx context.Context, back <-chan late, receive func(*busv1.SubscribeResponse) error) {
+	for {
+		select {
+		case l := <-back:
+			if g.arrive(ctx, l.at) != nil || receive(l.m) != nil {
+				return
+			}
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // arrive waits until a message that is due at the given time gets through.

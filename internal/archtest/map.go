@@ -51,6 +51,8 @@ func rules() map[string]rule {
 		// plain values and builds its frames from the bus messages.
 		"crosscluster":     acting("invalidation", busProto),
 		"crosscluster/...": acting("crosscluster", "invalidation", busProto),
+		// The suite of the bus builds its worlds on the reference region in memory.
+		"crosscluster/bustest": acting("crosscluster", "crosscluster/membus", "invalidation"),
 
 		// Between processes.
 		"rpc":         acting("proto/..."),

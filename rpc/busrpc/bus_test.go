@@ -100,7 +100,7 @@ func (s *sockets) Dialer() crosscluster.Dialer {
 	}
 }
 
-func (s *sockets) Gossip(cluster, addr string, member int) crosscluster.Gossip {
+func (s *sockets) Gossip(cluster, _ string, member int) crosscluster.Gossip {
 	bind := s.reserve(s.gossip, fmt.Sprint(cluster, member))
 	var join []string
 	s.mu.Lock()
@@ -120,7 +120,7 @@ func world(t testing.TB) *bustest.World {
 	n := membus.NewNetwork(1)
 	w := bustest.NewWorld(t, n, newSockets(t, n))
 	if os.Getenv("FRESHET_TEST_LOG") != "" {
-		w.Log = slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}))
+		w.LogTo(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}))
 	}
 	t.Cleanup(w.Close)
 	return w
@@ -132,6 +132,16 @@ func TestSuite(t *testing.T) {
 		t.Run(tt.Name, func(t *testing.T) {
 			t.Parallel()
 			tt.Run(world(t))
+		})
+	}
+}
+
+// TestSimulation does random things to three clusters over real sockets, by seed.
+func TestSimulation(t *testing.T) {
+	for seed := range uint64(2) {
+		t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) {
+			t.Parallel()
+			bustest.Simulate(world(t), seed, 10*time.Second)
 		})
 	}
 }

@@ -8,11 +8,10 @@ import (
 	"context"
 	"errors"
 	"io"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/keepalive"
-
-	"time"
 
 	"github.com/freshet-io/freshet"
 	busv1 "github.com/freshet-io/freshet/proto/freshet/bus/v1"
