@@ -22,6 +22,8 @@ type contacts struct {
 	mu    sync.Mutex
 	began time.Time
 	byKey map[contactKey]contact
+	// reasons is what degraded found, until something changes.
+	reasons map[freshet.DomainID]string
 }
 
 type contactKey struct {
@@ -43,7 +45,16 @@ func (k *contacts) init(c clock.Clock) {
 }
 
 // forget starts over; the caller holds mu or is alone.
-func (k *contacts) forget() { k.byKey, k.began = map[contactKey]contact{}, k.clock.Now() }
+func (k *contacts) forget() {
+	k.byKey, k.began, k.reasons = map[contactKey]contact{}, k.clock.Now(), nil
+}
+
+// changed says that a position in a publisher's log was changed.
+func (k *contacts) changed() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.reasons = nil
+}
 
 func keyOf(p invalidation.Publisher, d freshet.DomainID) contactKey {
 	if p.Cluster == (freshet.ClusterID{}) {
@@ -61,6 +72,7 @@ func (c *Coordinator) Confirm(p invalidation.Publisher, domain freshet.DomainID,
 	if sent.Before(k.began) {
 		return // heard for an earlier term
 	}
+	k.reasons = nil
 	delete(k.byKey, contactKey{domain, "name:" + p.Name})
 	k.byKey[keyOf(p, domain)] = contact{name: p.Name, fresh: sent}
 }
@@ -73,6 +85,7 @@ func (c *Coordinator) Lost(p invalidation.Publisher, domain freshet.DomainID, lo
 	defer k.mu.Unlock()
 	key := keyOf(p, domain)
 	at := k.byKey[key]
+	k.reasons = nil
 	if at.lost != lost {
 		if lost {
 			c.log.Warn("a publisher is out of contact: its mounts are degraded", "publisher", p.Name, "reason", reason)
@@ -90,6 +103,7 @@ func (c *Coordinator) Lost(p invalidation.Publisher, domain freshet.DomainID, lo
 func (k *contacts) drop(cluster freshet.ClusterID) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	k.reasons = nil
 	for key := range k.byKey {
 		if key.publisher == cluster.String() {
 			delete(k.byKey, key)
@@ -99,9 +113,24 @@ func (k *contacts) drop(cluster freshet.ClusterID) {
 
 // degraded says why news of the domain may be missing, "" if none is.
 func (c *Coordinator) degraded(domain freshet.DomainID) string {
-	var why []string
 	k := &c.contacts
 	k.mu.Lock()
+	defer k.mu.Unlock()
+	reason, known := k.reasons[domain]
+	if !known {
+		reason = c.findDegraded(domain)
+		if k.reasons == nil {
+			k.reasons = map[freshet.DomainID]string{}
+		}
+		k.reasons[domain] = reason
+	}
+	return reason
+}
+
+// findDegraded is degraded without its memory; the lock of contacts is held.
+func (c *Coordinator) findDegraded(domain freshet.DomainID) string {
+	var why []string
+	k := &c.contacts
 	heard := map[contactKey]bool{}
 	for key, at := range k.byKey {
 		if key.domain != domain {
@@ -112,7 +141,6 @@ func (c *Coordinator) degraded(domain freshet.DomainID) string {
 			why = append(why, fmt.Sprintf("%s is out of contact: %s", nameOr(at.name, key.publisher), at.reason))
 		}
 	}
-	k.mu.Unlock()
 	for _, sub := range c.state.Subscriptions() {
 		if sub.Domain != domain {
 			continue

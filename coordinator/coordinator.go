@@ -154,6 +154,9 @@ func New(opts Options, deps Deps) (*Coordinator, error) {
 	if c.state, err = namespace.Open(deps.Store, opts.State); err != nil {
 		return nil, freshet.Wrap(op, "", err)
 	}
+	if err := c.checkSeeds(); err != nil {
+		return nil, freshet.Wrap(op, "", err)
+	}
 	c.mounts = ufs.NewMounts(deps.Openers, opts.Environment, ufs.MountsOptions{Wrap: opts.Wrap, Log: deps.Log})
 	if err := c.openJournal(deps); err != nil {
 		return nil, freshet.Wrap(op, "", errors.Join(err, c.mounts.Close()))
@@ -167,6 +170,34 @@ func New(opts Options, deps Deps) (*Coordinator, error) {
 	}, opts.Ops)
 	c.metrics = newMetrics(deps.Metrics, c)
 	return c, nil
+}
+
+// checkSeeds refuses a configuration that can't found the cluster, or is that of
+// another one, before anything runs.
+func (c *Coordinator) checkSeeds() error {
+	if id := c.state.Identity(); id.Cluster != (freshet.ClusterID{}) {
+		if id.Name != c.opts.Cluster {
+			return freshet.Errorf(freshet.KindConflict, "check cluster", "", "the data directory belongs to cluster %q, the configuration says %q", id.Name, c.opts.Cluster)
+		}
+		return nil
+	}
+	var planned []freshet.Mount
+	for _, seed := range c.opts.Mounts {
+		m, _, err := c.planMount(seed)
+		if err == nil {
+			err = checkBeside(m, planned)
+		}
+		if err != nil {
+			return err
+		}
+		planned = append(planned, m)
+	}
+	for _, p := range c.opts.Policies {
+		if err := checkPath(p.Path); err != nil {
+			return freshet.Wrap("check sync interval", "", err)
+		}
+	}
+	return nil
 }
 
 func setDefault[T comparable](value *T, def T) {
@@ -220,6 +251,9 @@ func (c *Coordinator) Close() error { return errors.Join(c.journal.Close(), c.mo
 // applied is told of each log entry; it must not block.
 func (c *Coordinator) applied(a journal.Applied) {
 	c.watch.note(a.Changes)
+	if a.Changes.Subs {
+		c.contacts.changed()
+	}
 	c.freed.add(a.Changes.Freed)
 	if a.Changes.Intents {
 		c.changed.Store(a.Index)
@@ -228,6 +262,7 @@ func (c *Coordinator) applied(a journal.Applied) {
 }
 
 func (c *Coordinator) restored(uint64) {
+	c.contacts.changed()
 	c.watch.note(namespace.Changes{Heads: true, Mounts: true, Policies: true, Epoch: true, Intents: true, Subs: true, Members: true})
 }
 

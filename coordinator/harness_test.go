@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -38,6 +39,7 @@ type member struct {
 	id   string
 	log  *journal.Memory
 	kv   *kv.Memory
+	dir  string
 	stop context.CancelFunc
 	done chan error
 }
@@ -48,6 +50,8 @@ type settings struct {
 	seeds   []freshet.MountChange
 	options func(*coordinator.Options)
 	hooks   coordinator.Hooks
+	world   **world // told of the world before its members start
+	disk    string  // a single member's log is on disk here, outside of a bubble
 }
 
 // inBubble runs a test on a cluster in a bubble of fake time.
@@ -73,6 +77,9 @@ func newWorld(t *testing.T, s settings) *world {
 		return nil
 	}})
 	w.openers = ufs.Openers{mem.Opener{"lake": w.store}}
+	if s.world != nil {
+		*s.world = w
+	}
 	if s.seeds == nil {
 		s.seeds = []freshet.MountChange{mount("/data", "mem://lake", freshet.Never)}
 	}
@@ -97,6 +104,13 @@ func (w *world) start(m *member, s settings, found []journal.Server, founder boo
 		Journal: journal.Options{Memory: m.log, Network: w.net, Advertise: m.id},
 		Mounts:  s.seeds,
 		Wrap:    func(fs ufs.FS) ufs.FS { return &faulty{fs, w.faults} },
+	}
+	if s.disk != "" {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			w.Fatal(err)
+		}
+		m.dir, opts.Journal = s.disk, journal.Options{Dir: s.disk, Listener: l, Heartbeat: 200 * time.Millisecond}
 	}
 	if founder {
 		opts.Found = found

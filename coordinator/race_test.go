@@ -238,6 +238,7 @@ func TestALeaderChangeLooksAgainUnderADurationAndNotUnderNever(t *testing.T) {
 		if n := w.asked(func() { w.stat(next, "/hour/f") }); n != 0 {
 			w.Errorf("an hour, hot: %d looks", n)
 		}
+		time.Sleep(5 * time.Second) // the followers have heard of it
 		_, err := m.Stat(w.Context(), "/never/f", freshet.ReadOptions{})
 		w.wantKind(err, freshet.KindNotLeader)
 		if addr := m.LeaderAddress(); addr != next.id+":7400" {

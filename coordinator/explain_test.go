@@ -1,0 +1,76 @@
+package coordinator_test
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/freshet-io/freshet"
+	"github.com/freshet-io/freshet/invalidation"
+)
+
+func TestExplain(t *testing.T) {
+	t.Parallel()
+	seeds := []freshet.MountChange{mount("/deep/data", "mem://lake", freshet.Interval(time.Minute))}
+	inBubble(t, settings{seeds: seeds}, func(w *world) {
+		w.store.Put("d/f", []byte("one"))
+		m := w.leader()
+		p := newPeer(w, m)
+		explain := func(path freshet.Path, check bool, verdict string, texts ...string) freshet.Explanation {
+			w.Helper()
+			var x freshet.Explanation
+			n := w.entries(m, func() {
+				var err error
+				if x, err = m.Explain(w.Context(), path, check); err != nil {
+					w.Fatal(err)
+				}
+			})
+			if n != 0 {
+				w.Errorf("explain %s made %d log entries", path, n)
+			}
+			all := x.Reason + "|" + x.NextCheck + "|" + x.LastValidation + "|" + x.Remedy
+			if x.Verdict != verdict {
+				w.Errorf("%s is %s (%s), want %s", path, x.Verdict, all, verdict)
+			}
+			for _, text := range texts {
+				if !strings.Contains(all, text) {
+					w.Errorf("%s: %q does not say %q", path, all, text)
+				}
+			}
+			return x
+		}
+		explain("/elsewhere", false, "absent", "no storage is mounted", "freshet mount add /elsewhere")
+		explain("/deep", false, "fresh", "mount points lie below")
+		explain("/deep/data", false, "stale", "a storage is mounted here", "never read completely")
+		if n := w.asked(func() { explain("/deep/data/d/f", false, "unknown", "never read") }); n != 0 {
+			w.Errorf("explain asked the storage %d times", n)
+		}
+		x := explain("/deep/data/d/f", true, "unknown", "never read")
+		if x.Storage == nil || !x.Storage.Exists || x.Storage.SameContent {
+			w.Errorf("the storage's view: %+v", x.Storage)
+		}
+		w.list(m, "/deep/data/d")
+		time.Sleep(20 * time.Second)
+		x = explain("/deep/data/d/f", true, "fresh", "20s ago", "in 40s or later", "every 1m0s")
+		if !x.Storage.SameContent || !x.Storage.SameMeta || x.Info.Length != 3 || x.Mount.Path != "/deep/data" || len(x.Publishers) != 1 {
+			w.Errorf("fresh: %+v", x)
+		}
+		explain("/deep/data/d/none", false, "absent", "complete listing of /deep/data/d does not have it")
+		explain("/deep/data/d", false, "unknown", "only something below")
+		w.store.Put("d/f", []byte("three"))
+		explain("/deep/data/d/f", true, "fresh", "freshet sync now /deep/data/d/f")
+		p.publish(invalidation.KindContent, "/d/f")
+		explain("/deep/data/d/f", false, "stale", "it was invalidated at log index", "next access")
+		w.stat(m, "/deep/data/d/f")
+		time.Sleep(time.Minute)
+		explain("/deep/data/d/f", false, "stale", "as old as the sync interval allows")
+		m.Lost(p.pub, p.dom, true, "silent")
+		if x := explain("/deep/data/d/f", false, "stale", "us-east is out of contact: silent", "peers ls"); !x.Freshness.Degraded {
+			w.Errorf("not degraded: %+v", x.Freshness)
+		}
+		w.onStep(func(string, string) error { return errDown })
+		if x := explain("/deep/data/d/f", true, "stale", "the storage can't be asked"); x.Storage.Error == "" {
+			w.Errorf("no error: %+v", x.Storage)
+		}
+	})
+}
