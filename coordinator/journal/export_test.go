@@ -3,6 +3,8 @@ package journal
 import (
 	"bytes"
 
+	"github.com/hashicorp/raft"
+
 	"github.com/freshet-io/freshet/coordinator/namespace"
 )
 
@@ -23,3 +25,34 @@ func EncodeEntry(parts ...[]byte) []byte {
 
 // CheckBolt checks the bytes of a log file.
 func CheckBolt(b []byte) error { return checkBoltPages(bytes.NewReader(b), int64(len(b))) }
+
+// FailWrites makes the log's and the vote's writes return what the functions
+// return, if that is not nil. Call it before Run.
+func FailWrites(j *Journal, log, vote func() error) {
+	j.store.logs.LogStore = &failingLog{j.store.logs.LogStore, log}
+	j.store.stable.StableStore = &failingStable{j.store.stable.StableStore, vote}
+}
+
+type failingLog struct {
+	raft.LogStore
+	fail func() error
+}
+
+func (f *failingLog) StoreLogs(logs []*raft.Log) error {
+	if err := f.fail(); err != nil {
+		return err
+	}
+	return f.LogStore.StoreLogs(logs)
+}
+
+type failingStable struct {
+	raft.StableStore
+	fail func() error
+}
+
+func (f *failingStable) SetUint64(key []byte, v uint64) error {
+	if err := f.fail(); err != nil {
+		return err
+	}
+	return f.StableStore.SetUint64(key, v)
+}
