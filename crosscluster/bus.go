@@ -280,7 +280,7 @@ func (b *Bus) Forget(ctx context.Context, cluster string) error {
 			continue
 		}
 		found = true
-		if err := b.region.Forget(ctx, s.Publisher.Cluster); err != nil {
+		if err := b.forgetID(ctx, s.Publisher.Cluster); err != nil {
 			return freshet.Wrap(op, "", err)
 		}
 	}
@@ -292,6 +292,15 @@ func (b *Bus) Forget(ctx context.Context, cluster string) error {
 	}
 	b.dir.forget(name)
 	return nil
+}
+
+// forgetID drops our positions in a cluster's logs, if there are any.
+func (b *Bus) forgetID(ctx context.Context, id freshet.ClusterID) error {
+	err := b.region.Forget(ctx, id)
+	if freshet.IsKind(err, freshet.KindNotExist) {
+		return nil // all were dropped with the first
+	}
+	return err
 }
 
 // Leave tells all other clusters that ours ends its part in order, with its last

@@ -304,7 +304,7 @@ func (l *link) adopt(ctx context.Context, k known) error {
 		}
 		l.bus.log.Warn("a cluster was rebuilt under its old name: starting over with it", "cluster", k.name,
 			"old_id", s.Publisher.Cluster.String(), "new_id", k.id.String())
-		if err := l.bus.region.Forget(ctx, s.Publisher.Cluster); err != nil {
+		if err := l.bus.forgetID(ctx, s.Publisher.Cluster); err != nil {
 			return err
 		}
 	}

@@ -56,8 +56,8 @@ type Region interface {
 	VerifiedHeads(ctx context.Context) ([]invalidation.Head, error)
 	// Records returns up to max records of the own log of the domain from
 	// after+1 on, with the chain's value at after. KindStale if the log no
-	// longer reaches back to after+1 or never reached after; a domain without a
-	// log has an empty one that starts at 1, with the zero hash.
+	// longer reaches back to after+1 or never reached after; KindNotExist
+	// if no log of the domain was ever begun.
 	Records(domain freshet.DomainID, after uint64, limit int) (invalidation.Batch, error)
 
 	// Subscriptions returns the durable positions in the logs of others.
@@ -75,9 +75,10 @@ type Region interface {
 	// from the publisher's verified leader before it calls. Leader.
 	Reset(ctx context.Context, p invalidation.Publisher, head invalidation.Head) (invalidation.Subscription, error)
 	// Begin creates a subscription at position 0 of a log that still reaches
-	// back to its first record. Leader.
+	// back to its first record; KindExist if there is one. Leader.
 	Begin(ctx context.Context, p invalidation.Publisher, domain freshet.DomainID) (invalidation.Subscription, error)
-	// Forget resets and drops everything of a publisher. Leader.
+	// Forget resets and drops everything of a publisher; KindNotExist if there is
+	// nothing. Leader.
 	Forget(ctx context.Context, cluster freshet.ClusterID) error
 
 	// Confirm and Lost are told under a lock of the bus: they don't block, and don't

@@ -23,10 +23,11 @@ import (
 
 // SerfOptions are the settings of the gossip pool.
 type SerfOptions struct {
-	// Bind is the address to listen on, TCP and UDP, host:port with an IP; port 0
-	// picks one. "127.0.0.1:0" if empty.
+	// Bind is the address to listen on, TCP and UDP, host:port; port 0 picks one,
+	// an empty host is every address. "127.0.0.1:0" if empty.
 	Bind string
-	// Advertise is what others are told, if Bind can't be reached: IP:port.
+	// Advertise is what others are told, if Bind can't be reached: host:port. The
+	// host is resolved once, when Run begins.
 	Advertise string
 	// Join are members of the pool, host:port. They are tried for ever.
 	Join []string
@@ -78,12 +79,12 @@ func NewSerf(options SerfOptions) *Serf {
 }
 
 // config makes serf's configuration for a member.
-func (s *Serf) config(self Member, events chan<- serf.Event) (*serf.Config, error) {
+func (s *Serf) config(ctx context.Context, self Member, events chan<- serf.Event) (*serf.Config, error) {
 	list := memberlist.DefaultWANConfig()
 	list.GossipInterval = serfGossipInterval
 	list.LogOutput = s.logWriter()
 	list.Transport = s.options.Transport
-	if err := s.listen(list); err != nil {
+	if err := s.listen(ctx, list); err != nil {
 		return nil, err
 	}
 	if len(s.options.Key) > 0 {
@@ -108,28 +109,46 @@ func (s *Serf) config(self Member, events chan<- serf.Event) (*serf.Config, erro
 	return c, nil
 }
 
-func (s *Serf) listen(list *memberlist.Config) error {
-	host, port, err := splitAddress(s.options.Bind)
+func (s *Serf) listen(ctx context.Context, list *memberlist.Config) error {
+	host, port, err := resolve(ctx, s.options.Bind)
 	if err != nil {
 		return err
 	}
 	list.BindAddr, list.BindPort = host, port
 	list.AdvertisePort = port
 	if s.options.Advertise != "" {
-		if list.AdvertiseAddr, list.AdvertisePort, err = splitAddress(s.options.Advertise); err != nil {
+		if list.AdvertiseAddr, list.AdvertisePort, err = resolve(ctx, s.options.Advertise); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func splitAddress(addr string) (string, int, error) {
+// resolve returns the IP and the port of host:port.
+func resolve(ctx context.Context, addr string) (string, int, error) {
+	const op = "start gossip"
 	host, text, err := net.SplitHostPort(addr)
 	port, perr := strconv.ParseUint(text, 10, 16)
-	if err != nil || perr != nil || net.ParseIP(host) == nil {
-		return "", 0, freshet.Errorf(freshet.KindInvalid, "start gossip", "", "gossip address %q is not IP:port", addr)
+	switch {
+	case err != nil || perr != nil:
+		return "", 0, freshet.Errorf(freshet.KindInvalid, op, "", "gossip address %q is not host:port", addr)
+	case host == "":
+		return "0.0.0.0", int(port), nil
+	case net.ParseIP(host) != nil:
+		return host, int(port), nil
 	}
-	return host, int(port), nil
+	found, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
+	if err != nil || len(found) == 0 {
+		return "", 0, freshet.Errorf(freshet.KindUnavailable, op, "", "gossip address %q has no IP address: %w", addr, err)
+	}
+	best := found[0]
+	for _, ip := range found {
+		if ip.Unmap().Is4() {
+			best = ip.Unmap()
+			break
+		}
+	}
+	return best.String(), int(port), nil
 }
 
 // Run implements Gossip.
@@ -137,7 +156,7 @@ func (s *Serf) Run(ctx context.Context, self Member, deliver func([]byte)) error
 	// serf holds a lock while it sends: the channel is drained by a goroutine
 	// that never waits for anything.
 	events := make(chan serf.Event, 256)
-	c, err := s.config(self, events)
+	c, err := s.config(ctx, self, events)
 	if err != nil {
 		return err
 	}
@@ -237,6 +256,37 @@ func (s *Serf) join(ctx context.Context, pool *serf.Serf) {
 		}
 		t.Stop()
 		wait = min(2*wait, serfRejoin)
+	}
+}
+
+// Join asks members of the pool, host:port, to take us in, and returns how many
+// did. KindUnavailable if none did. They are not remembered: the pool remembers
+// its members itself.
+func (s *Serf) Join(ctx context.Context, addresses []string) (int, error) {
+	const op = "join gossip"
+	s.mu.Lock()
+	pool := s.serf
+	s.mu.Unlock()
+	if pool == nil {
+		return 0, freshet.Errorf(freshet.KindUnavailable, op, "", "this member does not take part in the pool")
+	}
+	type answer struct {
+		n   int
+		err error
+	}
+	answered := make(chan answer, 1) // serf takes no context; its own timeouts end it
+	go func() {
+		n, err := pool.Join(addresses, true)
+		answered <- answer{n, err}
+	}()
+	select {
+	case a := <-answered:
+		if a.n == 0 && a.err != nil {
+			return 0, &freshet.Error{Op: op, Kind: freshet.KindUnavailable, Err: a.err}
+		}
+		return a.n, nil
+	case <-ctx.Done():
+		return 0, &freshet.Error{Op: op, Kind: freshet.KindDeadline, Err: ctx.Err()}
 	}
 }
 

@@ -144,6 +144,24 @@ func TestSerfJoinsWhoComesLater(t *testing.T) {
 	eventually(t, func() bool { return slices.Equal(names(a), []string{"east", "west"}) })
 }
 
+func TestSerfJoinsByCommand(t *testing.T) {
+	t.Parallel()
+	a, _ := join(t, "east", crosscluster.SerfOptions{})
+	b, _ := join(t, "west", crosscluster.SerfOptions{Bind: "localhost:0"})
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	if n, err := b.Join(ctx, []string{freeAddress(t)}); n != 0 || freshet.KindOf(err) != freshet.KindUnavailable {
+		t.Errorf("joined nobody: %d, %v", n, err)
+	}
+	if n, err := b.Join(ctx, []string{a.Address()}); n != 1 || err != nil {
+		t.Errorf("joined %d: %v", n, err)
+	}
+	eventually(t, func() bool { return slices.Equal(names(a), []string{"east", "west"}) })
+	if _, err := crosscluster.NewSerf(crosscluster.SerfOptions{}).Join(ctx, nil); freshet.KindOf(err) != freshet.KindUnavailable {
+		t.Errorf("joined without running: %v", err)
+	}
+}
+
 // freeAddress returns an address at which nobody listens, below the ports that
 // outgoing connections get.
 func freeAddress(t *testing.T) string {
@@ -177,9 +195,9 @@ func TestSerfRefusesBadOptions(t *testing.T) {
 		want    string
 	}{
 		"key of a wrong length": {crosscluster.SerfOptions{Key: []byte("short")}, member, "16, 24 or 32 bytes"},
-		"host name to bind":     {crosscluster.SerfOptions{Bind: "localhost:0"}, member, "is not IP:port"},
-		"no port":               {crosscluster.SerfOptions{Bind: "127.0.0.1"}, member, "is not IP:port"},
-		"advertise a name":      {crosscluster.SerfOptions{Advertise: "east:7402"}, member, "is not IP:port"},
+		"no port":               {crosscluster.SerfOptions{Bind: "127.0.0.1"}, member, "is not host:port"},
+		"port out of range":     {crosscluster.SerfOptions{Bind: "127.0.0.1:70000"}, member, "is not host:port"},
+		"advertise no port":     {crosscluster.SerfOptions{Advertise: "east"}, member, "is not host:port"},
 		"tags too long":         {crosscluster.SerfOptions{}, long, "more than 512"},
 	}
 	for name, tt := range tests {

@@ -81,7 +81,7 @@ func (b *Bus) Pull(ctx context.Context, req *busv1.PullRequest, send func(*busv1
 	}
 	after, left := req.GetAfter(), int(min(uint32(maxPull), max(1, req.GetLimit())))
 	for {
-		batch, err := b.region.Records(domain, after, min(left, maxBatch))
+		batch, err := b.records(domain, after, min(left, maxBatch))
 		if err != nil {
 			return freshet.Wrap(op, "", err)
 		}
@@ -94,6 +94,19 @@ func (b *Bus) Pull(ctx context.Context, req *busv1.PullRequest, send func(*busv1
 			return ctx.Err()
 		}
 	}
+}
+
+// records reads our log of the domain. A log that was never begun is empty.
+func (b *Bus) records(domain freshet.DomainID, after uint64, limit int) (invalidation.Batch, error) {
+	batch, err := b.region.Records(domain, after, limit)
+	switch {
+	case !freshet.IsKind(err, freshet.KindNotExist):
+		return batch, err
+	case after > 0:
+		return batch, freshet.Errorf(freshet.KindStale, "records", "", "no log of the domain is kept, let alone position %d", after)
+	}
+	self := b.region.Identity()
+	return invalidation.Batch{Publisher: self.Cluster, Epoch: self.Epoch, Domain: domain}, nil
 }
 
 func (b *Bus) head(domain freshet.DomainID) invalidation.Head {
@@ -264,7 +277,7 @@ func (s *feed) start(domain freshet.DomainID, p *busv1.Position) error {
 	if err != nil {
 		return err
 	}
-	batch, err := s.bus.region.Records(domain, p.GetApplied(), 1)
+	batch, err := s.bus.records(domain, p.GetApplied(), 1)
 	switch {
 	case freshet.IsKind(err, freshet.KindStale):
 		return s.reset(domain, "the log does not hold the records after this position")

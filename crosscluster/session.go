@@ -166,6 +166,9 @@ func (s *session) reconcile(ctx context.Context, k known, verified heads, sent t
 		switch {
 		case !exists && head.Low == 1:
 			fresh, err := s.bus().region.Begin(ctx, s.publisher, d)
+			if freshet.IsKind(err, freshet.KindExist) {
+				return errResync // begun meanwhile: read it
+			}
 			if err != nil {
 				return freshet.Wrap("begin subscription", "", err)
 			}

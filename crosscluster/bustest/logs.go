@@ -101,7 +101,7 @@ func lostEnd(w *World) {
 }
 
 func rebuilt(w *World) {
-	a, b := w.Pair(SiteOptions{})
+	a, b := w.Pair(SiteOptions{Domains: []freshet.DomainID{Lake, Sea}})
 	a.Put(Lake, keys("a", 5)...)
 	w.Quiet(soon)
 	old := a.ID
@@ -116,7 +116,7 @@ func rebuilt(w *World) {
 }
 
 func forgotten(w *World) {
-	a, b := w.Pair(SiteOptions{Members: 2})
+	a, b := w.Pair(SiteOptions{Members: 2, Domains: []freshet.DomainID{Lake, Sea}})
 	a.Put(Lake, "/a")
 	w.Quiet(soon)
 	a.Stop(0)

@@ -345,10 +345,10 @@ func (m *Member) Records(d freshet.DomainID, after uint64, limit int) (invalidat
 	defer c.mu.Unlock()
 	b := invalidation.Batch{Publisher: c.self.Cluster, Epoch: c.self.Epoch, Domain: d, After: after}
 	l, ok := c.logs[d]
-	if !ok && after == 0 {
-		return b, nil
+	if !ok {
+		return b, freshet.Errorf(freshet.KindNotExist, "records", "", "no log of the domain was begun")
 	}
-	if !ok || after+1 < l.low || after > l.head(d).High {
+	if after+1 < l.low || after > l.head(d).High {
 		return b, freshet.Errorf(freshet.KindStale, "records", "", "position %d is not in the log", after)
 	}
 	from := int(after + 1 - l.low)
@@ -446,28 +446,38 @@ func (m *Member) Reset(ctx context.Context, p invalidation.Publisher, head inval
 
 // Begin implements crosscluster.Region.
 func (m *Member) Begin(ctx context.Context, p invalidation.Publisher, d freshet.DomainID) (sub invalidation.Subscription, err error) {
+	var refused error
 	err = m.command(ctx, "begin", func() {
 		at := position{p.Cluster, d}
-		if old, ok := m.c.subs[at]; ok {
-			sub = old
+		if _, ok := m.c.subs[at]; ok {
+			refused = freshet.Errorf(freshet.KindExist, "begin", "", "there is a subscription already")
 			return
 		}
 		sub = invalidation.Subscription{Publisher: p, Domain: d, State: invalidation.StateSynced}
 		m.c.subs[at] = sub
 	})
-	return sub, err
+	if err != nil {
+		return sub, err
+	}
+	return sub, refused
 }
 
 // Forget implements crosscluster.Region.
 func (m *Member) Forget(ctx context.Context, cluster freshet.ClusterID) error {
-	return m.command(ctx, "forget", func() {
+	refused := freshet.Errorf(freshet.KindNotExist, "forget", "", "there is no subscription to the cluster")
+	err := m.command(ctx, "forget", func() {
 		for at := range m.c.subs {
 			if at.publisher == cluster {
 				delete(m.c.subs, at)
 				m.c.resets[at.domain] = m.c.order.Next()
+				refused = nil
 			}
 		}
 	})
+	if err != nil {
+		return err
+	}
+	return refused
 }
 
 // Confirm implements crosscluster.Region.
