@@ -72,15 +72,22 @@ func (e *Engine) look(l *lead) {
 		}
 		t := l.trackOf(in, e.nodes.Presence(in.Node, read).Beats, now)
 		if work := e.due(l, in, t, now); work != nil && l.claim(t) {
-			if !e.start(l, "resolve "+in.Op.String(), func(ctx context.Context) {
-				e.resolved(l, t, in, work(ctx))
-			}) {
-				l.release(t)
-			}
+			e.begin(l, in, t, work)
 		}
 	}
 	l.settleTracks(present, len(intents), now)
 	e.metrics.show(counts, e.nodes.Totals(read))
+}
+
+// begin starts what is due, unless the intent went on since it was listed: its
+// step was then taken by somebody else, and must not be repeated.
+func (e *Engine) begin(l *lead, in namespace.Intent, t *track, work func(context.Context) error) {
+	cur, ok := e.state.Intent(in.Op)
+	if !ok || cur.State != in.State || l.flying(in.Op) || !e.start(l, "resolve operation", func(ctx context.Context) {
+		e.resolved(l, t, in, work(ctx))
+	}) {
+		l.release(t)
+	}
 }
 
 // due returns what is to be done about an intent now, nil if nothing is.

@@ -1,9 +1,10 @@
 package ops_test
 
 import (
+	"bytes"
 	"context"
 	"fmt"
-	"iter"
+	"maps"
 	"strings"
 	"sync"
 	"testing"
@@ -38,7 +39,8 @@ type world struct {
 	mu      sync.Mutex
 	index   uint64
 	term    uint64
-	frozen  error // every step on the storage fails with it
+	taken   int // steps on the storage
+	limit   int // steps after which the storage fails, 0: never
 	effects []effect
 	engine  *ops.Engine // of the current leader
 	failing func(namespace.Command) error
@@ -57,7 +59,10 @@ func newWorld(t *testing.T, mode mem.Mode, lifetime time.Duration) *world {
 	w.store = mem.New(mem.Options{Mode: mode, MaxOpLifetime: lifetime, Hook: func(string, string) error {
 		w.mu.Lock()
 		defer w.mu.Unlock()
-		return w.frozen
+		if w.taken++; w.limit > 0 && w.taken > w.limit {
+			return freshet.Errorf(freshet.KindUnavailable, "call", "", "the storage is out of reach")
+		}
+		return nil
 	}})
 	var err error
 	if w.state, err = namespace.Open(kv.NewMemory(), namespace.Options{}); err != nil {
@@ -109,12 +114,12 @@ type leader struct {
 // lead elects a new leader; the one before is deposed but may live on.
 func (w *world) lead(opts ops.Options) *leader {
 	l := &leader{w: w, dead: make(chan struct{}), ended: make(chan error, 1), nodes: placement.New(placement.Options{})}
-	l.fs = fault.New(recorder{w.store.FS(""), w, l})
+	l.fs = fault.New(recorder{w.store.FS(""), w})
 	l.Engine = ops.New(ops.Deps{Journal: l, State: w.state, Storage: l, Nodes: l.nodes}, opts)
 	w.mu.Lock()
 	w.term++
 	l.term = w.term
-	w.engine, w.frozen = l.Engine, nil
+	w.engine = l.Engine
 	w.mu.Unlock()
 	ctx, cancel := context.WithCancel(context.Background())
 	l.stop = cancel
@@ -180,42 +185,79 @@ func (l *leader) Propose(ctx context.Context, cmds ...namespace.Command) ([]name
 }
 
 // Get implements ops.Storage.
-func (l *leader) Get(freshet.MountID) (ufs.FS, func(), error) { return l.fs, func() {}, nil }
+func (l *leader) Get(freshet.MountID) (ufs.FS, func(), error) { return mortal{l.fs, l}, func() {}, nil }
 
-// recorder is the storage as one process sees it: it notes the effects, and after
-// the process died nothing gets through.
-type recorder struct {
+// mortal is the storage as one process sees it: after the process died it starts
+// nothing more. What it had sent before may still land.
+type mortal struct {
 	ufs.FS
-	w *world
 	l *leader
 }
 
-func (r recorder) alive() error {
-	if r.l != nil && r.l.died() {
+func (m mortal) alive() error {
+	if m.l.died() {
 		return freshet.Errorf(freshet.KindUnavailable, "call", "", "the process is dead")
 	}
 	return nil
 }
 
-func (r recorder) effect(what string, do func() error, keys ...string) error {
-	if err := r.alive(); err != nil {
+func (m mortal) Stat(ctx context.Context, key string) (ufs.Status, error) {
+	if err := m.alive(); err != nil {
+		return ufs.Status{}, err
+	}
+	return m.FS.Stat(ctx, key)
+}
+
+func (m mortal) Mkdir(ctx context.Context, key string, o ufs.MkdirOptions) (ufs.Status, error) {
+	if err := m.alive(); err != nil {
+		return ufs.Status{}, err
+	}
+	return m.FS.Mkdir(ctx, key, o)
+}
+
+func (m mortal) Rename(ctx context.Context, from, to string) (ufs.Status, error) {
+	if err := m.alive(); err != nil {
+		return ufs.Status{}, err
+	}
+	return m.FS.Rename(ctx, from, to)
+}
+
+func (m mortal) Remove(ctx context.Context, key string, o ufs.RemoveOptions) error {
+	if err := m.alive(); err != nil {
 		return err
 	}
-	before := r.w.tree()
+	return m.FS.Remove(ctx, key, o)
+}
+
+func (m mortal) SetAttr(ctx context.Context, key string, a ufs.Attr) (ufs.Status, error) {
+	if err := m.alive(); err != nil {
+		return ufs.Status{}, err
+	}
+	return m.FS.SetAttr(ctx, key, a)
+}
+
+func (m mortal) AbortUpload(ctx context.Context, key string, op freshet.OpID) (bool, error) {
+	if err := m.alive(); err != nil {
+		return false, err
+	}
+	return m.FS.AbortUpload(ctx, key, op)
+}
+
+// recorder notes the effects on the storage.
+type recorder struct {
+	ufs.FS
+	w *world
+}
+
+func (r recorder) effect(what string, do func() error, keys ...string) error {
+	before := r.w.store.Snapshot()
 	err := do()
-	if r.w.tree() != before {
+	if err == nil || !maps.EqualFunc(before, r.w.store.Snapshot(), bytes.Equal) {
 		r.w.mu.Lock()
 		r.w.effects = append(r.w.effects, effect{keys, r.w.head(), what})
 		r.w.mu.Unlock()
 	}
 	return err
-}
-
-func (r recorder) Stat(ctx context.Context, key string) (ufs.Status, error) {
-	if err := r.alive(); err != nil {
-		return ufs.Status{}, err
-	}
-	return r.FS.Stat(ctx, key)
 }
 
 func (r recorder) Mkdir(ctx context.Context, key string, o ufs.MkdirOptions) (st ufs.Status, err error) {
@@ -237,13 +279,6 @@ func (r recorder) SetAttr(ctx context.Context, key string, a ufs.Attr) (st ufs.S
 	return st, err
 }
 
-func (r recorder) AbortUpload(ctx context.Context, key string, op freshet.OpID) (bool, error) {
-	if err := r.alive(); err != nil {
-		return false, err
-	}
-	return r.FS.AbortUpload(ctx, key, op)
-}
-
 func (r recorder) Create(ctx context.Context, key string, o ufs.CreateOptions) (ufs.Writer, error) {
 	u, err := r.FS.Create(ctx, key, o)
 	return recordedWriter{u, r, key}, err
@@ -258,22 +293,6 @@ type recordedWriter struct {
 func (u recordedWriter) Commit(ctx context.Context) (st ufs.Status, err error) {
 	err = u.r.effect("commit", func() error { st, err = u.Writer.Commit(ctx); return err }, u.key)
 	return st, err
-}
-
-// tree is the whole storage in text form.
-func (w *world) tree() string {
-	var b strings.Builder
-	for st, err := range all(w.store.FS("")) {
-		if err != nil {
-			return "storage down"
-		}
-		fmt.Fprintf(&b, "%s %s %o %s\n", st.SortKey(), st.Fingerprint, st.Mode, st.Owner)
-	}
-	return b.String()
-}
-
-func all(fs ufs.FS) iter.Seq2[ufs.Status, error] {
-	return fs.List(context.Background(), "", ufs.ListOptions{Recursive: true})
 }
 
 // head returns the number of the last record.
@@ -350,11 +369,22 @@ func (w *world) checkServable(keys ...string) {
 				w.t.Errorf("%s is served as %+v, the storage says %+v %v", key, l.Info, st, err)
 			}
 		case l.KnownAbsent && l.Absent.Servable(0):
-			if err == nil {
+			if err == nil && !w.belowFile(key) {
 				w.t.Errorf("%s is served as absent, the storage has %+v", key, st)
 			}
 		}
 	}
+}
+
+// belowFile reports whether a parent of key is a file, as object stores allow: what
+// is below a file is not shown.
+func (w *world) belowFile(key string) bool {
+	for up := ufs.ParentKey(key); up != ""; up = ufs.ParentKey(up) {
+		if st, err := w.store.FS("").Stat(context.Background(), up); err == nil && !st.IsDir() {
+			return true
+		}
+	}
+	return false
 }
 
 // until lets time pass until what holds, at most for d.
@@ -371,6 +401,20 @@ func (w *world) until(d time.Duration, what string, holds func() bool) {
 func (w *world) quiet(d time.Duration) {
 	w.t.Helper()
 	w.until(d, "all operations have ended", func() bool { return len(w.state.Intents()) == 0 })
+}
+
+// steps returns how many steps were taken on the storage so far.
+func (w *world) steps() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.taken
+}
+
+// freezeAfter has the storage fail after that many steps, 0: never.
+func (w *world) freezeAfter(limit int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.limit = limit
 }
 
 func (w *world) put(key, data string) { w.store.Put(key, []byte(data)) }
@@ -392,7 +436,7 @@ type node struct {
 
 func (w *world) node(id freshet.NodeID, to *leader) *node {
 	n := &node{w: w, id: id, inc: 1, to: to, active: map[freshet.OpID]bool{}, finished: map[freshet.OpID]freshet.FinishedOp{}, blocks: map[freshet.BlockID]int64{}}
-	n.fs = fault.New(recorder{w.store.FS(""), w, nil})
+	n.fs = fault.New(recorder{w.store.FS(""), w})
 	n.beat()
 	return n
 }
@@ -476,6 +520,8 @@ func (u *upload) send(data string) {
 		u.n.w.t.Fatal(err)
 	}
 }
+
+func createOptions(op freshet.OpID) ufs.CreateOptions { return ufs.CreateOptions{Op: op, Size: -1} }
 
 func (u *upload) permit() error {
 	return u.n.to.Permit(context.Background(), u.ticket.Op, u.n.id, u.n.inc, "")
