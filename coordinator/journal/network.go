@@ -233,6 +233,14 @@ func (n *MemoryNetwork) leave(at raft.ServerAddress, t *raft.InmemTransport) {
 	for _, peer := range n.nodes {
 		peer.Disconnect(at)
 	}
+	for { // nobody serves these calls any more; their callers would wait for seconds
+		select {
+		case call := <-t.Consumer():
+			call.Respond(nil, errGone)
+		default:
+			return
+		}
+	}
 }
 
 // memTransport puts the cuts in front of Raft's transport in memory. It does not
@@ -243,7 +251,10 @@ type memTransport struct {
 	from raft.ServerAddress
 }
 
-var errCut = errors.New("the link is cut")
+var (
+	errCut  = errors.New("the link is cut")
+	errGone = errors.New("the member has stopped")
+)
 
 // over makes the call unless the link is cut, and loses the answer if the way
 // back is.
