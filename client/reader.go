@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"io"
+	"math"
+	"slices"
+	"time"
 
 	"github.com/freshet-io/freshet"
 )
@@ -12,28 +15,41 @@ import (
 // rare, little enough to keep the answer small.
 const window = 4 << 30
 
-// maxTries bounds how often a block is asked for before its error is returned.
-const maxTries = 4
+// maxTries bounds how often in a row the bytes at one place are asked for; the
+// pauses between the tries, together some seconds, give the cluster the time to
+// notice that a node is gone.
+const maxTries = 8
 
-// Reader is an open file at one version. Not safe for concurrent use.
+const firstPause, maxPause = 50 * time.Millisecond, 2 * time.Second
+
+// Reader is an open file. From the first byte that it delivered, and from the
+// first call of Info, Location or Range, it is at one version: a change of the
+// file is an error of kind stale from then on. Not safe for concurrent use.
 type Reader struct {
-	ctx   context.Context //nolint:containedctx // io.Reader has no place for it
-	c     *Client
-	path  freshet.Path
-	opts  ReadOptions
-	loc   freshet.Location
-	pos   int64 // next byte to deliver, offset in the file
-	end   int64
-	next  int // index into loc.Blocks
-	body  freshet.BlockStream
-	left  int64 // bytes that body still owes
-	from  string
-	begun bool // a byte was delivered
+	ctx    context.Context //nolint:containedctx // io.Reader has no place for it
+	c      *Client
+	path   freshet.Path
+	opts   ReadOptions
+	loc    freshet.Location
+	pos    int64 // next byte to deliver, offset in the file
+	end    int64
+	next   int // index into loc.Blocks
+	body   freshet.BlockStream
+	left   int64 // bytes that body still owes
+	from   string
+	pinned bool // the version is known to the caller
+	fails  int  // since the last byte
 }
 
 // Open finds the file and the version to read. Bytes flow when Read is called;
 // ctx bounds them all.
 func (c *Client) Open(ctx context.Context, p freshet.Path, opts ReadOptions) (*Reader, error) {
+	if opts.Offset < 0 {
+		return nil, freshet.Errorf(freshet.KindInvalid, "read", p, "offset %d is negative", opts.Offset)
+	}
+	if opts.Length > math.MaxInt64-opts.Offset {
+		opts.Length = -1
+	}
 	r := &Reader{ctx: ctx, c: c, path: p, opts: opts, pos: opts.Offset}
 	if err := r.locate(opts.Offset, ""); err != nil {
 		return nil, err
@@ -42,13 +58,19 @@ func (c *Client) Open(ctx context.Context, p freshet.Path, opts ReadOptions) (*R
 }
 
 // Info returns the entry as of the version being read.
-func (r *Reader) Info() freshet.Info { return r.loc.Info }
+func (r *Reader) Info() freshet.Info { return r.Location().Info }
 
 // Location returns the answer that the bytes are read by.
-func (r *Reader) Location() freshet.Location { return r.loc }
+func (r *Reader) Location() freshet.Location {
+	r.pinned = true
+	return r.loc
+}
 
 // Range returns the first byte of the range and the one after its last.
-func (r *Reader) Range() (start, end int64) { return r.opts.Offset, r.end }
+func (r *Reader) Range() (start, end int64) {
+	r.pinned = true
+	return r.opts.Offset, r.end
+}
 
 // From says where the first block came from: "hit", "remote" or "ufs"; "" before
 // the first Read.
@@ -74,7 +96,7 @@ func (r *Reader) locate(off int64, stale string) error {
 	if err != nil {
 		return err
 	}
-	if r.begun && !loc.Source.Fingerprint.SameContent(r.loc.Source.Fingerprint) {
+	if r.pinned && !loc.Source.Fingerprint.SameContent(r.loc.Source.Fingerprint) {
 		return freshet.Errorf(freshet.KindStale, "read", r.path,
 			"the file changed while it was read (version %s, then %s); read it again", r.loc.Source.Fingerprint, loc.Source.Fingerprint)
 	}
@@ -96,6 +118,7 @@ func (r *Reader) Read(p []byte) (int, error) {
 			if err := r.openBlock(); err != nil {
 				return 0, err
 			}
+			continue // the file may end before r.pos now
 		}
 		n, err := r.body.Read(p[:min(int64(len(p)), r.left)])
 		r.advance(int64(n))
@@ -110,26 +133,29 @@ func (r *Reader) Read(p []byte) (int, error) {
 	}
 }
 
-// WriteTo implements io.WriterTo: chunks go from the wire to w.
+// WriteTo implements io.WriterTo: chunks go from the source to w, past this
+// process where the system can do that.
 func (r *Reader) WriteTo(w io.Writer) (int64, error) {
 	var total int64
+	to := &sink{Writer: w}
 	for r.pos < r.end {
 		if r.body == nil {
 			if err := r.openBlock(); err != nil {
 				return total, err
 			}
+			continue // the file may end before r.pos now
 		}
-		n, err := r.body.WriteTo(w)
+		n, err := to.take(r.body, r.left)
 		total += n
 		short := n < r.left
 		r.advance(n)
 		switch {
+		case to.err != nil:
+			return total, to.err // the writer's own: no other node would help
 		case err == nil && !short:
 			continue
 		case err == nil:
 			err = io.EOF
-		case freshet.KindOf(err) == freshet.KindInternal:
-			return total, err // not one of ours: the writer's
 		}
 		if err := r.recover(err); err != nil {
 			return total, err
@@ -141,7 +167,9 @@ func (r *Reader) WriteTo(w io.Writer) (int64, error) {
 func (r *Reader) advance(n int64) {
 	r.pos += n
 	r.left -= n
-	r.begun = r.begun || n > 0
+	if n > 0 {
+		r.pinned, r.fails = true, 0
+	}
 	if r.left <= 0 && r.body != nil {
 		_ = r.body.Close() // read only
 		r.body = nil
@@ -161,16 +189,19 @@ func (r *Reader) recover(err error) error {
 	if errors.Is(err, io.EOF) {
 		err = freshet.Errorf(freshet.KindUnavailable, "read", r.path, "%d bytes are missing: %w", r.left, io.ErrUnexpectedEOF)
 	}
-	return r.retry(err, "")
+	return r.retry(err)
 }
 
 // openBlock opens the block at r.pos on the best node that answers.
 func (r *Reader) openBlock() error {
-	for try := 0; ; try++ {
+	for {
 		b, ok := r.blockAt(r.pos)
 		if !ok {
 			if err := r.locate(r.pos, ""); err != nil {
 				return err
+			}
+			if r.pos >= r.end {
+				return nil // another version, which is shorter; nothing was said of this one
 			}
 			if b, ok = r.blockAt(r.pos); !ok {
 				return freshet.Errorf(freshet.KindInternal, "read", r.path, "the answer of the coordinator does not cover byte %d", r.pos)
@@ -180,28 +211,50 @@ func (r *Reader) openBlock() error {
 		if err == nil {
 			return nil
 		}
-		if try+1 >= maxTries || r.ctx.Err() != nil {
+		if err := r.retry(err); err != nil {
 			return err
 		}
-		stale := ""
-		if freshet.IsKind(err, freshet.KindStale) {
-			stale = r.loc.Source.Fingerprint.String()
-		}
-		if err := r.retry(err, stale); err != nil {
-			return err
+		if r.pos >= r.end {
+			return nil // as above
 		}
 	}
 }
 
-// retry looks at the file again, if err is one that another look may mend.
-func (r *Reader) retry(err error, stale string) error {
-	if !freshet.IsKind(err, freshet.KindStale, freshet.KindUnavailable, freshet.KindNotExist, freshet.KindCorrupt, freshet.KindExhausted) {
+// retry looks at the file again after err, if that may mend it, and returns the
+// error that ends the read otherwise.
+func (r *Reader) retry(err error) error {
+	r.fails++
+	if r.fails >= maxTries || r.ctx.Err() != nil {
 		return err
 	}
-	if lerr := r.locate(r.pos, stale); lerr != nil {
-		return lerr
+	stale := ""
+	switch freshet.KindOf(err) { //nolint:exhaustive // another look mends no other
+	case freshet.KindStale:
+		stale = r.loc.Source.Fingerprint.String()
+	case freshet.KindUnavailable, freshet.KindExhausted, freshet.KindNotExist, freshet.KindCorrupt:
+		if !r.pause() {
+			return err
+		}
+	default:
+		return err
 	}
-	return nil
+	return r.locate(r.pos, stale)
+}
+
+// pause waits before a further try; the first one follows at once. It returns
+// false if the read ended meanwhile.
+func (r *Reader) pause() bool {
+	if r.fails < 2 {
+		return true
+	}
+	t := time.NewTimer(min(firstPause<<(r.fails-2), maxPause))
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-r.ctx.Done():
+		return false
+	}
 }
 
 func (r *Reader) blockAt(off int64) (freshet.Block, bool) {
@@ -219,8 +272,11 @@ func (r *Reader) blockAt(off int64) (freshet.Block, bool) {
 
 func (r *Reader) openOn(b freshet.Block) error {
 	candidates := b.Nodes
+	if b.Fetch.ID != "" && !slices.ContainsFunc(candidates, func(n freshet.Node) bool { return n.ID == b.Fetch.ID }) {
+		candidates = append(slices.Clip(candidates), b.Fetch)
+	}
 	if len(candidates) == 0 {
-		candidates = []freshet.Node{b.Fetch}
+		return freshet.Errorf(freshet.KindUnavailable, "read", r.path, "no cache node is live")
 	}
 	skip := r.pos - b.Offset
 	n := min(b.Length-skip, r.end-r.pos)
@@ -254,8 +310,10 @@ func (r *Reader) Close() error {
 	return err
 }
 
-// Narrow restricts a reader, of which nothing was read yet, to n bytes from off.
+// Narrow restricts a reader, of which nothing was read yet, to n bytes from off;
+// both are not negative.
 func (r *Reader) Narrow(off, n int64) {
+	n = min(n, max(r.loc.Info.Length-off, 0))
 	r.opts.Offset, r.opts.Length = off, n
-	r.pos, r.end, r.next = off, min(off+n, r.loc.Info.Length), 0
+	r.pos, r.end, r.next = off, off+n, 0
 }

@@ -87,34 +87,34 @@ func (c *Coordinator) ForgetPeer(ctx context.Context, name string) error {
 	return ErrorOf(err)
 }
 
-// maxReports bounds the block reports of one heartbeat message; a full report of
-// more blocks goes on in further messages.
+// maxReports bounds the blocks that one heartbeat message names; a report of more
+// goes on in further messages, well below the limit of a message.
 const maxReports = 100_000
 
-// Heartbeat implements Nodes.
+// Heartbeat implements Nodes. A report of many blocks is sent in parts; the
+// answer is that to all of them.
 func (c *Coordinator) Heartbeat(ctx context.Context, h freshet.Heartbeat) (freshet.HeartbeatReply, error) {
-	rest := h.Added
-	if len(rest) > maxReports {
-		h.Added, rest = rest[:maxReports], rest[maxReports:]
-	} else {
-		rest = nil
-	}
+	added, removed := h.Added, h.Removed
+	h.Removed, removed = split(removed, maxReports) // the leader, too, takes them first
+	h.Added, added = split(added, maxReports-len(h.Removed))
 	reply, err := c.heartbeat(ctx, h)
-	for err == nil && len(rest) > 0 && !reply.NeedFull {
-		n := min(len(rest), maxReports)
-		more := freshet.Heartbeat{
-			Node: h.Node, Incarnation: h.Incarnation, Rack: h.Rack, Zone: h.Zone, Term: reply.Term, Added: rest[:n],
-			Active: h.Active, Used: h.Used, Capacity: h.Capacity, Tier: h.Tier, MountRevision: h.MountRevision,
-		}
-		rest = rest[n:]
+	for err == nil && len(added)+len(removed) > 0 && !reply.NeedFull {
+		h.Full, h.Finished, h.Term = false, nil, reply.Term // said already, and heard
+		h.Removed, removed = split(removed, maxReports)
+		h.Added, added = split(added, maxReports-len(h.Removed))
 		var next freshet.HeartbeatReply
-		if next, err = c.heartbeat(ctx, more); err == nil {
+		if next, err = c.heartbeat(ctx, h); err == nil {
 			next.Free = append(reply.Free, next.Free...)
 			next.Settled = append(reply.Settled, next.Settled...)
 			reply = next
 		}
 	}
 	return reply, err
+}
+
+func split[T any](all []T, n int) (head, rest []T) {
+	n = min(n, len(all))
+	return all[:n], all[n:]
 }
 
 func (c *Coordinator) heartbeat(ctx context.Context, h freshet.Heartbeat) (freshet.HeartbeatReply, error) {

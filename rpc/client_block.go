@@ -47,9 +47,12 @@ func (p *NodePool) ReadBlock(ctx context.Context, n freshet.Node, q freshet.Bloc
 		}
 		return nil, ErrorOf(err)
 	}
-	return &downloadReader{
-		stream: stream, cancel: cancel, rest: first.GetData(), left: q.Length, length: q.Length, origin: originOfWire(first.GetFrom()),
-	}, nil
+	r := &downloadReader{stream: stream, cancel: cancel, left: q.Length, length: q.Length, origin: originOfWire(first.GetFrom())}
+	if err := r.take(first.GetData()); err != nil {
+		cancel()
+		return nil, err
+	}
+	return r, nil
 }
 
 // downloadReader reads the chunks of one ReadBlock. A stream that ends early is
@@ -102,7 +105,15 @@ func (r *downloadReader) next() error {
 	if err != nil {
 		return ErrorOf(err)
 	}
-	r.rest = m.GetData()
+	return r.take(m.GetData())
+}
+
+// take accepts the bytes of a message; more than were asked for are none of ours.
+func (r *downloadReader) take(b []byte) error {
+	if int64(len(b)) > r.left {
+		return freshet.Errorf(freshet.KindCorrupt, "read block", "", "the node sent %d bytes too many", int64(len(b))-r.left)
+	}
+	r.rest = b
 	return nil
 }
 
@@ -116,12 +127,12 @@ func (r *downloadReader) WriteTo(w io.Writer) (int64, error) {
 			}
 		}
 		n, err := w.Write(r.rest)
-		total += int64(n)
+		r.rest = r.rest[n:]
 		r.left -= int64(n)
+		total += int64(n)
 		if err != nil {
 			return total, err
 		}
-		r.rest = nil
 	}
 	return total, nil
 }
@@ -161,7 +172,7 @@ func upload(stream uploadStream, t freshet.Ticket, body io.Reader, length int64)
 	msg := &freshetv1.WriteFileRequest{Ticket: ticketToWire(t), Length: length}
 	size := int64(ChunkSize)
 	if length >= 0 {
-		size = min(size, length+1) // one more, so that a longer body is noticed
+		size = min(size-1, length) + 1 // one more, so that a longer body is noticed
 	}
 	for !msg.GetEnd() {
 		// A fresh buffer each time: the library may still hold the last one.

@@ -27,13 +27,17 @@ const (
 	maxDataMessage = ChunkSize + 64<<10
 )
 
-// retryPolicy repeats calls that failed before or without an answer. Every call
-// that changes something carries an operation ID, so a repetition is safe.
+// retryPolicy repeats calls that failed before or without an answer. A repetition
+// is safe: changes of the namespace carry an operation ID, and changes of mounts
+// and intervals say what shall be, not what to add to it. The two calls for which
+// that is not so are left alone: a method that is named without a policy has none.
 const retryPolicy = `{
   "loadBalancingConfig": [{"pick_first":{}}],
   "methodConfig": [{
     "name": [{"service":"freshet.v1.NamespaceService"},{"service":"freshet.v1.MountService"},{"service":"freshet.v1.PolicyService"},{"service":"freshet.v1.ClusterService"}],
     "retryPolicy": {"maxAttempts": 5, "initialBackoff": "0.1s", "maxBackoff": "1s", "backoffMultiplier": 2, "retryableStatusCodes": ["UNAVAILABLE"]}
+  }, {
+    "name": [{"service":"freshet.v1.ClusterService","method":"BumpEpoch"},{"service":"freshet.v1.ClusterService","method":"TransferLeadership"}]
   }]
 }`
 
@@ -60,7 +64,9 @@ func Dial(addrs []string, opts DialOptions) (*grpc.ClientConn, error) {
 	}
 	endpoints := make([]resolver.Endpoint, len(addrs))
 	for i, a := range addrs {
-		endpoints[i] = resolver.Endpoint{Addresses: []resolver.Address{{Addr: a}}}
+		// The certificate must be for the host that is dialled, not for the name
+		// of the whole set of addresses.
+		endpoints[i] = resolver.Endpoint{Addresses: []resolver.Address{{Addr: a, ServerName: a}}}
 	}
 	r := manual.NewBuilderWithScheme("freshet")
 	r.InitialState(resolver.State{Endpoints: endpoints})

@@ -15,6 +15,14 @@ func timeToWire(t time.Time) *timestamppb.Timestamp {
 	if t.IsZero() {
 		return nil
 	}
+	// A storage may report any time; one outside the years 1 to 9999 has no form
+	// in JSON and would make a whole listing unreadable.
+	switch year := t.UTC().Year(); {
+	case year < 1:
+		t = time.Date(1, 1, 1, 0, 0, 0, 1, time.UTC) // not the zero time, which is "unknown"
+	case year > 9999:
+		t = time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC)
+	}
 	return timestamppb.New(t)
 }
 
@@ -107,8 +115,12 @@ func EntryOfWire(e *freshetv1.Entry) (freshet.Info, error) {
 		return freshet.Info{}, err
 	}
 	typ := freshet.TypeFile
-	if e.GetType() == freshet.TypeDirectory.String() {
+	switch e.GetType() {
+	case "", freshet.TypeFile.String():
+	case freshet.TypeDirectory.String():
 		typ = freshet.TypeDirectory
+	default:
+		return freshet.Info{}, freshet.Errorf(freshet.KindInvalid, "read message", "", "unknown type of entry %q", e.GetType())
 	}
 	return freshet.Info{
 		Path: freshet.Path(e.GetPath()), Type: typ, Length: e.GetLength(), ModTime: timeOfWire(e.GetMtime()),

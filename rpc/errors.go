@@ -3,6 +3,7 @@ package rpc
 import (
 	"context"
 	"errors"
+	"strings"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -21,20 +22,23 @@ func StatusOf(err error) error {
 	if err == nil {
 		return nil
 	}
-	if _, ok := status.FromError(err); ok {
-		return err
+	var e *freshet.Error
+	if !errors.As(err, &e) {
+		if _, ok := status.FromError(err); ok {
+			return err // of the gRPC library, or one that is passed on
+		}
 	}
 	kind := kindOf(err)
+	// A status with bytes that are not UTF-8 would arrive without its details.
 	detail := &freshetv1.ErrorDetail{Kind: kind.String()}
-	var e *freshet.Error
-	if errors.As(err, &e) {
-		detail.Op, detail.Path = e.Op, string(e.Path)
+	if op, p := RemoteDetail(err); op != "" || p != "" {
+		detail.Op, detail.Path = strings.ToValidUTF8(op, "\ufffd"), strings.ToValidUTF8(string(p), "\ufffd")
 	}
 	var hint leaderHint
 	if errors.As(err, &hint) {
 		detail.Leader = hint.LeaderAddress()
 	}
-	st := status.New(codes.Code(kind.Info().GRPC), err.Error())
+	st := status.New(codes.Code(kind.Info().GRPC), strings.ToValidUTF8(err.Error(), "\ufffd"))
 	if with, derr := st.WithDetails(detail); derr == nil {
 		st = with
 	}
@@ -93,15 +97,16 @@ type remoteError struct {
 func (e *remoteError) Error() string         { return e.message }
 func (e *remoteError) LeaderAddress() string { return e.leader }
 
-// RemoteDetail returns the operation and the path that the other process named.
+// RemoteDetail returns the operation and the path that an error names: those of
+// this process, or, where it names none, of the other process that it came from.
 func RemoteDetail(err error) (op string, p freshet.Path) {
+	var own *freshet.Error
+	if errors.As(err, &own) && (own.Op != "" || own.Path != "") {
+		return own.Op, own.Path
+	}
 	var e *remoteError
 	if errors.As(err, &e) {
 		return e.op, e.path
-	}
-	var own *freshet.Error
-	if errors.As(err, &own) {
-		return own.Op, own.Path
 	}
 	return "", ""
 }

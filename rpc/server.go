@@ -18,6 +18,9 @@ import (
 	"github.com/freshet-io/freshet"
 )
 
+// maxHeaders bounds the metadata of a call, in bytes.
+const maxHeaders = 32 << 10
+
 // ServerOptions say how to serve.
 type ServerOptions struct {
 	// TLS, if nil, means plain text.
@@ -53,6 +56,7 @@ func NewServer(opts ServerOptions) *Server {
 	o := []grpc.ServerOption{
 		grpc.MaxRecvMsgSize(limit),
 		grpc.MaxConcurrentStreams(1024),
+		grpc.MaxHeaderListSize(maxHeaders),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 30 * time.Second, Timeout: 10 * time.Second}),
 		grpc.ConnectionTimeout(10 * time.Second),

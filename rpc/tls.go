@@ -14,8 +14,9 @@ import (
 type TLSFiles struct{ CA, Cert, Key string }
 
 // Identity is a certificate with its key and the authority that all others are
-// checked against. The files are read again when they change, so that a renewed
-// certificate needs no restart. Safe for concurrent use.
+// checked against. Certificate and key are read again when their files change, so
+// that a renewed certificate needs no restart; another authority does. Safe for
+// concurrent use.
 type Identity struct {
 	files TLSFiles
 	roots *x509.CertPool

@@ -62,6 +62,7 @@ func NewAPI(ctx context.Context, s Services) (http.Handler, error) {
 		}),
 		runtime.WithForwardResponseOption(setToken),
 		runtime.SetQueryParameterParser(strictQuery{}),
+		runtime.WithDisablePathLengthFallback(), // a POST is never read as a GET
 	)
 	for _, register := range []func() error{
 		func() error { return freshetv1.RegisterNamespaceServiceHandlerServer(ctx, mux, s.Namespace) },
@@ -74,11 +75,10 @@ func NewAPI(ctx context.Context, s Services) (http.Handler, error) {
 		}
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.Header.Get("Content-Encoding") != "" {
-			writeStatus(w, r, http.StatusUnsupportedMediaType, freshet.Errorf(freshet.KindUnsupported, "read request", "", "compressed requests are not accepted"))
+		if refuseEncoding(w, r) {
 			return
 		}
-		r.Body = http.MaxBytesReader(w, r.Body, maxJSONBody)
+		limitJSON(w, r)
 		mux.ServeHTTP(w, r)
 	}), nil
 }
@@ -106,13 +106,20 @@ type strictQuery struct{}
 // Parse implements runtime.QueryParameterParser.
 func (strictQuery) Parse(msg proto.Message, values url.Values, filter *utilities.DoubleArray) error {
 	fields := msg.ProtoReflect().Descriptor().Fields()
-	for key := range values {
+	for key, v := range values {
 		name, _, _ := strings.Cut(key, ".")
 		if name, _, ok := strings.Cut(name, "["); ok {
 			return queryError(name)
 		}
-		if fields.ByTextName(name) == nil && fields.ByJSONName(name) == nil {
+		field := fields.ByTextName(name)
+		if field == nil {
+			field = fields.ByJSONName(name)
+		}
+		if field == nil {
 			return unknownParameter(name, fields)
+		}
+		if len(v) > 1 && !field.IsList() {
+			return rpc.StatusOf(freshet.Errorf(freshet.KindInvalid, "read query", "", "query parameter %q is given %d times", name, len(v)))
 		}
 	}
 	return (&runtime.DefaultQueryParser{}).Parse(msg, values, filter)

@@ -1,12 +1,12 @@
 package rest
 
 import (
-	"errors"
-	"io"
 	"log/slog"
 	"mime"
 	"net/http"
+	"net/url"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -33,16 +33,12 @@ func NewData(files *client.Client, log *slog.Logger) *Data { return &Data{files:
 
 // ServeHTTP implements http.Handler.
 func (d *Data) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	p, opts, err := dataArgs(r)
-	if err != nil {
-		writeError(w, r, err)
-		return
-	}
+	var err error
 	switch r.Method {
 	case http.MethodGet, http.MethodHead:
-		err = d.get(w, r, p, opts)
+		err = d.read(w, r)
 	case http.MethodPut:
-		err = d.put(w, r, p)
+		err = d.put(w, r)
 	default:
 		w.Header().Set("Allow", "GET, HEAD, PUT")
 		writeRoutingError(w, r, http.StatusMethodNotAllowed)
@@ -61,36 +57,60 @@ func DataPath(r *http.Request) (freshet.Path, error) {
 	return freshet.ParsePath(rest)
 }
 
-func dataArgs(r *http.Request) (freshet.Path, client.ReadOptions, error) {
-	opts := client.Whole()
+// args returns the path of a data route and its query parameters, of which there
+// may be none but known, and each only once: a misspelt one must not be ignored.
+func args(r *http.Request, known ...string) (freshet.Path, map[string]string, error) {
 	p, err := DataPath(r)
 	if err != nil {
-		return "", opts, err
+		return "", nil, err
 	}
-	for key, values := range r.URL.Query() {
-		switch key {
-		case "sync_interval":
-			i, err := freshet.ParseInterval(values[0])
-			if err != nil {
-				return p, opts, err
-			}
-			opts.SyncInterval = &i
-		case "read_type":
-			if opts.Read, err = freshet.ParseReadType(values[0]); err != nil {
-				return p, opts, err
-			}
-		case "write_type": // read by put
-		default:
-			return p, opts, freshet.Errorf(freshet.KindInvalid, "read query", p,
-				"unknown query parameter %q; known are \"read_type\", \"sync_interval\" and \"write_type\"", key)
+	values, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		return p, nil, freshet.Errorf(freshet.KindInvalid, "read query", p, "%w", err)
+	}
+	out := map[string]string{}
+	for key, v := range values {
+		if !slices.Contains(known, key) {
+			return p, nil, freshet.Errorf(freshet.KindInvalid, "read query", p, "unknown query parameter %q of %s; known are %q", key, r.Method, known)
 		}
+		if len(v) != 1 {
+			return p, nil, freshet.Errorf(freshet.KindInvalid, "read query", p, "query parameter %q is given %d times", key, len(v))
+		}
+		out[key] = v[0]
+	}
+	return p, out, nil
+}
+
+func readArgs(r *http.Request) (freshet.Path, client.ReadOptions, error) {
+	opts := client.Whole()
+	p, query, err := args(r, "read_type", "sync_interval")
+	if err != nil {
+		return p, opts, err
+	}
+	if text, ok := query["sync_interval"]; ok {
+		i, err := freshet.ParseInterval(text)
+		if err != nil {
+			return p, opts, err
+		}
+		opts.SyncInterval = &i
+	}
+	if opts.Read, err = freshet.ParseReadType(query["read_type"]); err != nil {
+		return p, opts, err
 	}
 	opts.After, err = freshet.ParseToken(r.Header.Get(HeaderAfter))
 	return p, opts, err
 }
 
-// get answers GET and HEAD. An error is returned only while nothing was sent.
-func (d *Data) get(w http.ResponseWriter, r *http.Request, p freshet.Path, opts client.ReadOptions) error {
+// maxVersions bounds how often a read begins anew because the file changed
+// before its first byte.
+const maxVersions = 4
+
+// read answers GET and HEAD. An error is returned only while nothing was sent.
+func (d *Data) read(w http.ResponseWriter, r *http.Request) error {
+	p, opts, err := readArgs(r)
+	if err != nil {
+		return err
+	}
 	if r.Method == http.MethodHead {
 		// No Locate: HEAD must work for a file whose bytes can't be had now.
 		st, err := d.files.Stat(r.Context(), p, opts.ReadOptions)
@@ -99,33 +119,40 @@ func (d *Data) get(w http.ResponseWriter, r *http.Request, p freshet.Path, opts 
 		}
 		return d.head(w, r, st.Info)
 	}
+	for version := 1; ; version++ {
+		changed, err := d.get(w, r, p, opts)
+		if !changed || version == maxVersions {
+			return err
+		}
+	}
+}
+
+// get answers GET. changed says that the file was overwritten while the answer
+// was prepared; nothing was sent then.
+func (d *Data) get(w http.ResponseWriter, r *http.Request, p freshet.Path, opts client.ReadOptions) (changed bool, err error) {
 	f, err := d.files.Open(r.Context(), p, opts)
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer func() { _ = f.Close() }() // read only
 	info := f.Info()
 	setEntryHeaders(w.Header(), info)
 	if status := precondition(r, info); status != 0 {
-		return answerCondition(w, r, p, status)
+		return false, answerCondition(w, p, status)
 	}
 	start, n, status := rangeOf(r, info)
 	if status == http.StatusRequestedRangeNotSatisfiable {
-		w.Header().Set("Content-Range", "bytes */"+strconv.FormatInt(info.Length, 10))
-		return answerCondition(w, r, p, status)
+		return false, refuseRange(w, r, info)
 	}
 	f.Narrow(start, n)
+	// The headers are of this version: the first byte must be, too.
 	if err := f.Prime(); err != nil {
-		return err
-	}
-	if status == http.StatusPartialContent {
-		w.Header().Set("Content-Range", contentRange(start, n, info.Length))
+		return freshet.IsKind(err, freshet.KindStale), err
 	}
 	if from := f.From(); from != "" {
 		w.Header().Set(HeaderSource, from)
 	}
-	w.Header().Set("Content-Length", strconv.FormatInt(n, 10))
-	w.WriteHeader(status)
+	sendHead(w, start, n, info.Length, status)
 	if _, err := f.WriteTo(w); err != nil {
 		if r.Context().Err() == nil {
 			d.log.WarnContext(r.Context(), "read ended early", slog.String("request_id", requestID(w)), slog.String("error", err.Error()))
@@ -134,7 +161,15 @@ func (d *Data) get(w http.ResponseWriter, r *http.Request, p freshet.Path, opts 
 		// say that the body is not complete.
 		panic(http.ErrAbortHandler)
 	}
-	return nil
+	return false, nil
+}
+
+func sendHead(w http.ResponseWriter, start, n, size int64, status int) {
+	if status == http.StatusPartialContent {
+		w.Header().Set("Content-Range", contentRange(start, n, size))
+	}
+	w.Header().Set("Content-Length", strconv.FormatInt(n, 10))
+	w.WriteHeader(status)
 }
 
 func (d *Data) head(w http.ResponseWriter, r *http.Request, info freshet.Info) error {
@@ -143,50 +178,34 @@ func (d *Data) head(w http.ResponseWriter, r *http.Request, info freshet.Info) e
 	}
 	setEntryHeaders(w.Header(), info)
 	if status := precondition(r, info); status != 0 {
-		return answerCondition(w, r, info.Path, status)
+		return answerCondition(w, info.Path, status)
 	}
 	start, n, status := rangeOf(r, info)
-	switch status {
-	case http.StatusRequestedRangeNotSatisfiable:
-		w.Header().Set("Content-Range", "bytes */"+strconv.FormatInt(info.Length, 10))
-		return answerCondition(w, r, info.Path, status)
-	case http.StatusPartialContent:
-		w.Header().Set("Content-Range", contentRange(start, n, info.Length))
+	if status == http.StatusRequestedRangeNotSatisfiable {
+		return refuseRange(w, r, info)
 	}
-	w.Header().Set("Content-Length", strconv.FormatInt(n, 10))
-	w.WriteHeader(status)
+	sendHead(w, start, n, info.Length, status)
 	return nil
 }
 
-// answerCondition answers 304, 412 and 416.
-func answerCondition(w http.ResponseWriter, r *http.Request, p freshet.Path, status int) error {
-	switch status {
-	case http.StatusNotModified:
+// answerCondition answers 304 and 412.
+func answerCondition(w http.ResponseWriter, p freshet.Path, status int) error {
+	if status == http.StatusNotModified {
+		for _, name := range []string{"Content-Type", HeaderFingerprint, "Accept-Ranges"} {
+			w.Header().Del(name) // a 304 carries only what a cache needs
+		}
 		w.WriteHeader(status)
-		return nil
-	case http.StatusRequestedRangeNotSatisfiable:
-		size := w.Header().Get("Content-Range")
-		err := freshet.Errorf(freshet.KindInvalid, "read", p, "the range lies outside the file (%s)", size)
-		writeRange(w, r, err, size)
 		return nil
 	}
 	return freshet.Errorf(freshet.KindStale, "read", p, "the file is not the version that the request asks for")
 }
 
-func writeRange(w http.ResponseWriter, r *http.Request, err error, size string) {
-	writeStatus(rangeKeeper{w, size}, r, http.StatusRequestedRangeNotSatisfiable, err)
-}
-
-// rangeKeeper keeps Content-Range, which a 416 must carry, through writeStatus.
-type rangeKeeper struct {
-	http.ResponseWriter
-
-	size string
-}
-
-func (k rangeKeeper) WriteHeader(status int) {
-	k.Header().Set("Content-Range", k.size)
-	k.ResponseWriter.WriteHeader(status)
+// refuseRange answers 416, which must tell the length of the file.
+func refuseRange(w http.ResponseWriter, r *http.Request, info freshet.Info) error {
+	w.Header().Set("Content-Range", "bytes */"+strconv.FormatInt(info.Length, 10))
+	writeStatus(w, r, http.StatusRequestedRangeNotSatisfiable,
+		freshet.Errorf(freshet.KindInvalid, "read", info.Path, "the range lies outside the file of %d bytes", info.Length))
+	return nil
 }
 
 func setEntryHeaders(h http.Header, info freshet.Info) {
@@ -207,17 +226,24 @@ func setEntryHeaders(h http.Header, info freshet.Info) {
 }
 
 // put streams the body into the file.
-func (d *Data) put(w http.ResponseWriter, r *http.Request, p freshet.Path) error {
-	for _, name := range []string{"If-Match", "If-None-Match", "If-Unmodified-Since", "Content-Range", "Content-Encoding"} {
+func (d *Data) put(w http.ResponseWriter, r *http.Request) error {
+	p, query, err := args(r, "write_type")
+	if err != nil {
+		return err
+	}
+	if refuseEncoding(w, r) {
+		return nil
+	}
+	for _, name := range []string{"If-Match", "If-None-Match", "If-Unmodified-Since", "Content-Range"} {
 		if r.Header.Get(name) != "" {
 			return freshet.Errorf(freshet.KindUnsupported, "write", p, "%s is not supported on PUT; nothing was written", name)
 		}
 	}
-	typ, err := freshet.ParseWriteType(r.URL.Query().Get("write_type"))
+	typ, err := freshet.ParseWriteType(query["write_type"])
 	if err != nil {
 		return err
 	}
-	done, err := d.files.Write(r.Context(), p, bodyReader{r.Body}, client.WriteOptions{Length: r.ContentLength, Write: typ})
+	done, err := d.files.Write(r.Context(), p, newBody(w, r), client.WriteOptions{Length: r.ContentLength, Write: typ})
 	if err != nil {
 		return err
 	}
@@ -236,42 +262,6 @@ func (d *Data) put(w http.ResponseWriter, r *http.Request, p freshet.Path) error
 	w.WriteHeader(http.StatusCreated)
 	_, _ = w.Write(append(out, '\n')) // the client is gone if this fails
 	return nil
-}
-
-// bodyReader makes a body that ends before its declared length an error of the
-// caller's.
-type bodyReader struct{ io.Reader }
-
-func (b bodyReader) Read(p []byte) (int, error) {
-	n, err := b.Reader.Read(p)
-	if errors.Is(err, io.ErrUnexpectedEOF) {
-		err = freshet.Errorf(freshet.KindInvalid, "write", "", "the body is shorter than its declared length: %w", err)
-	}
-	return n, err
-}
-
-// Redirect answers data requests on a coordinator: 307 to a live cache node.
-func Redirect(pick func(r *http.Request) (hostPort string, err error), secure bool) http.Handler {
-	scheme := "http"
-	if secure {
-		scheme = "https"
-	}
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if _, err := DataPath(r); err != nil {
-			writeError(w, r, err)
-			return
-		}
-		to, err := pick(r)
-		if err != nil {
-			writeError(w, r, err)
-			return
-		}
-		u := *r.URL
-		u.Scheme, u.Host = scheme, to
-		w.Header().Set("Location", u.String())
-		w.Header().Set("Cache-Control", "no-store")
-		w.WriteHeader(http.StatusTemporaryRedirect)
-	})
 }
 
 // precondition evaluates If-Match, If-None-Match and the dates as RFC 9110,

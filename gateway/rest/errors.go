@@ -16,8 +16,8 @@ type errorBody struct {
 	Code      int    `json:"code"` // of HTTP
 	Kind      string `json:"kind"`
 	Message   string `json:"message"`
-	Op        string `json:"op,omitempty"`
-	Path      string `json:"path,omitempty"`
+	Op        string `json:"op"`
+	Path      string `json:"path"`
 	RequestID string `json:"request_id"`
 }
 
@@ -31,14 +31,21 @@ func writeError(w http.ResponseWriter, r *http.Request, err error) {
 	writeStatus(w, r, freshet.KindOf(err).Info().HTTP, err)
 }
 
-func writeStatus(w http.ResponseWriter, r *http.Request, status int, err error) {
+func bodyOf(w http.ResponseWriter, status int, err error) errorBody {
 	op, p := rpc.RemoteDetail(err)
-	body := errorBody{
+	return errorBody{
 		Code: status, Kind: freshet.KindOf(err).String(), Message: err.Error(), Op: op, Path: string(p), RequestID: requestID(w),
 	}
+}
+
+func writeStatus(w http.ResponseWriter, r *http.Request, status int, err error) {
+	body := bodyOf(w, status, err)
 	h := w.Header()
-	for _, name := range []string{"Content-Length", "ETag", "Last-Modified", "Content-Range", HeaderFingerprint, HeaderSource} {
-		h.Del(name)
+	for _, name := range []string{"Content-Length", "ETag", "Last-Modified", "Accept-Ranges", HeaderFingerprint, HeaderSource} {
+		h.Del(name) // of the entry, not of this answer
+	}
+	if status != http.StatusRequestedRangeNotSatisfiable {
+		h.Del("Content-Range")
 	}
 	h.Set("Content-Type", "application/json")
 	h.Set("X-Content-Type-Options", "nosniff")
@@ -73,6 +80,11 @@ func WithRequestID(next http.Handler) http.Handler {
 }
 
 func requestID(w http.ResponseWriter) string { return w.Header().Get(HeaderRequestID) }
+
+// Unavailable answers every route with err while there is nothing to serve yet.
+func Unavailable(err error) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { writeError(w, r, err) })
+}
 
 // NotFound answers routes that do not exist.
 func NotFound() http.Handler {

@@ -18,7 +18,7 @@ func rangeOf(r *http.Request, info freshet.Info) (start, n int64, status int) {
 	if spec == "" {
 		return whole()
 	}
-	if cond := r.Header.Get("If-Range"); cond != "" && (cond != info.Fingerprint.ETag() || cond == "") {
+	if cond := r.Header.Get("If-Range"); cond != "" && cond != info.Fingerprint.ETag() {
 		return whole()
 	}
 	first, last, ok := parseRange(spec)

@@ -1,7 +1,7 @@
 package rest
 
 import (
-	"errors"
+	"encoding/json"
 	"io"
 	"net/http"
 
@@ -22,8 +22,16 @@ func NewSync(ns rpc.Namespace) http.Handler {
 			writeRoutingError(w, r, http.StatusMethodNotAllowed)
 			return
 		}
+		if refuseEncoding(w, r) {
+			return
+		}
+		if r.URL.RawQuery != "" {
+			writeError(w, r, freshet.Errorf(freshet.KindInvalid, "read query", "", "the arguments of a sync belong into the body"))
+			return
+		}
+		limitJSON(w, r)
 		req := &freshetv1.SyncRequest{}
-		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxJSONBody))
+		body, err := io.ReadAll(r.Body)
 		if err == nil && len(body) > 0 {
 			if jerr := protojson.Unmarshal(body, req); jerr != nil {
 				err = freshet.Errorf(freshet.KindInvalid, "sync", "", "%w", jerr)
@@ -45,7 +53,7 @@ func NewSync(ns rpc.Namespace) http.Handler {
 		case !s.begun:
 			writeError(w, r, err)
 		default:
-			s.fail(err)
+			s.fail(r, err)
 		}
 	})
 }
@@ -76,9 +84,10 @@ func (s *lines) line(head string, body []byte) error {
 	return err
 }
 
-func (s *lines) fail(err error) {
-	out, merr := protojson.Marshal(&freshetv1.StatResult{
-		Error: &freshetv1.ErrorDetail{Kind: freshet.KindOf(err).String()}, Message: err.Error(),
-	})
-	_ = errors.Join(merr, s.line(`{"error":`, out)) // the client is gone if this fails
+// fail ends the stream with an error in the form that all errors have.
+func (s *lines) fail(r *http.Request, err error) {
+	out, merr := json.Marshal(bodyOf(s.w, freshet.KindOf(err).Info().HTTP, err))
+	if merr == nil && r.Context().Err() == nil {
+		_ = s.line(`{"error":`, out) // the client is gone if this fails
+	}
 }

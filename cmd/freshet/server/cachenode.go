@@ -62,7 +62,7 @@ func (p *Process) CacheNode(ctx context.Context, f *config.File) error {
 		return err
 	}
 	node := cachenode.New(cachenode.Deps{
-		Coordinator: leaderOf{leader, who}, Mounts: mounts, Tier: blocks, Identity: who, Remote: remote{pool},
+		Coordinator: leader, Mounts: mounts, Tier: blocks, Identity: who, Remote: pool,
 		Log: p.Log, Metrics: p.Metrics,
 	}, cachenode.Options{Node: self, Rack: f.Locality.Rack, Zone: f.Locality.Zone})
 
@@ -135,28 +135,6 @@ func (p *Process) wrap() (func(ufs.FS) ufs.FS, error) {
 		return nil, err
 	}
 	return func(fs ufs.FS) ufs.FS { return retry.New(metered.New(fs, m), retry.Options{}) }, nil
-}
-
-// leaderOf speaks to the leader in the name of one node.
-type leaderOf struct {
-	*rpc.Coordinator
-
-	who *cachenode.Identity
-}
-
-func (l leaderOf) Permit(ctx context.Context, op freshet.OpID) error {
-	return l.Coordinator.Permit(ctx, op, l.who.Node(), l.who.Incarnation(), "")
-}
-
-func (l leaderOf) Abort(ctx context.Context, op freshet.OpID) error {
-	return l.Coordinator.Abort(ctx, op, true)
-}
-
-// remote reads from other nodes' caches.
-type remote struct{ pool *rpc.NodePool }
-
-func (r remote) ReadBlock(ctx context.Context, n freshet.Node, req freshet.BlockRead) (io.ReadCloser, error) {
-	return r.pool.ReadBlock(ctx, n, req)
 }
 
 // ownNode reaches the node of this process without a socket.

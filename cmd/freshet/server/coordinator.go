@@ -9,10 +9,12 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 
 	"crypto/tls"
 
+	"github.com/zeebo/xxh3"
 	"google.golang.org/grpc"
 
 	"github.com/freshet-io/freshet"
@@ -35,6 +37,7 @@ type coordinatorParts struct {
 	client, http, raft, bus net.Listener
 	self                    freshet.Member
 	id                      *rpc.Identity
+	face                    *face
 }
 
 // Coordinator runs a coordinator until ctx ends.
@@ -53,6 +56,7 @@ func (p *Process) Coordinator(ctx context.Context, cfg *config.File) error {
 	if ls.err != nil {
 		return ls.err
 	}
+	parts.face = p.newFace(parts.http)
 	parts.self = freshet.Member{
 		ID: cfg.Node.Name, Name: cfg.Node.Name, GRPC: advertised(cfg.Advertise.Client, parts.client), HTTP: advertised(cfg.Advertise.HTTP, parts.http),
 		Raft: advertised(cfg.Advertise.Raft, parts.raft), Bus: advertised(cfg.Advertise.Bus, parts.bus),
@@ -60,15 +64,38 @@ func (p *Process) Coordinator(ctx context.Context, cfg *config.File) error {
 	p.Ready(Addresses{
 		Client: parts.self.GRPC, HTTP: parts.self.HTTP, Raft: parts.self.Raft, Bus: parts.self.Bus, Gossip: cfg.Listen.Gossip,
 	})
-	way, err := p.found(ctx, cfg, parts)
-	if err != nil {
-		if ctx.Err() != nil {
-			return nil
-		}
-		return err
-	}
-	return p.runCoordinator(ctx, cfg, parts, way)
+	return run.Ordered(ctx,
+		run.Part{Name: "coordinator", Run: func(ctx context.Context) error {
+			way, err := p.found(ctx, cfg, parts)
+			if err != nil {
+				if ctx.Err() != nil {
+					return nil
+				}
+				return err
+			}
+			return p.runCoordinator(ctx, cfg, parts, way)
+		}},
+		run.Part{Name: "HTTP", Run: func(ctx context.Context) error { return p.serveHTTP(ctx, parts.http, parts.face, id) }},
+	)
 }
+
+// face is the HTTP handler of a coordinator: while the cluster is not founded one
+// that says so, so that a supervisor sees a process that lives but is not ready.
+type face struct{ now atomic.Pointer[http.Handler] }
+
+func (p *Process) newFace(l net.Listener) *face {
+	mux := http.NewServeMux()
+	p.common(mux, l, func(context.Context) error { return unfounded() })
+	mux.Handle("/", rest.Unavailable(unfounded()))
+	f := &face{}
+	f.set(rest.WithRequestID(mux))
+	return f
+}
+
+func (f *face) set(h http.Handler) { f.now.Store(&h) }
+
+// ServeHTTP implements http.Handler.
+func (f *face) ServeHTTP(w http.ResponseWriter, r *http.Request) { (*f.now.Load()).ServeHTTP(w, r) }
 
 // way is how a member came into its cluster. It is kept in the data directory:
 // a member that crashed before its log had anything must decide the same again.
@@ -229,10 +256,8 @@ func (p *Process) faces(ctx context.Context, cfg *config.File, parts coordinator
 	}
 	srv := rpc.NewServer(rpc.ServerOptions{TLS: parts.id.Server(), Log: p.Log})
 	register(srv.Registrar(), services, rpc.NewNodeServer(c, forward))
-	tasks := []run.Part{
-		{Name: "gRPC", Run: func(ctx context.Context) error { return srv.Serve(ctx, parts.client) }},
-		{Name: "HTTP", Run: func(ctx context.Context) error { return p.serveHTTP(ctx, parts.http, handler, parts.id) }},
-	}
+	parts.face.set(handler)
+	tasks := []run.Part{{Name: "gRPC", Run: func(ctx context.Context) error { return srv.Serve(ctx, parts.client) }}}
 	if b != nil {
 		tasks = append(tasks,
 			run.Part{Name: "bus server", Run: func(ctx context.Context) error { return b.server.Serve(ctx, b.listen) }},
@@ -266,22 +291,31 @@ func (p *Process) routes(ctx context.Context, parts coordinatorParts, c *coordin
 	})
 	mux.Handle("/v1/sync", rest.NewSync(ns))
 	mux.Handle("/", gateway)
-	data := rest.Redirect(func(r *http.Request) (string, error) { return pickNode(r.Context(), s) }, parts.id != nil)
+	data := rest.Redirect(func(r *http.Request, path freshet.Path) (string, error) { return pickNode(r.Context(), s, path) }, parts.id != nil)
 	return rest.WithRequestID(splitRoutes(data, mux)), nil
 }
 
-// pickNode names the HTTP address of a live cache node.
-func pickNode(ctx context.Context, s rest.Services) (string, error) {
+// pickNode names the HTTP address of a live cache node: for one path always the
+// same as long as the nodes are, for all paths together each as often.
+func pickNode(ctx context.Context, s rest.Services, p freshet.Path) (string, error) {
 	r, err := s.Cluster.ListNodes(ctx, &freshetv1.ListNodesRequest{})
 	if err != nil {
 		return "", rpc.ErrorOf(err)
 	}
+	var best string
+	var weight uint64
 	for _, n := range r.GetNodes() {
-		if n.GetState() == "live" && n.GetHttp() != "" {
-			return n.GetHttp(), nil
+		if n.GetState() != "live" || n.GetHttp() == "" {
+			continue
+		}
+		if w := xxh3.HashString(n.GetId() + string(p)); best == "" || w > weight {
+			best, weight = n.GetHttp(), w
 		}
 	}
-	return "", freshet.Errorf(freshet.KindUnavailable, "find cache node", "", "no cache node is live")
+	if best == "" {
+		return "", freshet.Errorf(freshet.KindUnavailable, "find cache node", p, "no cache node is live")
+	}
+	return best, nil
 }
 
 // young answers for a coordinator whose cluster is not founded yet, so that the
