@@ -304,7 +304,7 @@ func killChildren(t *testing.T, n int) {
 		return members[slices.IndexFunc(members, func(p *process) bool { return p.id == id })]
 	}
 	for range 3 {
-		leader := byID(all.wait(t, 80, ""))
+		leader := byID(all.wait(t, 40, ""))
 		start := time.Now()
 		leader.kill()
 		if n > 1 {

@@ -501,7 +501,7 @@ func TestMembersAreAddedAndRemoved(t *testing.T) {
 // whatever the delays, cuts, crashes and transfers.
 func TestReadsAreLinearizable(t *testing.T) {
 	t.Parallel()
-	for seed := range uint64(12) {
+	for seed := range uint64(6) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) { checkReads(t, seed) })
