@@ -255,6 +255,8 @@ type world struct {
 	loads   []*loading
 	content map[freshet.FileID]int
 	sentTo  int // records delivered
+	// records is how many records each operation must have left in the own log.
+	records map[freshet.OpID]int
 }
 
 func keyUniverse() []string {
@@ -381,6 +383,7 @@ func (w *world) finish(t *rapid.T) {
 	if r.Installed && uncertain {
 		t.Fatalf("an uncertain completion was installed")
 	}
+	w.records[opID(o.op)]++
 	if uncertain {
 		o.settled, o.zombie = true, true
 		return
@@ -393,6 +396,7 @@ func (w *world) giveUp(t *rapid.T) {
 	seen := o.effect.after(w.fs)
 	ours := o.landed && o.effect.kind == namespace.OpWrite && seen != nil && o.after != nil && seen.Fingerprint == o.after.Fingerprint
 	w.must(namespace.Command{Resolve: &namespace.Resolve{Op: opID(o.op), Known: true, Observed: seen, Ours: ours, At: epochTime}})
+	w.records[opID(o.op)]++
 	o.settled, o.zombie = true, true
 }
 
@@ -405,7 +409,12 @@ func (w *world) zombieLands(t *rapid.T) {
 
 func (w *world) quarantineEnds(t *rapid.T) {
 	o := w.anyOp(t, func(o *ownOp) bool { return o.settled })
+	w.endQuarantine(o)
+}
+
+func (w *world) endQuarantine(o *ownOp) {
 	w.must(namespace.Command{EndQuarantine: &namespace.EndQuarantine{Op: opID(o.op), At: epochTime}})
+	w.records[opID(o.op)]++
 	w.end(o)
 }
 
@@ -580,10 +589,10 @@ func (w *world) settle(t *rapid.T) {
 		o := w.ops[0]
 		switch {
 		case o.settled:
-			w.must(namespace.Command{EndQuarantine: &namespace.EndQuarantine{Op: opID(o.op), At: epochTime}})
-			w.end(o)
+			w.endQuarantine(o)
 		case o.landed:
 			w.must(namespace.Command{Complete: &namespace.Complete{Op: opID(o.op), Entry: o.after, At: epochTime}})
+			w.records[opID(o.op)]++
 			w.end(o)
 		default:
 			w.must(namespace.Command{Abort: &namespace.Abort{Op: opID(o.op), Definite: true}})
@@ -605,6 +614,32 @@ func (w *world) settle(t *rapid.T) {
 		w.check()
 	}
 	w.checkLiveness()
+	w.checkLog()
+}
+
+// checkLog holds the own log to S2, S3 and S9: it is dense, its chain fits, each
+// operation that can have had an effect has a record after it, one more if it was
+// in quarantine, and nothing else has any.
+func (w *world) checkLog() {
+	b, err := w.s.Records(domain, 0, 1<<20)
+	if err != nil {
+		w.t.Fatalf("records: %v", err)
+	}
+	got := map[freshet.OpID]int{}
+	chain := b.AfterHash
+	for i, r := range b.Records {
+		if r.Seq != uint64(i)+1 {
+			w.t.Fatalf("record %d has number %d", i+1, r.Seq)
+		}
+		chain = chain.Next(r)
+		got[r.Op]++
+	}
+	if h := w.s.Heads()[0]; h.High != uint64(len(b.Records)) || h.Hash != chain {
+		w.t.Fatalf("the head %+v does not fit %d records", h, len(b.Records))
+	}
+	if !maps.Equal(got, w.records) {
+		w.t.Fatalf("records of operations: %v, want %v", got, w.records)
+	}
 }
 
 // checkLiveness loads everything once and finds it servable: no mark sticks.
@@ -639,7 +674,7 @@ func newWorld(t *rapid.T, flat bool, twin kv.Store) *world {
 	}
 	c.found(mountOf("/m", "/"))
 	c.must(namespace.Command{BeginSub: &namespace.BeginSub{Publisher: peer, Domain: domain}})
-	return &world{cluster: c, fs: newStorage(flat), log: &peerLog{who: peer}, content: map[freshet.FileID]int{}}
+	return &world{cluster: c, fs: newStorage(flat), log: &peerLog{who: peer}, content: map[freshet.FileID]int{}, records: map[freshet.OpID]int{}}
 }
 
 func (w *world) actions() map[string]func(*rapid.T) {
