@@ -130,7 +130,10 @@ func (c *contact) with(d freshet.DomainID, fn func(*standing)) {
 func (c *contact) position(d freshet.DomainID) (invalidation.Subscription, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	s := c.log(d)
+	s, ok := c.logs[d]
+	if !ok {
+		return invalidation.Subscription{}, false
+	}
 	return s.sub, s.exists
 }
 
@@ -198,9 +201,15 @@ func (c *contact) ahead(d freshet.DomainID, epoch, seq uint64) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	now := c.bus.clock.Now()
+	s, ok := c.logs[d]
+	if !ok {
+		return true // nothing is known of that log; gossip is no reason to remember it
+	}
+	if epoch < s.sub.Publisher.Epoch {
+		return false
+	}
 	c.heard = now
-	s := c.log(d)
-	if epoch < s.sub.Publisher.Epoch || (epoch == s.sub.Publisher.Epoch && seq <= s.sub.Applied && s.exists) {
+	if epoch == s.sub.Publisher.Epoch && seq <= s.sub.Applied && s.exists {
 		return false
 	}
 	if s.target == 0 && seq > s.sub.Applied {

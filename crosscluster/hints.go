@@ -56,7 +56,8 @@ func (h *hinter) add(f invalidation.Frame) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for i, hinted := range f.Hints {
-		if (hinted.Kind == invalidation.KindAll || (hinted.Recursive && hinted.Key == "/")) && !h.wide.AllowN(now, 1) {
+		everything := hinted.Kind == invalidation.KindAll || hinted.Key == "/" || hinted.Key2 == "/"
+		if everything && !h.wide.AllowN(now, 1) {
 			allowed = false
 			continue
 		}

@@ -284,3 +284,34 @@ func status(w *World) {
 		return ""
 	})
 }
+
+func flood(w *World) {
+	a, b := w.Pair(SiteOptions{})
+	w.Quiet(soon)
+	w.Net.Set("east", "west", membus.Faults{Cut: true}) // so that hints are marked at once
+	g := w.outsider()
+	for i := range 50 {
+		payload, _ := invalidation.PackFrame(invalidation.Batch{
+			Publisher: a.ID, Epoch: 1, Domain: Lake, After: uint64(1000 + i),
+			Records: []invalidation.Record{{Seq: 1, Kind: invalidation.KindAll, Key: "/"}},
+		}, invalidation.MaxFrame)
+		w.Until(soon, func() string {
+			if err := g.Publish(payload, false); err != nil {
+				return err.Error()
+			}
+			return ""
+		})
+	}
+	w.Until(soon, func() string {
+		if b.Counter("freshet_bus_gossip_total", "limited") == 0 {
+			return "a flood of marks of everything was not limited"
+		}
+		return ""
+	})
+	if n := b.Counts().Hints; n > 1 {
+		w.T.Errorf("a flood marked everything %d times within a minute", n)
+	}
+	w.Net.Heal()
+	a.Put(Lake, "/a")
+	w.Quiet(soon)
+}

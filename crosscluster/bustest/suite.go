@@ -40,6 +40,7 @@ func Suite() []Test {
 		{"nudge pulls at once", nudge},
 		{"security 89: a stranger's frame is dropped", stranger},
 		{"security 92: a forged head does not last", forgedHead},
+		{"security 95: a flood of marks of everything is limited", flood},
 		{"a burst is applied in order and in few commands", burst},
 		{"status tells positions and acknowledgements", status},
 	}
