@@ -31,13 +31,12 @@ func compareRecords(a, b record) int {
 // index says which nodes hold which blocks.
 type index struct {
 	pages map[pageKey][]record // sorted; never empty
-	// more has, for files with blocks beyond the first page, the number of pages
-	// up to the highest that was ever used.
-	more map[freshet.FileID]uint32
+	// more has the pages beyond the first, in order, of the files that have any.
+	more map[freshet.FileID][]uint32
 }
 
 func newIndex() index {
-	return index{pages: map[pageKey][]record{}, more: map[freshet.FileID]uint32{}}
+	return index{pages: map[pageKey][]record{}, more: map[freshet.FileID][]uint32{}}
 }
 
 func keyOf(b freshet.BlockID) pageKey { return pageKey{b.File, b.Index / pageBlocks} }
@@ -52,8 +51,10 @@ func (x *index) add(b freshet.BlockReport, s slot) bool {
 		return false
 	}
 	x.pages[k] = slices.Insert(page, at, r)
-	if k.page > 0 {
-		x.more[k.file] = max(x.more[k.file], k.page+1)
+	if page == nil && k.page > 0 {
+		more := x.more[k.file]
+		at, _ := slices.BinarySearch(more, k.page)
+		x.more[k.file] = slices.Insert(more, at, k.page)
 	}
 	return true
 }
@@ -75,16 +76,15 @@ func (x *index) store(k pageKey, page []record) {
 		return
 	}
 	delete(x.pages, k)
-	if k.page > 0 && k.page+1 == x.more[k.file] {
-		last := k.page
-		for last > 1 && x.pages[pageKey{k.file, last - 1}] == nil {
-			last--
-		}
-		if last > 1 {
-			x.more[k.file] = last
-		} else {
-			delete(x.more, k.file)
-		}
+	if k.page == 0 {
+		return
+	}
+	more := x.more[k.file]
+	if at, found := slices.BinarySearch(more, k.page); found {
+		more = slices.Delete(more, at, at+1)
+	}
+	if x.more[k.file] = more; len(more) == 0 {
+		delete(x.more, k.file)
 	}
 }
 
@@ -110,7 +110,10 @@ func (x *index) block(b freshet.BlockID) []record {
 
 // file calls fn for each record of the file, in the order of the blocks.
 func (x *index) file(f freshet.FileID, fn func(record)) {
-	for p := range max(x.more[f], 1) {
+	for _, r := range x.pages[pageKey{f, 0}] {
+		fn(r)
+	}
+	for _, p := range x.more[f] {
 		for _, r := range x.pages[pageKey{f, p}] {
 			fn(r)
 		}
