@@ -269,6 +269,7 @@ func Poll(ctx context.Context, limit time.Duration, what string, f func(ctx cont
 	defer cancel()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
+	var last error // what f said before its time was up
 	for {
 		one, done := context.WithTimeout(ctx, 5*time.Second)
 		err := f(one)
@@ -276,10 +277,13 @@ func Poll(ctx context.Context, limit time.Duration, what string, f func(ctx cont
 		if err == nil {
 			return nil
 		}
+		if ctx.Err() == nil || last == nil {
+			last = err
+		}
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			return freshet.Errorf(freshet.KindDeadline, "wait", "", "for %s, in vain for %s: %w", what, limit, err)
+			return freshet.Errorf(freshet.KindDeadline, "wait", "", "for %s, in vain for %s: %w", what, limit, last)
 		}
 	}
 }

@@ -86,6 +86,25 @@ func (p *Process) newBus(cfg *config.File, c *coordinator.Coordinator, id *rpc.I
 	return b, nil
 }
 
+// identityEvery is how often a starting coordinator looks whether its cluster is
+// founded.
+const identityEvery = 50 * time.Millisecond
+
+// run takes part in the bus from the moment on that the cluster has an identity:
+// before it is founded, members of all clusters would go by the same name.
+func (b *bus) run(ctx context.Context, r region) error {
+	tick := time.NewTicker(identityEvery)
+	defer tick.Stop()
+	for r.Identity().Cluster == (freshet.ClusterID{}) {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+	return b.Bus.Run(ctx)
+}
+
 // gossipKey resolves the reference to the gossip key.
 func gossipKey(cfg *config.File, getenv func(string) string) ([]byte, error) {
 	text := cfg.CrossCluster.GossipKey

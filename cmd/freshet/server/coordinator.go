@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"io"
 	"net"
 	"net/http"
 	"os"
@@ -261,7 +260,7 @@ func (p *Process) faces(ctx context.Context, cfg *config.File, parts coordinator
 	if b != nil {
 		tasks = append(tasks,
 			run.Part{Name: "bus server", Run: func(ctx context.Context) error { return b.server.Serve(ctx, b.listen) }},
-			run.Part{Name: "bus", Run: b.Run})
+			run.Part{Name: "bus", Run: func(ctx context.Context) error { return b.run(ctx, region{c}) }})
 	}
 	return tasks, nil
 }
@@ -285,9 +284,13 @@ func (p *Process) routes(ctx context.Context, parts coordinatorParts, c *coordin
 		_, err := s.Cluster.GetCluster(ctx, &freshetv1.GetClusterRequest{})
 		return err
 	})
+	description, err := rest.OpenAPI(api.OpenAPI)
+	if err != nil {
+		return nil, err
+	}
 	mux.HandleFunc("GET /v1/openapi.json", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
-		_, _ = io.WriteString(w, api.OpenAPI)
+		_, _ = w.Write(description) // the client is gone if this fails
 	})
 	mux.Handle("/v1/sync", rest.NewSync(ns))
 	mux.Handle("/", gateway)
