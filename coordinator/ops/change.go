@@ -149,7 +149,7 @@ func (e *Engine) perform(ctx context.Context, l *lead, c change) (freshet.Comple
 	if err := e.checkBefore(l, c); err != nil {
 		return freshet.Completed{}, err
 	}
-	completed, ended, err := e.carryOut(ctx, l, c, at)
+	completed, ended, err := e.carryOut(ctx, c, at)
 	if ended {
 		l.unreserve(1)
 	}
@@ -185,7 +185,7 @@ func (e *Engine) checkWriters(b namespace.Begin) error {
 
 // carryOut takes c from its intent to its completion. ended is false if the
 // operation is left to the resolution.
-func (e *Engine) carryOut(ctx context.Context, l *lead, c change, at place) (done freshet.Completed, ended bool, err error) {
+func (e *Engine) carryOut(ctx context.Context, c change, at place) (done freshet.Completed, ended bool, err error) {
 	kind, p, op := c.begin.Kind.String(), c.begin.Path, c.begin.Op
 	e.opts.Hook(PointBegin, op)
 	c.begin.At = e.clock.Now()

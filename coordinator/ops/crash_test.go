@@ -522,7 +522,7 @@ func rollsForward(t *testing.T, name string, after int) {
 	changed := len(w.effects) > 0
 	l.die()
 	w.freezeAfter(0)
-	l = w.lead(ops.Options{})
+	w.lead(ops.Options{})
 	w.until(5*time.Second, "rolled forward", func() bool {
 		in := w.state.Intents()
 		return len(in) == 1 && in[0].State == namespace.IntentQuarantine
@@ -573,5 +573,80 @@ func TestRolledForwardRenameSparesWhatCameLater(t *testing.T) {
 		}
 		w.checkPublished()
 		w.checkServable(ownKeys()...)
+	})
+}
+
+// TestLostAnswersOfTheLog has proposals end without an answer, before or after
+// they were applied.
+func TestLostAnswersOfTheLog(t *testing.T) {
+	for _, command := range []string{"begin", "complete"} {
+		for _, applied := range []bool{true, false} {
+			t.Run(fmt.Sprintf("%s applied %t", command, applied), func(t *testing.T) {
+				each(t, func(t *testing.T, mode mem.Mode) {
+					w := prepared(t, mode)
+					lost := 0
+					w.failing = func(c namespace.Command) error {
+						if lost > 0 || (command == "begin") != (c.Begin != nil) || (command == "complete") != (c.Complete != nil) {
+							return nil
+						}
+						lost++
+						if applied {
+							w.apply(c)
+						}
+						return freshet.Errorf(freshet.KindUnavailable, "propose", "", "the outcome is unknown")
+					}
+					l := w.lead(ops.Options{})
+					do := ownOps()["rename tree"]
+					err := do(l)
+					if command == "complete" && err != nil {
+						t.Errorf("the completion was not repeated: %v", err)
+					}
+					if command == "begin" {
+						kind(t, err, freshet.KindUnavailable, "outcome is unknown")
+					}
+					if lost != 1 {
+						t.Fatalf("%d answers lost", lost)
+					}
+					w.quiet(25 * time.Second)
+					w.checkPublished()
+					w.checkServable(ownKeys()...)
+					if len(w.effects) > 0 && len(w.effects) != 1 {
+						t.Errorf("effects: %v", w.effects)
+					}
+				})
+			})
+		}
+	}
+}
+
+// TestHeartbeatIsAnsweredWhileTheLogIsBusy: a node must not look dead, nor lose its
+// lease, because a completion has to wait.
+func TestHeartbeatIsAnsweredWhileTheLogIsBusy(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, mem.Object, 5*time.Second)
+		l := w.lead(ops.Options{})
+		n := w.node("n1", l)
+		u := n.begin(freshet.BeginWriteQuery{Path: "/m/f"})
+		wr := u.takeTo(diesAfterCommit, "x")
+		delete(n.active, u.ticket.Op)
+		n.finished[u.ticket.Op] = freshet.FinishedOp{Op: u.ticket.Op, Written: &wr}
+		busy := true
+		w.failing = func(c namespace.Command) error {
+			if busy && c.Complete != nil {
+				return freshet.Errorf(freshet.KindExhausted, "propose", "", "too much waits")
+			}
+			return nil
+		}
+		n.beat()
+		if len(n.finished) != 1 || n.reply.Lease == 0 {
+			t.Errorf("settled without the log: %+v", n.reply)
+		}
+		busy = false
+		n.beat()
+		if len(n.finished) != 0 || w.recordsOf("f") != 1 {
+			t.Errorf("not settled: records %v", w.records())
+		}
+		w.quiet(time.Second)
+		w.checkServable("f")
 	})
 }

@@ -122,7 +122,12 @@ func (e *Engine) finish(ctx context.Context, l *lead, h freshet.Heartbeat) ([]fr
 		return settled, nil
 	}
 	results, err := e.journal.Propose(ctx, cmds...)
-	if err != nil {
+	switch {
+	case freshet.IsKind(err, freshet.KindExhausted, freshet.KindUnavailable, freshet.KindDeadline):
+		// It is reported again; the node keeps its lease.
+		e.log.Warn("finished uploads could not be settled yet", "node_id", string(h.Node.ID), "operations", len(cmds), "error", err)
+		return settled, nil
+	case err != nil:
 		return nil, err
 	}
 	for i, res := range results {

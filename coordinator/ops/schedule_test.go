@@ -4,7 +4,7 @@ import (
 	"context"
 	"flag"
 	"fmt"
-	"math/rand"
+	"math/rand/v2"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -58,10 +58,12 @@ type schedule struct {
 }
 
 func newSchedule(t *testing.T, mode mem.Mode, seed int64) *schedule {
-	s := &schedule{world: newWorld(t, mode, 15*time.Second), rnd: rand.New(rand.NewSource(seed)), quietly: map[*node]bool{},
-		uploads: map[*upload]int{}, ended: make(chan struct{}, 1000)}
+	s := &schedule{
+		world: newWorld(t, mode, 15*time.Second), rnd: rand.New(rand.NewPCG(uint64(seed), 0)), //nolint:gosec // a seed to replay
+		quietly: map[*node]bool{}, uploads: map[*upload]int{}, ended: make(chan struct{}, 1000),
+	}
 	for _, key := range keys() {
-		if s.rnd.Intn(2) == 0 && key != "d" && key != "e" {
+		if s.rnd.IntN(2) == 0 && key != "d" && key != "e" {
 			s.put(key, key)
 		}
 	}
@@ -74,7 +76,7 @@ func newSchedule(t *testing.T, mode mem.Mode, seed int64) *schedule {
 
 func keys() []string { return []string{"f", "g", "d", "d/x", "d/y", "e", "e/x", "e/y"} }
 
-func (s *schedule) path() freshet.Path { return freshet.Path("/m/" + keys()[s.rnd.Intn(len(keys()))]) }
+func (s *schedule) path() freshet.Path { return freshet.Path("/m/" + keys()[s.rnd.IntN(len(keys()))]) }
 
 func (s *schedule) note(format string, args ...any) {
 	s.trace += fmt.Sprintf(format, args...) + "\n"
@@ -106,7 +108,7 @@ func (s *schedule) elect() {
 }
 
 func (s *schedule) step() {
-	switch s.rnd.Intn(12) {
+	switch s.rnd.IntN(12) {
 	case 0, 1, 2:
 		s.beginUpload()
 	case 3, 4, 5, 6:
@@ -118,12 +120,12 @@ func (s *schedule) step() {
 	case 10:
 		s.crash()
 	case 11:
-		d := time.Duration(1+s.rnd.Intn(8)) * time.Second
+		d := time.Duration(1+s.rnd.IntN(8)) * time.Second
 		s.note("%v pass", d)
 		s.pass(d)
 	}
-	if s.rnd.Intn(3) > 0 {
-		s.pass(time.Duration(s.rnd.Intn(400)) * time.Millisecond)
+	if s.rnd.IntN(3) > 0 {
+		s.pass(time.Duration(s.rnd.IntN(400)) * time.Millisecond)
 	}
 	synctest.Wait()
 	if s.l.died() {
@@ -148,7 +150,7 @@ func (s *schedule) pass(d time.Duration) {
 }
 
 func (s *schedule) beginUpload() {
-	n := s.nodes[s.rnd.Intn(len(s.nodes))]
+	n := s.nodes[s.rnd.IntN(len(s.nodes))]
 	p := s.path()
 	a, err := s.l.BeginWrite(context.Background(), freshet.BeginWriteQuery{Path: p, Node: n.id})
 	s.note("begin %s at %s: %v", p, n.id, err)
@@ -206,7 +208,7 @@ func (s *schedule) advance(u *upload) {
 		}
 		return
 	}
-	if s.rnd.Intn(3) == 0 {
+	if s.rnd.IntN(3) == 0 {
 		return // permitted; the effect comes with the next step
 	}
 	wr, err := u.commit()
@@ -220,7 +222,7 @@ func (s *schedule) advance(u *upload) {
 		return
 	}
 	end(&freshet.FinishedOp{Op: op, Written: &wr})
-	if s.rnd.Intn(2) == 0 {
+	if s.rnd.IntN(2) == 0 {
 		_, err := s.l.Complete(ctx, op, wr)
 		s.note("complete %s: %v", u.ticket.Path, err)
 	}
@@ -228,7 +230,7 @@ func (s *schedule) advance(u *upload) {
 
 func (s *schedule) ownOperation() {
 	p, q := s.path(), s.path()
-	l, what := s.l, s.rnd.Intn(4)
+	l, what := s.l, s.rnd.IntN(4)
 	s.running++
 	s.note("operation %d on %s, %s", what, p, q)
 	go func() {
@@ -248,10 +250,10 @@ func (s *schedule) ownOperation() {
 
 func (s *schedule) fault() {
 	calls := []fault.Op{fault.OpMkdir, fault.OpRename, fault.OpRemove, fault.OpCommit, fault.OpStat, fault.OpAbortUp}
-	op := calls[s.rnd.Intn(len(calls))]
+	op := calls[s.rnd.IntN(len(calls))]
 	r := fault.Rule{Op: op, Times: 1, Err: freshet.Errorf(freshet.KindDeadline, "call", "", "no answer")}
 	changes := op != fault.OpStat && op != fault.OpAbortUp
-	switch s.rnd.Intn(3) {
+	switch s.rnd.IntN(3) {
 	case 0:
 		r.Uncertain = changes
 	case 1:
@@ -259,28 +261,28 @@ func (s *schedule) fault() {
 			late := make(chan struct{})
 			s.late = append(s.late, late)
 			r.Late = late
-			delay := time.Duration(s.rnd.Intn(12)) * time.Second
+			delay := time.Duration(s.rnd.IntN(12)) * time.Second
 			time.AfterFunc(delay, func() { close(late) })
 		}
 	}
 	s.note("fault %+v", r)
 	if op == fault.OpCommit {
-		s.nodes[s.rnd.Intn(len(s.nodes))].fs.Add(r)
+		s.nodes[s.rnd.IntN(len(s.nodes))].fs.Add(r)
 	} else {
 		s.l.fs.Add(r)
 	}
 }
 
 func (s *schedule) crash() {
-	n := s.nodes[s.rnd.Intn(len(s.nodes))]
-	switch s.rnd.Intn(5) {
+	n := s.nodes[s.rnd.IntN(len(s.nodes))]
+	switch s.rnd.IntN(5) {
 	case 0:
 		s.note("leader dies")
 		s.l.die()
 	case 1:
 		points := []string{ops.PointBegin, ops.PointEffect, ops.PointComplete, ops.PointDone, ops.PointResolve}
 		s.mu.Lock()
-		s.point, s.skip = points[s.rnd.Intn(len(points))], s.rnd.Intn(2)
+		s.point, s.skip = points[s.rnd.IntN(len(points))], s.rnd.IntN(2)
 		s.mu.Unlock()
 		s.note("leader will die at %s", s.point)
 	case 2:
@@ -290,10 +292,10 @@ func (s *schedule) crash() {
 		s.note("%s falls silent or speaks again", n.id)
 		s.quietly[n] = !s.quietly[n]
 	case 4:
-		left := 1 + s.rnd.Intn(4)
+		left := 1 + s.rnd.IntN(4)
 		s.note("outage after %d steps", left)
 		s.freezeAfter(s.steps() + left)
-		time.AfterFunc(time.Duration(1+s.rnd.Intn(15))*time.Second, func() { s.freezeAfter(0) })
+		time.AfterFunc(time.Duration(1+s.rnd.IntN(15))*time.Second, func() { s.freezeAfter(0) })
 	}
 }
 
