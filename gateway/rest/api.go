@@ -119,14 +119,14 @@ func (strictQuery) Parse(msg proto.Message, values url.Values, filter *utilities
 			return unknownParameter(name, fields)
 		}
 		if len(v) > 1 && !field.IsList() {
-			return rpc.StatusOf(freshet.Errorf(freshet.KindInvalid, "read query", "", "query parameter %q is given %d times", name, len(v)))
+			return freshet.Errorf(freshet.KindInvalid, "read query", "", "query parameter %q is given %d times", name, len(v))
 		}
 	}
 	return (&runtime.DefaultQueryParser{}).Parse(msg, values, filter)
 }
 
 func queryError(name string) error {
-	return rpc.StatusOf(freshet.Errorf(freshet.KindInvalid, "read query", "", "query parameter %q can't be given as a map", name))
+	return freshet.Errorf(freshet.KindInvalid, "read query", "", "query parameter %q can't be given as a map", name)
 }
 
 func unknownParameter(name string, fields protoreflect.FieldDescriptors) error {
@@ -134,5 +134,5 @@ func unknownParameter(name string, fields protoreflect.FieldDescriptors) error {
 	for i := range fields.Len() {
 		known = append(known, string(fields.Get(i).Name()))
 	}
-	return rpc.StatusOf(freshet.Errorf(freshet.KindInvalid, "read query", "", "%s", fmt.Sprintf("unknown query parameter %q; known are %q", name, known)))
+	return freshet.Errorf(freshet.KindInvalid, "read query", "", "%s", fmt.Sprintf("unknown query parameter %q; known are %q", name, known))
 }

@@ -44,6 +44,7 @@ func (r region) Roots() ([]crosscluster.Root, <-chan struct{}) {
 type bus struct {
 	*crosscluster.Bus
 
+	region region
 	gossip *crosscluster.Serf
 	server *rpc.Server
 	listen net.Listener
@@ -75,7 +76,7 @@ func (p *Process) newBus(cfg *config.File, c *coordinator.Coordinator, id *rpc.I
 		}
 		peers[i].Addresses = append(peers[i].Addresses, peer.Bus)
 	}
-	b := &bus{gossip: gossip, listen: l, server: rpc.NewServer(rpc.ServerOptions{TLS: id.Mutual(), Log: p.Log})}
+	b := &bus{region: region{c}, gossip: gossip, listen: l, server: rpc.NewServer(rpc.ServerOptions{TLS: id.Mutual(), Log: p.Log})}
 	b.Bus = crosscluster.New(region{c}, func(_ context.Context, addr string) (crosscluster.Peer, error) {
 		return busrpc.Dial(addr, grpc.WithTransportCredentials(creds))
 	}, crosscluster.Options{
@@ -92,10 +93,10 @@ const identityEvery = 50 * time.Millisecond
 
 // run takes part in the bus from the moment on that the cluster has an identity:
 // before it is founded, members of all clusters would go by the same name.
-func (b *bus) run(ctx context.Context, r region) error {
+func (b *bus) run(ctx context.Context) error {
 	tick := time.NewTicker(identityEvery)
 	defer tick.Stop()
-	for r.Identity().Cluster == (freshet.ClusterID{}) {
+	for b.region.Identity().Cluster == (freshet.ClusterID{}) {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
@@ -131,8 +132,12 @@ type peers struct{ b *bus }
 
 var _ rpc.Peers = peers{}
 
-// Peers implements rpc.Peers.
+// Peers implements rpc.Peers. Only the leader follows the others, so only it can
+// tell how far it has come.
 func (p peers) Peers(context.Context) ([]freshet.Peer, error) {
+	if _, leading := p.b.region.Leading(); !leading {
+		return nil, freshet.Errorf(freshet.KindNotLeader, "list peers", "", "only the leader follows other clusters")
+	}
 	all := p.b.Bus.Peers()
 	out := make([]freshet.Peer, 0, len(all))
 	for i := range all {

@@ -260,7 +260,7 @@ func (p *Process) faces(ctx context.Context, cfg *config.File, parts coordinator
 	if b != nil {
 		tasks = append(tasks,
 			run.Part{Name: "bus server", Run: func(ctx context.Context) error { return b.server.Serve(ctx, b.listen) }},
-			run.Part{Name: "bus", Run: func(ctx context.Context) error { return b.run(ctx, region{c}) }})
+			run.Part{Name: "bus", Run: b.run})
 	}
 	return tasks, nil
 }
@@ -281,8 +281,12 @@ func (p *Process) routes(ctx context.Context, parts coordinatorParts, c *coordin
 	}
 	mux := http.NewServeMux()
 	p.common(mux, parts.http, func(ctx context.Context) error {
-		_, err := s.Cluster.GetCluster(ctx, &freshetv1.GetClusterRequest{})
-		return err
+		// Through the leader, so that a follower is ready only while it has one.
+		r, err := s.Cluster.GetCluster(ctx, &freshetv1.GetClusterRequest{})
+		if err == nil && r.GetLeader() == "" {
+			err = unfounded()
+		}
+		return rpc.ErrorOf(err)
 	})
 	description, err := rest.OpenAPI(api.OpenAPI)
 	if err != nil {

@@ -3,8 +3,10 @@ package server
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/freshet-io/freshet"
 	"github.com/freshet-io/freshet/config"
@@ -51,29 +53,71 @@ func (d *dev) serve(ctx context.Context, persist bool) error {
 	if err := coord.Validate(config.ValidateOptions{Name: "dev", Role: config.RoleCoordinator, UFS: all.Openers(nil, nil)}); err != nil {
 		return err
 	}
-	bound := make(chan Addresses, 1)
+	bound, nodeBound := make(chan Addresses, 1), make(chan Addresses, 1)
+	var at Addresses
 	p := NewProcess(coord.Log, d.Err, d.Getenv)
 	p.Ready = func(a Addresses) { bound <- a }
 	return run.Ordered(ctx,
 		run.Part{Name: "coordinator", Run: func(ctx context.Context) error { return p.Coordinator(ctx, coord) }},
 		run.Part{Name: "cache node", Run: func(ctx context.Context) error {
 			select {
-			case a := <-bound:
-				return d.serveNode(ctx, a, persist)
+			case at = <-bound:
+				return d.serveNode(ctx, at, nodeBound)
 			case <-ctx.Done():
 				return nil
 			}
 		}},
+		run.Part{Name: "welcome", Run: func(ctx context.Context) error {
+			select {
+			case node := <-nodeBound: // the coordinator's addresses are known by then
+				if awaitReady(ctx, at.HTTP) && awaitReady(ctx, node.HTTP) {
+					d.welcome(at, node, persist)
+				}
+			case <-ctx.Done():
+			}
+			<-ctx.Done()
+			return nil
+		}},
 	)
 }
 
-func (d *dev) serveNode(ctx context.Context, coord Addresses, persist bool) error {
+// awaitReady waits until a server of this process says that it is ready; false if
+// ctx ended first.
+func awaitReady(ctx context.Context, addr string) bool {
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		if isReady(ctx, addr) {
+			return true
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return false
+		}
+	}
+}
+
+func isReady(ctx context.Context, addr string) bool {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+addr+"/readyz", nil)
+	if err != nil {
+		return false
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return false
+	}
+	defer func() { _ = resp.Body.Close() }() // read only
+	return resp.StatusCode == http.StatusOK
+}
+
+func (d *dev) serveNode(ctx context.Context, coord Addresses, bound chan<- Addresses) error {
 	node := d.nodeFile(coord.Client)
 	if err := node.Validate(config.ValidateOptions{Name: "dev", Role: config.RoleCacheNode}); err != nil {
 		return err
 	}
 	p := NewProcess(node.Log, d.Err, d.Getenv)
-	p.Ready = func(a Addresses) { d.welcome(coord, a, persist) }
+	p.Ready = func(a Addresses) { bound <- a }
 	return p.CacheNode(ctx, node)
 }
 
