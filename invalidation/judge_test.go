@@ -65,13 +65,16 @@ func TestJudge(t *testing.T) {
 	hole.Records = append([]invalidation.Record{l.records[2]}, l.records[4])
 	renumbered := l.batch(0, 3)
 	renumbered.After, renumbered.AfterHash = 2, l.hashes[2]
+	far := l.batch(5, 5)
+	far.After = 1<<64 - 1
 	reset := l.at(2)
 	reset.State = invalidation.StateReset
 	tests := map[string]struct {
-		at          invalidation.Subscription
-		in          invalidation.Batch
-		want        invalidation.Verdict
-		news, after uint64
+		at    invalidation.Subscription
+		in    invalidation.Batch
+		want  invalidation.Verdict
+		news  uint64
+		after uint64
 	}{
 		"next":                                     {l.at(2), l.batch(2, 4), invalidation.VerdictApply, 2, 4},
 		"overlapping":                              {l.at(2), l.batch(0, 4), invalidation.VerdictApply, 2, 4},
@@ -90,7 +93,7 @@ func TestJudge(t *testing.T) {
 		"C20 nothing applies in reset":             {reset, l.batch(2, 4), invalidation.VerdictReset, 0, 2},
 		"newer epoch":                              {l.at(2), newLog(6, "/a", "/b", "/c").batch(2, 3), invalidation.VerdictReset, 0, 2},
 		"S12 older epoch":                          {l.at(2), newLog(4, "/a", "/b", "/c").batch(2, 3), invalidation.VerdictIgnore, 0, 2},
-		"far ahead":                                {l.at(2), invalidation.Batch{Publisher: l.publisher.Cluster, Domain: l.domain, Epoch: 5, After: 1<<64 - 1}, invalidation.VerdictGap, 0, 2},
+		"far ahead":                                {l.at(2), far, invalidation.VerdictGap, 0, 2},
 		"of another publisher":                     {l.at(2), invalidation.Batch{Publisher: uuid.UUID{8}, Domain: l.domain, Epoch: 9}, invalidation.VerdictIgnore, 0, 2},
 		"of another domain":                        {l.at(2), invalidation.Batch{Publisher: l.publisher.Cluster, Epoch: 9}, invalidation.VerdictIgnore, 0, 2},
 	}
