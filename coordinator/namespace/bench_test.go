@@ -255,3 +255,17 @@ func heap() uint64 {
 	runtime.ReadMemStats(&m)
 	return m.HeapAlloc
 }
+
+// BenchmarkLoadListing measures a cold sync: pages of 1,000 new entries.
+func BenchmarkLoadListing(b *testing.B) {
+	for name, open := range stores(b) {
+		b.Run(name, func(b *testing.B) {
+			s, err := namespace.Open(open(), namespace.Options{})
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer measure(b)()
+			fill(b, s, (b.N+999)/1000, 1000, localEntry)
+		})
+	}
+}

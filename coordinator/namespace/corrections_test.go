@@ -634,3 +634,46 @@ func TestC26CompactionCarriesItsMark(t *testing.T) {
 		t.Fatalf("%+v", h)
 	}
 }
+
+func TestC1RemovalNeverHidesWhatAppearedBelow(t *testing.T) {
+	c, log := subscribed(t)
+	c.listAt("/m", c.i, nil, dirEntry("d"))
+	c.begin(1, namespace.OpRemove, "/m/d")
+	c.publish(log, content("/d/new", 1)) // after the removal, on a flat storage
+	if r := c.complete(1, nil); r.Installed {
+		t.Fatal("the removal was installed over a newer event below")
+	}
+	if l := c.look("/m/d"); l.KnownAbsent && l.Absent.Servable(0) {
+		t.Fatalf("d is served as absent: %+v", l)
+	}
+	c.wantListing("/m", false)
+}
+
+func TestC1RenameNeverInstallsOverNewerEventAtItsTarget(t *testing.T) {
+	c, log := subscribed(t)
+	c.listAt("/m", c.i, nil, fileEntry("a", 1), fileEntry("b", 2))
+	c.must(namespace.Command{Begin: &namespace.Begin{Op: opID(1), Kind: namespace.OpRename, Path: "/m/a", Path2: "/m/b"}})
+	c.publish(log, content("/b", 3))
+	if r := c.complete(1, fileEntry("b", 1)); r.Installed {
+		t.Fatal("the rename was installed")
+	}
+	c.want("/m/a", false)
+	c.want("/m/b", false)
+	c.wantListing("/m", false)
+}
+
+func TestC12LateCompletionStaysInQuarantine(t *testing.T) {
+	c := newCluster(t)
+	c.begin(1, namespace.OpWrite, "/m/f")
+	c.must(namespace.Command{Resolve: &namespace.Resolve{Op: opID(1), At: epochTime}})
+	if r := c.complete(1, fileEntry("f", 1)); r.Installed {
+		t.Fatal("a late completion was installed")
+	}
+	if in, ok := c.s.Intent(opID(1)); !ok || in.State != namespace.IntentQuarantine {
+		t.Fatalf("%+v, %t", in, ok)
+	}
+	c.must(namespace.Command{EndQuarantine: &namespace.EndQuarantine{Op: opID(1), At: epochTime}})
+	if h := c.s.Heads()[0]; h.High != 3 {
+		t.Fatalf("head is %d", h.High)
+	}
+}

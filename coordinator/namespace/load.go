@@ -136,19 +136,25 @@ func (t *txn) loadListing(c *LoadListing) Result {
 		return Result{Rejected: namesOf(c)}
 	}
 	var res Result
+	held := t.walk(m, r.key)
 	for i := range c.Upserts {
 		e := &c.Upserts[i]
 		key := child(r.key, e.Name)
-		if !t.ownName(m, e.Name, key) {
+		if !t.ownName(m, e.Name, key, r.node) {
 			continue
 		}
-		if !t.mayInstall(m, key, c.Start) || !t.install(m, key, e, c.Start) {
+		ok, plain := t.installChild(m, &held, key, e, c.Start)
+		if !plain {
+			ok = t.mayInstall(m, key, c.Start) && t.install(m, key, e, c.Start)
+			held = t.walk(m, r.key)
+		}
+		if !ok {
 			res.Rejected = append(res.Rejected, e.Name)
 		}
 	}
 	for _, name := range c.Removes {
 		key := child(r.key, name)
-		if !t.ownName(m, name, key) {
+		if !t.ownName(m, name, key, r.node) {
 			continue
 		}
 		if !t.mayInstall(m, key, c.Start) || !t.remove(m, key, c.Start) {
@@ -163,6 +169,38 @@ func (t *txn) loadListing(c *LoadListing) Result {
 		res.Installed = true
 	}
 	return res
+}
+
+// installChild is mayInstall and install for an entry of the directory at the end
+// of dir, which is held: a listing has thousands of them. Not plain are changes
+// of type; nothing is done about them.
+func (t *txn) installChild(m *mount, dir *chain, key string, e *Entry, start uint64) (ok, plain bool) {
+	k := len(dir.ino) - 1
+	p := place{dir.ino[k].id, e.Name}
+	n := t.get(p)
+	if n == nil {
+		need := t.missing.need(m.ID, key)
+		for _, up := range dir.ino {
+			need = max(need, up.subtree, up.missing)
+		}
+		if need > start || (dir.ino[k].complete && dir.ino[k].listFrom > start) {
+			return false, true
+		}
+		n = &inode{dir: e.Type == freshet.TypeDirectory, mtime: noTime, validFrom: start}
+		t.assign(p, n, e, false)
+		t.create(p, n, need)
+		return true, true
+	}
+	if n.dir != (e.Type == freshet.TypeDirectory) {
+		return false, false
+	}
+	if max(n.self, n.subtree, dir.above(k)) > start || n.validFrom > start {
+		return false, true
+	}
+	n = t.edit(p)
+	t.assign(p, n, e, false)
+	n.validFrom = start
+	return true, true
 }
 
 // directory returns the place of a directory that was listed, made or turned
@@ -188,10 +226,14 @@ func (t *txn) directory(m *mount, key string, start uint64) (place, bool) {
 }
 
 // ownName reports whether an entry of that name is the storage's to name: it is
-// one segment, not reserved, and no mount point lies at it.
-func (t *txn) ownName(m *mount, name, key string) bool {
+// one segment, not reserved, and no mount point lies at it. dir is what the mount
+// table has of the directory.
+func (t *txn) ownName(m *mount, name, key string, dir *trieNode) bool {
 	if name == "" || strings.HasPrefix(name, freshet.ReservedPrefix) || strings.ContainsAny(name, "/\x00") {
 		return false
+	}
+	if dir == nil || dir.children[name] == nil {
+		return true
 	}
 	r := t.resolve(m.at(key))
 	return r.mount == m
