@@ -69,36 +69,37 @@ func TestJudge(t *testing.T) {
 	far.After = 1<<64 - 1
 	reset := l.at(2)
 	reset.State = invalidation.StateReset
-	tests := map[string]struct {
+	tests := []struct {
+		name  string
 		at    invalidation.Subscription
 		in    invalidation.Batch
 		want  invalidation.Verdict
 		news  uint64
 		after uint64
 	}{
-		"next":                                     {l.at(2), l.batch(2, 4), invalidation.VerdictApply, 2, 4},
-		"overlapping":                              {l.at(2), l.batch(0, 4), invalidation.VerdictApply, 2, 4},
-		"repeated":                                 {l.at(4), l.batch(2, 4), invalidation.VerdictIgnore, 0, 4},
-		"behind":                                   {l.at(5), l.batch(0, 2), invalidation.VerdictIgnore, 0, 5},
-		"empty here":                               {l.at(3), l.batch(3, 3), invalidation.VerdictIgnore, 0, 3},
-		"empty behind":                             {l.at(3), l.batch(1, 1), invalidation.VerdictIgnore, 0, 3},
-		"S3 ahead is never skipped to":             {l.at(1), l.batch(3, 5), invalidation.VerdictGap, 0, 1},
-		"C22 another log, next":                    {l.at(3), other.batch(3, 5), invalidation.VerdictReset, 0, 3},
-		"C22 another log, overlapping":             {l.at(3), other.batch(0, 5), invalidation.VerdictReset, 0, 3},
-		"C22 another log, ends here":               {l.at(3), other.batch(0, 3), invalidation.VerdictReset, 0, 3},
-		"C22 another log, empty here":              {l.at(3), other.batch(3, 3), invalidation.VerdictReset, 0, 3},
-		"C22 same beginning is no other log":       {l.at(2), other.batch(0, 2), invalidation.VerdictIgnore, 0, 2},
-		"S3 hole inside":                           {l.at(2), hole, invalidation.VerdictReset, 0, 2},
-		"S3 sequence numbers not those of the run": {l.at(2), renumbered, invalidation.VerdictReset, 0, 2},
-		"C20 nothing applies in reset":             {reset, l.batch(2, 4), invalidation.VerdictReset, 0, 2},
-		"newer epoch":                              {l.at(2), newLog(6, "/a", "/b", "/c").batch(2, 3), invalidation.VerdictReset, 0, 2},
-		"S12 older epoch":                          {l.at(2), newLog(4, "/a", "/b", "/c").batch(2, 3), invalidation.VerdictIgnore, 0, 2},
-		"far ahead":                                {l.at(2), far, invalidation.VerdictGap, 0, 2},
-		"of another publisher":                     {l.at(2), invalidation.Batch{Publisher: uuid.UUID{8}, Domain: l.domain, Epoch: 9}, invalidation.VerdictIgnore, 0, 2},
-		"of another domain":                        {l.at(2), invalidation.Batch{Publisher: l.publisher.Cluster, Epoch: 9}, invalidation.VerdictIgnore, 0, 2},
+		{"next", l.at(2), l.batch(2, 4), invalidation.VerdictApply, 2, 4},
+		{"overlapping", l.at(2), l.batch(0, 4), invalidation.VerdictApply, 2, 4},
+		{"repeated", l.at(4), l.batch(2, 4), invalidation.VerdictIgnore, 0, 4},
+		{"behind", l.at(5), l.batch(0, 2), invalidation.VerdictIgnore, 0, 5},
+		{"empty here", l.at(3), l.batch(3, 3), invalidation.VerdictIgnore, 0, 3},
+		{"empty behind", l.at(3), l.batch(1, 1), invalidation.VerdictIgnore, 0, 3},
+		{"S3 ahead is never skipped to", l.at(1), l.batch(3, 5), invalidation.VerdictGap, 0, 1},
+		{"C22 another log, next", l.at(3), other.batch(3, 5), invalidation.VerdictReset, 0, 3},
+		{"C22 another log, overlapping", l.at(3), other.batch(0, 5), invalidation.VerdictReset, 0, 3},
+		{"C22 another log, ends here", l.at(3), other.batch(0, 3), invalidation.VerdictReset, 0, 3},
+		{"C22 another log, empty here", l.at(3), other.batch(3, 3), invalidation.VerdictReset, 0, 3},
+		{"C22 same beginning is no other log", l.at(2), other.batch(0, 2), invalidation.VerdictIgnore, 0, 2},
+		{"S3 hole inside", l.at(2), hole, invalidation.VerdictReset, 0, 2},
+		{"S3 sequence numbers not those of the run", l.at(2), renumbered, invalidation.VerdictReset, 0, 2},
+		{"C20 nothing applies in reset", reset, l.batch(2, 4), invalidation.VerdictReset, 0, 2},
+		{"newer epoch", l.at(2), newLog(6, "/a", "/b", "/c").batch(2, 3), invalidation.VerdictReset, 0, 2},
+		{"S12 older epoch", l.at(2), newLog(4, "/a", "/b", "/c").batch(2, 3), invalidation.VerdictIgnore, 0, 2},
+		{"far ahead", l.at(2), far, invalidation.VerdictGap, 0, 2},
+		{"of another publisher", l.at(2), invalidation.Batch{Publisher: uuid.UUID{8}, Domain: l.domain, Epoch: 9}, invalidation.VerdictIgnore, 0, 2},
+		{"of another domain", l.at(2), invalidation.Batch{Publisher: l.publisher.Cluster, Epoch: 9}, invalidation.VerdictIgnore, 0, 2},
 	}
-	for name, tt := range tests {
-		t.Run(name, func(t *testing.T) {
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
 			verdict, news, next := tt.at.Judge(tt.in)
 			if verdict != tt.want || uint64(len(news)) != tt.news || next.Applied != tt.after {
 				t.Errorf("verdict %d, %d news, applied %d; want %d, %d, %d", verdict, len(news), next.Applied, tt.want, tt.news, tt.after)
