@@ -34,6 +34,7 @@ type Journal interface {
 
 // State is what this package reads of the replicated state.
 type State interface {
+	Applied() uint64
 	Identity() namespace.Identity
 	Mounts() (mounts []freshet.Mount, revision uint64)
 	MountAt(p freshet.Path) (freshet.Mount, bool)
@@ -82,6 +83,10 @@ type Options struct {
 	// ObserveWithin is how long the storage may be out of reach before an upload
 	// is resolved without its word; 10 s by default.
 	ObserveWithin time.Duration
+	// KeepOutcomes is how long the outcome of an operation is kept for clients that
+	// repeat it; an hour by default. It must be more than twice the longest time
+	// for which an effect may land after its sender died.
+	KeepOutcomes time.Duration
 	// MaxIntents bounds the operations that have begun and not ended; 10,000 by
 	// default.
 	MaxIntents int
@@ -114,6 +119,7 @@ func (o *Options) setDefaults() {
 	set(&o.EffectTimeout, time.Minute)
 	set(&o.UnknownLifetime, time.Minute)
 	set(&o.ObserveWithin, 10*time.Second)
+	set(&o.KeepOutcomes, time.Hour)
 	if o.MaxIntents <= 0 {
 		o.MaxIntents = 10_000
 	}
@@ -197,6 +203,7 @@ func (e *Engine) Run(ctx context.Context, term uint64) error {
 	e.mu.Unlock()
 	defer e.metrics.rest()
 	group.Go("resolve operations", func(ctx context.Context) error { return e.watch(ctx, l) })
+	group.Go("forget outcomes", func(ctx context.Context) error { return e.forgetOutcomes(ctx, l) })
 	<-l.ctx.Done()
 	e.mu.Lock()
 	e.lead = nil

@@ -167,8 +167,7 @@ func (e *Engine) resolved(l *lead, t *track, in namespace.Intent, err error) {
 	defer l.mu.Unlock()
 	t.busy, t.worked = false, true
 	if err == nil {
-		t.backoff, t.retry, t.failed = 0, 0, 0
-		l.poke()
+		t.backoff, t.retry, t.failed = 0, 0, 0 // the next step comes with the next tick
 		return
 	}
 	t.backoff = min(max(2*t.backoff, e.opts.Tick), 30*time.Second)
