@@ -8,7 +8,11 @@ import (
 	"github.com/freshet-io/freshet"
 )
 
-const pumpBuffer = 512 << 10
+// Sizes of the buffers of an upload, in bytes.
+const (
+	pumpBuffer    = 512 << 10
+	minPumpBuffer = 1 << 10
+)
 
 // pump reads an upload's body in a goroutine of its own, so that reading from the
 // client and writing to the storage overlap, and so that an upload that is given
@@ -17,6 +21,7 @@ type pump struct {
 	pieces chan piece
 	free   chan []byte
 	stop   chan struct{}
+	size   int // of a buffer
 }
 
 type piece struct {
@@ -24,10 +29,14 @@ type piece struct {
 	err error // io.EOF at the end
 }
 
-// startPump starts to read body. The goroutine ends at the end of the body, or
+// startPump starts to read body, of which the client declared the length, or
+// not (negative). The goroutine ends at the end of the body, or
 // with the first Read of it that returns after end was called.
-func startPump(body io.Reader) *pump {
-	p := &pump{pieces: make(chan piece, 1), free: make(chan []byte, 2), stop: make(chan struct{})}
+func startPump(body io.Reader, declared int64) *pump {
+	p := &pump{pieces: make(chan piece, 1), free: make(chan []byte, 2), stop: make(chan struct{}), size: pumpBuffer}
+	if declared >= 0 && declared < pumpBuffer/2 {
+		p.size = max(minPumpBuffer, int(2*declared)) // a small file's buffer is garbage at once
+	}
 	p.free <- nil // buffers are made when they are needed: most files are small
 	p.free <- nil
 	go p.run(body)
@@ -43,7 +52,7 @@ func (p *pump) run(body io.Reader) {
 			return
 		}
 		if buf == nil {
-			buf = make([]byte, pumpBuffer)
+			buf = make([]byte, p.size)
 		}
 		n, err := readSome(body, buf[:cap(buf)])
 		select {

@@ -161,7 +161,7 @@ func (u *upload) receive(fs ufs.FS, body io.Reader, declared int64) (err error) 
 	}
 	u.node.opts.Hook("after-create")
 	u.tee = newTee(u.node.deps.Tier, t, max(declared, -1))
-	p := startPump(body)
+	p := startPump(body, declared)
 	defer func() {
 		p.end()
 		if c, ok := body.(io.Closer); ok && err != nil {

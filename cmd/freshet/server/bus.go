@@ -87,21 +87,11 @@ func (p *Process) newBus(cfg *config.File, c *coordinator.Coordinator, id *rpc.I
 	return b, nil
 }
 
-// identityEvery is how often a starting coordinator looks whether its cluster is
-// founded.
-const identityEvery = 50 * time.Millisecond
-
 // run takes part in the bus from the moment on that the cluster has an identity:
 // before it is founded, members of all clusters would go by the same name.
 func (b *bus) run(ctx context.Context) error {
-	tick := time.NewTicker(identityEvery)
-	defer tick.Stop()
-	for b.region.Identity().Cluster == (freshet.ClusterID{}) {
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return nil
-		}
+	if err := b.region.Founded(ctx); err != nil {
+		return nil //nolint:nilerr // the end of ctx is an orderly end
 	}
 	return b.Bus.Run(ctx)
 }

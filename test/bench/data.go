@@ -1,0 +1,241 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/freshet-io/freshet"
+	"github.com/freshet-io/freshet/client"
+	"github.com/freshet-io/freshet/cmd/freshet/fleet"
+)
+
+// syncs measures the sync of a tree, cold and unchanged.
+func (b *bench) syncs(ctx context.Context) error {
+	f, storage, err := b.cluster(ctx, clusterOptions{name: "sync", clusters: 1, coordinators: 1})
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	const dirs = 100
+	for d := range dirs {
+		dir := filepath.Join(storage, fmt.Sprintf("dir-%03d", d))
+		if err := os.Mkdir(dir, 0o755); err != nil {
+			return err
+		}
+		for i := range b.files / dirs {
+			if err := os.WriteFile(filepath.Join(dir, fmt.Sprintf("part-%06d.parquet", i)), nil, 0o600); err != nil {
+				return err
+			}
+		}
+	}
+	s, err := f.Clusters[0].Connect()
+	if err != nil {
+		return err
+	}
+	defer func() { _ = s.Close() }() // nothing to be done about it
+	leader := f.Clusters[0].Coordinators[0]
+	before := residentBytes(leader.PID())
+	for _, what := range []string{"cold", "unchanged"} {
+		cpu, begun := cpuTime(f), time.Now()
+		var last freshet.SyncProgress
+		if err := s.Sync(ctx, "/", true, func(p freshet.SyncProgress) error { last = p; return nil }); err != nil {
+			return err
+		}
+		wall, used := time.Since(begun), cpuTime(f)-cpu
+		b.add(fmt.Sprintf("%s sync of %d local files, entries", what, b.files), rate(perSecond(last.Entries, wall)), rate(perSecond(last.Entries, used)), "")
+	}
+	b.add(fmt.Sprintf("coordinator's resident memory after it, of which %d MiB before", before>>20),
+		fmt.Sprintf("%d MiB", residentBytes(leader.PID())>>20), "", "")
+	return nil
+}
+
+// reads measures hot reads over HTTP and gRPC against a plain file server.
+func (b *bench) reads(ctx context.Context) error {
+	for _, tier := range []string{"disk", "memory"} {
+		if err := b.read(ctx, tier); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+const readSize = 64 << 20
+
+func (b *bench) read(ctx context.Context, tier string) error {
+	f, storage, err := b.cluster(ctx, clusterOptions{name: "read-" + tier, clusters: 1, coordinators: 1, tier: tier})
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	content := make([]byte, readSize)
+	_, _ = rand.Read(content) // never fails
+	if err := os.WriteFile(filepath.Join(storage, "big"), content, 0o600); err != nil {
+		return err
+	}
+	s, err := f.Clusters[0].Connect()
+	if err != nil {
+		return err
+	}
+	defer func() { _ = s.Close() }() // nothing to be done about it
+	plain, stop, err := plainServer(storage)
+	if err != nil {
+		return err
+	}
+	defer stop()
+	ours := "http://" + f.Clusters[0].NodeHTTP[0] + "/v1/data/big"
+	for range 2 { // cold, then checked once
+		if err := fetch(ctx, ours); err != nil {
+			return err
+		}
+	}
+	for _, callers := range []int{1, 4} {
+		_, limit, err := b.measure(ctx, nil, callers, func(ctx context.Context, _ int, _ int64) error { return fetch(ctx, plain+"/big") })
+		if err != nil {
+			return err
+		}
+		wall, cpu, err := b.measure(ctx, f, callers, func(ctx context.Context, _ int, _ int64) error { return fetch(ctx, ours) })
+		if err != nil {
+			return err
+		}
+		b.add(fmt.Sprintf("hot read of 64 MiB over HTTP, %s tier, %d connection(s)", tier, callers), throughput(wall), throughput(cpu),
+			fmt.Sprintf("net/http file server %s: %.2f of it", throughput(limit), cpu/limit))
+	}
+	wall, cpu, err := b.measure(ctx, f, 1, func(ctx context.Context, _ int, _ int64) error {
+		r, err := s.Files.Open(ctx, "/big", client.Whole())
+		if err != nil {
+			return err
+		}
+		if _, err := r.WriteTo(io.Discard); err != nil {
+			return err
+		}
+		return r.Close()
+	})
+	if err != nil {
+		return err
+	}
+	b.add(fmt.Sprintf("hot read of 64 MiB over gRPC, %s tier, 1 caller", tier), throughput(wall), throughput(cpu), "")
+	return nil
+}
+
+func throughput(files float64) string { return fmt.Sprintf("%.2f GB/s", files*readSize/1e9) }
+
+// plainServer serves a directory with net/http's file server, in this process.
+func plainServer(dir string) (string, func(), error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", nil, err
+	}
+	srv := &http.Server{Handler: http.FileServer(http.Dir(dir)), ReadHeaderTimeout: 5 * time.Second}
+	var wg sync.WaitGroup
+	wg.Go(func() { _ = srv.Serve(l) }) // ends with Close
+	return "http://" + l.Addr().String(), func() { _ = srv.Close(); wg.Wait() }, nil
+}
+
+func fetch(ctx context.Context, url string) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return err
+	}
+	r, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return err
+	}
+	n, err := io.Copy(io.Discard, r.Body)
+	_ = r.Body.Close() // read to its end
+	if err == nil && (r.StatusCode != http.StatusOK || n != readSize) {
+		err = fmt.Errorf("%s: %s, %d bytes", url, r.Status, n)
+	}
+	return err
+}
+
+// latencies measures from A's acknowledgement to B, on loopback and with a round
+// trip of 80 ms between the clusters.
+func (b *bench) latencies(ctx context.Context) error {
+	f, _, err := b.cluster(ctx, clusterOptions{name: "latency", clusters: 2, coordinators: 1})
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	for _, oneWay := range []time.Duration{0, 40 * time.Millisecond} {
+		for _, c := range f.Clusters {
+			for _, r := range c.Bus {
+				r.Delay(oneWay)
+			}
+		}
+		if err := b.latency(ctx, f, oneWay); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (b *bench) latency(ctx context.Context, f *fleet.Fleet, oneWay time.Duration) error {
+	sa, err := f.Clusters[0].Connect()
+	if err != nil {
+		return err
+	}
+	defer func() { _ = sa.Close() }() // nothing to be done about it
+	sb, err := f.Clusters[1].Connect()
+	if err != nil {
+		return err
+	}
+	defer func() { _ = sb.Close() }() // as above
+	if err := fleet.Poll(ctx, 30*time.Second, "B to follow A", func(ctx context.Context) error {
+		done, err := sa.Files.Write(ctx, "/warm", strings.NewReader("x"), client.WriteOptions{Length: 1})
+		if err != nil {
+			return err
+		}
+		_, err = sb.Stat(ctx, "/warm", freshet.ReadOptions{After: done.Token})
+		return err
+	}); err != nil {
+		return err
+	}
+	marked, read := make([]time.Duration, 0, b.rounds), make([]time.Duration, 0, b.rounds)
+	for i := range b.rounds {
+		content := fmt.Sprint(i)
+		done, err := sa.Files.Write(ctx, "/counter", strings.NewReader(content), client.WriteOptions{Length: int64(len(content))})
+		if err != nil {
+			return err
+		}
+		acked := time.Now()
+		// The look itself is allowed to be old: only the mark is waited for.
+		if _, err := sb.Stat(ctx, "/", freshet.ReadOptions{After: done.Token}); err != nil {
+			return err
+		}
+		marked = append(marked, time.Since(acked))
+		r, err := sb.Files.Open(ctx, "/counter", client.Whole())
+		if err != nil {
+			return err
+		}
+		got, err := io.ReadAll(r)
+		if err != nil || string(got) != content {
+			return fmt.Errorf("read %q instead of %q: %w", got, content, err)
+		}
+		read = append(read, time.Since(acked))
+		if err := r.Close(); err != nil {
+			return err
+		}
+	}
+	where := "on loopback"
+	if oneWay > 0 {
+		where = fmt.Sprintf("with a round trip of %s", 2*oneWay)
+	}
+	for _, m := range []struct {
+		what string
+		list []time.Duration
+	}{{"A acknowledged → B marked", marked}, {"A acknowledged → B read the new bytes", read}} {
+		slices.Sort(m.list)
+		b.add(m.what+", "+where, fmt.Sprintf("p50 %s, p99 %s, max %s", millis(percentile(m.list, 0.5)), millis(percentile(m.list, 0.99)), millis(m.list[len(m.list)-1])), "", "")
+	}
+	return nil
+}

@@ -1,0 +1,142 @@
+// Command bench measures whole clusters of real processes on this machine and
+// prints a table for docs/performance.md: rates, rates per CPU-second of client
+// and servers together, and the ratio to a bare limit that is measured in the
+// same run.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/freshet-io/freshet"
+	"github.com/freshet-io/freshet/cmd/freshet/fleet"
+	"github.com/freshet-io/freshet/config"
+)
+
+func main() {
+	var b bench
+	flag.StringVar(&b.binary, "bin", "bin/freshet", "path of the freshet binary")
+	flag.DurationVar(&b.length, "length", 4*time.Second, "how long each rate is measured")
+	flag.IntVar(&b.files, "files", 100_000, "files of the sync measurement")
+	flag.IntVar(&b.rounds, "rounds", 300, "rounds of the latency measurements")
+	only := flag.String("only", "", "comma-separated parts: latency, meta, create, sync, read")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	if err := b.run(ctx, *only); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+type bench struct {
+	binary        string
+	length        time.Duration
+	files, rounds int
+
+	dir  string
+	rows []row
+}
+
+// row is one line of the table.
+type row struct{ what, result, perCPU, limit string }
+
+func (b *bench) add(what, result, perCPU, limit string) {
+	b.rows = append(b.rows, row{what, result, perCPU, limit})
+	fmt.Fprintf(os.Stderr, "%-64s %s   %s   %s\n", what, result, perCPU, limit)
+}
+
+func (b *bench) run(ctx context.Context, only string) error {
+	dir, err := os.MkdirTemp("", "freshet-bench-")
+	if err != nil {
+		return err
+	}
+	defer func() { _ = os.RemoveAll(dir) }() // the system cleans up what is left
+	b.dir = dir
+	if b.binary, err = filepath.Abs(b.binary); err != nil {
+		return err
+	}
+	for _, part := range []struct {
+		name string
+		do   func(context.Context) error
+	}{{"meta", b.metadata}, {"create", b.creates}, {"sync", b.syncs}, {"read", b.reads}, {"latency", b.latencies}} {
+		if only != "" && !slices.Contains(strings.Split(only, ","), part.name) {
+			continue
+		}
+		if err := part.do(ctx); err != nil {
+			return fmt.Errorf("%s: %w", part.name, err)
+		}
+	}
+	b.print()
+	return nil
+}
+
+func (b *bench) print() {
+	fmt.Printf("Machine: %d CPUs, %s, %s, load average %s before the run's own load.\n\n", runtime.NumCPU(), cpuModel(), runtime.Version(), loadAverage())
+	fmt.Println("| what | result | per CPU-second, client and servers | limit in the same run |")
+	fmt.Println("| --- | --- | --- | --- |")
+	for _, r := range b.rows {
+		fmt.Printf("| %s | %s | %s | %s |\n", r.what, r.result, r.perCPU, r.limit)
+	}
+}
+
+// clusterOptions describe a cluster to measure.
+type clusterOptions struct {
+	name         string
+	clusters     int
+	coordinators int
+	tier         string
+}
+
+// cluster starts clusters over one directory, mounted at / in each.
+func (b *bench) cluster(ctx context.Context, o clusterOptions) (*fleet.Fleet, string, error) {
+	dir := filepath.Join(b.dir, o.name)
+	storage := filepath.Join(dir, "storage")
+	if err := os.MkdirAll(storage, 0o755); err != nil {
+		return nil, "", err
+	}
+	spec := fleet.Spec{Binary: b.binary, Dir: dir, Gossip: o.clusters > 1, LogLevel: "warn"}
+	for i := range o.clusters {
+		spec.Clusters = append(spec.Clusters, fleet.ClusterSpec{
+			Name: fmt.Sprintf("r%d", i), Coordinators: o.coordinators, Nodes: 1, Tier: o.tier, TierSize: "4GiB", Alone: o.clusters == 1,
+			Mounts: []config.Mount{{Path: "/", UFS: "file://" + storage}},
+		})
+	}
+	f, err := fleet.Build(ctx, spec)
+	if err != nil {
+		return nil, "", err
+	}
+	if err := f.Start(ctx); err != nil {
+		f.Close()
+		return nil, "", err
+	}
+	return f, storage, nil
+}
+
+func perSecond(n int64, d time.Duration) float64 { return float64(n) / d.Seconds() }
+
+func rate(v float64) string {
+	switch {
+	case v >= 1e6:
+		return fmt.Sprintf("%.2f M/s", v/1e6)
+	case v >= 1e4:
+		return fmt.Sprintf("%.1f k/s", v/1e3)
+	}
+	return fmt.Sprintf("%.0f /s", v)
+}
+
+func percentile(sorted []time.Duration, p float64) time.Duration {
+	return sorted[min(len(sorted)-1, int(float64(len(sorted))*p))]
+}
+
+func millis(d time.Duration) string { return fmt.Sprintf("%.2f ms", float64(d.Microseconds())/1000) }
+
+func path(format string, args ...any) freshet.Path { return freshet.Path(fmt.Sprintf(format, args...)) }

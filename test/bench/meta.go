@@ -1,0 +1,156 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/health"
+	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
+
+	"github.com/freshet-io/freshet"
+	"github.com/freshet-io/freshet/client"
+	"github.com/freshet-io/freshet/cmd/freshet/fleet"
+)
+
+// measure runs do by callers goroutines for the length of a measurement.
+func (b *bench) measure(ctx context.Context, f *fleet.Fleet, callers int, do func(ctx context.Context, caller int, i int64) error) (perWall, perCPU float64, err error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var n atomic.Int64
+	var wg sync.WaitGroup
+	cpu, begun := cpuTime(f), time.Now()
+	for c := range callers {
+		wg.Go(func() {
+			for i := int64(0); time.Since(begun) < b.length && ctx.Err() == nil; i++ {
+				if err := do(ctx, c, i); err != nil {
+					cancel(err)
+					return
+				}
+				n.Add(1)
+			}
+		})
+	}
+	wg.Wait()
+	wall, used := time.Since(begun), cpuTime(f)-cpu
+	if err := context.Cause(ctx); err != nil {
+		return 0, 0, err
+	}
+	return perSecond(n.Load(), wall), perSecond(n.Load(), used), nil
+}
+
+// emptyCall measures an empty unary gRPC call between two ends of this process.
+func (b *bench) emptyCall(ctx context.Context, callers int) (perCPU float64, err error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return 0, err
+	}
+	srv := grpc.NewServer()
+	healthv1.RegisterHealthServer(srv, health.NewServer())
+	var wg sync.WaitGroup
+	wg.Go(func() { _ = srv.Serve(l) }) // ends with Stop
+	defer wg.Wait()
+	defer srv.Stop()
+	conn, err := grpc.NewClient(l.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		return 0, err
+	}
+	defer func() { _ = conn.Close() }() // nothing to be done about it
+	c := healthv1.NewHealthClient(conn)
+	_, perCPU, err = b.measure(ctx, nil, callers, func(ctx context.Context, _ int, _ int64) error {
+		_, err := c.Check(ctx, &healthv1.HealthCheckRequest{})
+		return err
+	})
+	return perCPU, err
+}
+
+// metadata measures cached stat and list.
+func (b *bench) metadata(ctx context.Context) error {
+	f, storage, err := b.cluster(ctx, clusterOptions{name: "meta", clusters: 1, coordinators: 1})
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	for i := range 1000 {
+		if err := os.WriteFile(filepath.Join(storage, fmt.Sprintf("f%04d", i)), []byte("x"), 0o600); err != nil {
+			return err
+		}
+	}
+	s, err := f.Clusters[0].Connect()
+	if err != nil {
+		return err
+	}
+	defer func() { _ = s.Close() }() // nothing to be done about it
+	if _, err := s.List(ctx, freshet.ListQuery{Path: "/"}); err != nil {
+		return err
+	}
+	for _, callers := range []int{1, 64} {
+		limit, err := b.emptyCall(ctx, callers)
+		if err != nil {
+			return err
+		}
+		wall, cpu, err := b.measure(ctx, f, callers, func(ctx context.Context, c int, i int64) error {
+			_, err := s.Stat(ctx, path("/f%04d", (int64(c)*131+i)%1000), freshet.ReadOptions{})
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		b.add(fmt.Sprintf("cached stat, unary gRPC, %d callers", callers), rate(wall), rate(cpu), fmt.Sprintf("empty call %s: %.2f of it", rate(limit), cpu/limit))
+	}
+	wall, cpu, err := b.measure(ctx, f, 4, func(ctx context.Context, _ int, _ int64) error {
+		page, err := s.List(ctx, freshet.ListQuery{Path: "/"})
+		if err == nil && len(page.Entries) != 1000 {
+			err = fmt.Errorf("%d entries", len(page.Entries))
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	b.add("list a directory of 1,000, entries, 4 callers", rate(wall*1000), rate(cpu*1000), "")
+	return nil
+}
+
+// creates measures whole writes of empty files: begin, upload, permit, effect,
+// complete; every one durable and in the storage when acknowledged.
+func (b *bench) creates(ctx context.Context) error {
+	for _, coordinators := range []int{1, 3} {
+		if err := b.create(ctx, coordinators); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (b *bench) create(ctx context.Context, coordinators int) error {
+	f, _, err := b.cluster(ctx, clusterOptions{name: fmt.Sprintf("create%d", coordinators), clusters: 1, coordinators: coordinators})
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	s, err := f.Clusters[0].Connect()
+	if err != nil {
+		return err
+	}
+	defer func() { _ = s.Close() }() // nothing to be done about it
+	for _, callers := range []int{1, 64, 256} {
+		wall, cpu, err := b.measure(ctx, f, callers, func(ctx context.Context, c int, i int64) error {
+			_, err := s.Files.Write(ctx, path("/d%d/c%d-%d", callers, c, i), strings.NewReader(""), client.WriteOptions{Write: freshet.Through})
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		b.add(fmt.Sprintf("create an empty file in the storage, %d member(s), %d callers", coordinators, callers), rate(wall), rate(cpu), "")
+	}
+	return nil
+}
