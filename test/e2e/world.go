@@ -315,24 +315,36 @@ func (r *Region) EqualsStorage(ctx context.Context) error {
 func (w *World) Quiet(t testing.TB) {
 	t.Helper()
 	for _, r := range []*Region{w.A, w.B} {
+		begun := time.Now()
+		var waited error
 		err := fleet.Poll(t.Context(), Patience, "quiet in "+r.Name, func(ctx context.Context) error {
-			st, err := r.S.Cluster(ctx)
+			err := r.settled(ctx)
 			if err != nil {
-				return err
+				waited = err
 			}
-			if st.Intents+st.Quarantined > 0 {
-				return fmt.Errorf("%d operations unfinished, %d quarantined", st.Intents, st.Quarantined)
-			}
-			return r.Synced(ctx)
+			return err
 		})
 		if err != nil {
 			t.Fatal(err)
 		}
+		t.Logf("%s was quiet after %s; last waited for: %v", r.Name, time.Since(begun).Round(time.Millisecond), waited)
 	}
 	left, err := w.Storage.Leftovers(t.Context())
 	if err != nil || len(left) > 0 {
 		t.Errorf("left behind in the storage: %q, %v", left, err)
 	}
+}
+
+// settled returns nil if no operation is unfinished and the bus has delivered all.
+func (r *Region) settled(ctx context.Context) error {
+	st, err := r.S.Cluster(ctx)
+	if err != nil {
+		return err
+	}
+	if st.Intents+st.Quarantined > 0 {
+		return fmt.Errorf("%d operations unfinished, %d quarantined", st.Intents, st.Quarantined)
+	}
+	return r.Synced(ctx)
 }
 
 // Converged waits for quiet and compares both regions with the storage.
