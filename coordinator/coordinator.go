@@ -284,7 +284,7 @@ func (c *Coordinator) storage(m freshet.Mount) (ufs.FS, func(), error) {
 
 // unavailable hides kinds that would say something about the path.
 func unavailable(op string, p freshet.Path, err error) error {
-	if freshet.IsKind(err, freshet.KindNotExist, freshet.KindStale, freshet.KindExist, freshet.KindConflict) {
+	if freshet.IsKind(err, freshet.KindNotExist, freshet.KindStale, freshet.KindExist, freshet.KindConflict, freshet.KindInvalid) {
 		return &freshet.Error{Op: op, Path: p, Kind: freshet.KindUnavailable, Err: err}
 	}
 	return freshet.Wrap(op, p, err)

@@ -242,6 +242,26 @@ func (c *Coordinator) LeaderAddress() string {
 	return ""
 }
 
+// Ready says why this member can't serve calls, nil if it can: it leads, or knows
+// whom to forward to.
+func (c *Coordinator) Ready() error {
+	if _, leads := c.Leading(); leads {
+		return nil
+	}
+	id, _ := c.journal.Leader()
+	switch {
+	case c.state.Err() != nil:
+		return c.state.Err()
+	case id == "":
+		return freshet.Errorf(freshet.KindUnavailable, "serve", "", "the cluster has no leader, or this member can't reach it")
+	case id == c.opts.Member.ID:
+		return freshet.Errorf(freshet.KindUnavailable, "serve", "", "this member was just elected and is taking over")
+	case c.LeaderAddress() == "":
+		return freshet.Errorf(freshet.KindUnavailable, "serve", "", "the address of the leader %s is not known yet", id)
+	}
+	return nil
+}
+
 // notLeaderError adds the leader's client address, for those who forward.
 type notLeaderError struct {
 	error

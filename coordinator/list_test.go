@@ -5,10 +5,12 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/freshet-io/freshet"
+	"github.com/freshet-io/freshet/coordinator"
 )
 
 // pages lists p in pages of that size and checks their sizes.
@@ -113,17 +115,27 @@ func TestAMalformedPageTokenIsInvalid(t *testing.T) {
 }
 
 func FuzzPageToken(f *testing.F) {
-	f.Add("")
-	f.Add(base64.RawURLEncoding.EncodeToString([]byte("fa")))
-	var w *world
-	f.Fuzz(func(t *testing.T, token string) {
-		if w == nil || w.T != t {
-			w = newWorld(t, settings{})
-			defer w.close()
-		}
-		_, err := w.leader().List(t.Context(), freshet.ListQuery{Path: "/data", PageToken: token})
+	f.Add("", "/d", false)
+	f.Add(base64.RawURLEncoding.EncodeToString([]byte("fa")), "/d", false)
+	f.Add(base64.RawURLEncoding.EncodeToString([]byte("ra/b")), "/", true)
+	f.Fuzz(func(t *testing.T, token, dir string, recursive bool) {
+		p, err := freshet.ParsePath(dir)
 		if err != nil {
-			w.wantKind(err, freshet.KindInvalid)
+			return
+		}
+		q := freshet.ListQuery{Path: p, PageToken: token, Recursive: recursive}
+		rel, err := coordinator.ParsePageToken(q)
+		if err != nil {
+			if !freshet.IsKind(err, freshet.KindInvalid) {
+				t.Errorf("%q: %v", token, err)
+			}
+			return
+		}
+		if rel != "" && coordinator.PageToken(q, freshet.Path(strings.TrimSuffix(string(p), "/")+"/"+rel)) != strings.TrimRight(token, "\r\n") {
+			again, err := coordinator.ParsePageToken(freshet.ListQuery{Path: p, Recursive: recursive, PageToken: coordinator.PageToken(q, freshet.Path(strings.TrimSuffix(string(p), "/")+"/"+rel))})
+			if err != nil || again != rel {
+				t.Errorf("%q means %q, and back %q, %v", token, rel, again, err)
+			}
 		}
 	})
 }

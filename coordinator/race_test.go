@@ -344,3 +344,70 @@ func TestASpecialEntryIsHiddenAndNamed(t *testing.T) {
 		w.wantKind(err, freshet.KindConflict)
 	})
 }
+
+// pausedStat begins a look whose answer of the storage is held back, and returns
+// what lets it go on.
+func (w *world) pausedStat(m *member, p freshet.Path, interval *freshet.Interval) (resume func()) {
+	w.Helper()
+	reached, release := make(chan struct{}), make(chan struct{})
+	w.fault().afterStat(func() {
+		close(reached)
+		<-release
+	})
+	go func() {
+		_, _ = m.Stat(w.Context(), p, freshet.ReadOptions{SyncInterval: interval}) //nolint:errcheck // the tests look at what it leaves
+	}()
+	<-reached
+	return func() { close(release) }
+}
+
+func TestAnUnchangedLookThatBeganBeforeAMarkValidatesNothing(t *testing.T) {
+	t.Parallel()
+	inBubble(t, settings{}, func(w *world) {
+		w.store.Put("f", []byte("one"))
+		m := w.leader()
+		p := newPeer(w, m)
+		w.stat(m, "/data/f")
+		always := freshet.Always
+		resume := w.pausedStat(m, "/data/f", &always) // it saw what is held
+		w.store.Put("f", []byte("three"))
+		p.publish(invalidation.KindContent, "/f")
+		w.onStep(func(string, string) error { return errDown }) // no second look can mend it
+		resume()
+		synctest.Wait()
+		w.statKind(m, "/data/f", freshet.KindUnavailable)
+		w.onStep(nil)
+		if st := w.stat(m, "/data/f"); st.Info.Length != 5 {
+			w.Errorf("the old version is served: %+v", st.Info)
+		}
+	})
+}
+
+func TestNobodyJoinsALookThatFoundNothingBeforeTheFileCame(t *testing.T) { // C27 and the join rule
+	t.Parallel()
+	for name, interval := range map[string]freshet.Interval{"marked": freshet.Never, "always": freshet.Always, "a second": freshet.Interval(time.Second)} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, settings{}, func(w *world) {
+				m := w.leader()
+				p := newPeer(w, m)
+				resume := w.pausedStat(m, "/data/f", &interval)
+				w.store.Put("f", []byte("one"))
+				if interval < 0 {
+					p.publish(invalidation.KindCreate, "/f")
+				}
+				time.Sleep(2 * time.Second)
+				found := make(chan error, 1)
+				go func() {
+					_, err := m.Stat(w.Context(), "/data/f", freshet.ReadOptions{SyncInterval: &interval})
+					found <- err
+				}()
+				synctest.Wait()
+				resume()
+				if err := <-found; err != nil {
+					w.Errorf("the second reader was told: %v", err)
+				}
+				synctest.Wait()
+			})
+		})
+	}
+}

@@ -1,0 +1,94 @@
+package coordinator_test
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/freshet-io/freshet"
+)
+
+// TestOverADirectory runs over a real directory that another program changes.
+func TestOverADirectory(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	write := func(name, data string) {
+		t.Helper()
+		p := filepath.Join(dir, name)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(p), 0o700), os.WriteFile(p, []byte(data), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("d/f", "one")
+	write("d/g/h", "x")
+	if err := errors.Join(syscall.Mkfifo(filepath.Join(dir, "d/pipe"), 0o600), os.Symlink("/etc", filepath.Join(dir, "d/out"))); err != nil {
+		t.Fatal(err)
+	}
+	c := localCluster(t, dir, freshet.Interval(time.Hour))
+	always := freshet.Always
+	stat := func(p freshet.Path, interval *freshet.Interval) (freshet.Info, error) {
+		st, err := c.Stat(t.Context(), p, freshet.ReadOptions{SyncInterval: interval})
+		return st.Info, err
+	}
+	first, err := stat("/d/f", nil)
+	if err != nil || first.Length != 3 || first.Mode != 0o600 || first.Owner == "" {
+		t.Fatalf("%+v, %v", first, err)
+	}
+	page, err := c.List(t.Context(), freshet.ListQuery{Path: "/", Recursive: true})
+	if err != nil || !slices.Equal(pathsOf(page), []string{"/d", "/d/f", "/d/g", "/d/g/h"}) {
+		t.Errorf("listed %v, %v", pathsOf(page), err)
+	}
+	for _, p := range []freshet.Path{"/d/pipe", "/d/out", "/d/out/passwd"} {
+		if info, err := stat(p, &always); err == nil {
+			t.Errorf("%s is served: %+v", p, info)
+		}
+	}
+	// A change of the mode is found and costs no block; a change of the bytes gets a new version.
+	if err := os.Chmod(filepath.Join(dir, "d/f"), 0o640); err != nil {
+		t.Fatal(err)
+	}
+	if info, err := stat("/d/f", nil); err != nil || info.Mode != 0o600 {
+		t.Errorf("before its time: %+v, %v", info, err)
+	}
+	if info, err := stat("/d/f", &always); err != nil || info.Mode != 0o640 || info.FileID != first.FileID {
+		t.Errorf("after chmod: %+v, %v, before %+v", info, err, first)
+	}
+	write("d/f", "three")
+	if info, err := stat("/d/f", &always); err != nil || info.Length != 5 || info.FileID == first.FileID {
+		t.Errorf("after the overwrite: %+v, %v", info, err)
+	}
+	if err := os.RemoveAll(filepath.Join(dir, "d")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := stat("/d/g/h", &always); !errors.Is(err, freshet.KindNotExist) {
+		t.Errorf("removed: %v", err)
+	}
+	var done freshet.SyncProgress
+	if err := c.Sync(t.Context(), "/", true, func(p freshet.SyncProgress) error { done = p; return nil }); err != nil || !done.Done || done.Failed != 0 {
+		t.Errorf("sync: %+v, %v", done, err)
+	}
+	if page, err := c.List(t.Context(), freshet.ListQuery{Path: "/"}); err != nil || len(page.Entries) != 0 {
+		t.Errorf("what is left: %v, %v", pathsOf(page), err)
+	}
+}
+
+func TestASyncCanBeCancelled(t *testing.T) {
+	t.Parallel()
+	inBubble(t, settings{}, func(w *world) {
+		w.store.Put("a/b/c/f", []byte("x"))
+		m := w.leader()
+		w.onStep(func(string, string) error {
+			time.Sleep(time.Second)
+			return nil
+		})
+		stop := errors.New("enough")
+		err := m.Sync(w.Context(), "/data", true, func(freshet.SyncProgress) error { return stop })
+		if !errors.Is(err, stop) {
+			w.Errorf("got %v", err)
+		}
+	})
+}
