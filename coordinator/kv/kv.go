@@ -8,7 +8,10 @@
 // position into each batch and repeats what came after.
 package kv
 
-import "errors"
+import (
+	"errors"
+	"io"
+)
 
 // ErrClosed is returned by the methods of a store that was closed.
 var ErrClosed = errors.New("key-value store is closed")
@@ -31,7 +34,7 @@ type Reader interface {
 // use and must be closed.
 type View interface {
 	Reader
-	Close() error
+	io.Closer
 }
 
 // Batch collects changes that become visible together at Commit. It reads its
@@ -46,7 +49,7 @@ type Batch interface {
 	// Commit applies the batch, which can't be used afterwards.
 	Commit() error
 	// Close gives up a batch; after Commit it does nothing.
-	Close() error
+	io.Closer
 }
 
 // Metrics are figures of a store, for its operator.
@@ -69,5 +72,5 @@ type Store interface {
 	// Flush makes every committed batch durable.
 	Flush() error
 	Metrics() Metrics
-	Close() error
+	io.Closer
 }

@@ -34,10 +34,12 @@ func (t *txn) before(in *intent, m *mount, key string) before {
 }
 
 func (t *txn) complete(c *Complete) Result {
-	if o, ok := t.outcome(c.Op); ok {
-		return Result{Done: true, Completed: o.Completed}
-	}
 	in := t.intents[c.Op]
+	if in == nil || in.State == IntentQuarantine { // else it can't have ended before
+		if o, ok := t.outcome(c.Op); ok {
+			return Result{Done: true, Completed: o.Completed}
+		}
+	}
 	if in == nil {
 		return Result{Err: unknownOp("complete", c.Op)}
 	}
@@ -237,8 +239,10 @@ func (t *txn) completedInfo(in *intent, m *mount, e *Entry, installed bool) fres
 	}
 	info := freshet.Info{Path: p, Mount: in.Mount}
 	if e != nil {
-		n := inode{dir: e.Type == freshet.TypeDirectory, mtime: nanos(e.ModTime), length: e.Length,
-			attr: attr{owner: e.Owner, group: e.Group, mode: e.Mode, meta: e.Fingerprint.Meta}, content: e.Fingerprint.Content, change: e.Fingerprint.Change}
+		n := inode{
+			dir: e.Type == freshet.TypeDirectory, mtime: nanos(e.ModTime), length: e.Length,
+			attr: attr{owner: e.Owner, group: e.Group, mode: e.Mode, meta: e.Fingerprint.Meta}, content: e.Fingerprint.Content, change: e.Fingerprint.Change,
+		}
 		info = infoOf(p, &n, in.Mount)
 	}
 	return info

@@ -18,8 +18,10 @@ func sampleInodes() map[string]*inode {
 	s3 := fingerprint.S3("0123456789abcdef0123456789abcdef", 4096)
 	multi := fingerprint.S3("0123456789abcdef0123456789abcdef-12", 4096)
 	file := func(fp fingerprint.Fingerprint) *inode {
-		return &inode{loaded: true, length: 4096, mtime: mod.UnixNano(), content: fp.Content, change: fp.Change,
-			attr: attr{owner: "data", group: "users", mode: 0o644, meta: fp.Meta}, file: 1<<40 | 77, validFrom: 1000}
+		return &inode{
+			loaded: true, length: 4096, mtime: mod.UnixNano(), content: fp.Content, change: fp.Change,
+			attr: attr{owner: "data", group: "users", mode: 0o644, meta: fp.Meta}, file: 1<<40 | 77, validFrom: 1000,
+		}
 	}
 	marked := file(s3)
 	marked.self, marked.subtree, marked.blockSize = 2000, 3, 1<<20
@@ -31,8 +33,10 @@ func sampleInodes() map[string]*inode {
 		"local": file(local), "local, change time is modification time": file(same), "s3": file(s3), "s3 multipart": file(multi),
 		"marked": marked, "upper case": odd, "not canonical": shifted, "before 1970": negative, "unknown": file(fingerprint.Fingerprint{}),
 		"placeholder": {dir: true, id: 9, mtime: noTime},
-		"directory": {dir: true, id: 1 << 30, loaded: true, mtime: mod.UnixNano(), validFrom: 5, self: 6, subtree: 7, children: 8, below: 9, missing: 10, complete: true, listFrom: 11,
-			attr: attr{mode: 0o755, meta: "x"}},
+		"directory": {
+			dir: true, id: 1 << 30, loaded: true, mtime: mod.UnixNano(), validFrom: 5, self: 6, subtree: 7, children: 8, below: 9, missing: 10, complete: true, listFrom: 11,
+			attr: attr{mode: 0o755, meta: "x"},
+		},
 	}
 }
 

@@ -181,6 +181,7 @@ func (e effect) apply(s *storage) bool {
 		return s.remove(e.key)
 	case namespace.OpRename:
 		return s.rename(e.key, e.key2)
+	case namespace.OpSetAttr:
 	}
 	return false
 }
@@ -191,8 +192,9 @@ func (e effect) after(s *storage) *namespace.Entry {
 		return nil
 	case namespace.OpRename:
 		return s.stat(e.key2)
+	default:
+		return s.stat(e.key)
 	}
-	return s.stat(e.key)
 }
 
 // touches reports whether the effect can have changed the entry of key.

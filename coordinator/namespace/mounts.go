@@ -30,6 +30,7 @@ type resolved struct {
 // point reports whether the path is a mount point, virtual whether it exists
 // because a mount point lies below it.
 func (r *resolved) point() bool { return r.node != nil && r.node.mount != nil }
+
 func (r *resolved) virtual() bool {
 	if r.node == nil {
 		return false

@@ -55,9 +55,15 @@ func readIndex(r kv.Reader, k keys) (index, error) {
 		table byte
 		read  func(key, value []byte) error
 	}{
-		{tableMount, x.readMount}, {tablePolicy, x.readPolicy}, {tableIntent, x.readIntent},
-		{tableHead, x.readHead}, {tableSub, x.readSub}, {tableMember, x.readMember},
-		{tableAttr, x.readAttr}, {tableMissing, x.readMissing}, {tableTrash, x.readTrash},
+		{tableMount, x.readMount},
+		{tablePolicy, x.readPolicy},
+		{tableIntent, x.readIntent},
+		{tableHead, x.readHead},
+		{tableSub, x.readSub},
+		{tableMember, x.readMember},
+		{tableAttr, x.readAttr},
+		{tableMissing, x.readMissing},
+		{tableTrash, x.readTrash},
 	}
 	for _, tab := range tables {
 		start, end := k.bounds(tab.table)

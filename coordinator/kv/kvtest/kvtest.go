@@ -48,8 +48,8 @@ func must(t *testing.T, errs ...error) {
 func put(t *testing.T, s kv.Store, pairs ...string) {
 	t.Helper()
 	b := s.NewBatch()
-	for i := 0; i < len(pairs); i += 2 {
-		must(t, b.Set([]byte(pairs[i]), []byte(pairs[i+1])))
+	for pair := range slices.Chunk(pairs, 2) {
+		must(t, b.Set([]byte(pair[0]), []byte(pair[len(pair)-1])))
 	}
 	must(t, b.Commit(), b.Close())
 }
