@@ -26,7 +26,7 @@ type node struct {
 
 func (w *world) node(id freshet.NodeID, to *leader) *node {
 	n := &node{w: w, id: id, inc: 1, to: to, active: map[freshet.OpID]bool{}, finished: map[freshet.OpID]freshet.FinishedOp{}, blocks: map[freshet.BlockID]int64{}}
-	n.fs = fault.New(recorder{w.store.FS(""), w})
+	n.fs = fault.New(recorder{w.fs(), w})
 	n.beat()
 	return n
 }

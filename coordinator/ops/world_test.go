@@ -34,6 +34,7 @@ var domain = freshet.DomainID{7}
 type world struct {
 	t     *testing.T
 	store *mem.Store
+	local ufs.FS // if not nil, instead of store
 	state *namespace.State
 
 	mu      sync.Mutex
@@ -114,7 +115,7 @@ type leader struct {
 // lead elects a new leader; the one before is deposed but may live on.
 func (w *world) lead(opts ops.Options) *leader {
 	l := &leader{w: w, dead: make(chan struct{}), ended: make(chan error, 1), nodes: placement.New(placement.Options{})}
-	l.fs = fault.New(recorder{w.store.FS(""), w})
+	l.fs = fault.New(recorder{w.fs(), w})
 	l.Engine = ops.New(ops.Deps{Journal: l, State: w.state, Storage: l, Nodes: l.nodes}, opts)
 	w.mu.Lock()
 	w.term++
@@ -361,7 +362,7 @@ func (w *world) checkServable(keys ...string) {
 		if err != nil {
 			w.t.Fatal(err)
 		}
-		st, err := w.store.FS("").Stat(context.Background(), key)
+		st, err := w.fs().Stat(context.Background(), key)
 		switch {
 		case l.Uncachable:
 		case l.Found && !l.Placeholder && l.Servable(0):
@@ -380,7 +381,7 @@ func (w *world) checkServable(keys ...string) {
 // is below a file is not shown.
 func (w *world) belowFile(key string) bool {
 	for up := ufs.ParentKey(key); up != ""; up = ufs.ParentKey(up) {
-		if st, err := w.store.FS("").Stat(context.Background(), up); err == nil && !st.IsDir() {
+		if st, err := w.fs().Stat(context.Background(), up); err == nil && !st.IsDir() {
 			return true
 		}
 	}
@@ -415,6 +416,14 @@ func (w *world) freezeAfter(limit int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.limit = limit
+}
+
+// fs returns the storage, without faults.
+func (w *world) fs() ufs.FS {
+	if w.local != nil {
+		return w.local
+	}
+	return w.store.FS("")
 }
 
 func (w *world) put(key, data string) { w.store.Put(key, []byte(data)) }
