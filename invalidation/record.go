@@ -133,13 +133,3 @@ const (
 	VerdictReset                 // epoch, chain or state do not fit: start over
 )
 
-// Stamps are the marks of one entry: replicated log indexes of the last command
-// that invalidated what they name. They only grow.
-type Stamps struct {
-	Self     uint64 // the entry itself
-	Children uint64 // its listing: a direct child appeared, vanished or changed
-	Subtree  uint64 // it and everything below it
-	Below    uint64 // something below it, at any depth
-	Missing  uint64 // a path below it that the namespace does not hold
-	Meta     uint64 // owner, group and mode only
-}

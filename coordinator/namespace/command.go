@@ -61,9 +61,9 @@ type Result struct {
 	Intent    Intent                    // Begin, Permit
 	Completed freshet.Completed         // Complete; Begin of an operation that is done
 	Done      bool                      // Begin: the operation was done before, see Completed
-	Installed bool                      // LoadEntry, LoadListing, Complete: what was loaded is servable now
+	Installed bool                      // LoadEntry, LoadListing, Complete: what was found is servable now, or gone if it was not found
 	Rejected  []string                  // LoadListing: names whose guard failed
-	Verdict   invalidation.Verdict      // Invalidate
+	Verdict   invalidation.Verdict      // Invalidate; ResetSub: Apply, or Ignore for an older epoch
 	Position  invalidation.Subscription // Invalidate, ResetSub, BeginSub
 	Epoch     uint64                    // Bootstrap, BumpEpoch
 	More      bool                      // Purge: there is more to do
@@ -154,7 +154,9 @@ type Entry struct {
 // index. It installs nothing (Installed is false) if the mount's generation is
 // another, a stamp newer than Start covers the path, or the entry was made by a
 // later load. Entry nil means that the storage said it does not exist: the entry
-// and all below it are dropped.
+// and all below it are dropped, unless something below changed since Start; then
+// the directory is marked instead. A load that found nothing new is worth a
+// command only if the entry's ValidFrom is below its Need.
 type LoadEntry struct {
 	Mount      freshet.MountID `codec:"m"`
 	Generation uint64          `codec:"g"`

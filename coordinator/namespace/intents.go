@@ -72,7 +72,7 @@ func (x *index) insertIntent(in *intent) {
 		x.wide++
 	}
 	if in.State == IntentQuarantine {
-		x.uncertain++
+		x.zombies[in.Op] = in
 	}
 }
 
@@ -89,9 +89,7 @@ func (x *index) deleteIntent(in *intent) {
 	if in.spansBelow() {
 		x.wide--
 	}
-	if in.State == IntentQuarantine {
-		x.uncertain--
-	}
+	delete(x.zombies, in.Op)
 }
 
 func (t *txn) saveIntent(in *intent) {

@@ -205,12 +205,12 @@ func virtualInfo(p freshet.Path, id freshet.MountID, point bool) freshet.Info {
 // uncachable reports whether an operation in quarantine can still change the
 // entry of key, and whether it can change its listing.
 func (x *index) uncachable(m *mount, key string) (entry, listing bool) {
-	if x.uncertain == 0 {
+	if len(x.zombies) == 0 {
 		return false, false
 	}
 	at := domainKey(m.DomainKey, key)
-	for _, in := range x.intents {
-		if in.State != IntentQuarantine || in.Domain != m.Domain {
+	for _, in := range x.zombies {
+		if in.Domain != m.Domain {
 			continue
 		}
 		for _, k := range in.keys() {

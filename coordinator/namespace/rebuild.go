@@ -32,6 +32,7 @@ func newIndex() index {
 		intents:  map[freshet.OpID]*intent{},
 		writers:  map[mountKey][]*intent{},
 		uploads:  map[freshet.FileID]freshet.OpID{},
+		zombies:  map[freshet.OpID]*intent{},
 		heads:    map[freshet.DomainID]*head{},
 		subs:     map[subKey]*invalidation.Subscription{},
 		members:  map[string]Member{},

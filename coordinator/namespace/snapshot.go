@@ -321,7 +321,7 @@ func (s *State) Stats() Stats {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	st := Stats{
-		Entries: s.meta.Entries, Trash: len(s.trash), Intents: len(s.intents), Quarantine: s.uncertain,
+		Entries: s.meta.Entries, Trash: len(s.trash), Intents: len(s.intents), Quarantine: len(s.zombies),
 		Store: s.store.Metrics(),
 	}
 	st.CacheEntries, st.CacheBytes = s.cache.stats()

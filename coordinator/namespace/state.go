@@ -36,22 +36,22 @@ type State struct {
 // index is what of the state is kept in memory, rebuilt by Open. Its size does
 // not depend on the number of entries.
 type index struct {
-	meta      meta
-	mounts    []*mount // by ID
-	trie      *trieNode
-	policies  map[freshet.Path]Policy
-	intents   map[freshet.OpID]*intent
-	writers   map[mountKey][]*intent // by each key that an intent names
-	uploads   map[freshet.FileID]freshet.OpID
-	uncertain int // intents in quarantine
-	wide      int // intents that span what is below their key
-	heads     map[freshet.DomainID]*head
-	subs      map[subKey]*invalidation.Subscription
-	members   map[string]Member
-	attrs     []attr
-	attrIDs   map[attr]uint32
-	missing   missingRing
-	trash     map[uint64]struct{}
+	meta     meta
+	mounts   []*mount // by ID
+	trie     *trieNode
+	policies map[freshet.Path]Policy
+	intents  map[freshet.OpID]*intent
+	writers  map[mountKey][]*intent // by each key that an intent names
+	uploads  map[freshet.FileID]freshet.OpID
+	zombies  map[freshet.OpID]*intent // those in quarantine
+	wide     int                      // intents that span what is below their key
+	heads    map[freshet.DomainID]*head
+	subs     map[subKey]*invalidation.Subscription
+	members  map[string]Member
+	attrs    []attr
+	attrIDs  map[attr]uint32
+	missing  missingRing
+	trash    map[uint64]struct{}
 }
 
 // meta is the row that each batch writes.
