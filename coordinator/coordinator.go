@@ -120,7 +120,6 @@ type Coordinator struct {
 	metrics *metrics
 
 	term     atomic.Uint64 // of the memory of validations
-	changed  atomic.Uint64 // index of the last entry that began or ended an operation
 	contacts contacts
 	watch    watch
 	lead     leadership
@@ -256,7 +255,6 @@ func (c *Coordinator) applied(a journal.Applied) {
 	}
 	c.freed.add(a.Changes.Freed)
 	if a.Changes.Intents {
-		c.changed.Store(a.Index)
 		c.ops.Wake()
 	}
 }

@@ -3,7 +3,6 @@ package coordinator
 import (
 	"context"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/freshet-io/freshet"
@@ -49,7 +48,7 @@ func (c *Coordinator) Explain(ctx context.Context, p freshet.Path, check bool) (
 	if l.Found && l.Info.FileID != 0 {
 		x.Blocks = c.nodes.Blocks(l.Info.FileID, c.clock.Elapsed())
 	}
-	x.Intents = c.intentsAt(p, l)
+	x.Intents = c.ops.Unresolved(p)
 	if check && l.HasMount {
 		x.Storage = c.storageView(ctx, p, &in)
 	}
@@ -177,20 +176,6 @@ func (c *Coordinator) publishers(l *namespace.Lookup) []freshet.PublisherStatus 
 			})
 		}
 	}
-	return out
-}
-
-func (c *Coordinator) intentsAt(p freshet.Path, l *namespace.Lookup) []string {
-	var out []string
-	for _, in := range c.state.Intents() {
-		if !l.HasMount || in.Mount != l.Mount.ID {
-			continue
-		}
-		if in.Key == l.Key || (in.Kind == namespace.OpRename && in.Key2 == l.Key) || (in.Recursive && in.Path.Contains(p)) {
-			out = append(out, fmt.Sprintf("%s %s of %s: %s, begun at log index %d", in.Kind, in.Op, in.Path, in.State, in.Started))
-		}
-	}
-	slices.Sort(out)
 	return out
 }
 

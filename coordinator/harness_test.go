@@ -220,11 +220,10 @@ func (w *world) wantKind(err error, k freshet.Kind) {
 	}
 }
 
-func (w *world) statKind(m *member, p string, k freshet.Kind) error {
+func (w *world) statKind(m *member, p string, k freshet.Kind) {
 	w.Helper()
 	_, err := m.Stat(w.Context(), freshet.Path(p), freshet.ReadOptions{})
 	w.wantKind(err, k)
-	return err
 }
 
 func (w *world) list(m *member, p string) []string {
@@ -252,5 +251,3 @@ func at(d time.Duration) *freshet.Interval {
 	i := freshet.Interval(d)
 	return &i
 }
-
-func ptr[T any](v T) *T { return &v }

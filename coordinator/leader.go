@@ -2,6 +2,7 @@ package coordinator
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -25,7 +26,7 @@ type leadership struct {
 func (l *leadership) init() {
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	l.over = ctx
+	l.over, l.ctx = ctx, ctx
 }
 
 func (l *leadership) set(ctx context.Context) {
@@ -40,7 +41,7 @@ func (l *leadership) set(ctx context.Context) {
 func (c *Coordinator) Leading() (context.Context, bool) {
 	c.lead.mu.Lock()
 	defer c.lead.mu.Unlock()
-	if _, leads := c.journal.Leading(); !leads || c.lead.ctx == nil || c.lead.ctx.Err() != nil {
+	if _, leads := c.journal.Leading(); !leads || c.lead.ctx.Err() != nil {
 		return c.lead.over, false
 	}
 	return c.lead.ctx, true
@@ -85,7 +86,7 @@ func (c *Coordinator) leadTerm(ctx, term context.Context, number uint64, first b
 	g.Go("tidy up", c.tidy)
 	c.lead.set(g.Context())
 	err := g.Wait()
-	c.lead.set(nil)
+	c.lead.set(c.lead.over)
 	if term.Err() == nil && err != nil {
 		return err
 	}
@@ -137,7 +138,7 @@ func (c *Coordinator) takeOver(ctx context.Context, first bool) error {
 // found founds the cluster with what the configuration says.
 func (c *Coordinator) found(ctx context.Context) error {
 	boot := namespace.Bootstrap{
-		Cluster: freshet.ClusterID(uuid.New()), Name: c.opts.Cluster, Epoch: uint64(max(c.clock.Now().Unix(), 1)), At: c.clock.Now().UTC(),
+		Cluster: uuid.New(), Name: c.opts.Cluster, Epoch: uint64(max(c.clock.Now().Unix(), 1)), At: c.clock.Now().UTC(),
 	}
 	for _, seed := range c.opts.Mounts {
 		m, _, err := c.planMount(seed)
@@ -178,10 +179,8 @@ func (c *Coordinator) afterCrash(ctx context.Context) error {
 
 // setMember records a member's addresses if they are news.
 func (c *Coordinator) setMember(ctx context.Context, m namespace.Member) error {
-	for _, known := range c.state.Members() {
-		if known == m {
-			return nil
-		}
+	if slices.Contains(c.state.Members(), m) {
+		return nil
 	}
 	_, err := c.propose(ctx, namespace.Command{SetMember: &m})
 	return err
@@ -217,11 +216,42 @@ func (c *Coordinator) enterTerm(term uint64) {
 	c.term.Store(term)
 }
 
+// takeOverWithin bounds how long a read waits for a new leader's first duties.
+const takeOverWithin = 5 * time.Second
+
+// awaitTakeOver waits until a member that was just elected has made good what an
+// unclean end may have lost: before that it must not answer.
+func (c *Coordinator) awaitTakeOver(ctx context.Context) error {
+	var late <-chan time.Time
+	for {
+		changed := c.Leadership()
+		if _, leads := c.Leading(); leads {
+			return nil
+		}
+		if _, leads := c.journal.Leading(); !leads {
+			return c.leaderHint(freshet.Errorf(freshet.KindNotLeader, "read", "", "this member does not lead the cluster any more"))
+		}
+		if late == nil {
+			late = c.clock.After(takeOverWithin)
+		}
+		select {
+		case <-changed:
+		case <-late:
+			return freshet.Errorf(freshet.KindUnavailable, "read", "", "this member was just elected and is taking over; try again")
+		case <-ctx.Done():
+			return &freshet.Error{Op: "read", Kind: freshet.KindDeadline, Err: context.Cause(ctx)}
+		}
+	}
+}
+
 // barrier returns when a read of the state is linearizable, and knows that this
 // member leads the term whose memory is used.
 func (c *Coordinator) barrier(ctx context.Context) error {
 	if _, err := c.journal.ReadBarrier(ctx); err != nil {
 		return c.leaderHint(err)
+	}
+	if err := c.awaitTakeOver(ctx); err != nil {
+		return err
 	}
 	c.enterTerm(c.journal.Term())
 	if c.state.Identity().Cluster == (freshet.ClusterID{}) {
@@ -310,10 +340,8 @@ func (c *Coordinator) announce(ctx context.Context) time.Duration {
 	if hook == nil || view.Leading || view.ID == c.opts.Member.ID {
 		return 0
 	}
-	for _, m := range c.state.Members() {
-		if m == c.opts.Member {
-			return 0
-		}
+	if slices.Contains(c.state.Members(), c.opts.Member) {
+		return 0
 	}
 	addr := c.LeaderAddress()
 	if addr == "" {

@@ -27,7 +27,7 @@ func (c *Coordinator) List(ctx context.Context, q freshet.ListQuery) (freshet.Li
 		size = freshet.MaxListPage
 	}
 	var page freshet.ListPage
-	more := false
+	var more bool
 	if q.Recursive {
 		w := lister{c: c, ctx: ctx, root: q.Path, limit: size, fresh: c.ruleOf(q.Options.SyncInterval)}
 		more, err = w.below(q.Path, after)

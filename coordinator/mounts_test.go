@@ -104,7 +104,7 @@ func TestMountsChangeWhileServing(t *testing.T) {
 		if st := w.stat(m, "/data/deep/o/f"); st.Info.Length != 5 {
 			w.Errorf("after a sync: %+v", st.Info)
 		}
-		up, err := m.UpdateMount(w.Context(), freshet.MountChange{Path: "/data/deep/o", ReadOnly: ptr(true), Interval: at(time.Minute), IfGeneration: a.Mount.Generation})
+		up, err := m.UpdateMount(w.Context(), freshet.MountChange{Path: "/data/deep/o", ReadOnly: new(true), Interval: at(time.Minute), IfGeneration: a.Mount.Generation})
 		if err != nil || !up.Mount.ReadOnly || up.Mount.Interval != freshet.Interval(time.Minute) || up.Mount.Generation != a.Mount.Generation {
 			w.Errorf("update: %+v, %v", up, err)
 		}

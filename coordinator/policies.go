@@ -30,9 +30,9 @@ func (c *Coordinator) Policies(ctx context.Context, p freshet.Path) ([]freshet.S
 	if err := checkPath(p); err != nil {
 		return nil, err
 	}
-	rule, err := applying(opPolicyGet, c.rules(), p)
-	if err != nil {
-		return nil, err
+	rule, ok := applying(c.rules(), p)
+	if !ok {
+		return nil, freshet.Errorf(freshet.KindNotExist, opPolicyGet, p, "no sync interval applies: no storage is mounted there and none is set")
 	}
 	return []freshet.SyncPolicy{rule}, nil
 }
@@ -54,7 +54,7 @@ func (c *Coordinator) rules() []freshet.SyncPolicy {
 
 // applying returns the rule of the longest prefix of p; of two at one path the
 // later, which is the policy. A mount's rule hides those of paths above it.
-func applying(op string, rules []freshet.SyncPolicy, p freshet.Path) (freshet.SyncPolicy, error) {
+func applying(rules []freshet.SyncPolicy, p freshet.Path) (freshet.SyncPolicy, bool) {
 	best := -1
 	for i, r := range rules {
 		if r.Path.Contains(p) && (best < 0 || len(r.Path) >= len(rules[best].Path)) {
@@ -62,9 +62,9 @@ func applying(op string, rules []freshet.SyncPolicy, p freshet.Path) (freshet.Sy
 		}
 	}
 	if best < 0 {
-		return freshet.SyncPolicy{}, freshet.Errorf(freshet.KindNotExist, op, p, "no sync interval applies: no storage is mounted there and none is set")
+		return freshet.SyncPolicy{}, false
 	}
-	return rules[best], nil
+	return rules[best], true
 }
 
 // SetPolicy sets the sync interval of a path and what lies below it. It takes
@@ -104,9 +104,9 @@ func (c *Coordinator) RemovePolicy(ctx context.Context, p freshet.Path, dryRun b
 			return freshet.SyncPolicy{}, err
 		}
 	}
-	next, err := applying(opPolicyDel, slices.Delete(rules, at, at+1), p)
-	if err != nil { // nothing is mounted there: nothing is synced
-		return freshet.SyncPolicy{Path: p, Interval: freshet.Never}, nil
+	next, ok := applying(slices.Delete(rules, at, at+1), p)
+	if !ok { // nothing is mounted there: nothing is synced
+		next = freshet.SyncPolicy{Path: p, Interval: freshet.Never}
 	}
 	return next, nil
 }

@@ -25,7 +25,7 @@ type peer struct {
 
 func newPeer(w *world, m *member) *peer {
 	w.Helper()
-	p := &peer{w: w, m: m, pub: invalidation.Publisher{Cluster: freshet.ClusterID(uuid.MustParse("11111111-1111-4111-8111-111111111111")), Name: "us-east", Epoch: 14}}
+	p := &peer{w: w, m: m, pub: invalidation.Publisher{Cluster: uuid.MustParse("11111111-1111-4111-8111-111111111111"), Name: "us-east", Epoch: 14}}
 	canonical, err := w.openers.Parse(ufs.Spec{URI: "mem://lake"})
 	if err != nil {
 		w.Fatal(err)

@@ -2,6 +2,7 @@ package coordinator
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -54,18 +55,13 @@ func (r *reminder) take(now time.Duration) bool {
 	return true
 }
 
-// ages remembers how far the logs and the state were in the past, to tell what is
-// older than something.
-type ages struct {
-	marks     []ageMark
-	forgotten uint64 // outcomes up to here were dropped
-	changed   uint64 // index of the last entry that may have made an outcome
-}
+// ages remembers how far the logs were in the past, to tell what is older than
+// something.
+type ages struct{ marks []ageMark }
 
 type ageMark struct {
-	at      time.Duration
-	applied uint64
-	heads   map[freshet.DomainID]uint64
+	at    time.Duration
+	heads map[freshet.DomainID]uint64
 }
 
 // maxMarks bounds what ages remembers: the step between two marks is a share of
@@ -84,18 +80,18 @@ func (a *ages) note(m ageMark, step time.Duration) {
 
 // before returns the newest mark that is at least age old.
 func (a *ages) before(now, age time.Duration) (ageMark, bool) {
-	for i := len(a.marks) - 1; i >= 0; i-- {
-		if now-a.marks[i].at >= age {
-			return a.marks[i], true
+	for _, m := range slices.Backward(a.marks) {
+		if now-m.at >= age {
+			return m, true
 		}
 	}
 	return ageMark{}, false
 }
 
 // tidy does the leader's housekeeping until ctx ends: entries of detached trees
-// are freed, logs compacted, outcomes of old operations forgotten.
+// are freed and logs compacted.
 func (c *Coordinator) tidy(ctx context.Context) error {
-	past := ages{changed: c.state.Applied()} // what earlier terms left
+	var past ages
 	for {
 		trash := c.watch.trash.wait()
 		more, err := c.tidyOnce(ctx, &past)
@@ -119,9 +115,6 @@ func (c *Coordinator) tidy(ctx context.Context) error {
 const purgeLimit = 1000
 
 func (c *Coordinator) tidyOnce(ctx context.Context, past *ages) (more bool, err error) {
-	if ctx.Err() != nil {
-		return false, nil
-	}
 	if c.state.Stats().Trash > 0 {
 		r, err := c.one(ctx, namespace.Command{Purge: &namespace.Purge{Limit: purgeLimit}})
 		if err != nil {
@@ -132,24 +125,19 @@ func (c *Coordinator) tidyOnce(ctx context.Context, past *ages) (more bool, err 
 		}
 	}
 	now := c.clock.Elapsed()
-	past.changed = max(past.changed, c.changed.Load())
 	heads := c.state.Heads()
-	m := ageMark{at: now, applied: c.state.Applied(), heads: map[freshet.DomainID]uint64{}}
+	m := ageMark{at: now, heads: map[freshet.DomainID]uint64{}}
 	for _, h := range heads {
 		m.heads[h.Domain] = h.High
 	}
-	keep := 2 * c.longestOp()
-	past.note(m, max(c.opts.Retention.Age, keep)/(maxMarks/2))
+	past.note(m, c.opts.Retention.Age/(maxMarks/2))
 	if c.again.take(now) {
 		if _, err := c.one(ctx, namespace.Command{PublishAll: &namespace.PublishAll{At: c.clock.Now().UTC()}}); err != nil {
 			c.again.due(now)
 			return false, err
 		}
 	}
-	if err := c.compact(ctx, past, heads, now); err != nil {
-		return false, err
-	}
-	return false, c.forgetOps(ctx, past, now, keep)
+	return false, c.compact(ctx, past, heads, now)
 }
 
 // longestOp is how long an effect on any mounted storage may land after its
@@ -204,17 +192,4 @@ func (r Retention) low(h invalidation.Head, aged, ack uint64, live bool) uint64 
 		low = min(low, ack+1)
 	}
 	return max(low, floor(r.Most), h.Low)
-}
-
-// forgetOps drops outcomes that no retry can ask for any more.
-func (c *Coordinator) forgetOps(ctx context.Context, past *ages, now, keep time.Duration) error {
-	old, ok := past.before(now, keep)
-	if !ok || past.changed == 0 || past.forgotten >= min(old.applied, past.changed) {
-		return nil
-	}
-	_, err := c.one(ctx, namespace.Command{ForgetOps: &namespace.ForgetOps{Index: old.applied}})
-	if err == nil {
-		past.forgotten = old.applied
-	}
-	return err
 }

@@ -52,7 +52,7 @@ func TestATokenIsNeverIgnored(t *testing.T) { // S7
 		}
 		_, err = read(token(1, 15))
 		w.wantKind(err, freshet.KindDeadline)
-		_, err = read(freshet.Token{Cluster: freshet.ClusterID(uuid.MustParse("22222222-2222-4222-8222-222222222222")), Epoch: 1, Domain: p.dom, Seq: 1})
+		_, err = read(freshet.Token{Cluster: uuid.MustParse("22222222-2222-4222-8222-222222222222"), Epoch: 1, Domain: p.dom, Seq: 1})
 		w.wantKind(err, freshet.KindUnavailable)
 
 		own := freshet.Token{Cluster: m.Publisher().Cluster, Epoch: m.Publisher().Epoch, Domain: p.dom, Seq: 1}

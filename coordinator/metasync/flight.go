@@ -48,8 +48,8 @@ func (f *flights[T]) do(ctx context.Context, p freshet.Path, may func(*look[T]) 
 		case l == nil:
 			l = begin()
 			l.done, l.waiters = make(chan struct{}), 1
-			var work context.Context
-			work, l.cancel = context.WithCancel(context.WithoutCancel(ctx))
+			work, cancel := context.WithCancel(context.WithoutCancel(ctx)) //nolint:gosec // run and wait call it
+			l.cancel = cancel
 			f.running[p] = l
 			f.mu.Unlock()
 			go f.run(work, p, l, ask)

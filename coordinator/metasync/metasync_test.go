@@ -88,9 +88,16 @@ func TestNamesThatNoPathCanHaveAreNotShown(t *testing.T) {
 		dir, key, name string
 		ok             bool
 	}{
-		{"", "a", "a", true}, {"d", "d/a b%+é", "a b%+é", true}, {"d", "d/a/b", "a/b", false}, {"d", "e/a", "e/a", false},
-		{"d", "d/\xff", "\xff", false}, {"", "a\nb", "a\nb", false}, {"", strings.Repeat("x", 256), strings.Repeat("x", 256), false},
-		{"", ".freshet.tmp", ".freshet.tmp", false}, {"", "..", "..", false}, {"d", "d/", "", false},
+		{"", "a", "a", true},
+		{"d", "d/a b%+é", "a b%+é", true},
+		{"d", "d/a/b", "a/b", false},
+		{"d", "e/a", "e/a", false},
+		{"d", "d/\xff", "\xff", false},
+		{"", "a\nb", "a\nb", false},
+		{"", strings.Repeat("x", 256), strings.Repeat("x", 256), false},
+		{"", ".freshet.tmp", ".freshet.tmp", false},
+		{"", "..", "..", false},
+		{"d", "d/", "", false},
 	} {
 		if name, ok := metasync.NameIn(c.dir, c.key); ok != c.ok || (ok && name != c.name) {
 			t.Errorf("%q in %q: %q, %v", c.key, c.dir, name, ok)
