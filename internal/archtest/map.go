@@ -58,6 +58,7 @@ func rules() map[string]rule {
 		"rpc":         acting("proto/..."),
 		"rpc/...":     acting("rpc", "proto/..."),
 		"proto/...":   {imports: []string{"proto/..."}}, // generated
+		"docs/api":    {},                               // holds the OpenAPI description
 		"client":      acting("rpc"),
 		"client/...":  acting("client", "rpc"),
 		"gateway/...": acting("client", "rpc", clientProto),

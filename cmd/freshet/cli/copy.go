@@ -257,7 +257,7 @@ func (c *copier) walkLocal(from, to place, o walkOptions, emit func(job) error) 
 	return filepath.WalkDir(root, func(name string, d fs.DirEntry, err error) error {
 		switch {
 		case err != nil:
-			return localError("cp", err)
+			return localError(err)
 		case d.IsDir():
 			if !o.recursive {
 				return freshet.Errorf(freshet.KindConflict, "cp", "", "%s is a directory; use --recursive", name)
@@ -266,7 +266,7 @@ func (c *copier) walkLocal(from, to place, o walkOptions, emit func(job) error) 
 		}
 		info, err := os.Stat(name)
 		if err != nil {
-			return localError("cp", err)
+			return localError(err)
 		}
 		if !info.Mode().IsRegular() && !info.Mode().IsDir() {
 			c.a.note("skipped %s: not a regular file", safe(name))
@@ -280,7 +280,7 @@ func (c *copier) walkLocal(from, to place, o walkOptions, emit func(job) error) 
 	})
 }
 
-func localError(op string, err error) error {
+func localError(err error) error {
 	kind := freshet.KindInternal
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -288,7 +288,7 @@ func localError(op string, err error) error {
 	case errors.Is(err, fs.ErrPermission):
 		kind = freshet.KindPermission
 	}
-	return freshet.Errorf(kind, op, "", "local file: %w", err)
+	return freshet.Errorf(kind, "cp", "", "local file: %w", err)
 }
 
 func (c *copier) isDirectory(ctx context.Context, p place) bool {
@@ -352,7 +352,7 @@ func (c *copier) openSource(ctx context.Context, j job) (io.ReadCloser, int64, e
 	case j.from.local != "":
 		f, err := os.Open(j.from.local)
 		if err != nil {
-			return nil, 0, localError("cp", err)
+			return nil, 0, localError(err)
 		}
 		return f, j.size, nil
 	}
@@ -365,23 +365,23 @@ func (c *copier) openSource(ctx context.Context, j job) (io.ReadCloser, int64, e
 
 // writeLocal writes a file of this machine that appears only when it is whole.
 func writeLocal(name string, body io.Reader) error {
-	if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
-		return localError("cp", err)
+	if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil { //nolint:gosec // as cp and mkdir do; the umask decides
+		return localError(err)
 	}
 	f, err := os.CreateTemp(filepath.Dir(name), ".freshet-*")
 	if err != nil {
-		return localError("cp", err)
+		return localError(err)
 	}
 	_, err = io.Copy(f, body)
 	if err == nil {
 		err = f.Chmod(0o644)
 	}
 	if cerr := f.Close(); err == nil && cerr != nil {
-		err = localError("cp", cerr)
+		err = localError(cerr)
 	}
 	if err == nil {
 		if rerr := os.Rename(f.Name(), name); rerr != nil {
-			err = localError("cp", rerr)
+			err = localError(rerr)
 		}
 	}
 	if err != nil {

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -51,16 +52,15 @@ const settle = 20 * time.Second
 type tour struct {
 	Options
 
-	dir      string
-	storage  ufs.FS
-	uri      string
-	options  map[string]string
-	fleet    *fleet.Fleet
-	a, b     *fleet.Cluster
-	sa, sb   *fleet.Session
-	started  time.Time
-	step     int
-	problems int
+	dir     string
+	storage ufs.FS
+	uri     string
+	options map[string]string
+	fleet   *fleet.Fleet
+	a, b    *fleet.Cluster
+	sa, sb  *fleet.Session
+	started time.Time
+	step    int
 }
 
 // Run takes the tour and returns an error unless every step did what it says.
@@ -122,12 +122,10 @@ func (t *tour) point(format string, args ...any) { t.say("   - "+format, args...
 // clusters' backs.
 func (t *tour) openStorage(ctx context.Context) error {
 	t.options = map[string]string{}
-	for k, v := range t.StorageOptions {
-		t.options[k] = v
-	}
+	maps.Copy(t.options, t.StorageOptions)
 	if t.Storage == "" {
 		shared := filepath.Join(t.dir, "storage")
-		if err := os.MkdirAll(shared, 0o755); err != nil {
+		if err := os.MkdirAll(shared, 0o750); err != nil {
 			return freshet.Errorf(freshet.KindUnavailable, "demo", "", "%w", err)
 		}
 		t.uri = "file://" + shared

@@ -138,8 +138,8 @@ func (r *Relay) accept() {
 }
 
 func (r *Relay) carry(in net.Conn) {
-	defer func() { _ = in.Close() }() // both ends are dropped together
-	out, err := net.DialTimeout("tcp", r.target, 2*time.Second)
+	defer func() { _ = in.Close() }()                                         // both ends are dropped together
+	out, err := (&net.Dialer{Timeout: 2 * time.Second}).Dial("tcp", r.target) //nolint:noctx // bounded by the timeout
 	if err != nil {
 		return
 	}
