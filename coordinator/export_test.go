@@ -1,9 +1,17 @@
 package coordinator
 
-import "github.com/freshet-io/freshet"
+import (
+	"github.com/freshet-io/freshet"
+	"github.com/freshet-io/freshet/invalidation"
+)
 
 // ParsePageToken is parsePageToken.
 func ParsePageToken(q freshet.ListQuery) (string, error) { return parsePageToken(q) }
 
 // PageToken is pageToken.
 func PageToken(q freshet.ListQuery, last freshet.Path) string { return pageToken(q, last) }
+
+// Low is low.
+func (r Retention) Low(h invalidation.Head, aged, ack uint64, live bool) uint64 {
+	return r.low(h, aged, ack, live)
+}

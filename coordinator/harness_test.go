@@ -11,6 +11,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/freshet-io/freshet"
 	"github.com/freshet-io/freshet/coordinator"
 	"github.com/freshet-io/freshet/coordinator/journal"
@@ -51,7 +53,8 @@ type settings struct {
 	options func(*coordinator.Options)
 	hooks   coordinator.Hooks
 	world   **world // told of the world before its members start
-	disk    string  // a single member's log is on disk here, outside of a bubble
+	metrics prometheus.Registerer
+	disk    string // a single member's log is on disk here, outside of a bubble
 }
 
 // inBubble runs a test on a cluster in a bubble of fake time.
@@ -118,7 +121,7 @@ func (w *world) start(m *member, s settings, found []journal.Server, founder boo
 	if s.options != nil {
 		s.options(&opts)
 	}
-	c, err := coordinator.New(opts, coordinator.Deps{Store: m.kv, Openers: w.openers, Log: slog.New(slog.DiscardHandler)})
+	c, err := coordinator.New(opts, coordinator.Deps{Store: m.kv, Openers: w.openers, Log: slog.New(slog.DiscardHandler), Metrics: s.metrics})
 	if err != nil {
 		w.Fatal(err)
 	}
