@@ -12,6 +12,7 @@ import (
 
 	"github.com/freshet-io/freshet"
 	"github.com/freshet-io/freshet/cmd/freshet/fleet"
+	"github.com/freshet-io/freshet/config"
 	"github.com/freshet-io/freshet/test/e2e"
 	"github.com/freshet-io/freshet/test/s3test"
 )
@@ -19,11 +20,13 @@ import (
 func TestMain(m *testing.M) { e2e.Main(m) }
 
 func TestWritersThatDie(t *testing.T) {
-	w := e2e.NewS3World(t, e2e.Options{})
+	w := e2e.NewS3World(t, e2e.Options{Mount: func(_ string, m *config.Mount) {
+		m.Options["max_op_lifetime"], m.Options["request_timeout"] = "3s", "2s"
+	}})
 	for _, c := range []killed{
 		{name: "small file, the effect lands after the death", op: "PutObject", size: 2000, lands: true},
 		{name: "small file, the effect never lands", op: "PutObject", size: 2000},
-		{name: "large file, killed in the middle of the upload", op: "UploadPart", size: 300_000},
+		{name: "large file, killed in the middle of the upload", op: "UploadPart", after: 2, size: 20 << 20},
 		{name: "large file, between the storage's commit and Complete", op: "CompleteMultipartUpload", size: 300_000, lands: true},
 		{name: "large file, the commit never arrives", op: "CompleteMultipartUpload", size: 300_000},
 		{name: "overwrite, between the storage's commit and Complete", op: "CompleteMultipartUpload", size: 300_000, old: true, lands: true},
@@ -32,13 +35,13 @@ func TestWritersThatDie(t *testing.T) {
 	}
 	t.Run("a PUT that lands after a later one succeeded is published", func(t *testing.T) { zombie(t, w) })
 	for _, c := range []operation{
-		{name: "mkdir", op: "PutObject", run: mkdir},
-		{name: "remove", op: "DeleteObject", run: remove},
-		{name: "rename", op: "CopyObject", run: rename},
-		{name: "rename of a directory", op: "CopyObject", after: 2, run: renameTree},
-		{name: "recursive remove", op: "DeleteObjects", run: removeTree},
+		{name: "mkdir", op: "PutObject", run: mkdir, lands: []bool{true}},
+		{name: "remove", op: "DeleteObject", run: remove, lands: []bool{true}},
+		{name: "rename", op: "CopyObject", run: rename, lands: []bool{false}},
+		{name: "rename of a directory", op: "CopyObject", after: 2, run: renameTree, lands: []bool{true, false}},
+		{name: "recursive remove", op: "DeleteObjects", run: removeTree, lands: []bool{false}},
 	} {
-		for _, lands := range []bool{true, false} {
+		for _, lands := range c.lands {
 			t.Run(fmt.Sprintf("leader killed during %s, its request lands %v", c.name, lands), func(t *testing.T) { c.kill(t, w, lands) })
 		}
 	}
@@ -48,6 +51,7 @@ func TestWritersThatDie(t *testing.T) {
 type killed struct {
 	name  string
 	op    string // of the storage, held when the nodes die
+	after int    // of so many that are let through
 	size  int
 	old   bool // the file exists before
 	lands bool // the held request takes effect after the death
@@ -63,7 +67,7 @@ func (c killed) run(t *testing.T, w *e2e.World) {
 	for _, r := range []*e2e.Region{w.A, w.B} { // known, absent or at its old version
 		_, _ = r.S.Stat(t.Context(), r.At(in(r, name)), freshet.ReadOptions{}) // either way
 	}
-	w.S3.AddFault(s3test.Rule{Op: c.op, KeyPrefix: "x/" + name, Action: s3test.ActionHold, Times: 1})
+	w.S3.AddFault(s3test.Rule{Op: c.op, KeyPrefix: "x/" + name, Action: s3test.ActionHold, Times: 1, After: c.after})
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	ended := make(chan error, 1)
@@ -181,6 +185,7 @@ type operation struct {
 	name  string
 	op    string
 	after int
+	lands []bool // its held request does, after the leader was killed
 	run   func(ctx context.Context, r *e2e.Region, dir string) error
 }
 
