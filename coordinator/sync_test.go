@@ -2,12 +2,14 @@ package coordinator_test
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/freshet-io/freshet"
+	"github.com/freshet-io/freshet/invalidation"
 	"github.com/freshet-io/freshet/ufs/mem"
 )
 
@@ -313,6 +315,71 @@ func TestAlwaysJoinsNoLookThatBeganBefore(t *testing.T) { // C27
 		calls := w.asked(func() { n = get() })
 		if n != 5 || calls != 1 {
 			w.Errorf("got the version of %d bytes after %d looks", n, calls)
+		}
+	})
+}
+
+func TestC11ABigDirectoryIsListedInSegmentsWithoutExtraCalls(t *testing.T) {
+	t.Parallel()
+	inBubble(t, settings{}, func(w *world) {
+		const n = 405 // 41 pages of 10, in segments of 16 pages
+		for i := range n {
+			w.store.Put(fmt.Sprintf("d/f%03d", i), []byte("one"))
+		}
+		m := w.leader()
+		p := newPeer(w, m)
+		pages := 0
+		w.onStep(func(step, _ string) error {
+			if step != "list" {
+				return nil
+			}
+			if pages++; pages == 10 { // in the first segment: an entry of a later one changes
+				w.store.Put("d/f400", []byte("three"))
+				p.publish(invalidation.KindContent, "/d/f400")
+			}
+			return nil
+		})
+		if err := m.Sync(w.Context(), "/data/d", false, func(freshet.SyncProgress) error { return nil }); err != nil {
+			w.Fatal(err)
+		}
+		if pages != 41 {
+			w.Errorf("%d list calls for 41 pages", pages)
+		}
+		if k := w.asked(func() {
+			if st := w.stat(m, "/data/d/f400"); st.Info.Length != 5 {
+				w.Errorf("f400: %+v", st.Info)
+			}
+		}); k != 0 {
+			w.Errorf("what a later segment read was asked again: %d calls", k)
+		}
+		w.onStep(nil)
+		before := w.store.Calls()["list"]
+		if got := w.pages(m, "/data/d", 100, false); len(got) != n {
+			w.Errorf("%d entries", len(got))
+		}
+		if k := w.store.Calls()["list"] - before; k != 41 { // the mark left the listing as a whole in doubt
+			w.Errorf("%d list calls", k)
+		}
+	})
+}
+
+func TestAClusterWithoutMounts(t *testing.T) {
+	t.Parallel()
+	inBubble(t, settings{seeds: []freshet.MountChange{}}, func(w *world) {
+		w.store.Put("f", []byte("x"))
+		m := w.leader()
+		if got := w.list(m, "/"); len(got) != 0 {
+			w.Errorf("listed %v", got)
+		}
+		w.statKind(m, "/f", freshet.KindNotExist)
+		if _, err := m.AddMount(w.Context(), mount("/", "mem://lake", freshet.Never)); err != nil {
+			w.Fatal(err)
+		}
+		if got := w.list(m, "/"); !slices.Equal(got, []string{"/f"}) {
+			w.Errorf("listed %v", got)
+		}
+		if err := m.Sync(w.Context(), "/", true, func(freshet.SyncProgress) error { return nil }); err != nil {
+			w.Error(err)
 		}
 	})
 }
