@@ -1,6 +1,7 @@
 package coordinator_test
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -54,7 +55,9 @@ type settings struct {
 	hooks   coordinator.Hooks
 	world   **world // told of the world before its members start
 	metrics prometheus.Registerer
-	disk    string // a single member's log is on disk here, outside of a bubble
+	cluster string     // eu-west by default
+	store   *mem.Store // of another world
+	disk    string     // a single member's log is on disk here, outside of a bubble
 }
 
 // inBubble runs a test on a cluster in a bubble of fake time.
@@ -79,6 +82,9 @@ func newWorld(t *testing.T, s settings) *world {
 		}
 		return nil
 	}})
+	if s.store != nil {
+		w.store = s.store
+	}
 	w.openers = ufs.Openers{mem.Opener{"lake": w.store}}
 	if s.world != nil {
 		*s.world = w
@@ -102,7 +108,7 @@ func newWorld(t *testing.T, s settings) *world {
 func (w *world) start(m *member, s settings, found []journal.Server, founder bool) {
 	w.Helper()
 	opts := coordinator.Options{
-		Cluster: "eu-west",
+		Cluster: cmp.Or(s.cluster, "eu-west"),
 		Member:  namespace.Member{ID: m.id, Name: m.id, Raft: m.id, GRPC: m.id + ":7400"},
 		Journal: journal.Options{Memory: m.log, Network: w.net, Advertise: m.id},
 		Mounts:  s.seeds,
@@ -129,6 +135,13 @@ func (w *world) start(m *member, s settings, found []journal.Server, founder boo
 	ctx, cancel := context.WithCancel(context.Background())
 	m.Coordinator, m.stop, m.done = c, cancel, make(chan error, 1)
 	go func() { m.done <- c.Run(ctx) }()
+}
+
+// sibling returns another cluster over the same storage.
+func (w *world) sibling(s settings) *world {
+	w.Helper()
+	s.store = w.store
+	return newWorld(w.T, s)
 }
 
 // halt stops a member in order.
