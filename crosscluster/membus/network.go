@@ -109,6 +109,15 @@ func (n *Network) Set(a, b string, f Faults) {
 	n.touch()
 }
 
+// SetOneWay puts faults in front of what goes from one cluster to another: calls
+// and streams that it opens, and gossip that it sends.
+func (n *Network) SetOneWay(from, to string, f Faults) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.faults[[2]string{from, to}] = f
+	n.touch()
+}
+
 // Heal takes all faults away.
 func (n *Network) Heal() {
 	n.mu.Lock()

@@ -1,0 +1,116 @@
+// Package sim_test simulates whole systems: the real code of two or three clusters
+// with their coordinators, cache nodes, clients and bus, in one process and in fake
+// time, over one storage, with faults by seed. It knows what the storage held at
+// every moment, and so what each cluster may answer.
+//
+// It never opens a socket, and replaces only what lies outside of the project: the
+// network, the disks and the storage.
+package sim_test
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strconv"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/freshet-io/freshet/ufs/mem"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// TestSimulation runs seeds; FRESHET_SIM_SEEDS says how many, FRESHET_SIM_SEED
+// which single one.
+func TestSimulation(t *testing.T) {
+	first, n := uint64(1), uint64(24)
+	if v, err := strconv.ParseUint(os.Getenv("FRESHET_SIM_SEEDS"), 10, 32); err == nil {
+		n = v
+	}
+	if v, err := strconv.ParseUint(os.Getenv("FRESHET_SIM_SEED"), 10, 64); err == nil {
+		first, n = v, 1
+	}
+	for seed := first; seed < first+n; seed++ {
+		t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) { simulate(t, seed) })
+		})
+	}
+}
+
+// shape derives the world of a seed.
+func shape(seed uint64) settings {
+	s := settings{seed: seed, mode: mem.Mode(seed % 2), nodes: 2, members: []int{3, 3}, prefix: []string{"/", "/team", "/team/a"}}
+	switch seed % 6 {
+	case 1:
+		s.members = []int{3, 3, 3}
+	case 2:
+		s.members = []int{1, 3}
+	case 4:
+		s.members = []int{3, 1, 1}
+	}
+	return s
+}
+
+// simulate runs a seed: a time of work under faults, quiet, and judgement. One
+// seed in eight has no faults at all.
+func simulate(t *testing.T, seed uint64) {
+	t.Logf("seed %d", seed)
+	w := newWorld(t, shape(seed))
+	faults := seed%8 != 0
+	defer func() {
+		if w.failed() || t.Failed() {
+			t.Logf("timeline of seed %d:\n%s", seed, w.story.print())
+			for _, bad := range w.story.bad {
+				t.Errorf("seed %d: %s", seed, bad)
+			}
+		}
+	}()
+	for _, s := range w.sites {
+		s.waitLeader()
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var busy sync.WaitGroup
+	for i, s := range w.sites {
+		for j := range 3 {
+			newActor(w, s, seed, uint64(100+10*i+j)).work(ctx, &busy)
+		}
+	}
+	busy.Go(func() {
+		for ctx.Err() == nil {
+			pause(ctx, time.Second)
+			for _, s := range w.sites {
+				s.collect()
+			}
+		}
+	})
+	time.Sleep(5 * time.Second)
+	harm, over := context.WithTimeout(ctx, time.Minute)
+	if faults {
+		(&nemesis{w: w, dice: newDice(seed, 2)}).work(harm)
+	} else {
+		<-harm.Done()
+	}
+	over()
+	time.Sleep(5 * time.Second)
+	cancel()
+	busy.Wait()
+	if w.quiet() {
+		w.converged()
+	}
+	for _, s := range w.sites {
+		s.collect()
+	}
+	w.close()
+	w.explained()
+	w.published(faults)
+	w.agree()
+	w.note("%d reads judged, %d attempts", w.hist.reads, len(w.hist.attempts))
+	if testing.Verbose() {
+		t.Logf("%d reads judged, %d attempts, %s of fake time", w.hist.reads, len(w.hist.attempts), time.Since(w.start))
+	}
+}

@@ -1,0 +1,116 @@
+package sim_test
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"strings"
+	"sync"
+	"time"
+)
+
+// story is the timeline of a seed: what was done, what went wrong on purpose, and
+// what the parts logged.
+type story struct {
+	start time.Time
+
+	mu    sync.Mutex
+	lines []line
+	bad   []string // what broke a rule
+	about map[string]bool
+}
+
+type line struct {
+	at   time.Duration
+	key  string // of the bucket; "" for what concerns everything
+	text string
+}
+
+func (s *story) add(format string, args ...any) { s.addAbout("", format, args...) }
+
+func (s *story) addAbout(key, format string, args ...any) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.lines = append(s.lines, line{time.Since(s.start), key, fmt.Sprintf(format, args...)})
+}
+
+// violation writes down that a rule was broken.
+func (w *world) violation(key, format string, args ...any) {
+	w.story.addAbout(key, "VIOLATION: "+format, args...)
+	w.story.mu.Lock()
+	defer w.story.mu.Unlock()
+	if w.story.about == nil {
+		w.story.about = map[string]bool{}
+	}
+	w.story.about[key] = true
+	w.story.bad = append(w.story.bad, fmt.Sprintf("%8.3fs ", time.Since(w.start).Seconds())+fmt.Sprintf(format, args...))
+}
+
+// failed reports whether a rule was broken.
+func (w *world) failed() bool {
+	w.story.mu.Lock()
+	defer w.story.mu.Unlock()
+	return len(w.story.bad) > 0
+}
+
+// print returns the timeline: faults, warnings, and what concerns the keys at
+// which a rule was broken.
+func (s *story) print() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	all := os.Getenv("FRESHET_SIM_LOG") != ""
+	var out strings.Builder
+	for _, l := range s.lines {
+		show := all || l.key == ""
+		for about := range s.about {
+			show = show || (about != "" && (covers(l.key, about) || covers(about, l.key)))
+		}
+		if show {
+			fmt.Fprintf(&out, "%9.3fs %s\n", l.at.Seconds(), l.text)
+		}
+	}
+	return out.String()
+}
+
+// storyLog is the log of one part.
+type storyLog struct {
+	*story
+	attrs string
+}
+
+// Enabled implements slog.Handler.
+func (s *story) Enabled(_ context.Context, l slog.Level) bool {
+	return l >= slog.LevelInfo || os.Getenv("FRESHET_SIM_LOG") == "debug"
+}
+
+// Handle implements slog.Handler.
+func (s *story) Handle(ctx context.Context, r slog.Record) error {
+	return storyLog{s, ""}.Handle(ctx, r)
+}
+
+// WithAttrs implements slog.Handler.
+func (s *story) WithAttrs(attrs []slog.Attr) slog.Handler { return storyLog{s, ""}.WithAttrs(attrs) }
+
+// WithGroup implements slog.Handler.
+func (s *story) WithGroup(string) slog.Handler { return s }
+
+// Handle implements slog.Handler.
+func (s storyLog) Handle(_ context.Context, r slog.Record) error {
+	var text strings.Builder
+	text.WriteString(s.attrs)
+	r.Attrs(func(a slog.Attr) bool { fmt.Fprintf(&text, " %s", a); return true })
+	s.add("  log %s %s%s", r.Level, r.Message, &text)
+	return nil
+}
+
+// WithAttrs implements slog.Handler.
+func (s storyLog) WithAttrs(attrs []slog.Attr) slog.Handler {
+	for _, a := range attrs {
+		s.attrs += " " + a.String()
+	}
+	return s
+}
+
+// WithGroup implements slog.Handler.
+func (s storyLog) WithGroup(string) slog.Handler { return s }
