@@ -94,10 +94,14 @@ func (e *Engine) lateEffect(l *lead, f freshet.FinishedOp, quarantine bool) {
 	if _, ok, err := e.state.OpResult(f.Op); ok || err != nil {
 		return // it is the second word on what is known
 	}
-	e.metrics.late.Inc()
 	l.mu.Lock()
 	t := l.tracks[f.Op]
+	heard := t != nil && t.forced && f.Written == nil
 	l.mu.Unlock()
+	if heard {
+		return // it was resolved because of this very word, which is repeated until it is settled
+	}
+	e.metrics.late.Inc()
 	if quarantine || t == nil {
 		e.log.Warn("an upload was published after it had been given up", "op", f.Op.String(), "in_quarantine", quarantine)
 		return

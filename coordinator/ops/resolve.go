@@ -162,9 +162,16 @@ func (e *Engine) giveUp(ctx context.Context, in namespace.Intent) error {
 	}
 	e.metrics.resolutions.WithLabelValues("aborted").Inc()
 	e.log.Info("upload given up", "op", in.Op.String(), "node_id", string(in.Node), "mount_id", uint64(in.Mount))
+	e.clear(ctx, in)
+	return nil
+}
+
+// clear removes what an upload that has ended without an effect left in the
+// storage, as well as may be.
+func (e *Engine) clear(ctx context.Context, in namespace.Intent) {
 	fs, release, err := e.storageOf(in)
 	if err != nil {
-		return nil //nolint:nilerr // the operation has ended; the rest is a courtesy
+		return // the operation has ended; the rest is a courtesy
 	}
 	defer release()
 	ctx, cancel := context.WithTimeout(ctx, e.opts.EffectTimeout)
@@ -172,7 +179,6 @@ func (e *Engine) giveUp(ctx context.Context, in namespace.Intent) error {
 	if _, err := fs.AbortUpload(ctx, in.Key, in.Op); err != nil {
 		e.log.Warn("remains of an upload could not be removed", "op", in.Op.String(), "error", err)
 	}
-	return nil
 }
 
 // resolveUpload ends an upload that may have been published: it ends what is left

@@ -245,8 +245,12 @@ func (e *Engine) AbortWrite(ctx context.Context, op freshet.OpID) error {
 	if ok && in.Kind != namespace.OpWrite {
 		return freshet.Errorf(freshet.KindConflict, "abort write", in.Path, "operation %s is not a write but a %s: it can't be withdrawn", op, in.Kind)
 	}
-	if _, err = e.propose(ctx, abort(op, false)); err == nil {
-		l.unreserve(1)
+	if _, err = e.propose(ctx, abort(op, false)); err != nil {
+		return err
 	}
-	return err
+	l.unreserve(1)
+	if ok { // the node may be dead and never hear of it
+		e.start(l, "clear an aborted upload", func(ctx context.Context) { e.clear(ctx, in) })
+	}
+	return nil
 }
