@@ -80,6 +80,7 @@ func (c *Coordinator) leadTerm(ctx, term context.Context, number uint64, first b
 	if !c.retry(ctx, "take over", func() error { return c.takeOver(ctx, first) }) {
 		return nil
 	}
+	c.remind()
 	c.log.Info("this member leads the cluster", "term", number, "cluster", c.state.Identity().Name, "epoch", c.state.Identity().Epoch)
 	g := run.NewGroup(ctx)
 	g.Go("operations", func(ctx context.Context) error { return c.ops.Run(ctx, number) })

@@ -164,6 +164,27 @@ func TestBumpEpoch(t *testing.T) {
 	})
 }
 
+func TestC16ANewLeaderRepeatsThatAnythingMayHaveChanged(t *testing.T) {
+	t.Parallel()
+	inBubble(t, settings{members: 3}, func(w *world) {
+		m := w.leader()
+		if _, err := m.BumpEpoch(w.Context(), false); err != nil {
+			w.Fatal(err)
+		}
+		if _, err := m.TransferLeadership(w.Context(), ""); err != nil {
+			w.Fatal(err)
+		}
+		next := w.leader()
+		if heads, _ := next.Heads(); heads[0].High != 1 {
+			w.Errorf("said %d times at once", heads[0].High)
+		}
+		time.Sleep(2 * time.Minute)
+		if heads, _ := next.Heads(); heads[0].High != 2 {
+			w.Errorf("said %d times in the end", heads[0].High)
+		}
+	})
+}
+
 func TestTheLeaderTidiesUp(t *testing.T) {
 	t.Parallel()
 	inBubble(t, settings{options: func(o *coordinator.Options) {

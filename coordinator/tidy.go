@@ -151,6 +151,30 @@ func (c *Coordinator) longestOp() time.Duration {
 	return longest
 }
 
+// remindWithin is how far back a new leader looks for word of an earlier one.
+const remindWithin = 256
+
+// remind takes over what an earlier leader would have said once more: that
+// anything may have changed, when no effect from before can land any more (C16).
+// It said so the first time in each log. A wall clock that is wrong makes the
+// second time early or late, and one too many costs receivers a look.
+func (c *Coordinator) remind() {
+	longest := c.longestOp()
+	for _, h := range c.state.Heads() {
+		after := max(h.Low-1, h.High-min(h.High, remindWithin))
+		b, err := c.state.Records(h.Domain, after, remindWithin)
+		if err != nil {
+			continue // the log is empty, or gone: nothing was said
+		}
+		for i := range b.Records {
+			age := max(c.clock.Now().Sub(b.Records[i].PublishedAt), 0)
+			if b.Records[i].Kind == invalidation.KindAll && age < longest {
+				c.again.due(c.clock.Elapsed() + longest - age)
+			}
+		}
+	}
+}
+
 // compactSlack is how many records beyond what is to be kept gather before a log
 // is compacted.
 const compactSlack = 1024
