@@ -13,20 +13,29 @@ import (
 // ticksPerSecond is what Linux reports process times in.
 const ticksPerSecond = 100
 
-// cpuTime returns the CPU time of this process and of all servers of f.
-func cpuTime(f *fleet.Fleet) time.Duration {
+// pids are the processes that take part in a measurement besides this one.
+type pids []int
+
+// servers returns the servers of f.
+func servers(f *fleet.Fleet) pids {
+	var all pids
+	for _, c := range f.Clusters {
+		for _, p := range c.Processes() {
+			all = append(all, p.PID())
+		}
+	}
+	return all
+}
+
+// cpuTime returns the CPU time of this process and of others.
+func cpuTime(others pids) time.Duration {
 	var u syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
 		return 0
 	}
 	total := time.Duration(u.Utime.Nano() + u.Stime.Nano())
-	if f == nil {
-		return total
-	}
-	for _, c := range f.Clusters {
-		for _, p := range c.Processes() {
-			total += processTime(p.PID())
-		}
+	for _, pid := range others {
+		total += processTime(pid)
 	}
 	return total
 }

@@ -46,12 +46,14 @@ func (b *bench) syncs(ctx context.Context) error {
 	leader := f.Clusters[0].Coordinators[0]
 	before := residentBytes(leader.PID())
 	for _, what := range []string{"cold", "unchanged"} {
-		cpu, begun := cpuTime(f), time.Now()
+		end := b.profiled(servers(f))
+		cpu, begun := cpuTime(servers(f)), time.Now()
 		var last freshet.SyncProgress
 		if err := s.Sync(ctx, "/", true, func(p freshet.SyncProgress) error { last = p; return nil }); err != nil {
 			return err
 		}
-		wall, used := time.Since(begun), cpuTime(f)-cpu
+		wall, used := time.Since(begun), cpuTime(servers(f))-cpu
+		end()
 		b.add(fmt.Sprintf("%s sync of %d local files, entries", what, b.files), rate(perSecond(last.Entries, wall)), rate(perSecond(last.Entries, used)), "")
 	}
 	b.add(fmt.Sprintf("coordinator's resident memory after it, of which %d MiB before", before>>20),
@@ -103,14 +105,14 @@ func (b *bench) read(ctx context.Context, tier string) error {
 		if err != nil {
 			return err
 		}
-		wall, cpu, err := b.measure(ctx, f, callers, func(ctx context.Context, _ int, _ int64) error { return fetch(ctx, ours) })
+		wall, cpu, err := b.measure(ctx, servers(f), callers, func(ctx context.Context, _ int, _ int64) error { return fetch(ctx, ours) })
 		if err != nil {
 			return err
 		}
 		b.add(fmt.Sprintf("hot read of 64 MiB over HTTP, %s tier, %d connection(s)", tier, callers), throughput(wall), throughput(cpu),
 			fmt.Sprintf("net/http file server %s: %.2f of it", throughput(limit), cpu/limit))
 	}
-	wall, cpu, err := b.measure(ctx, f, 1, func(ctx context.Context, _ int, _ int64) error {
+	wall, cpu, err := b.measure(ctx, servers(f), 1, func(ctx context.Context, _ int, _ int64) error {
 		r, err := s.Files.Open(ctx, "/big", client.Whole())
 		if err != nil {
 			return err

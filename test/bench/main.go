@@ -18,16 +18,25 @@ import (
 
 	"github.com/freshet-io/freshet"
 	"github.com/freshet-io/freshet/cmd/freshet/fleet"
-	"github.com/freshet-io/freshet/config"
 )
 
 func main() {
+	if len(os.Args) == 2 && os.Args[1] == emptyServerFlag {
+		if err := serveEmpty(); err != nil {
+			fmt.Fprintln(os.Stderr, "bench:", err)
+			os.Exit(1)
+		}
+		return
+	}
 	var b bench
 	flag.StringVar(&b.binary, "bin", "bin/freshet", "path of the freshet binary")
 	flag.DurationVar(&b.length, "length", 4*time.Second, "how long each rate is measured")
 	flag.IntVar(&b.files, "files", 100_000, "files of the sync measurement")
 	flag.IntVar(&b.rounds, "rounds", 300, "rounds of the latency measurements")
-	only := flag.String("only", "", "comma-separated parts: latency, meta, create, sync, read")
+	flag.IntVar(&b.kills, "kills", 7, "kills of the failover measurement")
+	flag.IntVar(&b.inodeDirs, "dirs", 1000, "directories of 1,000 entries of the inode measurement")
+	flag.StringVar(&b.profiles, "profiles", "", "directory for CPU profiles of the first coordinator, one per measurement")
+	only := flag.String("only", "", "comma-separated parts: meta, complete, create, sync, read, latency, failover, inodes")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
@@ -41,9 +50,13 @@ type bench struct {
 	binary        string
 	length        time.Duration
 	files, rounds int
+	kills         int
+	inodeDirs     int
+	profiles      string
 
-	dir  string
-	rows []row
+	dir       string
+	rows      []row
+	profileAt string // HTTP address of the first coordinator
 }
 
 // row is one line of the table.
@@ -67,7 +80,16 @@ func (b *bench) run(ctx context.Context, only string) error {
 	for _, part := range []struct {
 		name string
 		do   func(context.Context) error
-	}{{"meta", b.metadata}, {"create", b.creates}, {"sync", b.syncs}, {"read", b.reads}, {"latency", b.latencies}} {
+	}{
+		{"inodes", b.inodes},
+		{"meta", b.metadata},
+		{"complete", b.completes},
+		{"create", b.creates},
+		{"sync", b.syncs},
+		{"read", b.reads},
+		{"latency", b.latencies},
+		{"failover", b.failovers},
+	} {
 		if only != "" && !slices.Contains(strings.Split(only, ","), part.name) {
 			continue
 		}
@@ -94,6 +116,7 @@ type clusterOptions struct {
 	clusters     int
 	coordinators int
 	tier         string
+	heartbeat    time.Duration
 }
 
 // cluster starts clusters over one directory, mounted at / in each.
@@ -107,7 +130,7 @@ func (b *bench) cluster(ctx context.Context, o clusterOptions) (*fleet.Fleet, st
 	for i := range o.clusters {
 		spec.Clusters = append(spec.Clusters, fleet.ClusterSpec{
 			Name: fmt.Sprintf("r%d", i), Coordinators: o.coordinators, Nodes: 1, Tier: o.tier, TierSize: "4GiB", Alone: o.clusters == 1,
-			Mounts: []config.Mount{{Path: "/", UFS: "file://" + storage}},
+			Mounts: mounts(storage), Heartbeat: o.heartbeat,
 		})
 	}
 	f, err := fleet.Build(ctx, spec)
@@ -118,6 +141,7 @@ func (b *bench) cluster(ctx context.Context, o clusterOptions) (*fleet.Fleet, st
 		f.Close()
 		return nil, "", err
 	}
+	b.profileAt = f.Clusters[0].HTTP[0]
 	return f, storage, nil
 }
 

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -11,23 +10,21 @@ import (
 	"sync/atomic"
 	"time"
 
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
-	"google.golang.org/grpc/health"
-	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
-
 	"github.com/freshet-io/freshet"
 	"github.com/freshet-io/freshet/client"
 	"github.com/freshet-io/freshet/cmd/freshet/fleet"
+	freshetv1 "github.com/freshet-io/freshet/proto/freshet/v1"
+	"github.com/freshet-io/freshet/rpc"
 )
 
 // measure runs do by callers goroutines for the length of a measurement.
-func (b *bench) measure(ctx context.Context, f *fleet.Fleet, callers int, do func(ctx context.Context, caller int, i int64) error) (perWall, perCPU float64, err error) {
+func (b *bench) measure(ctx context.Context, others pids, callers int, do func(ctx context.Context, caller int, i int64) error) (perWall, perCPU float64, err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var n atomic.Int64
 	var wg sync.WaitGroup
-	cpu, begun := cpuTime(f), time.Now()
+	defer b.profiled(others)()
+	cpu, begun := cpuTime(others), time.Now()
 	for c := range callers {
 		wg.Go(func() {
 			for i := int64(0); time.Since(begun) < b.length && ctx.Err() == nil; i++ {
@@ -40,36 +37,11 @@ func (b *bench) measure(ctx context.Context, f *fleet.Fleet, callers int, do fun
 		})
 	}
 	wg.Wait()
-	wall, used := time.Since(begun), cpuTime(f)-cpu
+	wall, used := time.Since(begun), cpuTime(others)-cpu
 	if err := context.Cause(ctx); err != nil {
 		return 0, 0, err
 	}
 	return perSecond(n.Load(), wall), perSecond(n.Load(), used), nil
-}
-
-// emptyCall measures an empty unary gRPC call between two ends of this process.
-func (b *bench) emptyCall(ctx context.Context, callers int) (perCPU float64, err error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return 0, err
-	}
-	srv := grpc.NewServer()
-	healthv1.RegisterHealthServer(srv, health.NewServer())
-	var wg sync.WaitGroup
-	wg.Go(func() { _ = srv.Serve(l) }) // ends with Stop
-	defer wg.Wait()
-	defer srv.Stop()
-	conn, err := grpc.NewClient(l.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()))
-	if err != nil {
-		return 0, err
-	}
-	defer func() { _ = conn.Close() }() // nothing to be done about it
-	c := healthv1.NewHealthClient(conn)
-	_, perCPU, err = b.measure(ctx, nil, callers, func(ctx context.Context, _ int, _ int64) error {
-		_, err := c.Check(ctx, &healthv1.HealthCheckRequest{})
-		return err
-	})
-	return perCPU, err
 }
 
 // metadata measures cached stat and list.
@@ -97,7 +69,7 @@ func (b *bench) metadata(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		wall, cpu, err := b.measure(ctx, f, callers, func(ctx context.Context, c int, i int64) error {
+		wall, cpu, err := b.measure(ctx, servers(f), callers, func(ctx context.Context, c int, i int64) error {
 			_, err := s.Stat(ctx, path("/f%04d", (int64(c)*131+i)%1000), freshet.ReadOptions{})
 			return err
 		})
@@ -106,7 +78,7 @@ func (b *bench) metadata(ctx context.Context) error {
 		}
 		b.add(fmt.Sprintf("cached stat, unary gRPC, %d callers", callers), rate(wall), rate(cpu), fmt.Sprintf("empty call %s: %.2f of it", rate(limit), cpu/limit))
 	}
-	wall, cpu, err := b.measure(ctx, f, 4, func(ctx context.Context, _ int, _ int64) error {
+	wall, cpu, err := b.measure(ctx, servers(f), 4, func(ctx context.Context, _ int, _ int64) error {
 		page, err := s.List(ctx, freshet.ListQuery{Path: "/"})
 		if err == nil && len(page.Entries) != 1000 {
 			err = fmt.Errorf("%d entries", len(page.Entries))
@@ -117,6 +89,35 @@ func (b *bench) metadata(ctx context.Context) error {
 		return err
 	}
 	b.add("list a directory of 1,000, entries, 4 callers", rate(wall*1000), rate(cpu*1000), "")
+	return b.batches(ctx, f)
+}
+
+// batches measures stat in batches of 100 paths.
+func (b *bench) batches(ctx context.Context, f *fleet.Fleet) error {
+	conn, err := rpc.Dial(f.Clusters[0].Clients, rpc.DialOptions{})
+	if err != nil {
+		return err
+	}
+	defer func() { _ = conn.Close() }() // nothing to be done about it
+	c := freshetv1.NewNamespaceServiceClient(conn)
+	const size = 100
+	wall, cpu, err := b.measure(ctx, servers(f), 4, func(ctx context.Context, caller int, i int64) error {
+		req := &freshetv1.BatchStatRequest{Paths: make([]string, size)}
+		for k := range req.GetPaths() {
+			req.Paths[k] = fmt.Sprintf("/f%04d", (int64(caller)*131+i*size+int64(k))%1000)
+		}
+		r, err := c.BatchStat(ctx, req)
+		for _, one := range r.GetResults() {
+			if one.GetEntry() == nil {
+				return fmt.Errorf("no entry: %s", one.GetMessage())
+			}
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	b.add("cached stat in batches of 100, 4 callers, entries", rate(wall*size), rate(cpu*size), "")
 	return nil
 }
 
@@ -143,7 +144,7 @@ func (b *bench) create(ctx context.Context, coordinators int) error {
 	}
 	defer func() { _ = s.Close() }() // nothing to be done about it
 	for _, callers := range []int{1, 64, 256} {
-		wall, cpu, err := b.measure(ctx, f, callers, func(ctx context.Context, c int, i int64) error {
+		wall, cpu, err := b.measure(ctx, servers(f), callers, func(ctx context.Context, c int, i int64) error {
 			_, err := s.Files.Write(ctx, path("/d%d/c%d-%d", callers, c, i), strings.NewReader(""), client.WriteOptions{Write: freshet.Through})
 			return err
 		})
