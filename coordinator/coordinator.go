@@ -300,9 +300,11 @@ func (s storages) Get(id freshet.MountID) (ufs.FS, func(), error) {
 	return s.c.storage(m)
 }
 
+// reopenEvery is how often a storage that could not be opened is tried again.
+const reopenEvery = 10 * time.Second
+
 // keepMounts opens and closes storages as the mount table changes, on every
-// member, for each may come to lead. What can't be opened now is tried again
-// when it is needed.
+// member, for each may come to lead. What can't be opened is tried again.
 func (c *Coordinator) keepMounts(ctx context.Context) error {
 	for {
 		changed := c.watch.mounts.wait()
@@ -310,10 +312,28 @@ func (c *Coordinator) keepMounts(ctx context.Context) error {
 		if err := c.mounts.Set(mounts); err != nil {
 			c.log.Warn("not all storages could be opened", "error", err)
 		}
+		if !c.awaitMounts(ctx, changed) {
+			return nil
+		}
+	}
+}
+
+// awaitMounts waits for a change of the mount table and opens meanwhile what
+// could not be opened; false at the end of ctx.
+func (c *Coordinator) awaitMounts(ctx context.Context, changed <-chan struct{}) bool {
+	for {
+		again := c.clock.NewTimer(reopenEvery)
 		select {
 		case <-changed:
+			again.Stop()
+			return true
+		case <-again.C():
+			if err := c.mounts.Reopen(); err != nil {
+				c.log.Debug("not all storages could be opened", "error", err)
+			}
 		case <-ctx.Done():
-			return nil
+			again.Stop()
+			return false
 		}
 	}
 }

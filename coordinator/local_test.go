@@ -92,3 +92,28 @@ func TestASyncCanBeCancelled(t *testing.T) {
 		}
 	})
 }
+
+// Two clusters may name one directory through different links: their keys of the
+// domain must agree all the same.
+func TestMountsKnowDirectoriesByTheirRealPath(t *testing.T) {
+	dir, err := filepath.EvalSymlinks(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	link := filepath.Join(t.TempDir(), "link")
+	if err := os.Symlink(dir, link); err != nil {
+		t.Fatal(err)
+	}
+	other := t.TempDir()
+	c := localCluster(t, other, freshet.Never)
+	a, err := c.AddMount(t.Context(), mount("/real", "file://"+link, freshet.Never))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if a.Mount.DomainKey != dir {
+		t.Errorf("the mount's root is known as %q, want %q", a.Mount.DomainKey, dir)
+	}
+	if _, err := c.AddMount(t.Context(), mount("/again", "file://"+dir, freshet.Never)); !errors.Is(err, freshet.KindConflict) {
+		t.Errorf("the same directory was mounted twice: %v", err)
+	}
+}

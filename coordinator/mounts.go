@@ -130,11 +130,13 @@ func (c *Coordinator) completeMount(m *freshet.Mount, intervalGiven bool) (notes
 	if err != nil {
 		return nil, err
 	}
-	m.Domain, m.DomainKey = canonical.Domain(), canonical.DomainKey
 	fs, err := c.openers.Open(spec.Clone(), c.opts.Environment)
 	if err != nil {
 		return nil, err
 	}
+	// Other clusters may name the same directory through other links.
+	canonical = ufs.Resolve(fs, canonical)
+	m.Domain, m.DomainKey = canonical.Domain(), canonical.DomainKey
 	m.MaxOpLifetime = fs.Features().MaxOpLifetime
 	return notes, fs.Close()
 }

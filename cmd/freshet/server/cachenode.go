@@ -76,7 +76,7 @@ func (p *Process) CacheNode(ctx context.Context, f *config.File) error {
 
 	p.Ready(Addresses{Data: self.GRPC, HTTP: self.HTTP})
 	return run.Ordered(ctx,
-		run.Part{Name: "close storages", Run: func(ctx context.Context) error { <-ctx.Done(); return mounts.Close() }},
+		run.Part{Name: "storages", Run: func(ctx context.Context) error { return p.keepOpen(ctx, mounts) }},
 		run.Part{Name: "cache node", Run: node.Run},
 		run.Part{Name: "gRPC", Run: func(ctx context.Context) error { return gsrv.Serve(ctx, grpcL) }},
 		run.Part{Name: "HTTP", Run: func(ctx context.Context) error { return p.serveHTTP(ctx, httpL, handler, id) }},
@@ -92,6 +92,23 @@ func hostOf(f *config.File) string {
 		return "" // only a hint
 	}
 	return host
+}
+
+// keepOpen tries again to open storages that could not be opened, until ctx ends,
+// and closes all then.
+func (p *Process) keepOpen(ctx context.Context, mounts *ufs.Mounts) error {
+	tick := time.NewTicker(10 * time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			if err := mounts.Reopen(); err != nil {
+				p.Log.DebugContext(ctx, "not all storages could be opened", "error", err)
+			}
+		case <-ctx.Done():
+			return mounts.Close()
+		}
+	}
 }
 
 // openTier opens the blocks and the identity that belongs to them.
