@@ -127,6 +127,7 @@ func (n *Node) apply(hb freshet.Heartbeat, reply freshet.HeartbeatReply, sent ti
 		for _, op := range reply.Abort {
 			n.cancel(n.uploads[op], freshet.Errorf(freshet.KindConflict, "write file", "", "the cluster has given the upload up: start again"))
 		}
+		n.answers++
 		n.lease = sent + reply.Lease // last: what may be published was decided above
 		if n.needFull && !hb.Full {  // a leader that is never satisfied is answered at the usual pace
 			n.heartbeatNow()

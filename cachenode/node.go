@@ -75,6 +75,9 @@ type Options struct {
 	// LeaderTimeout bounds how long an upload waits for a leader to permit or
 	// to complete it. 0 is 30 seconds.
 	LeaderTimeout time.Duration
+	// MountTimeout bounds how long a read or an upload waits for a mount that the
+	// node has not heard of yet. 0 is five seconds.
+	MountTimeout time.Duration
 	// StopTimeout is how long uploads may go on after the node was told to stop.
 	// 0 is ten seconds.
 	StopTimeout time.Duration
@@ -96,6 +99,7 @@ func (o *Options) setDefaults() {
 	set(&o.UploadIdle, 10*time.Minute)
 	set(&o.CommitTimeout, 2*time.Minute)
 	set(&o.LeaderTimeout, 30*time.Second)
+	set(&o.MountTimeout, 5*time.Second)
 	set(&o.StopTimeout, 10*time.Second)
 	if o.MaxUploads <= 0 {
 		o.MaxUploads = 256
@@ -125,6 +129,7 @@ type Node struct {
 	epoch    uint64
 	term     uint64
 	revision uint64        // of the mount table
+	answers  uint64        // to heartbeats
 	lease    time.Duration // on the clock's Elapsed; publishing is allowed before it
 	needFull bool
 	running  bool
@@ -152,7 +157,7 @@ func New(deps Deps, opts Options) *Node {
 	}
 	n.kill, n.killAll = context.WithCancel(context.Background())
 	n.filler = fill.New(fill.Deps{
-		Tier: deps.Tier, Mounts: deps.Mounts, Remote: deps.Remote, Identity: n.identity, Self: opts.Node.ID,
+		Tier: deps.Tier, Mounts: deps.Mounts, Remote: deps.Remote, AwaitMount: n.awaitMount, Identity: n.identity, Self: opts.Node.ID,
 	}, opts.Fill)
 	deps.Tier.Observe(n.observe)
 	return n
@@ -234,6 +239,27 @@ func (n *Node) await(ctx context.Context, ready func() bool) error {
 			return context.Cause(ctx)
 		}
 	}
+}
+
+// awaitMount asks the leader for the table of mounts and waits for the mount: it
+// may have been added since the last heartbeat. Whoever waited asks Mounts again,
+// which gives the error if it has not come.
+func (n *Node) awaitMount(ctx context.Context, id freshet.MountID) {
+	ctx, cancel := context.WithTimeout(ctx, n.opts.MountTimeout)
+	defer cancel()
+	n.mu.Lock()
+	asked := n.answers
+	n.mu.Unlock()
+	n.heartbeatNow()
+	_ = n.await(ctx, func() bool { //nolint:errcheck // see above
+		_, release, err := n.deps.Mounts.Get(id)
+		if err == nil {
+			release()
+		}
+		// The first answer may be to a heartbeat that was on its way; the second
+		// has the table as it was after we asked.
+		return !freshet.IsKind(err, freshet.KindNotExist) || n.answers >= asked+2
+	})
 }
 
 // leased reports whether the node may publish. The caller holds mu.

@@ -71,6 +71,10 @@ func (n *Node) write(ctx context.Context, ticket freshet.Ticket, body io.Reader,
 		n.update(func() { n.cancel(u, errClientLeft()) })
 	})()
 	fs, release, err := n.deps.Mounts.Get(ticket.Target.Mount)
+	if freshet.IsKind(err, freshet.KindNotExist) {
+		n.awaitMount(ctx, ticket.Target.Mount)
+		fs, release, err = n.deps.Mounts.Get(ticket.Target.Mount)
+	}
 	if err != nil {
 		return freshet.Completed{}, u.abandon(mountError(err))
 	}

@@ -39,6 +39,9 @@ type Deps struct {
 	Tier   *tier.Tier
 	Mounts Mounts
 	Remote Remote // nil: other nodes are not asked
+	// AwaitMount, if not nil, waits a while for a mount that this node has not
+	// heard of.
+	AwaitMount func(ctx context.Context, id freshet.MountID)
 	// Identity returns the cluster and its epoch, for the headers of blocks;
 	// false as long as they are not known, and then nothing is cached.
 	Identity func() (cluster freshet.ClusterID, epoch uint64, ok bool)
@@ -219,6 +222,10 @@ func (f *Filler) openRemote(ctx context.Context, node freshet.Node, req freshet.
 func (f *Filler) openUFS(ctx context.Context, req freshet.BlockRead, r span) (io.ReadCloser, error) {
 	const op = "read block from storage"
 	fs, release, err := f.deps.Mounts.Get(req.Source.Mount)
+	if freshet.IsKind(err, freshet.KindNotExist) && f.deps.AwaitMount != nil {
+		f.deps.AwaitMount(ctx, req.Source.Mount)
+		fs, release, err = f.deps.Mounts.Get(req.Source.Mount)
+	}
 	if freshet.IsKind(err, freshet.KindNotExist) {
 		// Not "the file does not exist": this node has not heard of the mount.
 		return nil, freshet.Errorf(freshet.KindUnavailable, op, "", "this node does not have the mount yet: %w", err)
