@@ -66,10 +66,13 @@ func ErrorOf(err error) error {
 	if errors.As(err, &own) {
 		return err
 	}
-	st, ok := status.FromError(err)
-	if !ok {
+	// Not status.FromError, which keeps what the gRPC library wraps around the
+	// other process's words, such as how often it repeated the call.
+	var of interface{ GRPCStatus() *status.Status }
+	if !errors.As(err, &of) {
 		return &freshet.Error{Kind: kindOf(err), Err: err}
 	}
+	st := of.GRPCStatus()
 	out := &remoteError{kind: kindOfCode(st.Code()), message: st.Message()}
 	for _, d := range st.Details() {
 		detail, ok := d.(*freshetv1.ErrorDetail)
