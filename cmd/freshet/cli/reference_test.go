@@ -1,0 +1,100 @@
+package cli_test
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/spf13/cobra"
+
+	"github.com/freshet-io/freshet"
+	"github.com/freshet-io/freshet/cmd/freshet/cli"
+	"github.com/freshet-io/freshet/cmd/freshet/demo"
+	"github.com/freshet-io/freshet/cmd/freshet/server"
+)
+
+// help returns what `freshet ARGS --help` prints.
+func help(t *testing.T, args ...string) string {
+	t.Helper()
+	var out bytes.Buffer
+	streams := cli.Streams{In: strings.NewReader(""), Out: &out, Err: &out}
+	code := cli.Run(t.Context(), append(args, "--help"), streams, func(s cli.Streams) []*cobra.Command {
+		return append(server.Commands(server.Options{Out: s.Out, Err: s.Err}), demo.Command(demo.Options{Out: s.Out, Err: s.Err}))
+	})
+	if code != freshet.ExitOK {
+		t.Fatalf("help of %q: exit code %d: %s", args, code, out.String())
+	}
+	return out.String()
+}
+
+// section returns the lines of the help below a title.
+func section(text, title string) []string {
+	_, after, ok := strings.Cut(text, "\n"+title+":\n")
+	if !ok {
+		return nil
+	}
+	body, _, _ := strings.Cut(after, "\n\n")
+	return strings.Split(strings.TrimRight(body, "\n"), "\n")
+}
+
+// TestReferenceHasEveryCommandAndFlag fails when a command, or a flag of one, is
+// not in docs/reference.md.
+func TestReferenceHasEveryCommandAndFlag(t *testing.T) {
+	t.Parallel()
+	b, err := os.ReadFile("../../../docs/reference.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	sections := map[string]string{} // by the words of the command
+	for _, part := range strings.Split(string(b), "\n#### `freshet ")[1:] {
+		heading, body, _ := strings.Cut(part, "\n")
+		body, _, _ = strings.Cut(body, "\n## ")
+		words := regexp.MustCompile(`^[a-z]+( [a-z][a-z-]*)*`).FindString(heading)
+		sections[words] = heading + body
+	}
+	seen := 0
+	var walk func(path []string)
+	walk = func(path []string) {
+		text := help(t, path...)
+		if below := section(text, "Available Commands"); below != nil && strings.Join(path, " ") != "completion" {
+			for _, line := range below {
+				if name := strings.Fields(line)[0]; name != "help" {
+					walk(append(path[:len(path):len(path)], name))
+				}
+			}
+			return
+		}
+		seen++
+		name := strings.Join(path, " ")
+		entry, ok := sections[name]
+		if !ok {
+			t.Errorf("docs/reference.md has no entry for `freshet %s`", name)
+		}
+		for _, line := range section(text, "Flags") {
+			flag := regexp.MustCompile(`--[a-z-]+`).FindString(line)
+			if ok && flag != "--help" && !strings.Contains(entry, flag+" ") && !strings.Contains(entry, flag+"`") {
+				t.Errorf("docs/reference.md does not have %s of `freshet %s`", flag, name)
+			}
+		}
+	}
+	walk(nil)
+	if seen < 40 {
+		t.Errorf("only %d commands were found: this test no longer reads the help", seen)
+	}
+}
+
+// TestExamplesAreValid holds the example files against the schema.
+func TestExamplesAreValid(t *testing.T) {
+	t.Parallel()
+	files, err := filepath.Glob("../../../docs/examples/*.yaml")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no examples: %v", err)
+	}
+	var out bytes.Buffer
+	if code := cli.Run(t.Context(), append([]string{"config", "validate"}, files...), cli.Streams{Out: &out, Err: &out}, nil); code != freshet.ExitOK {
+		t.Errorf("exit code %d:\n%s", code, out.String())
+	}
+}
