@@ -34,6 +34,7 @@ type flight struct {
 	path      freshet.Path
 	path2     freshet.Path
 	done      chan struct{}
+	waits     bool // only for the resolution of an earlier attempt; guarded by the lead's mu
 	completed freshet.Completed
 	err       error
 }
@@ -93,11 +94,23 @@ func (l *lead) land(op freshet.OpID, f *flight) {
 	}
 }
 
+// flying reports whether op is being carried out here.
 func (l *lead) flying(op freshet.OpID) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	_, ok := l.flights[op]
-	return ok
+	f, ok := l.flights[op]
+	return ok && !f.waits
+}
+
+// waits says that the flight of op does nothing but wait for its resolution,
+// which must not wait for the flight.
+func (l *lead) waits(op freshet.OpID) {
+	l.mu.Lock()
+	if f, ok := l.flights[op]; ok {
+		f.waits = true
+	}
+	l.mu.Unlock()
+	l.poke()
 }
 
 func (e *Engine) count(kind namespace.OpKind, err error) {
@@ -124,6 +137,7 @@ func (e *Engine) perform(ctx context.Context, l *lead, c change) (freshet.Comple
 		return done, err
 	}
 	if in, ok := e.state.Intent(c.begin.Op); ok {
+		l.waits(c.begin.Op)
 		return e.await(ctx, c, in)
 	}
 	at, release, err := e.place(c.begin)

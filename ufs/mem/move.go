@@ -18,6 +18,9 @@ func (f *FS) Remove(ctx context.Context, key string, opts ufs.RemoveOptions) err
 	st, err := f.stat("delete", key)
 	full := s.holdsMore(f.root + key + "/")
 	below := f.below(key)
+	if err == nil && (!st.IsDir() || !full || opts.Recursive) {
+		f.keepParent(key)
+	}
 	if err == nil && (!st.IsDir() || !full || (opts.Recursive && s.opts.Mode == Local)) {
 		s.tree.Delete(f.root + st.SortKey())
 		if st.IsDir() {
@@ -45,6 +48,32 @@ func (f *FS) Remove(ctx context.Context, key string, opts ufs.RemoveOptions) err
 		s.mu.Unlock()
 	}
 	return nil
+}
+
+// keepParent writes the marker of the directory that holds key, so that it does
+// not vanish with its last entry. The lock is held.
+func (f *FS) keepParent(key string) {
+	s := f.store
+	parent := ufs.ParentKey(key)
+	if s.opts.Mode != Object || parent == "" {
+		return
+	}
+	prefix := f.root + parent + "/"
+	if _, ok := s.tree.Get(prefix); ok {
+		return
+	}
+	others := false
+	s.tree.Ascend(prefix, func(k string, _ *object) bool {
+		others = strings.HasPrefix(k, prefix)
+		if others && (k == f.root+key || strings.HasPrefix(k, f.root+key+"/")) {
+			others = false
+			return true
+		}
+		return false
+	})
+	if !others {
+		s.tree.Set(prefix, s.newDir(0))
+	}
 }
 
 // below returns the keys of the store below the directory key. The lock is held.
@@ -79,6 +108,9 @@ func (f *FS) Rename(ctx context.Context, from, to string) (ufs.Status, error) {
 	s := f.store
 	s.mu.Lock()
 	moves, err := f.planMove(from, to)
+	if err == nil && len(moves) > 0 {
+		f.keepParent(from)
+	}
 	if err == nil && s.opts.Mode == Local {
 		s.makeParents(f.root + to)
 		for _, m := range moves {
