@@ -96,6 +96,17 @@ func TestMistakesAreNamedWithTheirPlace(t *testing.T) {
 		{"interval without one", strings.Replace(coordinator, "level: invalidate, interval: never", "level: interval", 1), []string{"mounts[0].consistency.interval", "required"}},
 		{"secret in place", strings.Replace(coordinator, "env:GOSSIP", "c2VjcmV0LXNlY3JldC0=", 1), []string{"cross_cluster.gossip_key"}},
 		{"no coordinators", strings.Replace(cacheNode, "coordinators: [\"127.0.0.1:7400\"]\n", "", 1), []string{"coordinators", "required"}},
+		{"block size", strings.Replace(cacheNode, "64MiB", "1MiB", 1), []string{"f.yaml:6", "cache.block_size", "not built yet"}},
+		{"eviction", cacheNode + "  # end\nlog: {level: loud, format: xml}\n", []string{"log.level", "loud", "log.format", "xml"}},
+		{"address", strings.Replace(coordinator, "127.0.0.1:7480", "127.0.0.1", 1), []string{"f.yaml:3", "listen.http", "host:port"}},
+		{"port", strings.Replace(coordinator, "127.0.0.1:7480", "127.0.0.1:99999", 1), []string{"listen.http", "99999"}},
+		{"half of TLS", coordinator + "tls: {ca: /a}\n", []string{"tls", "belong together"}},
+		{"wildcard", strings.Replace(cacheNode, "coordinators", "listen: {data: \"0.0.0.0:7410\"}\ncoordinators", 1), []string{"advertise.data", "can't be told"}},
+		{"two tiers", strings.Replace(cacheNode, "tiers: [", "tiers: [{kind: memory, size: 1GiB}, ", 1), []string{"cache.tiers", "one"}},
+		{"relative directory", strings.Replace(cacheNode, "/var/lib", "var/lib", 1), []string{"node.data_dir", "absolute"}},
+		{"mounted twice", strings.Replace(coordinator, "sync:", "  - {path: /, ufs: s3://b}\nsync:", 1), []string{"mounts[1].path", "twice"}},
+		{"peer is itself", strings.Replace(coordinator, "us-east,", "eu-west,", 1), []string{"cross_cluster.peers[0].cluster", "another"}},
+		{"active sync", strings.Replace(coordinator, "degraded_interval: 60s", "active_sync: true", 1), []string{"active_sync", "not built yet"}},
 		{"path", strings.Replace(coordinator, "path: /hot", "path: /a/../b", 1), []string{"sync[0]", `".."`}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

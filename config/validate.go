@@ -254,7 +254,9 @@ func checkTier(p *problems, key string, t *Tier) {
 
 func (f *File) checkBlockSize(p *problems) {
 	setDefault(&f.Cache.BlockSize, DefaultBlockSize)
-	p.size("cache.block_size", f.Cache.BlockSize, freshet.MinBlockSize, freshet.MaxBlockSize)
+	if v, err := ufs.ParseSize(string(f.Cache.BlockSize)); err != nil || v != freshet.DefaultBlockSize {
+		p.add("cache.block_size", "%q: a cluster's block size other than %s is not built yet; remove the key", f.Cache.BlockSize, DefaultBlockSize)
+	}
 }
 
 func (f *File) checkTLS(p *problems) {

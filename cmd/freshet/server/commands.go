@@ -11,6 +11,7 @@ import (
 
 	"github.com/freshet-io/freshet"
 	"github.com/freshet-io/freshet/config"
+	"github.com/freshet-io/freshet/internal/run"
 	"github.com/freshet-io/freshet/ufs/all"
 )
 
@@ -34,19 +35,26 @@ func (o Options) serverCommand(use, short string, role config.Role, runServer fu
 	var insecure bool
 	c := &cobra.Command{
 		Use: use + " --config FILE", Short: short, Args: cobra.NoArgs,
-		Long:    short + ".\n\nSIGTERM and SIGINT stop it in order. It prints the addresses that it listens on.",
+		Long: short + ".\n\nSIGTERM and SIGINT stop it in order. SIGHUP reads log.level of the file again; certificates\n" +
+			"are read again when their files change, other settings at a restart. It prints the addresses that it listens on.",
 		Example: fmt.Sprintf("  freshet config validate /etc/freshet/%s.yaml\n  freshet %s --config /etc/freshet/%s.yaml", use, use, use),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			f, err := config.Read(file)
 			if err != nil {
 				return err
 			}
-			if err := f.Validate(config.ValidateOptions{Name: file, Role: role, Insecure: insecure, UFS: all.Openers(nil, nil)}); err != nil {
+			opts := config.ValidateOptions{Name: file, Role: role, Insecure: insecure, UFS: all.Openers(nil, nil)}
+			if err := f.Validate(opts); err != nil {
 				return err
 			}
 			p := NewProcess(f.Log, o.Err, o.Getenv)
 			p.Ready = func(a Addresses) { o.announce(p, addressFile, a) }
-			return runServer(p, cmd.Context(), f)
+			if f.Listen.Socket != "" {
+				p.Log.WarnContext(cmd.Context(), "listen.socket is not served yet: readers on this machine use listen.data")
+			}
+			return run.Ordered(cmd.Context(),
+				run.Part{Name: "reload", Run: func(ctx context.Context) error { return p.reload(ctx, file, opts) }},
+				run.Part{Name: use, Run: func(ctx context.Context) error { return runServer(p, ctx, f) }})
 		},
 	}
 	c.Flags().StringVar(&file, "config", "", "YAML file of this server")

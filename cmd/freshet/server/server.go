@@ -35,6 +35,8 @@ type Process struct {
 	Ready func(Addresses)
 	// Getenv resolves "env:" references.
 	Getenv func(string) string
+
+	level slog.LevelVar
 }
 
 // Addresses are where a process listens; empty ones do not exist.
@@ -49,19 +51,20 @@ type Addresses struct {
 
 // NewProcess makes the log and the registry of a server.
 func NewProcess(cfg config.Log, w io.Writer, getenv func(string) string) *Process {
-	return &Process{Log: newLog(cfg, w), Metrics: newRegistry(), Getenv: getenv, Ready: func(Addresses) {}}
+	p := &Process{Metrics: newRegistry(), Getenv: getenv, Ready: func(Addresses) {}}
+	p.setLevel(cfg)
+	opts := &slog.HandlerOptions{Level: &p.level}
+	p.Log = slog.New(slog.NewTextHandler(w, opts))
+	if cfg.Format == "json" {
+		p.Log = slog.New(slog.NewJSONHandler(w, opts))
+	}
+	return p
 }
 
-func newLog(cfg config.Log, w io.Writer) *slog.Logger {
-	var level slog.Level
-	if err := level.UnmarshalText([]byte(cfg.Level)); err != nil {
-		level = slog.LevelInfo // Validate refuses other words
-	}
-	opts := &slog.HandlerOptions{Level: level}
-	if cfg.Format == "json" {
-		return slog.New(slog.NewJSONHandler(w, opts))
-	}
-	return slog.New(slog.NewTextHandler(w, opts))
+func (p *Process) setLevel(cfg config.Log) {
+	level := slog.LevelInfo // Validate refuses other words
+	_ = level.UnmarshalText([]byte(cfg.Level))
+	p.level.Set(level)
 }
 
 func newRegistry() *prometheus.Registry {
