@@ -11,6 +11,7 @@ import (
 	"os"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
@@ -111,9 +112,12 @@ func (a *app) root() *cobra.Command {
 			"  freshet explain /sales/part-7.parquet           # why is it (not) fresh?",
 		SilenceErrors: true,
 		SilenceUsage:  true,
-		PersistentPreRunE: func(*cobra.Command, []string) error {
+		PersistentPreRunE: func(cmd *cobra.Command, args []string) error {
+			if err := cmd.ValidateRequiredFlags(); err != nil {
+				return err // a usage error, as the others of the library
+			}
 			a.commandStarted = true
-			return a.checkFlags()
+			return errors.Join(a.checkFlags(), checkText(args))
 		},
 	}
 	f := root.PersistentFlags()
@@ -136,6 +140,16 @@ func (a *app) env(name, fallback string) string {
 		}
 	}
 	return fallback
+}
+
+// checkText refuses paths of the namespace that could not be sent.
+func checkText(args []string) error {
+	for _, arg := range args {
+		if strings.HasPrefix(arg, "/") && !utf8.ValidString(arg) {
+			return freshet.Errorf(freshet.KindInvalid, "read arguments", "", "%q is not valid UTF-8", arg)
+		}
+	}
+	return nil
 }
 
 func (a *app) checkFlags() error {

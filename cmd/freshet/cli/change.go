@@ -133,7 +133,7 @@ func (a *app) fsRm() *cobra.Command {
 					done, err = s.coord.Remove(ctx, freshet.RemoveQuery{Path: p, Recursive: recursive})
 					a.token(done, err)
 				}
-				if force && freshet.IsKind(err, freshet.KindNotExist) {
+				if force && freshet.IsKind(asError(err), freshet.KindNotExist) {
 					return nil
 				}
 				return err

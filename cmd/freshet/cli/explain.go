@@ -49,14 +49,14 @@ func differs(x *freshetv1.ExplainResponse) bool {
 	if x.GetVerdict() == "absent" {
 		return v.GetExists()
 	}
-	return !v.GetExists() || (x.GetEntry().GetType() == freshet.TypeFile.String() && !v.GetSameContent())
+	return !v.GetExists() || (x.GetEntry().GetKind() == freshet.TypeFile.String() && !v.GetSameContent())
 }
 
 func explainTable(t *table, x *freshetv1.ExplainResponse) {
 	t.line(safe(x.GetPath()) + "   " + strings.ToUpper(x.GetVerdict()))
 	t.row("  why", x.GetReason())
 	if e := x.GetEntry(); e != nil {
-		t.row("  cached", fmt.Sprintf("%s, %s, version %s", e.GetType(), bytesText(e.GetLength()), e.GetFingerprint()))
+		t.row("  cached", fmt.Sprintf("%s, %s, version %s", e.GetKind(), bytesText(e.GetLength()), e.GetFingerprint()))
 	}
 	if v := x.GetStorage(); v != nil {
 		t.row("  storage", storageText(v))

@@ -99,7 +99,7 @@ func modeText(e *freshetv1.Entry) string {
 	switch {
 	case e.GetMountPoint():
 		kind = "m"
-	case e.GetType() == freshet.TypeDirectory.String():
+	case e.GetKind() == freshet.TypeDirectory.String():
 		kind = "d"
 	}
 	if e.GetMode() == 0 {
@@ -128,7 +128,7 @@ func (a *app) fsStat() *cobra.Command {
 				e := r.GetEntry()
 				return a.print(e, func(t *table) {
 					t.row("path", e.GetPath())
-					t.row("type", e.GetType())
+					t.row("kind", e.GetKind())
 					t.row("length", fmt.Sprintf("%d (%s)", e.GetLength(), bytesText(e.GetLength())))
 					t.row("modified", timeText(e.GetMtime()))
 					t.row("owner, group, mode", fmt.Sprintf("%s %s %s", dash(e.GetOwner()), dash(e.GetGroup()), modeText(e)))
@@ -270,7 +270,7 @@ type tally struct {
 }
 
 func (s *tally) add(e *freshetv1.Entry) {
-	if e.GetType() == freshet.TypeDirectory.String() {
+	if e.GetKind() == freshet.TypeDirectory.String() {
 		s.Directories++
 		return
 	}
@@ -311,7 +311,7 @@ func (a *app) tally(use, short string, draw func(t *table, p string, sum tally))
 	return c
 }
 
-func isDirectory(e *freshetv1.Entry) bool { return e.GetType() == freshet.TypeDirectory.String() }
+func isDirectory(e *freshetv1.Entry) bool { return e.GetKind() == freshet.TypeDirectory.String() }
 
 func (a *app) fsTest() *cobra.Command {
 	var f readFlags
