@@ -78,6 +78,12 @@ func NewAPI(ctx context.Context, s Services) (http.Handler, error) {
 		if refuseEncoding(w, r) {
 			return
 		}
+		if r.ContentLength > maxJSONBody {
+			// The gateway would take the end of its patience for a mistake in the JSON.
+			writeStatus(w, r, http.StatusRequestEntityTooLarge, freshet.Errorf(freshet.KindInvalid, "read request", "",
+				"a body of %d bytes is larger than %d", r.ContentLength, maxJSONBody))
+			return
+		}
 		limitJSON(w, r)
 		mux.ServeHTTP(w, r)
 	}), nil
