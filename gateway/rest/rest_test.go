@@ -286,7 +286,7 @@ func TestBadJSONRequests(t *testing.T) {
 		{"not JSON", "POST", "/v1/mkdir", `<xml/>`, nil, 400, freshet.KindInvalid, ""},
 		{"number too large", "POST", "/v1/mkdir", `{"path":"/x","mode":1e400}`, nil, 400, freshet.KindInvalid, ""},
 		{"too deep", "POST", "/v1/mkdir", deep, nil, 400, freshet.KindInvalid, ""},
-		{"too large", "POST", "/v1/mkdir", `{"path":"/` + strings.Repeat("x", 2<<20) + `"}`, nil, 400, freshet.KindInvalid, "too large"},
+		{"too large", "POST", "/v1/mkdir", `{"path":"/` + strings.Repeat("x", 2<<20) + `"}`, nil, 413, freshet.KindInvalid, "is larger than"},
 		{"compressed", "POST", "/v1/mkdir", "x", []string{"Content-Encoding", "gzip"}, 415, freshet.KindUnsupported, "compressed"},
 		{"compressed sync", "POST", "/v1/sync", "x", []string{"Content-Encoding", "gzip"}, 415, freshet.KindUnsupported, "compressed"},
 		{"compressed upload", "PUT", "/v1/data/x", "x", []string{"Content-Encoding", "gzip"}, 415, freshet.KindUnsupported, "compressed"},
