@@ -101,7 +101,7 @@ func opsOfWire(in [][]byte) ([]freshet.OpID, error) {
 // EntryToWire translates an entry.
 func EntryToWire(in freshet.Info) *freshetv1.Entry {
 	return &freshetv1.Entry{
-		Path: string(in.Path), Type: in.Type.String(), Length: in.Length, Mtime: timeToWire(in.ModTime),
+		Path: string(in.Path), Kind: in.Type.String(), Length: in.Length, Mtime: timeToWire(in.ModTime),
 		Owner: in.Owner, Group: in.Group, Mode: in.Mode, Fingerprint: in.Fingerprint.String(),
 		FileId: uint64(in.FileID), BlockSize: in.BlockSize, MountId: uint64(in.Mount),
 		MountPoint: in.MountPoint, FromCache: in.FromCache, Etag: in.Fingerprint.ETag(),
@@ -115,12 +115,12 @@ func EntryOfWire(e *freshetv1.Entry) (freshet.Info, error) {
 		return freshet.Info{}, err
 	}
 	typ := freshet.TypeFile
-	switch e.GetType() {
+	switch e.GetKind() {
 	case "", freshet.TypeFile.String():
 	case freshet.TypeDirectory.String():
 		typ = freshet.TypeDirectory
 	default:
-		return freshet.Info{}, freshet.Errorf(freshet.KindInvalid, "read message", "", "unknown type of entry %q", e.GetType())
+		return freshet.Info{}, freshet.Errorf(freshet.KindInvalid, "read message", "", "unknown kind of entry %q", e.GetKind())
 	}
 	return freshet.Info{
 		Path: freshet.Path(e.GetPath()), Type: typ, Length: e.GetLength(), ModTime: timeOfWire(e.GetMtime()),

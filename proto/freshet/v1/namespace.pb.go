@@ -2108,9 +2108,9 @@ const file_freshet_v1_namespace_proto_rawDesc = "" +
 	"\x05token\x18\x04 \x01(\tR\x05token\"#\n" +
 	"\x11AbortWriteRequest\x12\x0e\n" +
 	"\x02op\x18\x01 \x01(\fR\x02op\"\x14\n" +
-	"\x12AbortWriteResponse2\xde\a\n" +
-	"\x10NamespaceService\x12M\n" +
-	"\x04Stat\x12\x17.freshet.v1.StatRequest\x1a\x18.freshet.v1.StatResponse\"\x12\x82\xd3\xe4\x93\x02\f\x12\n" +
+	"\x12AbortWriteResponse2\xe5\a\n" +
+	"\x10NamespaceService\x12T\n" +
+	"\x04Stat\x12\x17.freshet.v1.StatRequest\x1a\x18.freshet.v1.StatResponse\"\x19\x82\xd3\xe4\x93\x02\x13b\x05entry\x12\n" +
 	"/v1/status\x12H\n" +
 	"\tBatchStat\x12\x1c.freshet.v1.BatchStatRequest\x1a\x1d.freshet.v1.BatchStatResponse\x12K\n" +
 	"\x04List\x12\x17.freshet.v1.ListRequest\x1a\x18.freshet.v1.ListResponse\"\x10\x82\xd3\xe4\x93\x02\n" +

@@ -101,7 +101,7 @@ type Entry struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Path  string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
 	// "file" or "directory".
-	Type string `protobuf:"bytes,2,opt,name=type,proto3" json:"type,omitempty"`
+	Kind string `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"`
 	// In bytes; 0 for a directory.
 	Length int64                  `protobuf:"varint,3,opt,name=length,proto3" json:"length,omitempty"`
 	Mtime  *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=mtime,proto3" json:"mtime,omitempty"`
@@ -165,9 +165,9 @@ func (x *Entry) GetPath() string {
 	return ""
 }
 
-func (x *Entry) GetType() string {
+func (x *Entry) GetKind() string {
 	if x != nil {
-		return x.Type
+		return x.Kind
 	}
 	return ""
 }
@@ -1145,7 +1145,7 @@ const file_freshet_v1_types_proto_rawDesc = "" +
 	"\x06leader\x18\x04 \x01(\tR\x06leader\"\xda\x03\n" +
 	"\x05Entry\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x12\n" +
-	"\x04type\x18\x02 \x01(\tR\x04type\x12\x16\n" +
+	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x16\n" +
 	"\x06length\x18\x03 \x01(\x03R\x06length\x120\n" +
 	"\x05mtime\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x05mtime\x12\x14\n" +
 	"\x05owner\x18\x05 \x01(\tR\x05owner\x12\x14\n" +
