@@ -218,10 +218,19 @@ func backwards(t *testing.T, w *e2e.World) {
 	}
 }
 
-// neverMixes overwrites a large file again and again while both regions read it.
+// neverMixes overwrites a large file of many blocks, from either region in turn,
+// while both read it.
 func neverMixes(t *testing.T, w *e2e.World) {
-	const size = 6 << 20
-	put(t, w.A, "big", e2e.Content("big", 1, size))
+	const size, block = 6 << 20, 256 << 10
+	overwrite := func(r *e2e.Region, name string, version uint64) {
+		t.Helper()
+		data := e2e.Content("big", version, size+int(version%2))
+		_, err := r.S.Files.Write(t.Context(), r.At(name), bytes.NewReader(data), client.WriteOptions{Length: int64(len(data)), BlockSize: block})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	overwrite(w.A, "big", 1)
 	seen(t, "big in B", func(ctx context.Context) error { _, _, err := w.B.Read(ctx, "x/big", client.Whole()); return err })
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
@@ -262,8 +271,12 @@ func neverMixes(t *testing.T, w *e2e.World) {
 			readers <- nil
 		}()
 	}
-	for v := uint64(2); v <= 12; v++ {
-		put(t, w.A, "big", e2e.Content("big", v, size+int(v%2)))
+	for v := uint64(2); v <= 16; v++ {
+		if v%4 == 3 {
+			overwrite(w.B, "x/big", v)
+		} else {
+			overwrite(w.A, "big", v)
+		}
 	}
 	stop()
 	for range 2 {
@@ -272,5 +285,6 @@ func neverMixes(t *testing.T, w *e2e.World) {
 		}
 		t.Logf("reads: %+v", <-counts)
 	}
-	seen(t, "the last version in B", shows(w.B, "x/big", e2e.Content("big", 12, size)))
+	seen(t, "the last version in B", shows(w.B, "x/big", e2e.Content("big", 16, size)))
+	seen(t, "the last version in A", shows(w.A, "big", e2e.Content("big", 16, size)))
 }
