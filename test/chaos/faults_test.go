@@ -27,12 +27,17 @@ func (tr *trial) plan(number uint64, n int) []fault {
 func kinds() []fault {
 	return []fault{
 		killLeader(0), datagrams("30% of datagrams lost", fleet.Datagrams{Drop: 0.3}), cut("streams cut", streams),
-		{"everything restarted", restartAll}, killNode(0), cut("partition", everything),
+		{"everything restarted", restartAll},
+		killNode(0), cut("partition", everything),
 		killLeader(1), datagrams("all datagrams lost", fleet.Datagrams{Drop: 1}), cut("gossip cut", gossip),
 		datagrams("datagrams duplicated, reordered and corrupted", fleet.Datagrams{Duplicate: 0.3, Reorder: 0.3, Corrupt: 0.1}),
-		{"one way cut", oneWay}, killNode(1),
-		{"lines dead", pauseAll}, {"both leaders killed", killBoth}, {"storage down", storageDown},
-		{"leader of a stopped for a while", stopLeader}, killLeader(0), killLeader(1),
+		{"one way cut", oneWay},
+		killNode(1),
+		{"lines dead", pauseAll},
+		{"both leaders killed", killBoth},
+		{"storage down", storageDown},
+		{"leader of a stopped for a while", stopLeader},
+		killLeader(0), killLeader(1),
 	}
 }
 

@@ -70,9 +70,10 @@ func (b *Bucket) Tree(ctx context.Context, prefix string) (map[string]Object, er
 			if name == "" {
 				continue
 			}
-			addParents(out, strings.TrimSuffix(name, "/"))
-			if strings.HasSuffix(name, "/") {
-				out[strings.TrimSuffix(name, "/")] = Object{Dir: true}
+			name, isDir := strings.CutSuffix(name, "/")
+			addParents(out, name)
+			if isDir {
+				out[name] = Object{Dir: true}
 				continue
 			}
 			data, err := b.Get(ctx, aws.ToString(o.Key))

@@ -147,7 +147,7 @@ func gossipKey() string {
 // scratch is a directory whose path is short, for the sake of logs and sockets.
 func scratch(t testing.TB) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "fe2e-")
+	dir, err := os.MkdirTemp("", "fe2e-") //nolint:usetesting // t.TempDir has the test's long name, and goes even if the test failed
 	if err != nil {
 		t.Fatal(err)
 	}

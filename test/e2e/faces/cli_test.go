@@ -198,8 +198,10 @@ func cliConfig(t *testing.T, w *e2e.World) {
 		{"aliases", "a: &a [x, x]\nb: &b [*a, *a]\nc: [*b, *b]\n", 2, []string{":1:", "aliases"}},
 		{"no YAML", "cluster: [", 2, []string{":1:"}},
 		{"huge", "# " + strings.Repeat("x", 2<<20), 2, []string{"larger than"}},
-		{"plain text off loopback", strings.Replace(coordinatorFile, "127.0.0.1:0", "0.0.0.0:7400", 1), 2,
-			[]string{"refusing to listen on 0.0.0.0:7400 without TLS"}},
+		{
+			"plain text off loopback", strings.Replace(coordinatorFile, "127.0.0.1:0", "0.0.0.0:7400", 1), 2,
+			[]string{"refusing to listen on 0.0.0.0:7400 without TLS"},
+		},
 		{"even number of coordinators", coordinatorFile + "raft: {bootstrap_expect: 2}\n", 2, []string{"raft.bootstrap_expect"}},
 		{"misspelt option", coordinatorFile + "mounts: [{path: /, ufs: \"s3://bucket\", options: {regoin: x}}]\n", 2, []string{"regoin", "region"}},
 		{"credentials in the URI", coordinatorFile + "mounts: [{path: /, ufs: \"s3://AKIAKEY:secretcanary@bucket\"}]\n", 2, []string{"credentials"}},

@@ -126,7 +126,7 @@ func TestTLS(t *testing.T) {
 	pool.AddCert(ca.cert)
 	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS13}}
 	defer transport.CloseIdleConnections()
-	fetch := func(url string) (*http.Response, string) {
+	fetch := func(url string) e2e.Answer {
 		t.Helper()
 		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
 		if err != nil {
@@ -141,16 +141,13 @@ func TestTLS(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return resp, string(b)
+		return e2e.Answer{Status: resp.StatusCode, Header: resp.Header, Body: string(b)}
 	}
-	redirect, _ := fetch("https://" + w.A.HTTP[0] + "/v1/data/mnt/a/f")
-	to := redirect.Header.Get("Location")
-	if redirect.StatusCode != http.StatusTemporaryRedirect || !strings.HasPrefix(to, "https://") {
-		t.Fatalf("status %d to %q", redirect.StatusCode, to)
+	to := fetch("https://"+w.A.HTTP[0]+"/v1/data/mnt/a/f").Want(t, http.StatusTemporaryRedirect).Header.Get("Location")
+	if !strings.HasPrefix(to, "https://") {
+		t.Fatalf("redirected to %q", to)
 	}
-	if resp, body := fetch(to); resp.StatusCode != http.StatusOK || body != "over TLS" {
-		t.Errorf("status %d: %q", resp.StatusCode, body)
-	}
+	fetch(to).Want(t, http.StatusOK, "over TLS")
 	if a := e2e.HTTP(t, "GET", "http://"+w.A.HTTP[0]+"/v1/cluster", ""); a.Status == http.StatusOK {
 		t.Error("plain text is answered on a TLS port")
 	}
