@@ -166,7 +166,7 @@ bench: build backends ## benchmarks (BENCH=pattern, BENCH_PKGS=packages)
 
 .PHONY: chaos
 chaos: build backends ## fault tests with SEEDS seeds instead of the few of `make test`
-	FRESHET_CHAOS_SEEDS=$(SEEDS) $(GO) test -count 1 -timeout $(CHAOS_TIMEOUT) $(TESTFLAGS) ./test/chaos/...
+	FRESHET_CHAOS_SEEDS=$(SEEDS) FRESHET_SIM_SEEDS=$(SEEDS) $(GO) test -count 1 -timeout $(CHAOS_TIMEOUT) $(TESTFLAGS) ./test/sim ./test/chaos/...
 
 ##@ Help
 

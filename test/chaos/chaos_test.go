@@ -44,9 +44,11 @@ func number(t *testing.T, name string, fallback uint64) uint64 {
 }
 
 func TestNothingIsLost(t *testing.T) {
-	first := number(t, seedEnv, rand.Uint64N(1_000_000))
+	// The same seeds each time: what they find is repeatable. More of them, and
+	// others, are for make chaos.
+	first := number(t, seedEnv, 1)
 	for seed := first; seed < first+number(t, seedsEnv, 3); seed++ {
-		t.Run(fmt.Sprintf("seed %d", seed), func(t *testing.T) { run(t, seed, seed-first, int(number(t, stepsEnv, 6))) })
+		t.Run(fmt.Sprintf("seed %d", seed), func(t *testing.T) { run(t, seed, int(number(t, stepsEnv, 6))) })
 	}
 }
 
@@ -62,7 +64,7 @@ type trial struct {
 	timeline []string
 }
 
-func run(t *testing.T, seed, number uint64, faults int) {
+func run(t *testing.T, seed uint64, faults int) {
 	t.Logf("repeat with %s=%d %s=1", seedEnv, seed, seedsEnv)
 	w := e2e.NewS3World(t, e2e.Options{})
 	tr := &trial{t: t, w: w, rand: rand.New(rand.NewPCG(seed, 1)), begun: time.Now()} //nolint:gosec // repeatable on purpose
@@ -78,7 +80,7 @@ func run(t *testing.T, seed, number uint64, faults int) {
 		go func() { ended <- wr.run(ctx) }()
 	}
 	tr.load(20)
-	plan := tr.plan(number, faults)
+	plan := tr.plan(seed, faults)
 	for _, f := range plan {
 		if t.Failed() {
 			break

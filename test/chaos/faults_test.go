@@ -14,11 +14,11 @@ type fault struct {
 
 // plan picks the faults of a trial: consecutive trials go through all kinds, in an
 // order and with places that the seed decides.
-func (tr *trial) plan(number uint64, n int) []fault {
+func (tr *trial) plan(seed uint64, n int) []fault {
 	all := kinds()
 	out := make([]fault, 0, n)
 	for i := range n {
-		out = append(out, all[(int(number)*n+i)%len(all)])
+		out = append(out, all[(int(seed)*n+i)%len(all)])
 	}
 	tr.rand.Shuffle(len(out), func(i, j int) { out[i], out[j] = out[j], out[i] })
 	return out
