@@ -28,6 +28,7 @@ func TestTheWaysBetweenRegions(t *testing.T) {
 		{"the stream carries alone", streamAlone},
 		{"frames mark while streams are cut", framesMark},
 		{"a partition is said and healed", partition},
+		{"an epoch that was bumped", bumped},
 		{"everything restarted", restarted},
 	} {
 		t.Run(c.name, func(t *testing.T) { c.test(t, w) })
@@ -243,6 +244,34 @@ func partition(t *testing.T, w *e2e.World) {
 		t.Errorf("after the repair: %q, %v", got, err)
 	}
 	w.Converged(t)
+}
+
+// bumped gives A a new epoch, as after a restore, while nobody hears of it: B must
+// begin anew with it, and keeps the bytes that have not changed.
+func bumped(t *testing.T, w *e2e.World) {
+	same := e2e.Content("same", 1, 300_000)
+	put(t, w.A, "same", same)
+	put(t, w.A, "changes", []byte("old"))
+	seen(t, w.B, "same", same, e2e.Patience)
+	seen(t, w.B, "changes", []byte("old"), e2e.Patience)
+	w.A.Cut()
+	w.B.Cut()
+	w.A.CLI(t, "cluster", "bump-epoch").Want(t, 0)
+	put(t, w.A, "changes", []byte("new"))
+	w.A.Heal()
+	w.B.Heal()
+	w.AwaitBus(t)
+	seen(t, w.B, "changes", []byte("new"), 10*time.Second)
+	if from := source(t, w.B, "same"); from != "hit" {
+		t.Errorf("after a reset the bytes of an unchanged file came from %q", from)
+	}
+	peers, err := w.B.S.Peers(t.Context())
+	if err != nil || len(peers) != 1 || len(peers[0].Domains) != 1 {
+		t.Fatalf("%+v, %v", peers, err)
+	}
+	if d := peers[0].Domains[0]; d.LastReset.IsZero() || d.ResetReason == "" {
+		t.Errorf("the reset is not told: %+v", d)
+	}
 }
 
 // restarted kills all processes; what was cached on disk is there again.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -41,6 +42,7 @@ func TestOperationsInOneRegionAreSeenInTheOther(t *testing.T) {
 		{"token", tokens},
 		{"back from B to A", backwards},
 		{"large files never mix versions", neverMixes},
+		{"the comparison asks for no sync", comparison},
 	} {
 		t.Run(c.name, func(t *testing.T) { c.test(t, w) })
 	}
@@ -287,4 +289,27 @@ func neverMixes(t *testing.T, w *e2e.World) {
 	}
 	seen(t, "the last version in B", shows(w.B, "x/big", e2e.Content("big", 16, size)))
 	seen(t, "the last version in A", shows(w.A, "big", e2e.Content("big", 16, size)))
+}
+
+// comparison checks the judge of all these tests: it must see a difference that
+// only a sync would find, and not sync by itself.
+func comparison(t *testing.T, w *e2e.World) {
+	w.Converged(t)
+	for _, name := range []string{"x/judge", "x/dir/f"} { // new, and with other bytes
+		if err := w.Storage.Put(t.Context(), name, []byte("behind everybody's back")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, r := range []*e2e.Region{w.A, w.B} {
+		err := r.EqualsStorage(t.Context())
+		if err == nil || !strings.Contains(err.Error(), "judge") || !strings.Contains(err.Error(), "dir/f") {
+			t.Errorf("the difference is not seen in %s: %v", r.Name, err)
+		}
+		if err := r.S.Sync(t.Context(), r.Root, true, func(freshet.SyncProgress) error { return nil }); err != nil {
+			t.Fatal(err)
+		}
+		if err := r.EqualsStorage(t.Context()); err != nil {
+			t.Errorf("after a sync: %v", err)
+		}
+	}
 }
