@@ -169,7 +169,7 @@ func (w *world) sameFile(ctx context.Context, s *site, files *client.Client, tru
 		w.violation(key, "S1: read of %s in %s: version %d (%v); in the storage: %d", key, s.name, versionOf(got), err, versionOf(data))
 	}
 	if again, err := files.Stat(ctx, p, freshet.ReadOptions{}); err != nil || !again.Info.FromCache {
-		w.violation(key, "L4: %s in %s is looked at again though nothing changed: %+v, %v", key, s.name, again.Freshness, err)
+		w.violation(key, "%s in %s is looked at again though nothing changed: %+v, %v", key, s.name, again.Freshness, err)
 	}
 }
 
