@@ -28,15 +28,11 @@ func newMetrics(reg prometheus.Registerer, c *Coordinator) *metrics {
 			}
 			return 0
 		}),
-		gauge("freshet_coordinator_applied_index", "Index of the last log entry that this member has applied.", func() float64 {
-			return float64(c.state.Applied())
-		}),
 		gauge("freshet_coordinator_mounts", "Number of mounts.", func() float64 {
 			mounts, _ := c.state.Mounts()
 			return float64(len(mounts))
 		}),
 		gauge("freshet_coordinator_degraded_mounts", "Mounts that may miss news of a publisher.", func() float64 { return float64(c.degradedMounts()) }),
-		gauge("freshet_coordinator_intents", "Operations that have begun and not ended.", func() float64 { return float64(len(c.state.Intents())) }),
 	)
 	return m
 }

@@ -505,7 +505,7 @@ func TestMetricsAndSettings(t *testing.T) {
 		}
 	}
 	for name, want := range map[string]float64{
-		"freshet_raft_leader": 1, "freshet_raft_commands_total": 3, "freshet_raft_members": 1,
+		"freshet_raft_commands_total": 3, "freshet_raft_members": 1,
 		"freshet_raft_reads_total": 1, "freshet_raft_terms_led_total": 1,
 	} {
 		if values[name] != want {

@@ -78,12 +78,6 @@ func raftGauges() []gauge {
 	}
 	return []gauge{
 		describe("term", "Current term.", func(s *session) float64 { return float64(s.raft.CurrentTerm()) }),
-		describe("leader", "1 if this member leads.", func(s *session) float64 {
-			if s.raft.State() == raft.Leader {
-				return 1
-			}
-			return 0
-		}),
 		describe("commit_index", "Index of the last committed entry.", func(s *session) float64 { return float64(s.raft.CommitIndex()) }),
 		describe("last_index", "Index of the last entry of the log.", func(s *session) float64 { return float64(s.raft.LastIndex()) }),
 		describe("snapshot_index", "Index up to which the log is not needed.", stat("last_snapshot_index")),
