@@ -159,9 +159,9 @@ func TestSecrets(t *testing.T) {
 	}{
 		"env:KEY": {}, "file:" + base + "/secrets/good": {}, "file:" + base + "/secrets/readonly": {}, "file:" + base + "/secrets/alias": {},
 		"env:NONE":                              {freshet.KindInvalid, "NONE is not set"},
-		"file:/etc/shadow":                      {freshet.KindPermission, "secret files must be under secrets.dir"},
-		"file:" + base + "/secrets-not/outside": {freshet.KindPermission, "secret files must be under secrets.dir"},
-		"file:" + base + "/secrets/link":        {freshet.KindPermission, "leaves secrets.dir"},
+		"file:/etc/shadow":                      {freshet.KindPermission, "secret files must be under ufs.secret_dirs"},
+		"file:" + base + "/secrets-not/outside": {freshet.KindPermission, "secret files must be under ufs.secret_dirs"},
+		"file:" + base + "/secrets/link":        {freshet.KindPermission, "leaves ufs.secret_dirs"},
 		"file:" + base + "/secrets/open":        {freshet.KindPermission, "chmod 600"},
 		"file:" + base + "/secrets/empty":       {freshet.KindInvalid, "is empty"},
 		"file:" + base + "/secrets/huge":        {freshet.KindInvalid, "longer than"},

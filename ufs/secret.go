@@ -118,14 +118,14 @@ func (e Environment) secretFile(name string) (Secret, error) {
 		return Secret{}, freshet.Errorf(k, op, "", "secret file %s: "+format, append([]any{name}, args...)...)
 	}
 	if len(e.SecretDirs) > 0 && !below(name, e.SecretDirs) {
-		return fail(freshet.KindPermission, "secret files must be under secrets.dir (%s)", strings.Join(e.SecretDirs, ", "))
+		return fail(freshet.KindPermission, "secret files must be under ufs.secret_dirs (%s)", strings.Join(e.SecretDirs, ", "))
 	}
 	resolved, err := filepath.EvalSymlinks(name)
 	if err != nil {
 		return fail(freshet.KindInvalid, "%w", err)
 	}
 	if len(e.SecretDirs) > 0 && !below(resolved, realPaths(e.SecretDirs)) {
-		return fail(freshet.KindPermission, "is a link that leaves secrets.dir (%s)", strings.Join(e.SecretDirs, ", "))
+		return fail(freshet.KindPermission, "is a link that leaves ufs.secret_dirs (%s)", strings.Join(e.SecretDirs, ", "))
 	}
 	if info, err := os.Lstat(resolved); err != nil || !info.Mode().IsRegular() {
 		return fail(freshet.KindInvalid, "is not a regular file") // before open: a fifo would block

@@ -68,7 +68,7 @@ func parse(spec ufs.Spec) (ufs.Canonical, ufs.Values, error) {
 		return ufs.Canonical{}, v, err
 	}
 	if dir := systemDir(u.Path); dir != "" {
-		return ufs.Canonical{}, v, freshet.Errorf(freshet.KindPermission, "parse uri", "", "%s is not under local_ufs_roots: %s belongs to the system", u.Path, dir)
+		return ufs.Canonical{}, v, freshet.Errorf(freshet.KindPermission, "parse uri", "", "%s is not under ufs.local_roots: %s belongs to the system", u.Path, dir)
 	}
 	c, err := v.OverrideDomain(ufs.Canonical{Scheme: scheme, Authority: scheme, DomainKey: u.Path})
 	return c, v, err
@@ -150,7 +150,7 @@ func allowed(path string, env ufs.Environment) error {
 		return freshet.Errorf(freshet.KindPermission, "open storage", "", format, args...)
 	}
 	if dir := systemDir(path); dir != "" || path == "/" {
-		return refuse("%s is not under local_ufs_roots: it belongs to the system", path)
+		return refuse("%s is not under ufs.local_roots: it belongs to the system", path)
 	}
 	for _, dir := range both(env.ForbiddenRoots) {
 		if within(path, dir) || within(dir, path) {
@@ -165,7 +165,7 @@ func allowed(path string, env ufs.Environment) error {
 			return nil
 		}
 	}
-	return refuse("%s is not under local_ufs_roots (%s)", path, strings.Join(env.LocalRoots, ", "))
+	return refuse("%s is not under ufs.local_roots (%s)", path, strings.Join(env.LocalRoots, ", "))
 }
 
 // both returns dirs as they are named and as they really are.
