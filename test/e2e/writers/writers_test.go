@@ -288,3 +288,55 @@ func (o operation) kill(t *testing.T, w *e2e.World, lands bool) {
 		}
 	}
 }
+
+// However long a storage may take effects of the dead, what it holds by the time
+// that the death is noticed is published at once.
+func TestWhatTheStorageHoldsIsPublishedWithinSeconds(t *testing.T) {
+	w := e2e.NewS3World(t, e2e.Options{Coordinators: 1, Nodes: 1, Mount: func(_ string, m *config.Mount) { m.Options["max_op_lifetime"] = "10m" }})
+	for _, c := range []struct {
+		op      string
+		size    int
+		restart bool // of the node, before its death is noticed
+	}{{"PutObject", 2000, true}, {"CompleteMultipartUpload", 300_000, false}} {
+		t.Run(c.op, func(t *testing.T) {
+			name := "at-once-" + c.op
+			if _, err := w.A.Write(t.Context(), name, e2e.Content(name, 1, c.size)); err != nil {
+				t.Fatal(err)
+			}
+			must(t, shows(t.Context(), w.B, name, 1))
+			w.S3.AddFault(s3test.Rule{Op: c.op, KeyPrefix: "x/" + name, Action: s3test.ActionHold, Times: 1})
+			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+			defer cancel()
+			ended := make(chan error, 1)
+			go func() { _, err := w.A.Write(ctx, name, e2e.Content(name, 2, c.size)); ended <- err }()
+			w.S3.WaitHeld(1, 20*time.Second)
+			node := w.A.Nodes[0]
+			must(t, node.Kill())
+			w.S3.ClearFaults()
+			w.S3.Release(s3test.AllHeld)
+			begun := time.Now()
+			if c.restart {
+				must(t, node.Start())
+			}
+			err := fleet.Poll(t.Context(), 30*time.Second, "the new version in B", func(ctx context.Context) error { return shows(ctx, w.B, name, 2) })
+			must(t, err)
+			t.Logf("published %s after the death; the writer was told: %v", time.Since(begun).Round(time.Millisecond), <-ended)
+			if !c.restart {
+				must(t, node.Start())
+			}
+			must(t, w.A.AwaitReady(t.Context()))
+		})
+	}
+}
+
+// shows returns nil if the region serves that version of a file.
+func shows(ctx context.Context, r *e2e.Region, name string, want uint64) error {
+	data, _, err := r.Read(ctx, in(r, name), e2e.After(freshet.Token{}))
+	if err != nil {
+		return err
+	}
+	if v, err := e2e.VersionOf(name, 0, data); err != nil || v != want {
+		return fmt.Errorf("version %d, want %d: %w", v, want, err)
+	}
+	return nil
+}
