@@ -37,29 +37,6 @@ func TestMatches(t *testing.T) {
 	}
 }
 
-func TestTouches(t *testing.T) {
-	type touches = []invalidation.Touch
-	tests := map[string]struct {
-		r    invalidation.Record
-		root string
-		want touches
-	}{
-		"rename inside":             {invalidation.Record{Kind: invalidation.KindRename, Key: "/m/a", Key2: "/m/b", Recursive: true}, "/m", touches{{"a", true}, {"b", true}}},
-		"rename out of":             {invalidation.Record{Kind: invalidation.KindRename, Key: "/m/a", Key2: "/x"}, "/m", touches{{"a", false}}},
-		"rename into":               {invalidation.Record{Kind: invalidation.KindRename, Key: "/x", Key2: "/m/a"}, "/m", touches{{"a", false}}},
-		"rename of a parent":        {invalidation.Record{Kind: invalidation.KindRename, Key: "/m", Key2: "/x", Recursive: true}, "/m/n", touches{{"", true}}},
-		"all":                       {invalidation.Record{Kind: invalidation.KindAll, Key: "/"}, "/m/n", touches{{"", true}}},
-		"subtree without the flag":  {invalidation.Record{Kind: invalidation.KindSubtree, Key: "/m"}, "/m/n", touches{{"", true}}},
-		"elsewhere":                 {invalidation.Record{Kind: invalidation.KindContent, Key: "/x"}, "/m", nil},
-		"file where a parent stood": {invalidation.Record{Kind: invalidation.KindCreate, Key: "/m"}, "/m/n", nil},
-	}
-	for name, tt := range tests {
-		if got := tt.r.Touches(tt.root); !slices.Equal(got, tt.want) {
-			t.Errorf("%s: got %v, want %v", name, got, tt.want)
-		}
-	}
-}
-
 // Matching is by whole segments, as the definition says it without strings.
 func TestMatchesProperty(t *testing.T) {
 	key := rapid.StringMatching(`(/[ab]{1,2}){0,4}`)

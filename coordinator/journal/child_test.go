@@ -106,7 +106,7 @@ func runChild(dir string, addrs []string) error {
 			if _, err := fmt.Sscanf(line, "wait %d", &index); err != nil {
 				return err
 			}
-			if err := j.WaitApplied(ctx, index); err != nil {
+			if err := journal.WaitApplied(ctx, j, index); err != nil {
 				return err
 			}
 			fmt.Printf("values %x %v\n", state.hash(), state.list())

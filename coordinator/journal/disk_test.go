@@ -199,7 +199,7 @@ func TestRestartFromDisk(t *testing.T) {
 			putAny(t, 1000, nodes...)
 			index := lead(t, nodes...).state.Applied()
 			for _, n := range nodes {
-				if err := n.j.WaitApplied(t.Context(), index); err != nil {
+				if err := journal.WaitApplied(t.Context(), n.j, index); err != nil {
 					t.Fatal(err)
 				}
 				if got := distinct(n.state.list()); got != 201 {
@@ -404,7 +404,7 @@ func TestFoundingFromABackup(t *testing.T) {
 		t.Fatal(err)
 	}
 	putAny(t, 5, n, joiner)
-	if err := joiner.j.WaitApplied(t.Context(), lead(t, n, joiner).state.Applied()); err != nil {
+	if err := journal.WaitApplied(t.Context(), joiner.j, lead(t, n, joiner).state.Applied()); err != nil {
 		t.Fatal(err)
 	}
 	if got := joiner.state.list(); distinct(got) != 5 {

@@ -2,6 +2,7 @@ package journal
 
 import (
 	"bytes"
+	"context"
 
 	"github.com/hashicorp/raft"
 
@@ -25,6 +26,14 @@ func EncodeEntry(parts ...[]byte) []byte {
 
 // CheckBolt checks the bytes of a log file.
 func CheckBolt(b []byte) error { return checkBoltPages(bytes.NewReader(b), int64(len(b))) }
+
+// WaitApplied waits until this member's state has applied index.
+func WaitApplied(ctx context.Context, j *Journal, index uint64) error {
+	if j.machine.applied.Load() >= index {
+		return nil
+	}
+	return j.machine.wait(ctx, index, j.stopped)
+}
 
 // FailWrites makes the log's and the vote's writes return what the functions
 // return, if that is not nil. Call it before Run.

@@ -85,7 +85,7 @@ func TestNamespaceThroughTheLog(t *testing.T) {
 		}
 		var first [32]byte
 		for i, j := range journals {
-			if err := j.WaitApplied(ctx, index); err != nil {
+			if err := journal.WaitApplied(ctx, j, index); err != nil {
 				t.Fatal(err)
 			}
 			hash, err := states[i].Hash()

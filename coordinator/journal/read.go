@@ -54,15 +54,6 @@ func (j *Journal) Verify(ctx context.Context) (uint64, error) {
 	}
 }
 
-// WaitApplied waits until this member's state has applied index. It works on
-// every member.
-func (j *Journal) WaitApplied(ctx context.Context, index uint64) error {
-	if j.machine.applied.Load() >= index {
-		return nil
-	}
-	return j.machine.wait(ctx, index, j.stopped)
-}
-
 // verifier runs rounds: while one runs, those who come wait for the next.
 type verifier struct {
 	j    *Journal

@@ -171,7 +171,7 @@ func (c *cluster) settle() {
 			if m.cancel == nil {
 				continue
 			}
-			if err := m.j.WaitApplied(ctx, index); err != nil {
+			if err := journal.WaitApplied(ctx, m.j, index); err != nil {
 				c.t.Fatalf("%s: %v", m.id, err)
 			}
 			same = same && m.state.hash() == l.state.hash()

@@ -91,14 +91,6 @@ func setDefault[T comparable](value *T, def T) {
 // was replaced. Looks in flight are recorded nowhere.
 func (s *Syncer) Forget() { s.mem.Store(newMemory(s.opts.Validations)) }
 
-// Validated records that the entry at p was true in the storage at some moment
-// after the start at and the applied index index, which the caller read before
-// its effect or its question.
-func (s *Syncer) Validated(p freshet.Path, index uint64, at time.Duration) {
-	mem := s.mem.Load()
-	mem.validated(p, record{index: index, at: at, began: mem.next()})
-}
-
 // StaleDetected counts a version that a storage refused.
 func (s *Syncer) StaleDetected() { s.metrics.stale.Inc() }
 

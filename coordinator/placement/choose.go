@@ -73,13 +73,7 @@ func (n *Nodes) Locate(file freshet.FileID, first, last uint32, host string, now
 	return spots
 }
 
-// Holders returns the live nodes that hold the block, the nearest to host first.
-func (n *Nodes) Holders(id freshet.BlockID, host string, now time.Duration) []freshet.Node {
-	n.mu.RLock()
-	defer n.mu.RUnlock()
-	return n.holders(id, n.near(host), now)
-}
-
+// holders returns the live nodes that hold the block, the nearest first.
 func (n *Nodes) holders(id freshet.BlockID, from near, now time.Duration) []freshet.Node {
 	type holder struct {
 		at       *node
@@ -101,17 +95,6 @@ func (n *Nodes) holders(id freshet.BlockID, from near, now time.Duration) []fres
 		nodes = append(nodes, h.at.Node)
 	}
 	return nodes
-}
-
-// Fetcher returns the live node that should fetch the block when no node holds
-// it: the same one for everybody as long as the same nodes live.
-func (n *Nodes) Fetcher(id freshet.BlockID, now time.Duration) (freshet.Node, bool) {
-	n.mu.RLock()
-	defer n.mu.RUnlock()
-	if best := rank(n.alive(now), hashBlock(id)); best != nil {
-		return best.Node, true
-	}
-	return freshet.Node{}, false
 }
 
 // Writer returns the node that should take an upload, and its incarnation: the

@@ -19,6 +19,17 @@ func beat(id freshet.NodeID, inc uint64) freshet.Heartbeat {
 	return freshet.Heartbeat{Node: freshet.Node{ID: id, Name: "name-" + string(id), Host: "host-" + string(id)}, Incarnation: inc, Capacity: 100, Tier: "disk"}
 }
 
+// holders returns the live nodes that hold the block, as host sees them.
+func holders(n *placement.Nodes, id freshet.BlockID, host string, now time.Duration) []freshet.Node {
+	return n.Locate(id.File, id.Index, id.Index, host, now)[0].Nodes
+}
+
+// fetcher returns the node that should fetch the block, if any lives.
+func fetcher(n *placement.Nodes, id freshet.BlockID, now time.Duration) (freshet.Node, bool) {
+	node := n.Locate(id.File, id.Index, id.Index, "", now)[0].Fetch
+	return node, node.ID != ""
+}
+
 func full(id freshet.NodeID, inc uint64, blocks ...freshet.BlockID) freshet.Heartbeat {
 	h := beat(id, inc)
 	h.Full = true
@@ -101,13 +112,13 @@ func TestNodeIsDeadAfterSilence(t *testing.T) {
 	if p := n.Presence("a", 1*sec-1); !p.Live || p.Beats != 1 {
 		t.Errorf("%+v", p)
 	}
-	if got := names(n.Holders(block(1, 0), "", 1*sec-1)); len(got) != 2 {
+	if got := names(holders(n, block(1, 0), "", 1*sec-1)); len(got) != 2 {
 		t.Errorf("holders %v", got)
 	}
 	if p := n.Presence("a", 1*sec); p.Live || !p.Known || p.Silence != 5*sec {
 		t.Errorf("%+v", p)
 	}
-	if got := names(n.Holders(block(1, 0), "host-a", 1*sec)); !slices.Equal(got, []freshet.NodeID{"b"}) {
+	if got := names(holders(n, block(1, 0), "host-a", 1*sec)); !slices.Equal(got, []freshet.NodeID{"b"}) {
 		t.Errorf("holders %v", got)
 	}
 	if node, _, ok := n.Writer("a", "", 1, 1*sec); !ok || node.ID != "b" {
@@ -131,7 +142,7 @@ func TestNodeIsDeadAfterSilence(t *testing.T) {
 	}
 	// Its number is given to the next node, which holds nothing of it.
 	tell(t, n, full("c", 1), true, 1*sec)
-	if got := names(n.Holders(block(1, 0), "", 1*sec)); !slices.Equal(got, []freshet.NodeID{"b"}) {
+	if got := names(holders(n, block(1, 0), "", 1*sec)); !slices.Equal(got, []freshet.NodeID{"b"}) {
 		t.Errorf("holders %v", got)
 	}
 }
@@ -144,7 +155,7 @@ func TestNearestFirst(t *testing.T) {
 		h.Rack, h.Zone = p[0], p[1]
 		tell(t, n, h, true, 0)
 	}
-	if got := names(n.Holders(block(1, 0), "host-same", 0)); !slices.Equal(got, []freshet.NodeID{"same", "rack", "zone", "far"}) {
+	if got := names(holders(n, block(1, 0), "host-same", 0)); !slices.Equal(got, []freshet.NodeID{"same", "rack", "zone", "far"}) {
 		t.Errorf("order %v", got)
 	}
 	for key := range uint64(50) {
@@ -175,7 +186,7 @@ func TestRendezvousMovesOnlyTheShareOfWhoLeft(t *testing.T) {
 	before := make([]freshet.NodeID, blocks)
 	share := map[freshet.NodeID]int{}
 	for i := range before {
-		node, ok := n.Fetcher(block(freshet.FileID(i/8), uint32(i%8)), 0)
+		node, ok := fetcher(n, block(freshet.FileID(i/8), uint32(i%8)), 0)
 		if !ok {
 			t.Fatal("nobody")
 		}
@@ -199,7 +210,7 @@ func TestRendezvousMovesOnlyTheShareOfWhoLeft(t *testing.T) {
 		tell(t, n, h, true, 4*sec)
 	}
 	for i := range before {
-		node, _ := n.Fetcher(block(freshet.FileID(i/8), uint32(i%8)), 6*sec)
+		node, _ := fetcher(n, block(freshet.FileID(i/8), uint32(i%8)), 6*sec)
 		if node.ID == "a" || (before[i] != "a" && node.ID != before[i]) {
 			t.Fatalf("block %d moved from %s to %s", i, before[i], node.ID)
 		}
@@ -284,7 +295,7 @@ func compare(t *rapid.T, n *placement.Nodes, model map[freshet.NodeID]map[freshe
 		}
 		for _, b := range found {
 			id := block(file, b.Index)
-			if len(b.Nodes) != want[id] || len(n.Holders(id, "", 0)) != want[id] {
+			if len(b.Nodes) != want[id] || len(holders(n, id, "", 0)) != want[id] {
 				t.Fatalf("block %v: %v, want %d", id, b.Nodes, want[id])
 			}
 		}
