@@ -34,6 +34,9 @@ func ParsePath(s string) (Path, error) {
 	if err := checkPath(s); err != nil {
 		return "", &Error{Op: "parse path", Kind: KindInvalid, Err: err}
 	}
+	if canonical(s) {
+		return Path(s), nil
+	}
 	segments := strings.FieldsFunc(s, func(r rune) bool { return r == '/' })
 	if len(segments) > MaxPathDepth {
 		return "", Errorf(KindInvalid, "parse path", "", "path has %d segments, more than %d", len(segments), MaxPathDepth)
@@ -44,6 +47,29 @@ func ParsePath(s string) (Path, error) {
 		}
 	}
 	return Path("/" + strings.Join(segments, "/")), nil
+}
+
+// canonical reports whether s, which passed checkPath, is a path that needs no
+// change: nearly all are, and they are parsed at every border.
+func canonical(s string) bool {
+	if s == "/" {
+		return true
+	}
+	start, depth := 1, 1
+	for i := 1; i <= len(s); i++ {
+		if i < len(s) && s[i] != '/' {
+			continue
+		}
+		switch n := i - start; {
+		case n == 0, n > MaxSegmentLen, s[start] == '.' && (n == 1 || (n == 2 && s[start+1] == '.')):
+			return false
+		}
+		start = i + 1
+		if i < len(s) {
+			depth++
+		}
+	}
+	return depth <= MaxPathDepth
 }
 
 // CheckWritable refuses paths that only Freshet itself may create: any segment

@@ -26,10 +26,12 @@ func ParseText(s string) (Fingerprint, error) {
 	if len(s) > MaxLen {
 		return Fingerprint{}, fmt.Errorf("%w: %d bytes, more than %d", ErrSyntax, len(s), MaxLen)
 	}
-	parts := strings.Split(s, ";")
-	if len(parts) != 3 {
-		return Fingerprint{}, fmt.Errorf("%w: %d parts instead of 3", ErrSyntax, len(parts))
+	if n := strings.Count(s, ";") + 1; n != 3 {
+		return Fingerprint{}, fmt.Errorf("%w: %d parts instead of 3", ErrSyntax, n)
 	}
+	var parts [3]string
+	parts[0], s, _ = strings.Cut(s, ";")
+	parts[1], parts[2], _ = strings.Cut(s, ";")
 	for _, part := range parts {
 		if !printable(part) {
 			return Fingerprint{}, fmt.Errorf("%w: character outside printable ASCII", ErrSyntax)

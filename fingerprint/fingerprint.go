@@ -83,8 +83,11 @@ func (f Fingerprint) ETag() string {
 	if !f.Known() {
 		return ""
 	}
-	sum := sha256.Sum256([]byte(f.Content + ";" + f.Change))
-	return `"` + base64.RawURLEncoding.EncodeToString(sum[:16]) + `"`
+	var buf [MaxLen]byte
+	text := append(append(append(buf[:0], f.Content...), ';'), f.Change...)
+	sum := sha256.Sum256(text)
+	tag := append(base64.RawURLEncoding.AppendEncode(append(buf[:0], '"'), sum[:16]), '"')
+	return string(tag)
 }
 
 // Hash returns 8 bytes of a hash over all parts, for gossip frames, where an

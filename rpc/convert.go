@@ -15,6 +15,11 @@ func timeToWire(t time.Time) *timestamppb.Timestamp {
 	if t.IsZero() {
 		return nil
 	}
+	return timestamppb.New(wireTime(t))
+}
+
+// wireTime returns the nearest time that has a form on the wire.
+func wireTime(t time.Time) time.Time {
 	// A storage may report any time; one outside the years 1 to 9999 has no form
 	// in JSON and would make a whole listing unreadable.
 	switch year := t.UTC().Year(); {
@@ -23,7 +28,7 @@ func timeToWire(t time.Time) *timestamppb.Timestamp {
 	case year > 9999:
 		t = time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC)
 	}
-	return timestamppb.New(t)
+	return t
 }
 
 func timeOfWire(t *timestamppb.Timestamp) time.Time {
@@ -100,12 +105,35 @@ func opsOfWire(in [][]byte) ([]freshet.OpID, error) {
 
 // EntryToWire translates an entry.
 func EntryToWire(in freshet.Info) *freshetv1.Entry {
-	return &freshetv1.Entry{
-		Path: string(in.Path), Kind: in.Type.String(), Length: in.Length, Mtime: timeToWire(in.ModTime),
-		Owner: in.Owner, Group: in.Group, Mode: in.Mode, Fingerprint: in.Fingerprint.String(),
-		FileId: uint64(in.FileID), BlockSize: in.BlockSize, MountId: uint64(in.Mount),
-		MountPoint: in.MountPoint, FromCache: in.FromCache, Etag: in.Fingerprint.ETag(),
+	out := &freshetv1.Entry{}
+	entryToWire(&in, out)
+	out.Mtime = timeToWire(in.ModTime)
+	return out
+}
+
+// entryToWire sets all but the time.
+func entryToWire(in *freshet.Info, out *freshetv1.Entry) {
+	out.Path, out.Kind, out.Length = string(in.Path), in.Type.String(), in.Length
+	out.Owner, out.Group, out.Mode = in.Owner, in.Group, in.Mode
+	out.Fingerprint, out.Etag = in.Fingerprint.String(), in.Fingerprint.ETag()
+	out.FileId, out.BlockSize, out.MountId = uint64(in.FileID), in.BlockSize, uint64(in.Mount)
+	out.MountPoint, out.FromCache = in.MountPoint, in.FromCache
+}
+
+// entriesToWire is EntryToWire for a page, in three allocations besides the texts.
+func entriesToWire(in []freshet.Info) []*freshetv1.Entry {
+	entries, times := make([]freshetv1.Entry, len(in)), make([]timestamppb.Timestamp, len(in))
+	out := make([]*freshetv1.Entry, len(in))
+	for i := range in {
+		out[i] = &entries[i]
+		entryToWire(&in[i], out[i])
+		if t := in[i].ModTime; !t.IsZero() {
+			t = wireTime(t)
+			times[i].Seconds, times[i].Nanos = t.Unix(), int32(t.Nanosecond())
+			out[i].Mtime = &times[i]
+		}
 	}
+	return out
 }
 
 // EntryOfWire is the inverse of EntryToWire.

@@ -119,11 +119,7 @@ func (s *NamespaceServer) list(ctx context.Context, req *freshetv1.ListRequest) 
 	if err != nil {
 		return nil, err
 	}
-	out := &freshetv1.ListResponse{NextPageToken: page.NextPageToken, Entries: make([]*freshetv1.Entry, len(page.Entries))}
-	for i, e := range page.Entries {
-		out.Entries[i] = EntryToWire(e)
-	}
-	return out, nil
+	return &freshetv1.ListResponse{NextPageToken: page.NextPageToken, Entries: entriesToWire(page.Entries)}, nil
 }
 
 // parseOp reads an operation ID of 32 hexadecimal digits; "" is none.

@@ -18,6 +18,11 @@ import (
 	"github.com/freshet-io/freshet"
 )
 
+// streamWorkers is how many goroutines wait for calls. A new one for each call
+// would spend more on growing its stack than a lookup costs; calls that find none
+// free get one of their own.
+const streamWorkers = 256
+
 // maxHeaders bounds the metadata of a call, in bytes.
 const maxHeaders = 32 << 10
 
@@ -34,8 +39,23 @@ type ServerOptions struct {
 
 // Server is a gRPC server with the limits and the manners of Freshet.
 type Server struct {
-	grpc  *grpc.Server
-	grace time.Duration
+	options  []grpc.ServerOption
+	services registrar
+	grace    time.Duration
+}
+
+// registrar keeps what is registered until Serve: the library's server starts
+// goroutines when it is made.
+type registrar struct{ services []service }
+
+type service struct {
+	desc *grpc.ServiceDesc
+	impl any
+}
+
+// RegisterService implements grpc.ServiceRegistrar.
+func (r *registrar) RegisterService(desc *grpc.ServiceDesc, impl any) {
+	r.services = append(r.services, service{desc, impl})
 }
 
 // NewServer returns a server; register services on its Registrar, then Serve.
@@ -57,6 +77,7 @@ func NewServer(opts ServerOptions) *Server {
 		grpc.MaxRecvMsgSize(limit),
 		grpc.MaxConcurrentStreams(1024),
 		grpc.MaxHeaderListSize(maxHeaders),
+		grpc.NumStreamWorkers(streamWorkers),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 30 * time.Second, Timeout: 10 * time.Second}),
 		grpc.ConnectionTimeout(10 * time.Second),
@@ -66,30 +87,35 @@ func NewServer(opts ServerOptions) *Server {
 	if opts.TLS != nil {
 		o = append(o, grpc.Creds(credentials.NewTLS(opts.TLS)))
 	}
-	return &Server{grpc: grpc.NewServer(o...), grace: grace}
+	return &Server{options: o, grace: grace}
 }
 
 // Registrar is where services are registered.
-func (s *Server) Registrar() grpc.ServiceRegistrar { return s.grpc }
+func (s *Server) Registrar() grpc.ServiceRegistrar { return &s.services }
 
 // Serve answers calls on l until ctx ends, then lets running calls end for the
 // grace time.
 func (s *Server) Serve(ctx context.Context, l net.Listener) error {
+	srv := grpc.NewServer(s.options...)
+	defer srv.Stop() // ends its goroutines also when it never served
+	for _, r := range s.services.services {
+		srv.RegisterService(r.desc, r.impl)
+	}
 	failed := make(chan error, 1)
-	go func() { failed <- s.grpc.Serve(l) }()
+	go func() { failed <- srv.Serve(l) }()
 	select {
 	case err := <-failed:
 		return freshet.Errorf(freshet.KindInternal, "serve gRPC", "", "on %s: %w", l.Addr(), err)
 	case <-ctx.Done():
 	}
 	stopped := make(chan struct{})
-	go func() { s.grpc.GracefulStop(); close(stopped) }()
+	go func() { srv.GracefulStop(); close(stopped) }()
 	timer := time.NewTimer(s.grace)
 	defer timer.Stop()
 	select {
 	case <-stopped:
 	case <-timer.C:
-		s.grpc.Stop()
+		srv.Stop()
 		<-stopped
 	}
 	if err := <-failed; err != nil && !errors.Is(err, grpc.ErrServerStopped) {

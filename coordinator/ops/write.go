@@ -41,14 +41,18 @@ func (e *Engine) BeginWrite(ctx context.Context, q freshet.BeginWriteQuery) (fre
 			"write type %q is not served yet: use %q or %q", q.Write, freshet.CacheThrough, freshet.Through)
 	}
 	q.Op = newOp(q.Op)
-	if done, ok, err := e.state.OpResult(q.Op); err != nil || ok {
-		return freshet.BeginWriteAnswer{Done: ok, Completed: done}, err
-	}
 	in, ok := e.state.Intent(q.Op)
 	if !ok {
 		var done bool
 		var completed freshet.Completed
-		if in, completed, done, err = e.beginWrite(ctx, l, q); err != nil || done {
+		if in, completed, done, err = e.beginWrite(ctx, l, q); err != nil {
+			// An operation that is done stays done, whatever would refuse it now. It
+			// is asked for here only, for nearly all that begin are new.
+			if completed, done, rerr := e.state.OpResult(q.Op); rerr == nil && done {
+				return freshet.BeginWriteAnswer{Done: true, Completed: completed}, nil
+			}
+		}
+		if err != nil || done {
 			return freshet.BeginWriteAnswer{Done: done, Completed: completed}, err
 		}
 	}
@@ -179,11 +183,11 @@ func (e *Engine) Complete(ctx context.Context, op freshet.OpID, w freshet.Writte
 	if err != nil {
 		return freshet.Completed{}, err
 	}
-	if done, ok, err := e.state.OpResult(op); err != nil || ok {
-		return done, err
-	}
 	in, ok := e.state.Intent(op)
 	if !ok {
+		if done, ok, err := e.state.OpResult(op); err != nil || ok {
+			return done, err
+		}
 		return freshet.Completed{}, freshet.Errorf(freshet.KindNotExist, opWrite, "", "operation %s is not known: it was given up, or never began", op)
 	}
 	e.opts.Hook(PointComplete, op)
