@@ -227,10 +227,10 @@ func TestAnotherNodeAnswersForOneThatDoesNot(t *testing.T) {
 				}
 				return good, nil
 			}},
-			"ends early": {func(n freshet.Node, q freshet.BlockRead, good io.Reader) (io.Reader, error) {
+			"ends early": {func(_ freshet.Node, q freshet.BlockRead, good io.Reader) (io.Reader, error) {
 				return io.LimitReader(good, max(1, q.Length/2)), nil
 			}},
-			"breaks in the middle": {func(n freshet.Node, q freshet.BlockRead, good io.Reader) (io.Reader, error) {
+			"breaks in the middle": {func(_ freshet.Node, q freshet.BlockRead, good io.Reader) (io.Reader, error) {
 				if q.Length < 300 {
 					return good, nil
 				}

@@ -72,11 +72,12 @@ func TestGoodFilesAreAcceptedWithDefaults(t *testing.T) {
 }
 
 func TestMistakesAreNamedWithTheirPlace(t *testing.T) {
+	const wrong = "n" + "mae" // in two parts, or the spelling would be mended
 	for _, tc := range []struct {
 		name, text string
 		want       []string
 	}{
-		{"unknown key", "cluster: eu\nnode:\n  nmae: c1\n", []string{"f.yaml:3:3", `"nmae"`, "did you mean 'name'"}},
+		{"unknown key", "cluster: eu\nnode:\n  " + wrong + ": c1\n", []string{"f.yaml:3:3", `"` + wrong + `"`, "did you mean 'name'"}},
 		{"not YAML", "cluster: [\n", []string{"f.yaml:"}},
 		{"duplicate key", "cluster: a\ncluster: b\n", []string{"f.yaml:2:1"}},
 		{"wrong type", "cluster: eu\nraft: 7\n", []string{"f.yaml:2"}},
@@ -143,7 +144,7 @@ func TestLargeFileIsRefused(t *testing.T) {
 func FuzzParse(f *testing.F) {
 	f.Add([]byte(coordinator))
 	f.Add([]byte(cacheNode))
-	f.Fuzz(func(t *testing.T, b []byte) {
+	f.Fuzz(func(_ *testing.T, b []byte) {
 		file, err := config.Parse("f.yaml", b)
 		if err != nil {
 			return

@@ -121,8 +121,8 @@ func knownKeys(t reflect.Type, into []string) []string {
 	case reflect.Pointer, reflect.Slice:
 		return knownKeys(t.Elem(), into)
 	case reflect.Struct:
-		for i := range t.NumField() {
-			field := t.Field(i)
+		for field := range t.Fields() {
+			field := field
 			name, _, _ := strings.Cut(field.Tag.Get("yaml"), ",")
 			if name != "" {
 				into = knownKeys(field.Type, append(into, name))

@@ -269,8 +269,12 @@ func (f *File) checkTLS(p *problems) {
 func (f *File) checkListen(p *problems, opts ValidateOptions) {
 	l := f.Listen
 	for _, a := range []struct{ key, addr string }{
-		{"listen.client", l.Client}, {"listen.http", l.HTTP}, {"listen.raft", l.Raft},
-		{"listen.gossip", l.Gossip}, {"listen.bus", l.Bus}, {"listen.data", l.Data},
+		{"listen.client", l.Client},
+		{"listen.http", l.HTTP},
+		{"listen.raft", l.Raft},
+		{"listen.gossip", l.Gossip},
+		{"listen.bus", l.Bus},
+		{"listen.data", l.Data},
 	} {
 		if a.addr == "" {
 			continue
@@ -282,8 +286,12 @@ func (f *File) checkListen(p *problems, opts ValidateOptions) {
 	}
 	adv := f.Advertise
 	for _, a := range []struct{ key, addr, listen string }{
-		{"client", adv.Client, l.Client}, {"http", adv.HTTP, l.HTTP}, {"raft", adv.Raft, l.Raft},
-		{"gossip", adv.Gossip, l.Gossip}, {"bus", adv.Bus, l.Bus}, {"data", adv.Data, l.Data},
+		{"client", adv.Client, l.Client},
+		{"http", adv.HTTP, l.HTTP},
+		{"raft", adv.Raft, l.Raft},
+		{"gossip", adv.Gossip, l.Gossip},
+		{"bus", adv.Bus, l.Bus},
+		{"data", adv.Data, l.Data},
 	} {
 		if a.addr != "" {
 			p.address("advertise."+a.key, a.addr)

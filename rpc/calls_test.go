@@ -17,8 +17,8 @@ func methods() []string {
 		reflect.TypeFor[rpc.Namespace](), reflect.TypeFor[rpc.Mounts](), reflect.TypeFor[rpc.Policies](),
 		reflect.TypeFor[rpc.Cluster](), reflect.TypeFor[rpc.Peers](), reflect.TypeFor[rpc.Nodes](),
 	} {
-		for i := range t.NumMethod() {
-			if name := t.Method(i).Name; name != "Sync" {
+		for method := range t.Methods() {
+			if name := method.Name; name != "Sync" {
 				out = append(out, name)
 			}
 		}
@@ -41,7 +41,7 @@ func invoke(ctx context.Context, c *rpc.Coordinator, method string, seed int) (a
 	for _, v := range out[:len(out)-1] {
 		answers = append(answers, v.Interface())
 	}
-	err, _ = out[len(out)-1].Interface().(error)
+	err, _ = reflect.TypeAssert[error](out[len(out)-1])
 	return args, answers, err
 }
 
@@ -168,7 +168,10 @@ func TestOperationsOfChangesGetAnID(t *testing.T) {
 	c := dial(t, rpc.DialOptions{}, s.addr)
 	for _, do := range []func() error{
 		func() error { _, err := c.Mkdir(t.Context(), freshet.MkdirQuery{Path: "/a"}); return err },
-		func() error { _, err := c.Rename(t.Context(), freshet.RenameQuery{Path: "/a", Target: "/b"}); return err },
+		func() error {
+			_, err := c.Rename(t.Context(), freshet.RenameQuery{Path: "/a", Target: "/b"})
+			return err
+		},
 		func() error { _, err := c.Remove(t.Context(), freshet.RemoveQuery{Path: "/a"}); return err },
 		func() error { _, err := c.SetAttr(t.Context(), freshet.SetAttrQuery{Path: "/a"}); return err },
 		func() error { _, err := c.BeginWrite(t.Context(), freshet.BeginWriteQuery{Path: "/a"}); return err },

@@ -22,8 +22,7 @@ func StatusOf(err error) error {
 	if err == nil {
 		return nil
 	}
-	var e *freshet.Error
-	if !errors.As(err, &e) {
+	if _, ok := errors.AsType[*freshet.Error](err); !ok {
 		if _, ok := status.FromError(err); ok {
 			return err // of the gRPC library, or one that is passed on
 		}
@@ -62,8 +61,7 @@ func ErrorOf(err error) error {
 	if err == nil {
 		return nil
 	}
-	var own *freshet.Error
-	if errors.As(err, &own) {
+	if _, ok := errors.AsType[*freshet.Error](err); ok {
 		return err
 	}
 	// Not status.FromError, which keeps what the gRPC library wraps around the
@@ -107,8 +105,7 @@ func RemoteDetail(err error) (op string, p freshet.Path) {
 	if errors.As(err, &own) && (own.Op != "" || own.Path != "") {
 		return own.Op, own.Path
 	}
-	var e *remoteError
-	if errors.As(err, &e) {
+	if e, ok := errors.AsType[*remoteError](err); ok {
 		return e.op, e.path
 	}
 	return "", ""

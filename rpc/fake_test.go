@@ -95,33 +95,43 @@ func one[T any](f *fake, method string, args ...any) (T, error) {
 func (f *fake) Stat(_ context.Context, p freshet.Path, o freshet.ReadOptions) (freshet.Status, error) {
 	return one[freshet.Status](f, "Stat", p, o)
 }
+
 func (f *fake) List(_ context.Context, q freshet.ListQuery) (freshet.ListPage, error) {
 	return one[freshet.ListPage](f, "List", q)
 }
+
 func (f *fake) Mkdir(_ context.Context, q freshet.MkdirQuery) (freshet.Completed, error) {
 	return one[freshet.Completed](f, "Mkdir", q)
 }
+
 func (f *fake) Rename(_ context.Context, q freshet.RenameQuery) (freshet.Completed, error) {
 	return one[freshet.Completed](f, "Rename", q)
 }
+
 func (f *fake) Remove(_ context.Context, q freshet.RemoveQuery) (freshet.Completed, error) {
 	return one[freshet.Completed](f, "Remove", q)
 }
+
 func (f *fake) SetAttr(_ context.Context, q freshet.SetAttrQuery) (freshet.Completed, error) {
 	return one[freshet.Completed](f, "SetAttr", q)
 }
+
 func (f *fake) Locate(_ context.Context, q freshet.LocateQuery) (freshet.Location, error) {
 	return one[freshet.Location](f, "Locate", q)
 }
+
 func (f *fake) BeginWrite(_ context.Context, q freshet.BeginWriteQuery) (freshet.BeginWriteAnswer, error) {
 	return one[freshet.BeginWriteAnswer](f, "BeginWrite", q)
 }
+
 func (f *fake) AbortWrite(_ context.Context, op freshet.OpID) error {
 	return f.respond("AbortWrite", []any{op})
 }
+
 func (f *fake) Explain(_ context.Context, p freshet.Path, check bool) (freshet.Explanation, error) {
 	return one[freshet.Explanation](f, "Explain", p, check)
 }
+
 func (f *fake) Sync(_ context.Context, p freshet.Path, recursive bool, report func(freshet.SyncProgress) error) error {
 	for range 2 {
 		pr, err := one[freshet.SyncProgress](f, "Sync", p, recursive)
@@ -134,76 +144,98 @@ func (f *fake) Sync(_ context.Context, p freshet.Path, recursive bool, report fu
 	}
 	return nil
 }
+
 func (f *fake) Mounts(_ context.Context, p freshet.Path) ([]freshet.MountAnswer, uint64, error) {
 	var all []freshet.MountAnswer
 	var index uint64
 	err := f.respond("Mounts", []any{p}, &all, &index)
 	return all, index, err
 }
+
 func (f *fake) AddMount(_ context.Context, c freshet.MountChange) (freshet.MountAnswer, error) {
 	return one[freshet.MountAnswer](f, "AddMount", c)
 }
+
 func (f *fake) UpdateMount(_ context.Context, c freshet.MountChange) (freshet.MountAnswer, error) {
 	return one[freshet.MountAnswer](f, "UpdateMount", c)
 }
+
 func (f *fake) RemoveMount(_ context.Context, p freshet.Path, o freshet.RemoveMountOptions) (freshet.MountAnswer, error) {
 	return one[freshet.MountAnswer](f, "RemoveMount", p, o)
 }
+
 func (f *fake) Policies(_ context.Context, p freshet.Path) ([]freshet.SyncPolicy, error) {
 	return one[[]freshet.SyncPolicy](f, "Policies", p)
 }
+
 func (f *fake) SetPolicy(_ context.Context, rule freshet.SyncPolicy, dryRun bool) (freshet.SyncPolicy, error) {
 	return one[freshet.SyncPolicy](f, "SetPolicy", rule, dryRun)
 }
+
 func (f *fake) RemovePolicy(_ context.Context, p freshet.Path, dryRun bool) (freshet.SyncPolicy, error) {
 	return one[freshet.SyncPolicy](f, "RemovePolicy", p, dryRun)
 }
+
 func (f *fake) Cluster(context.Context) (freshet.ClusterStatus, error) {
 	return one[freshet.ClusterStatus](f, "Cluster")
 }
+
 func (f *fake) Nodes(context.Context) ([]freshet.NodeStatus, error) {
 	return one[[]freshet.NodeStatus](f, "Nodes")
 }
+
 func (f *fake) JoinRaft(_ context.Context, m freshet.Member, cluster string) (freshet.ClusterID, uint64, error) {
 	var id freshet.ClusterID
 	var epoch uint64
 	err := f.respond("JoinRaft", []any{m, cluster}, &id, &epoch)
 	return id, epoch, err
 }
+
 func (f *fake) RemoveRaft(_ context.Context, member string, dryRun bool) error {
 	return f.respond("RemoveRaft", []any{member, dryRun})
 }
+
 func (f *fake) TransferLeadership(_ context.Context, member string) (string, error) {
 	return one[string](f, "TransferLeadership", member)
 }
+
 func (f *fake) BumpEpoch(_ context.Context, dryRun bool) (uint64, error) {
 	return one[uint64](f, "BumpEpoch", dryRun)
 }
+
 func (f *fake) Peers(context.Context) ([]freshet.Peer, error) { return one[[]freshet.Peer](f, "Peers") }
+
 func (f *fake) JoinPeers(_ context.Context, addresses []string) (int, error) {
 	return one[int](f, "JoinPeers", addresses)
 }
+
 func (f *fake) ForgetPeer(_ context.Context, cluster string) error {
 	return f.respond("ForgetPeer", []any{cluster})
 }
+
 func (f *fake) Heartbeat(_ context.Context, h freshet.Heartbeat) (freshet.HeartbeatReply, error) {
 	if f.heartbeat != nil {
 		return f.heartbeat(h), nil
 	}
 	return one[freshet.HeartbeatReply](f, "Heartbeat", h)
 }
+
 func (f *fake) Permit(_ context.Context, op freshet.OpID, node freshet.NodeID, incarnation uint64, upload string) error {
 	return f.respond("Permit", []any{op, node, incarnation, upload})
 }
+
 func (f *fake) Complete(_ context.Context, op freshet.OpID, w freshet.Written) (freshet.Completed, error) {
 	return one[freshet.Completed](f, "Complete", op, w)
 }
+
 func (f *fake) Abort(_ context.Context, op freshet.OpID, definite bool) error {
 	return f.respond("Abort", []any{op, definite})
 }
+
 func (f *fake) Read(_ context.Context, q freshet.BlockRead) (freshet.BlockStream, error) {
 	return f.read(q)
 }
+
 func (f *fake) Write(_ context.Context, t freshet.Ticket, body io.Reader, length int64) (freshet.Completed, error) {
 	return f.write(t, body, length)
 }
@@ -256,8 +288,8 @@ func fill(v reflect.Value, seed *int) {
 		fill(value, seed)
 		v.SetMapIndex(key, value)
 	case reflect.Struct:
-		for i := range v.NumField() {
-			fill(v.Field(i), seed)
+		for _, field := range v.Fields() {
+			fill(field, seed)
 		}
 	default:
 		panic("no filler for " + v.Type().String())

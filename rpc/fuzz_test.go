@@ -21,7 +21,7 @@ type inProcess struct{ server any }
 func (c inProcess) Invoke(ctx context.Context, method string, args, reply any, _ ...grpc.CallOption) error {
 	out := reflect.ValueOf(c.server).MethodByName(method[strings.LastIndexByte(method, '/')+1:]).
 		Call([]reflect.Value{reflect.ValueOf(ctx), reflect.ValueOf(args)})
-	if err, _ := out[1].Interface().(error); err != nil {
+	if err, _ := reflect.TypeAssert[error](out[1]); err != nil {
 		return err
 	}
 	proto.Merge(reply.(proto.Message), out[0].Interface().(proto.Message)) //nolint:forcetypeassert // generated
@@ -126,7 +126,10 @@ func everything(f *fake) inProcess {
 		clusterServer
 		nodeServer
 	}{
-		nsServer{rpc.NewNamespaceServer(f, nil)}, mountServer{rpc.NewMountServer(f, nil)}, policyServer{rpc.NewPolicyServer(f, nil)},
-		clusterServer{rpc.NewClusterServer(f, f, nil)}, nodeServer{rpc.NewNodeServer(f, nil)},
+		nsServer{rpc.NewNamespaceServer(f, nil)},
+		mountServer{rpc.NewMountServer(f, nil)},
+		policyServer{rpc.NewPolicyServer(f, nil)},
+		clusterServer{rpc.NewClusterServer(f, f, nil)},
+		nodeServer{rpc.NewNodeServer(f, nil)},
 	}}
 }

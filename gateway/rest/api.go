@@ -25,7 +25,7 @@ import (
 // Names of headers.
 const (
 	HeaderAfter       = "X-Freshet-After"
-	HeaderToken       = "X-Freshet-Token"
+	HeaderToken       = "X-Freshet-Token" //nolint:gosec // the name of a header
 	HeaderFingerprint = "X-Freshet-Fingerprint"
 	HeaderSource      = "X-Freshet-Source"
 	HeaderRequestID   = "X-Request-Id"
@@ -54,7 +54,7 @@ func NewAPI(ctx context.Context, s Services) (http.Handler, error) {
 		runtime.WithIncomingHeaderMatcher(func(string) (string, bool) { return "", false }),
 		runtime.WithOutgoingHeaderMatcher(func(string) (string, bool) { return "", false }),
 		runtime.WithMetadata(afterMetadata),
-		runtime.WithErrorHandler(func(ctx context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w http.ResponseWriter, r *http.Request, err error) {
+		runtime.WithErrorHandler(func(_ context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w http.ResponseWriter, r *http.Request, err error) {
 			writeError(w, r, rpc.ErrorOf(err))
 		}),
 		runtime.WithRoutingErrorHandler(func(_ context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w http.ResponseWriter, r *http.Request, code int) {

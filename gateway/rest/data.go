@@ -11,12 +11,12 @@ import (
 	"strings"
 	"time"
 
+	"google.golang.org/protobuf/encoding/protojson"
+
 	"github.com/freshet-io/freshet"
 	"github.com/freshet-io/freshet/client"
 	freshetv1 "github.com/freshet-io/freshet/proto/freshet/v1"
 	"github.com/freshet-io/freshet/rpc"
-
-	"google.golang.org/protobuf/encoding/protojson"
 )
 
 // DataPrefix is the route of file contents.

@@ -23,8 +23,7 @@ type errorBody struct {
 
 // writeError answers with the HTTP status that belongs to err's kind.
 func writeError(w http.ResponseWriter, r *http.Request, err error) {
-	var tooLarge *http.MaxBytesError
-	if errors.As(err, &tooLarge) {
+	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
 		writeStatus(w, r, http.StatusRequestEntityTooLarge, err)
 		return
 	}

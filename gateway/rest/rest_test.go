@@ -50,7 +50,7 @@ func (r *region) info(p freshet.Path) freshet.Info {
 }
 
 func (r *region) find(p freshet.Path) (freshet.Info, error) {
-	switch p {
+	switch p { //nolint:exhaustive // other paths do not exist
 	case "/d/f", "/d/f.html":
 		return r.info(p), nil
 	case "/d":

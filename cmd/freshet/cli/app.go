@@ -61,8 +61,7 @@ func Run(ctx context.Context, args []string, streams Streams, servers Server) in
 	if err == nil {
 		return freshet.ExitOK
 	}
-	var code *exitError
-	if errors.As(err, &code) {
+	if code, ok := errors.AsType[*exitError](err); ok {
 		if code.err != nil {
 			fmt.Fprintln(a.Err, "Error:", code.err)
 		}

@@ -247,12 +247,37 @@ func TestExitCodes(t *testing.T) {
 		want int
 		args string
 	}{
-		{0, "fs test -e /d/f"}, {0, "fs test -d /d"}, {0, "fs test -z /empty"}, {1, "fs test -d /d/f"}, {1, "fs test -f /d"}, {1, "fs test -z /d/f"},
-		{3, "fs test -e /no"}, {3, "fs cat /no"}, {2, "fs stat relative"}, {2, "fs stat"}, {2, "fs stat /a /b"}, {2, "no-such-command"},
-		{2, "fs no-such-command"}, {2, "fs ls / --no-such-flag"}, {2, "fs ls / -o xml"}, {2, "sync set /a"}, {2, "sync set /a --interval soon"},
-		{2, "fs chmod 999 /d/f"}, {2, "fs cp - /d/"}, {2, "mount add /x s3://b --option novalue"}, {2, "fs head /d/f -c=-5"},
-		{0, "cluster status"}, {7, "peers status"}, {3, "peers status mars"}, {7, "explain /d/f --check"}, {0, "explain /d/f"}, {0, "version"}, {0, ""},
-		{8, "fs rm --dry-run /d/f /no"}, {3, "fs rm --dry-run /no"}, {0, "fs rm -f --dry-run /no"},
+		{0, "fs test -e /d/f"},
+		{0, "fs test -d /d"},
+		{0, "fs test -z /empty"},
+		{1, "fs test -d /d/f"},
+		{1, "fs test -f /d"},
+		{1, "fs test -z /d/f"},
+		{3, "fs test -e /no"},
+		{3, "fs cat /no"},
+		{2, "fs stat relative"},
+		{2, "fs stat"},
+		{2, "fs stat /a /b"},
+		{2, "no-such-command"},
+		{2, "fs no-such-command"},
+		{2, "fs ls / --no-such-flag"},
+		{2, "fs ls / -o xml"},
+		{2, "sync set /a"},
+		{2, "sync set /a --interval soon"},
+		{2, "fs chmod 999 /d/f"},
+		{2, "fs cp - /d/"},
+		{2, "mount add /x s3://b --option novalue"},
+		{2, "fs head /d/f -c=-5"},
+		{0, "cluster status"},
+		{7, "peers status"},
+		{3, "peers status mars"},
+		{7, "explain /d/f --check"},
+		{0, "explain /d/f"},
+		{0, "version"},
+		{0, ""},
+		{8, "fs rm --dry-run /d/f /no"},
+		{3, "fs rm --dry-run /no"},
+		{0, "fs rm -f --dry-run /no"},
 	} {
 		if r := run(c, "x", strings.Fields(tc.args)...); r.code != tc.want {
 			t.Errorf("%s: exit %d, want %d: %s", tc.args, r.code, tc.want, r.err)
@@ -306,8 +331,13 @@ func TestDryRunsChangeNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, tc := range []struct{ args, change string }{
-		{"fs mkdir /new", "mkdir /new"}, {"fs rm /d/f", "rm /d/f"}, {"fs mv /d/f /d/g", "mv /d/f /d/g"}, {"fs chmod 600 /d/f", "chmod 600 /d/f"},
-		{"fs touch /new", "write /new"}, {"fs cp file:" + local + " /d", "write /d/l"}, {"mount add /x s3://b", "mount /x s3://b"},
+		{"fs mkdir /new", "mkdir /new"},
+		{"fs rm /d/f", "rm /d/f"},
+		{"fs mv /d/f /d/g", "mv /d/f /d/g"},
+		{"fs chmod 600 /d/f", "chmod 600 /d/f"},
+		{"fs touch /new", "write /new"},
+		{"fs cp file:" + local + " /d", "write /d/l"},
+		{"mount add /x s3://b", "mount /x s3://b"},
 		{"sync set /d --interval 5s", "sync /d 5s"},
 	} {
 		c.changes = nil
@@ -326,8 +356,15 @@ func TestTransfers(t *testing.T) {
 	dir := t.TempDir()
 	out := filepath.Join(dir, "out")
 	for _, tc := range []struct{ args, out string }{
-		{"fs cat /d/f", "one\ntwo\nthree\n"}, {"fs cat /empty", ""}, {"fs head /d/f -n 2", "one\ntwo\n"}, {"fs tail /d/f -n 2", "two\nthree\n"},
-		{"fs head /d/f -c 5", "one\nt"}, {"fs tail /d/f -c 4", "ree\n"}, {"fs head /d/f -n 0", ""}, {"fs tail /d/f -n 0", ""}, {"fs cp /d/f -", "one\ntwo\nthree\n"},
+		{"fs cat /d/f", "one\ntwo\nthree\n"},
+		{"fs cat /empty", ""},
+		{"fs head /d/f -n 2", "one\ntwo\n"},
+		{"fs tail /d/f -n 2", "two\nthree\n"},
+		{"fs head /d/f -c 5", "one\nt"},
+		{"fs tail /d/f -c 4", "ree\n"},
+		{"fs head /d/f -n 0", ""},
+		{"fs tail /d/f -n 0", ""},
+		{"fs cp /d/f -", "one\ntwo\nthree\n"},
 	} {
 		if r := run(c, "", strings.Fields(tc.args)...); r.code != 0 || r.out != tc.out {
 			t.Errorf("%s: exit %d, %q, %s", tc.args, r.code, r.out, r.err)

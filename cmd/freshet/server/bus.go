@@ -208,14 +208,14 @@ func (b *bus) hooks(h *coordinator.Hooks) {
 		}
 		return out
 	}
-	h.Acked = func(domain freshet.DomainID) (low uint64, any bool) {
+	h.Acked = func(domain freshet.DomainID) (low uint64, known bool) {
 		for _, s := range b.Bus.Peers() {
 			for _, d := range s.Domains {
-				if d.Domain == domain && s.Stream && (!any || d.Acknowledged < low) {
-					low, any = d.Acknowledged, true
+				if d.Domain == domain && s.Stream && (!known || d.Acknowledged < low) {
+					low, known = d.Acknowledged, true
 				}
 			}
 		}
-		return low, any
+		return low, known
 	}
 }

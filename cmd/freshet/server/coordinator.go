@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"net"
@@ -10,8 +11,6 @@ import (
 	"path/filepath"
 	"sync/atomic"
 	"time"
-
-	"crypto/tls"
 
 	"github.com/zeebo/xxh3"
 	"google.golang.org/grpc"
@@ -68,7 +67,7 @@ func (p *Process) Coordinator(ctx context.Context, cfg *config.File) error {
 			way, err := p.found(ctx, cfg, parts)
 			if err != nil {
 				if ctx.Err() != nil {
-					return nil
+					return nil //nolint:nilerr // it was told to stop
 				}
 				return err
 			}
@@ -249,7 +248,7 @@ func (p *Process) faces(ctx context.Context, cfg *config.File, parts coordinator
 		Namespace: ns, Mounts: rpc.NewMountServer(c, forward), Policies: rpc.NewPolicyServer(c, forward),
 		Cluster: rpc.NewClusterServer(young{c, waiting{newFounding(cfg, parts.self, rpc.DialOptions{})}}, busPeers, forward),
 	}
-	handler, err := p.routes(ctx, parts, c, services, rpc.NewForwarded(c, forward))
+	handler, err := p.routes(ctx, parts, services, rpc.NewForwarded(c, forward))
 	if err != nil {
 		return nil, err
 	}
@@ -274,7 +273,7 @@ func register(r grpc.ServiceRegistrar, s rest.Services, nodes freshetv1.NodeServ
 }
 
 // routes are the HTTP routes of a coordinator.
-func (p *Process) routes(ctx context.Context, parts coordinatorParts, c *coordinator.Coordinator, s rest.Services, ns rpc.Namespace) (http.Handler, error) {
+func (p *Process) routes(ctx context.Context, parts coordinatorParts, s rest.Services, ns rpc.Namespace) (http.Handler, error) {
 	gateway, err := rest.NewAPI(ctx, s)
 	if err != nil {
 		return nil, err
