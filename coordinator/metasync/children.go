@@ -2,6 +2,8 @@ package metasync
 
 import (
 	"context"
+	"slices"
+	"strings"
 	"sync"
 
 	"github.com/freshet-io/freshet"
@@ -15,7 +17,7 @@ import (
 // one directory is not listed anew for each of its pages.
 func (s *Syncer) Children(ctx context.Context, dir freshet.Path, after string, limit int, rule Rule) ([]freshet.Info, bool, error) {
 	c := s.call()
-	_, asked, err := s.Listing(ctx, dir, rule)
+	_, asked, doubts, err := s.listing(ctx, dir, rule)
 	if err != nil {
 		return nil, false, err
 	}
@@ -28,6 +30,7 @@ func (s *Syncer) Children(ctx context.Context, dir freshet.Path, after string, l
 	if err != nil {
 		return nil, false, err
 	}
+	children = withDoubts(children, dir, doubts, after, limit)
 	more := len(children) > limit
 	if more {
 		children = children[:limit]
@@ -54,6 +57,22 @@ func (s *Syncer) Children(ctx context.Context, dir freshet.Path, after string, l
 		}
 	}
 	return out, more, nil
+}
+
+// withDoubts adds the names that a listing had and that could not be held, because
+// they changed meanwhile, to the children behind after, of which limit+1 were asked
+// for: the listing must not lack them.
+func withDoubts(children []namespace.Child, dir freshet.Path, doubts []string, after string, limit int) []namespace.Child {
+	for _, name := range doubts {
+		if name <= after || (len(children) > limit && name > children[len(children)-1].Name) {
+			continue
+		}
+		i, held := slices.BinarySearchFunc(children, name, func(c namespace.Child, name string) int { return strings.Compare(c.Name, name) })
+		if !held {
+			children = slices.Insert(children, i, namespace.Child{Name: name, Info: freshet.Info{Path: dir.Join(name)}, Placeholder: true})
+		}
+	}
+	return children[:min(len(children), limit+1)]
 }
 
 // vouched reports whether the child may be shown as it is held.

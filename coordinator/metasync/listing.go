@@ -14,6 +14,9 @@ type listingAnswer struct {
 	entries, changed int64
 	absent, file     bool
 	complete         bool // the state holds the listing as complete and true as of the look
+	// doubts are the names that changed while the listing was looked at: what the
+	// state holds, or does not hold, under them is not the listing's word.
+	doubts []string
 }
 
 const (
@@ -33,34 +36,41 @@ const (
 // were marked since. It returns the judgement and whether the storage was asked.
 // KindNotExist and KindConflict (a file) are the storage's word.
 func (s *Syncer) Listing(ctx context.Context, dir freshet.Path, rule Rule) (Verdict, bool, error) {
+	v, asked, _, err := s.listing(ctx, dir, rule)
+	return v, asked, err
+}
+
+// listing is Listing, and returns the names that are to be looked at one by one,
+// whether they are held or not.
+func (s *Syncer) listing(ctx context.Context, dir freshet.Path, rule Rule) (Verdict, bool, []string, error) {
 	c := s.call()
 	for try := 1; ; try++ {
 		l, err := s.State.Lookup(dir)
 		if err != nil {
-			return Verdict{}, try > 1, err
+			return Verdict{}, try > 1, nil, err
 		}
 		c.interval = rule(&l)
 		v, done, err := s.heldListing(dir, &l, c)
 		if done || err != nil {
-			return v, try > 1, err
+			return v, try > 1, nil, err
 		}
 		lk, err := s.lookAtListing(ctx, dir, l.Listing.Need, c)
 		if err != nil {
-			return v, true, err
+			return v, true, nil, err
 		}
 		switch a := lk.answer; {
 		case a.absent && !l.MountPoint && !l.Virtual:
-			return v, true, freshet.Errorf(freshet.KindNotExist, opList, dir, "does not exist")
+			return v, true, nil, freshet.Errorf(freshet.KindNotExist, opList, dir, "does not exist")
 		case a.absent && !l.MountPoint:
-			return v, true, nil // only mount points are below it
+			return v, true, nil, nil // only mount points are below it
 		case a.absent:
-			return v, true, freshet.Errorf(freshet.KindUnavailable, opList, dir, "the root of the mount is gone from the storage, or is not visible to it")
+			return v, true, nil, freshet.Errorf(freshet.KindUnavailable, opList, dir, "the root of the mount is gone from the storage, or is not visible to it")
 		case a.file:
-			return v, true, freshet.Errorf(freshet.KindConflict, opList, dir, "is not a directory")
+			return v, true, nil, freshet.Errorf(freshet.KindConflict, opList, dir, "is not a directory")
 		}
 		if l.Listing.Uncachable || try >= s.opts.Attempts {
 			// Children that changed meanwhile are looked at one by one.
-			return v, true, nil
+			return v, true, lk.answer.doubts, nil
 		}
 	}
 }
@@ -384,5 +394,6 @@ func (d *diff) finish(ctx context.Context) (listingAnswer, error) {
 		d.k.mem.doubt(d.dir.Join(name))
 	}
 	d.k.mem.listed(d.dir, d.k.record())
+	d.answer.doubts = d.doubts
 	return d.answer, nil
 }
