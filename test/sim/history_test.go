@@ -196,9 +196,9 @@ func later(a, b time.Time) time.Time {
 }
 
 // oldest is how old an answer may be at most, whatever happens: the bus notices a
-// loss of contact within seconds, then entries live for the degraded interval, and
-// an operation whose writer died is resolved or uncachable after a while.
-func (w *world) oldest() time.Duration { return 90 * time.Second }
+// loss of contact within 10 s, then entries live for the degraded interval, and an
+// operation whose writer died is published and out of quarantine after a while.
+func (w *world) oldest() time.Duration { return 40 * time.Second }
 
 // outcomeOf judges an error of a change.
 func outcomeOf(err error, again bool) outcome {

@@ -2,9 +2,14 @@ package sim_test
 
 import (
 	"context"
+	"fmt"
 	"sync"
 	"time"
 
+	"github.com/freshet-io/freshet"
+	"github.com/freshet-io/freshet/coordinator"
+	"github.com/freshet-io/freshet/coordinator/journal"
+	"github.com/freshet-io/freshet/coordinator/kv"
 	"github.com/freshet-io/freshet/crosscluster/membus"
 )
 
@@ -13,15 +18,23 @@ type nemesis struct {
 	w    *world
 	dice *dice
 	wg   sync.WaitGroup
+	busy chan struct{} // held by what must not overlap; a mutex would stop the fake time of those who wait
+	seed uint64
 }
 
 // uploadPoints are those at which a cache node can die.
 var uploadPoints = []string{"after-create", "before-permit", "after-permit", "after-commit", "after-complete"}
 
 // work does harm until ctx ends, and then ends all of it.
-func (n *nemesis) work(ctx context.Context) {
+func (n *nemesis) work(ctx context.Context, special bool) {
+	if special && n.w.settings.rebuild {
+		n.wg.Go(func() { n.rebuild(n.site(), n.dice.upTo(8*time.Second)) })
+	}
+	if special && n.w.settings.records > 0 {
+		n.wg.Go(func() { n.burst(n.dice.upTo(8 * time.Second)) })
+	}
 	for ctx.Err() == nil {
-		pause(ctx, 500*time.Millisecond+n.dice.upTo(2500*time.Millisecond))
+		pause(ctx, 300*time.Millisecond+n.dice.upTo(1500*time.Millisecond))
 		if ctx.Err() == nil {
 			n.step()
 		}
@@ -51,7 +64,7 @@ func (n *nemesis) after(most time.Duration, fn func()) {
 
 func (n *nemesis) step() {
 	s, d := n.site(), n.dice
-	switch d.below(16) {
+	switch d.below(18) {
 	case 0, 1:
 		n.isolate(s)
 	case 2, 3:
@@ -77,8 +90,12 @@ func (n *nemesis) step() {
 		n.after(6*time.Second, func() { s.setMood(mood{}); n.w.note("%s: the storage's answers are certain", s.name) })
 	case 13:
 		n.bump(s)
+	case 14:
+		n.remount(s)
+	case 15:
+		n.disturb(s, 45*time.Second)
 	default:
-		n.disturb(s)
+		n.disturb(s, 12*time.Second)
 	}
 }
 
@@ -95,21 +112,35 @@ func (n *nemesis) isolate(s *site) {
 }
 
 func (n *nemesis) crash(s *site, m *member) {
+	n.busy <- struct{}{}
+	defer func() { <-n.busy }()
 	if m.stopped() {
 		return
 	}
 	n.w.note("%s: %s crashes (leads: %t)", s.name, m.raft, s.leader() == m)
 	m.crash()
-	n.after(4*time.Second, func() { n.w.note("%s: %s starts again", s.name, m.raft); m.start(m.index == 0) })
+	n.after(4*time.Second, func() { n.startAgain(m) })
+}
+
+// startAgain starts a member, unless that was done meanwhile.
+func (n *nemesis) startAgain(m *member) {
+	n.busy <- struct{}{}
+	defer func() { <-n.busy }()
+	if m.stopped() {
+		n.w.note("%s: %s starts again", m.site.name, m.raft)
+		m.start(m.index == 0)
+	}
 }
 
 func (n *nemesis) restart(s *site, m *member) {
+	n.busy <- struct{}{}
+	defer func() { <-n.busy }()
 	if m.stopped() {
 		return
 	}
 	n.w.note("%s: %s stops in order", s.name, m.raft)
 	m.halt()
-	n.after(2*time.Second, func() { n.w.note("%s: %s starts again", s.name, m.raft); m.start(m.index == 0) })
+	n.after(2*time.Second, func() { n.startAgain(m) })
 }
 
 func (n *nemesis) transfer(s *site) {
@@ -135,7 +166,7 @@ func (n *nemesis) bump(s *site) {
 }
 
 // disturb puts faults between two sites, in both directions or in one.
-func (n *nemesis) disturb(a *site) {
+func (n *nemesis) disturb(a *site, most time.Duration) {
 	d := n.dice
 	b := n.site()
 	if a == b {
@@ -148,6 +179,8 @@ func (n *nemesis) disturb(a *site) {
 		{Loss: .3},
 		{Hang: true},
 		{Hang: true, Loss: 1},
+		{Drop: .3, Repeat: .3, Loss: 1},
+		{Drop: .3, Loss: .9, Delay: 100 * time.Millisecond},
 		{Loss: .3, Duplicate: .3, Corrupt: .1, Jitter: 500 * time.Millisecond, Drop: .2, Repeat: .2, Delay: 40 * time.Millisecond},
 	}
 	f := faults[d.below(len(faults))]
@@ -158,8 +191,115 @@ func (n *nemesis) disturb(a *site) {
 		n.w.note("between %s and %s: %+v", a.name, b.name, f)
 		n.w.net.Set(a.name, b.name, f)
 	}
-	n.after(12*time.Second, func() {
+	n.after(most, func() {
 		n.w.note("between %s and %s: no faults", a.name, b.name)
 		n.w.net.Set(a.name, b.name, membus.Faults{})
 	})
+}
+
+// remount takes the mount away from its users and brings it back.
+func (n *nemesis) remount(s *site) {
+	m := s.leader()
+	if _, there := s.mounted(); m == nil || !there {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	s.changed()
+	_, err := call(ctx, s, func(c *coordinator.Coordinator) (freshet.MountAnswer, error) {
+		return c.RemoveMount(ctx, s.path, freshet.RemoveMountOptions{Force: true})
+	})
+	n.w.note("%s: unmount: %v", s.name, err)
+	n.after(4*time.Second, func() {
+		for ctx := context.Background(); ; pause(ctx, 200*time.Millisecond) {
+			ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+			_, err := call(ctx, s, func(c *coordinator.Coordinator) (freshet.MountAnswer, error) { return c.AddMount(ctx, s.mount()) })
+			if err == nil || freshet.IsKind(err, freshet.KindExist, freshet.KindConflict) {
+				// That of a removal of which nobody knew may come later: look.
+				answers, merr := call(ctx, s, func(c *coordinator.Coordinator) ([]freshet.MountAnswer, error) {
+					answers, _, err := c.Mounts(ctx, "")
+					return answers, err
+				})
+				cancel()
+				if merr == nil && len(answers) == 1 {
+					n.w.note("%s: mount: %v", s.name, err)
+					break
+				}
+				continue
+			}
+			cancel()
+		}
+		s.changed()
+		n.w.bucket.excuse(s) // operations of a mount that was removed end without the storage
+	})
+}
+
+// rebuild makes a cluster anew: the same name, another identity, nothing in its
+// state. Its writers are stopped first, and what they sent has landed, as an
+// operator has to see to.
+func (n *nemesis) rebuild(s *site, wait time.Duration) {
+	time.Sleep(wait)
+	n.busy <- struct{}{}
+	defer func() { <-n.busy }()
+	n.w.note("%s: the cluster is to be made anew", s.name)
+	for _, m := range s.members {
+		m.halt()
+	}
+	for _, x := range s.nodes {
+		x.crash()
+	}
+	time.Sleep(lateness + time.Second)
+	for _, m := range s.members {
+		m.log, m.kv = journal.NewMemory(), kv.NewMemory()
+	}
+	s.mu.Lock()
+	s.rebuilt = time.Now()
+	s.mu.Unlock()
+	n.w.note("%s: the new cluster starts", s.name)
+	n.w.bucket.excuse(s)
+	for _, m := range s.members {
+		m.start(m.index == 0)
+	}
+}
+
+// burst makes so many changes while a subscriber is away that the log no longer
+// reaches back to its position.
+func (n *nemesis) burst(wait time.Duration) {
+	time.Sleep(wait)
+	a, b := n.w.sites[0], n.w.sites[1]
+	n.w.note("%s makes a burst of changes while %s is away", a.name, b.name)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for begun := time.Now(); time.Since(begun) < 14*time.Second; {
+			n.w.net.Set(a.name, b.name, membus.Faults{Cut: true, Loss: 1}) // whatever else heals it
+			time.Sleep(200 * time.Millisecond)
+		}
+	}()
+	var writers sync.WaitGroup
+	for i := range 8 {
+		writers.Go(func() {
+			x := newActor(n.w, a, n.seed, uint64(900+i))
+			for j := range 150 {
+				ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+				what := &attempt{what: "mkdir", key: fmt.Sprintf("/burst/d%d", i)}
+				if j%2 == 1 {
+					what.what = "remove"
+				}
+				x.change(ctx, what, func(op freshet.OpID, _ *attempt) error {
+					if j%2 == 1 {
+						_, err := x.files.Remove(ctx, freshet.RemoveQuery{Op: op, Path: a.pathOf(what.key)})
+						return err
+					}
+					_, err := x.files.Mkdir(ctx, freshet.MkdirQuery{Op: op, Path: a.pathOf(what.key), Parents: true})
+					return err
+				})
+				cancel()
+			}
+		})
+	}
+	writers.Wait()
+	<-done
+	n.w.net.Set(a.name, b.name, membus.Faults{})
+	n.w.note("%s can be heard by %s again", a.name, b.name)
 }

@@ -53,6 +53,11 @@ func shape(seed uint64) settings {
 	case 4:
 		s.members = []int{3, 1, 1}
 	}
+	s.latency = []time.Duration{4, 20, 120}[seed/2%3] * time.Millisecond
+	s.rebuild = seed%5 == 3
+	if seed%6 == 5 {
+		s.records = 40
+	}
 	return s
 }
 
@@ -73,33 +78,12 @@ func simulate(t *testing.T, seed uint64) {
 	for _, s := range w.sites {
 		s.waitLeader()
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	var busy sync.WaitGroup
-	for i, s := range w.sites {
-		for j := range 3 {
-			newActor(w, s, seed, uint64(100+10*i+j)).work(ctx, &busy)
+	for round := range 4 {
+		w.note("round %d begins", round)
+		w.round(seed, uint64(round), faults)
+		if !w.quiet() {
+			break
 		}
-	}
-	busy.Go(func() {
-		for ctx.Err() == nil {
-			pause(ctx, time.Second)
-			for _, s := range w.sites {
-				s.collect()
-			}
-		}
-	})
-	time.Sleep(5 * time.Second)
-	harm, over := context.WithTimeout(ctx, time.Minute)
-	if faults {
-		(&nemesis{w: w, dice: newDice(seed, 2)}).work(harm)
-	} else {
-		<-harm.Done()
-	}
-	over()
-	time.Sleep(5 * time.Second)
-	cancel()
-	busy.Wait()
-	if w.quiet() {
 		w.converged()
 	}
 	for _, s := range w.sites {
@@ -113,4 +97,34 @@ func simulate(t *testing.T, seed uint64) {
 	if testing.Verbose() {
 		t.Logf("%d reads judged, %d attempts, %s of fake time", w.hist.reads, len(w.hist.attempts), time.Since(w.start))
 	}
+}
+
+// round has clients work under faults for a while.
+func (w *world) round(seed, number uint64, faults bool) {
+	ctx, cancel := context.WithCancel(context.Background())
+	var busy sync.WaitGroup
+	for i, s := range w.sites {
+		for j := range 3 {
+			newActor(w, s, seed, 1000*number+uint64(100+10*i+j)).work(ctx, &busy)
+		}
+	}
+	busy.Go(func() {
+		for ctx.Err() == nil {
+			pause(ctx, time.Second)
+			for _, s := range w.sites {
+				s.collect()
+			}
+		}
+	})
+	harm, over := context.WithTimeout(ctx, 15*time.Second)
+	if faults {
+		n := &nemesis{w: w, dice: newDice(seed, 2+1000*number), seed: seed, busy: make(chan struct{}, 1)}
+		n.work(harm, number == 1)
+	} else {
+		<-harm.Done()
+	}
+	over()
+	time.Sleep(time.Second)
+	cancel()
+	busy.Wait()
 }

@@ -45,6 +45,25 @@ type upload struct {
 	op  freshet.OpID
 }
 
+// excuse lets the open uploads of a site stay behind: nobody can remove them.
+func (b *bucket) excuse(s *site) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for u, by := range b.open {
+		if strings.HasPrefix(by, s.name+"-") {
+			b.kept[u] = true
+		}
+	}
+}
+
+// uploading reports whether nobody has ended an upload.
+func (b *bucket) uploading(key string, op freshet.OpID) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	_, ok := b.open[upload{key, op}]
+	return ok
+}
+
 // uploaded notes that an upload began, or with nobody that it ended.
 func (b *bucket) uploaded(key string, op freshet.OpID, by string) {
 	b.mu.Lock()
@@ -179,9 +198,9 @@ func (f *flaky) look(ctx context.Context, step, key string) error {
 	return nil
 }
 
-// effect is what a call that changes something goes through. Late is the effect
-// when it lands after its caller was told that nobody knows.
-func (f *flaky) effect(ctx context.Context, step, key string, do, late func(context.Context) error) error {
+// effect is what a call that changes something goes through. Late prepares the
+// effect for landing after its caller was told that nobody knows.
+func (f *flaky) effect(ctx context.Context, step, key string, do func(context.Context) error, late func(context.Context) func(context.Context) error) error {
 	if err := f.look(ctx, step, key); err != nil {
 		return err
 	}
@@ -195,7 +214,7 @@ func (f *flaky) effect(ctx context.Context, step, key string, do, late func(cont
 		w.note("storage: %s %s of %s happened (%v), its answer is lost", step, key, f.p.name, err)
 		return broken(step, key, freshet.KindDeadline, "no answer; the answer was lost")
 	case draw < m.lost+m.uncertain+m.late:
-		f.later(ctx, step, key, late)
+		f.later(ctx, step, key, late(ctx))
 		return broken(step, key, freshet.KindDeadline, "no answer; the request is late")
 	}
 	err := do(ctx)
@@ -267,9 +286,11 @@ func (f *flaky) status(ctx context.Context, step, key string, do func(context.Co
 	err := f.effect(ctx, step, key, func(ctx context.Context) (err error) {
 		st, err = do(ctx)
 		return err
-	}, func(ctx context.Context) error {
-		_, err := do(ctx)
-		return err
+	}, func(context.Context) func(context.Context) error {
+		return func(ctx context.Context) error {
+			_, err := do(ctx)
+			return err
+		}
 	})
 	return st, err
 }
@@ -288,7 +309,7 @@ func (f *flaky) SetAttr(ctx context.Context, key string, attr ufs.Attr) (ufs.Sta
 
 func (f *flaky) Remove(ctx context.Context, key string, opts ufs.RemoveOptions) error {
 	do := func(ctx context.Context) error { return f.inner.Remove(ctx, key, opts) }
-	return f.effect(ctx, "remove", key, do, do)
+	return f.effect(ctx, "remove", key, do, func(context.Context) func(context.Context) error { return do })
 }
 
 func (f *flaky) AbortUpload(ctx context.Context, key string, op freshet.OpID) (bool, error) {
@@ -355,16 +376,18 @@ func (u *flakyWriter) ended(err error) error {
 }
 
 func (u *flakyWriter) Commit(ctx context.Context) (st ufs.Status, err error) {
-	late := func(ctx context.Context) error {
-		_, err := u.inner.Commit(ctx)
-		return u.ended(err)
+	late := func(context.Context) func(context.Context) error {
+		return func(ctx context.Context) error {
+			_, err := u.inner.Commit(ctx)
+			return u.ended(err)
+		}
 	}
-	if u.f.p.w.chance.float() < .5 {
+	if u.f.p.w.settings.mode == mem.Object && u.f.p.w.bucket.uploading(u.f.p.site.storeKey(u.key), u.opts.Op) && u.f.p.w.chance.float() < .5 {
 		late = u.again
 	}
 	if u.f.p.dead() { // it died with the request on the wire, or before it
 		if u.f.p.w.chance.float() < .5 {
-			u.f.later(ctx, "commit", u.key, late)
+			u.f.later(ctx, "commit", u.key, late(ctx))
 		}
 		return st, broken("commit", u.key, freshet.KindUnavailable, "the process is dead")
 	}
@@ -375,20 +398,21 @@ func (u *flakyWriter) Commit(ctx context.Context) (st ufs.Status, err error) {
 	return st, err
 }
 
-// again is a single request that lands whatever was aborted meanwhile.
-func (u *flakyWriter) again(ctx context.Context) error {
-	if err := u.ended(u.inner.Abort(ctx)); err != nil {
+// again makes the upload a single request on the wire, of which the storage knows
+// nothing yet, and which lands whatever is aborted meanwhile.
+func (u *flakyWriter) again(ctx context.Context) func(context.Context) error {
+	_ = u.ended(u.inner.Abort(ctx)) // it never fails here
+	return func(ctx context.Context) error {
+		w, err := u.f.inner.Create(ctx, u.key, u.opts)
+		if err != nil {
+			return err
+		}
+		if _, err = w.Write(u.bytes.Bytes()); err == nil {
+			_, err = w.Commit(ctx)
+		}
+		if err != nil {
+			_ = w.Abort(ctx) // as the storage would
+		}
 		return err
 	}
-	w, err := u.f.inner.Create(ctx, u.key, u.opts)
-	if err != nil {
-		return err
-	}
-	if _, err = w.Write(u.bytes.Bytes()); err == nil {
-		_, err = w.Commit(ctx)
-	}
-	if err != nil {
-		_ = w.Abort(ctx) // as the storage would
-	}
-	return err
 }

@@ -93,6 +93,12 @@ func (a *actor) step() {
 		a.rename(ctx, &attempt{what: "rename", key: a.file(), key2: a.file()})
 	case n < 96:
 		a.rename(ctx, &attempt{what: "rename tree", key: a.dir(), key2: a.dir(), tree: true})
+	case n < 98:
+		mode := uint32(0o600 + a.dice.below(8)*8)
+		a.change(ctx, &attempt{what: "chmod", key: a.file()}, func(op freshet.OpID, x *attempt) error {
+			_, err := a.files.SetAttr(ctx, freshet.SetAttrQuery{Op: op, Path: a.s.pathOf(x.key), Mode: &mode})
+			return err
+		})
 	default:
 		a.change(ctx, &attempt{what: "mkdir", key: a.dir()}, func(op freshet.OpID, x *attempt) error {
 			_, err := a.files.Mkdir(ctx, freshet.MkdirQuery{Op: op, Path: a.s.pathOf(x.key), Parents: true})
@@ -171,6 +177,7 @@ func (a *actor) write(ctx context.Context, key string) {
 // storage held at some moment that the site may go back to.
 func (a *actor) read(ctx context.Context, key string, after freshet.Token, at time.Time) {
 	from := later(a.w.hist.since(a.s, key), at)
+	mounted, there := a.s.mounted()
 	opts := client.Whole()
 	opts.After = after
 	v := 0
@@ -191,6 +198,9 @@ func (a *actor) read(ctx context.Context, key string, after freshet.Token, at ti
 		a.w.story.addAbout(key, "%s: read %s → %v", a.s.name, key, err)
 		return
 	}
+	if now, _ := a.s.mounted(); v == 0 && (!there || now != mounted) {
+		return // it is the mount that does not exist
+	}
 	a.judge("read", key, from, v, !after.IsZero())
 }
 
@@ -206,7 +216,11 @@ func (a *actor) judge(what, key string, from time.Time, v int, token bool) {
 
 func (a *actor) stat(ctx context.Context, key string) {
 	from := a.w.hist.since(a.s, key)
+	mounted, there := a.s.mounted()
 	st, err := a.files.Stat(ctx, a.s.pathOf(key), freshet.ReadOptions{})
+	if now, _ := a.s.mounted(); err != nil && (!there || now != mounted) {
+		return
+	}
 	if freshet.IsKind(err, freshet.KindNotExist) {
 		a.judge("stat", key, from, 0, false)
 		return
@@ -231,8 +245,12 @@ func (a *actor) list(ctx context.Context, dir string) {
 			froms[key] = a.w.hist.since(a.s, key)
 		}
 	}
+	mounted, there := a.s.mounted()
 	names, err := listAll(ctx, a.files, freshet.ListQuery{Path: a.s.pathOf(dir), PageSize: 3})
 	if err != nil && !freshet.IsKind(err, freshet.KindNotExist) {
+		return
+	}
+	if number, _ := a.s.mounted(); !there || number != mounted {
 		return
 	}
 	now := time.Now()

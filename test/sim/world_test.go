@@ -76,7 +76,9 @@ type world struct {
 	sites  []*site
 	calls  sync.WaitGroup // calls whose caller may have gone
 	story  story
-	hist   history
+
+	settings settings
+	hist     history
 }
 
 // settings shape a world.
@@ -85,15 +87,17 @@ type settings struct {
 	mode    mem.Mode
 	members []int // of each site
 	nodes   int
-	prefix  []string // of each site in the bucket
-	records uint64   // kept in a log; 0: the default
+	prefix  []string      // of each site in the bucket
+	records uint64        // kept in a log; 0: the default
+	latency time.Duration // of the storage, at most, one way
+	rebuild bool          // a cluster is made anew once
 }
 
 var siteNames = []string{"west", "east", "north"}
 
 func newWorld(t testing.TB, s settings) *world {
 	t.Helper()
-	w := &world{t: t, start: time.Now(), chance: newDice(s.seed, 1), net: membus.NewNetwork(s.seed)}
+	w := &world{t: t, start: time.Now(), chance: newDice(s.seed, 1), net: membus.NewNetwork(s.seed), settings: s}
 	w.clock = bubbleClock{start: w.start}
 	w.story.start = w.start
 	w.hist.init(w)
@@ -182,6 +186,8 @@ type site struct {
 	restarts sync.WaitGroup // of cache nodes
 	ending   bool
 	logs     map[freshet.ClusterID]*siteLog
+	absent   int       // odd while the mount is not there; grows at each change
+	rebuilt  time.Time // when the cluster was made anew, if it was
 }
 
 func newSite(w *world, name, prefix string, members int, s settings) *site {
@@ -205,6 +211,26 @@ func newSite(w *world, name, prefix string, members int, s settings) *site {
 	return out
 }
 
+// mount is never looked at by time, but while a publisher is out of contact.
+func (s *site) mount() freshet.MountChange {
+	uri, never, degraded := "mem://lake"+strings.TrimSuffix(s.prefix, "/"), freshet.Never, freshet.Interval(5*time.Second)
+	return freshet.MountChange{Path: s.path, URI: &uri, Interval: &never, DegradedInterval: &degraded}
+}
+
+// changed says that the mount comes or goes.
+func (s *site) changed() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.absent++
+}
+
+// mounted returns a number that is the same as long as the mount is there.
+func (s *site) mounted() (number int, there bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.absent, s.absent%2 == 0
+}
+
 func (s *site) addresses() []string {
 	var out []string
 	for _, m := range s.members {
@@ -223,7 +249,7 @@ func (s *site) setMood(m mood) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if m.latency == 0 {
-		m.latency = 4 * time.Millisecond
+		m.latency = s.w.settings.latency
 	}
 	s.feeling = m
 }
@@ -358,12 +384,11 @@ func (m *member) start(founder bool) {
 	s, w := m.site, m.site.w
 	p := &process{w: w, site: s, name: m.raft, gone: make(chan struct{})}
 	log := slog.New(&w.story).With("at", m.raft)
-	uri, never, degraded := "mem://lake"+strings.TrimSuffix(s.prefix, "/"), freshet.Never, freshet.Interval(30*time.Second)
 	opts := coordinator.Options{
 		Cluster: s.name,
 		Member:  namespace.Member{ID: m.raft, Name: m.raft, Raft: m.raft, GRPC: m.raft + ":7400", Bus: m.addr},
 		Journal: journal.Options{Memory: m.log, Network: s.raft, Advertise: m.raft, SnapshotEvery: 5 * time.Second, SnapshotAfter: 150, TrailingLogs: 60},
-		Mounts:  []freshet.MountChange{{Path: s.path, URI: &uri, Interval: &never, DegradedInterval: &degraded}},
+		Mounts:  []freshet.MountChange{s.mount()},
 		Wrap:    func(fs ufs.FS) ufs.FS { return retry.New(&flaky{fs, p}, retry.Options{}) },
 		Tick:    time.Second,
 	}
