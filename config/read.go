@@ -122,7 +122,6 @@ func knownKeys(t reflect.Type, into []string) []string {
 		return knownKeys(t.Elem(), into)
 	case reflect.Struct:
 		for field := range t.Fields() {
-			field := field
 			name, _, _ := strings.Cut(field.Tag.Get("yaml"), ",")
 			if name != "" {
 				into = knownKeys(field.Type, append(into, name))
