@@ -20,7 +20,7 @@ const (
 	OptionBool                // true or false
 	OptionInt                 // a decimal number
 	OptionSize                // bytes: 5242880, 64KiB, 8MiB
-	OptionDuration            // a Go duration: 90s, 16m
+	OptionDuration            // a Go duration: 90s, 31m
 	OptionChoice              // one of Choices
 	OptionSecret              // a reference: env:NAME, file:/path or iam
 )
@@ -175,7 +175,7 @@ func parseBool(s string) (bool, error) {
 func parseDuration(s string) (int64, error) {
 	d, err := time.ParseDuration(s)
 	if err != nil {
-		return 0, fmt.Errorf("%q is not a duration such as 90s or 16m", limit(s))
+		return 0, fmt.Errorf("%q is not a duration such as 90s or 31m", limit(s))
 	}
 	return int64(d), nil
 }

@@ -15,7 +15,7 @@ import (
 )
 
 func table() ufs.OptionTable {
-	return append(ufs.CommonOptions(16*time.Minute),
+	return append(ufs.CommonOptions(31*time.Minute),
 		ufs.Option{Name: "region"}, ufs.Option{Name: "path_style", Type: ufs.OptionBool},
 		ufs.Option{Name: "part_size", Type: ufs.OptionSize, Default: "8MiB", Min: 5 << 20, Max: 5 << 30},
 		ufs.Option{Name: "retries", Type: ufs.OptionInt, Min: 1, Max: 10},
@@ -33,7 +33,7 @@ func TestOptionsAreRead(t *testing.T) {
 		t.Fatal(err)
 	}
 	if v.Text("region") != "eu-west-1" || !v.Bool("path_style") || v.Int("retries") != 3 || v.Int("part_size") != 8<<20 ||
-		v.Duration(ufs.OptionMaxOpLifetime) != 16*time.Minute || v.Text("credentials") != "env:KEY" || !v.Has("flavor") || !v.Has("part_size") {
+		v.Duration(ufs.OptionMaxOpLifetime) != 31*time.Minute || v.Text("credentials") != "env:KEY" || !v.Has("flavor") || !v.Has("part_size") {
 		t.Errorf("got %+v", v)
 	}
 	c, err := v.OverrideDomain(ufs.Canonical{Scheme: "s3", Authority: "s3://b", DomainKey: "/x"})

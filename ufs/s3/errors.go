@@ -49,6 +49,8 @@ func (f *FS) failure(ctx context.Context, op, key string, err error, e effect) e
 	}
 	status := statusOf(err)
 	switch {
+	case errors.As(err, new(notSentError)):
+		kind = freshet.KindDeadline
 	case ctx.Err() != nil:
 		kind, text = freshet.KindDeadline, ctx.Err().Error()
 		err = errors.Join(ctx.Err(), err)
@@ -61,6 +63,9 @@ func (f *FS) failure(ctx context.Context, op, key string, err error, e effect) e
 
 // sent reports whether a request that got no answer may have reached the server.
 func sent(err error) bool {
+	if errors.As(err, new(notSentError)) {
+		return false
+	}
 	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		return true // the SDK's error then does not tell how far it came
 	}

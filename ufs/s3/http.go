@@ -17,6 +17,26 @@ func (noAnswerError) Temporary() bool { return true }
 
 var errNoAnswer error = noAnswerError{}
 
+// notSentError says that a request was signed and then kept back.
+type notSentError struct{}
+
+func (notSentError) Error() string { return "not sent: the time for it was over" }
+
+// inTime is asked between signing and sending. The timer of a context does not
+// fire while the process or its machine is paused, and may fire late after it:
+// its deadline is compared with the clocks, of which the one of the wall goes on
+// in a machine that sleeps (C13).
+func inTime(ctx context.Context) error {
+	if ctx.Err() != nil {
+		return notSentError{}
+	}
+	now := time.Now()
+	if end, ok := ctx.Deadline(); ok && (!now.Before(end) || !now.Round(0).Before(end.Round(0))) {
+		return notSentError{}
+	}
+	return nil
+}
+
 type patienceKey struct{}
 
 // withPatience sets how long one attempt may wait for the head of its answer.
@@ -24,7 +44,8 @@ func withPatience(ctx context.Context, d time.Duration) context.Context {
 	return context.WithValue(ctx, patienceKey{}, d)
 }
 
-// doer sends requests and gives up on a silent server: when no answer has begun
+// doer sends requests that are signed, unless the caller's time is over, and gives
+// up on a silent server: when no answer has begun
 // after the patience of the call, or when its body stalls for timeout. A long
 // body that keeps flowing may take as long as it likes.
 type doer struct {
@@ -34,6 +55,9 @@ type doer struct {
 
 // Do implements the SDK's HTTP client.
 func (d *doer) Do(req *http.Request) (*http.Response, error) {
+	if err := inTime(req.Context()); err != nil {
+		return nil, err
+	}
 	ctx, cancel := context.WithCancelCause(req.Context())
 	patience, ok := ctx.Value(patienceKey{}).(time.Duration)
 	if !ok {

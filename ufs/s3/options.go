@@ -121,8 +121,14 @@ func (c config) patience(n int64) time.Duration {
 	return c.requestTimeout + time.Duration(n/(128<<10))*time.Second
 }
 
+// maxOpLifetime is how long a signed request may still take effect: servers take
+// a signature that is up to 15 minutes old or ahead of their clock, so that one
+// from a clock that is 15 minutes ahead is good for 30, and a minute is for the
+// effect itself (C13).
+const maxOpLifetime = 31 * time.Minute
+
 func table() ufs.OptionTable {
-	return append(ufs.CommonOptions(16*time.Minute), ufs.OptionTable{
+	return append(ufs.CommonOptions(maxOpLifetime), ufs.OptionTable{
 		{Name: optRegion, Help: "region of the bucket; default AWS_REGION, else us-east-1"},
 		{Name: optEndpoint, Help: "URL of an S3-compatible server; default AWS"},
 		{Name: optPathStyle, Type: ufs.OptionBool, Help: "bucket in the path rather than in the host name; default true with an endpoint"},
