@@ -147,7 +147,7 @@ func (s *Syncer) lookAt(ctx context.Context, p freshet.Path, k *look[entryAnswer
 	return a, nil
 }
 
-func (s *Syncer) count(result string) { s.metrics.entries.WithLabelValues(result).Inc() }
+func (s *Syncer) count(result string) { s.metrics.entries[result].Inc() }
 
 // Ask asks the storage about the path of a lookup and changes nothing. An entry
 // that is neither a file nor a directory exists, and says so in Special.

@@ -13,7 +13,9 @@ import (
 type listingAnswer struct {
 	entries, changed int64
 	absent, file     bool
-	complete         bool // the state holds the listing as complete and true as of the look
+	// leaf: neither the storage nor the state has a directory in it.
+	leaf     bool
+	complete bool // the state holds the listing as complete and true as of the look
 	// doubts are the names that changed while the listing was looked at: what the
 	// state holds, or does not hold, under them is not the listing's word.
 	doubts []string
@@ -169,8 +171,12 @@ type diff struct {
 
 func (s *Syncer) newDiff(dir freshet.Path, k *look[listingAnswer], l *namespace.Lookup) *diff {
 	d := &diff{s: s, dir: dir, key: l.Key, mount: l.Mount, k: k, start: k.index, whole: l.Listing.Complete, points: map[string]bool{}}
+	d.answer.leaf = true
 	mounts, _ := s.State.Mounts()
 	for _, m := range mounts {
+		if m.Path != dir && dir.Contains(m.Path) {
+			d.answer.leaf = false
+		}
 		if m.Path != dir && dir.Contains(m.Path) && m.Path.Parent() == dir {
 			d.points[m.Path.Base()] = true
 		}
@@ -203,7 +209,9 @@ func (d *diff) children() func() (held, bool, error) {
 			if d.points[c.Name] || c.Info.MountPoint {
 				continue
 			}
-			return held{name: c.Name, dir: c.Info.Type == freshet.TypeDirectory, child: c}, true, nil
+			isDir := c.Info.Type == freshet.TypeDirectory
+			d.answer.leaf = d.answer.leaf && !isDir
+			return held{name: c.Name, dir: isDir, child: c}, true, nil
 		}
 	}
 }
@@ -251,6 +259,7 @@ func (d *diff) next(ctx context.Context, st *ufs.Status) error {
 		return nil
 	}
 	d.answer.entries++
+	d.answer.leaf = d.answer.leaf && !st.IsDir()
 	at := st.SortKey()
 	if d.key != "" {
 		at = at[len(d.key)+1:]

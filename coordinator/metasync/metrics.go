@@ -7,8 +7,8 @@ import (
 )
 
 type metrics struct {
-	seconds  *prometheus.HistogramVec // by scope
-	entries  *prometheus.CounterVec   // by result
+	seconds  *prometheus.HistogramVec      // by scope
+	entries  map[string]prometheus.Counter // by result
 	joined   prometheus.Counter
 	rejected prometheus.Counter
 	skipped  prometheus.Counter
@@ -23,9 +23,7 @@ func newMetrics(reg prometheus.Registerer, records func() float64) *metrics {
 			Name: "freshet_sync_seconds", Help: "Duration of looks at the storage, by scope: entry or listing.",
 			Buckets: prometheus.ExponentialBuckets(0.0005, 3, 12),
 		}, []string{"scope"}),
-		entries: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "freshet_sync_entries_total", Help: "Entries that were compared with the storage, by result: unchanged, changed, added, removed, failed.",
-		}, []string{"result"}),
+		entries:  map[string]prometheus.Counter{},
 		joined:   counter("freshet_sync_joined_total", "Reads that shared a look at the storage that another read had begun."),
 		rejected: counter("freshet_sync_rejected_total", "Loads that were not installed because the path was invalidated while they ran."),
 		skipped:  counter("freshet_sync_skipped_total", "Entries of the storage that can't be shown: not a file or directory, or not a legal name."),
@@ -35,11 +33,14 @@ func newMetrics(reg prometheus.Registerer, records func() float64) *metrics {
 			Name: "freshet_sync_validations", Help: "Validations that the leader holds in memory.",
 		}, records),
 	}
+	entries := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "freshet_sync_entries_total", Help: "Entries that were compared with the storage, by result: unchanged, changed, added, removed, failed.",
+	}, []string{"result"})
 	for _, result := range []string{resultUnchanged, resultChanged, resultAdded, resultRemoved, resultFailed} {
-		m.entries.WithLabelValues(result)
+		m.entries[result] = entries.WithLabelValues(result) // looked up once: it is counted per entry
 	}
 	if reg != nil {
-		reg.MustRegister(m.seconds, m.entries, m.joined, m.rejected, m.skipped, m.stale, m.failed, m.records)
+		reg.MustRegister(m.seconds, entries, m.joined, m.rejected, m.skipped, m.stale, m.failed, m.records)
 	}
 	return m
 }

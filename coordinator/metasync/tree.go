@@ -127,7 +127,7 @@ func (w *walk) pop(ctx context.Context) (freshet.Path, bool) {
 
 func (w *walk) visit(ctx context.Context, dir freshet.Path) {
 	answer, err := w.s.forceListing(ctx, dir)
-	if err == nil && w.recursive {
+	if err == nil && w.recursive && !answer.leaf {
 		err = w.descend(dir)
 	}
 	w.mu.Lock()

@@ -137,13 +137,14 @@ func (t *txn) loadListing(c *LoadListing) Result {
 	}
 	var res Result
 	held := t.walk(m, r.key)
+	names := t.namesIn(held.last().id, c.Upserts)
 	for i := range c.Upserts {
 		e := &c.Upserts[i]
 		key := child(r.key, e.Name)
 		if !t.ownName(m, e.Name, key, r.node) {
 			continue
 		}
-		ok, plain := t.installChild(m, &held, key, e, c.Start)
+		ok, plain := t.installChild(m, &held, &names, key, e, c.Start)
 		if !plain {
 			ok = t.mayInstall(m, key, c.Start) && t.install(m, key, e, c.Start)
 			held = t.walk(m, r.key)
@@ -174,10 +175,13 @@ func (t *txn) loadListing(c *LoadListing) Result {
 // installChild is mayInstall and install for an entry of the directory at the end
 // of dir, which is held: a listing has thousands of them. Not plain are changes
 // of type; nothing is done about them.
-func (t *txn) installChild(m *mount, dir *chain, key string, e *Entry, start uint64) (ok, plain bool) {
+func (t *txn) installChild(m *mount, dir *chain, names *heldNames, key string, e *Entry, start uint64) (ok, plain bool) {
 	k := len(dir.ino) - 1
 	p := place{dir.ino[k].id, e.Name}
-	n := t.get(p)
+	n, changed := t.dirty[p]
+	if !changed && !names.lack(p) {
+		n = t.get(p)
+	}
 	if n == nil {
 		need := t.missing.need(m.ID, key)
 		for _, up := range dir.ino {
@@ -201,6 +205,48 @@ func (t *txn) installChild(m *mount, dir *chain, key string, e *Entry, start uin
 	t.assign(p, n, e, false)
 	n.validFrom = start
 	return true, true
+}
+
+// heldNames are the names that the store has in a part of a directory. One scan spares
+// a search for each new entry, which costs as much as all else that is done for it.
+type heldNames struct {
+	dir         uint64
+	first, last string // what was scanned; nothing if last is ""
+	names       map[string]struct{}
+}
+
+// lack reports whether the store surely has no row at p.
+func (r *heldNames) lack(p place) bool {
+	if r.last == "" || p.parent != r.dir || p.name < r.first || p.name > r.last {
+		return false
+	}
+	_, has := r.names[p.name]
+	return !has
+}
+
+// namesIn returns the names held between the first and the last name of entries; where
+// there are many more than that, those it came to.
+func (t *txn) namesIn(dir uint64, entries []Entry) heldNames {
+	r := heldNames{dir: dir}
+	if len(entries) < 8 {
+		return r
+	}
+	r.first, r.last = entries[0].Name, entries[0].Name
+	for i := range entries {
+		r.first, r.last = min(r.first, entries[i].Name), max(r.last, entries[i].Name)
+	}
+	end := append(t.keys.inode(dir, r.last), 0)
+	r.names = map[string]struct{}{}
+	t.fail(t.store.Scan(t.keys.inode(dir, r.first), end, func(key, _ []byte) bool {
+		name := string(key[10:])
+		r.names[name] = struct{}{}
+		if len(r.names) > 2*len(entries) {
+			r.last = name
+			return false
+		}
+		return true
+	}))
+	return r
 }
 
 // directory returns the place of a directory that was listed, made or turned
