@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -16,6 +17,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws/retry"
 	awsconfig "github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/credentials/ec2rolecreds"
+	"github.com/aws/aws-sdk-go-v2/feature/ec2/imds"
 	awss3 "github.com/aws/aws-sdk-go-v2/service/s3"
 
 	"github.com/freshet-io/freshet"
@@ -201,28 +203,42 @@ func resolve(refs []string, env ufs.Environment) (aws.Credentials, error) {
 
 // fromSDK uses the SDK's chain: environment, shared files, web identity,
 // container and instance roles. Of its configuration only the identity and the
-// region are taken: an endpoint is given by the option alone.
+// region are taken: an endpoint is given by the option alone. Where one is, the
+// instance is asked for a role only on request: a storage of one's own has no use
+// for it, and elsewhere than at AWS the question hangs.
 func fromSDK(c config) (aws.CredentialsProvider, string, error) {
 	if c.credentials == credIAM {
-		return explained{aws.NewCredentialsCache(ec2rolecreds.New())}, "", nil
+		return &explained{CredentialsProvider: aws.NewCredentialsCache(ec2rolecreds.New())}, "", nil
 	}
-	cfg, err := awsconfig.LoadDefaultConfig(context.Background())
+	var options []func(*awsconfig.LoadOptions) error
+	if c.endpoint != "" {
+		options = append(options, awsconfig.WithEC2IMDSClientEnableState(imds.ClientDisabled))
+	}
+	cfg, err := awsconfig.LoadDefaultConfig(context.Background(), options...)
 	if err != nil {
 		return nil, "", &freshet.Error{Op: "open s3 mount", Kind: freshet.KindInvalid, Err: fmt.Errorf("read the AWS configuration: %w", err)}
 	}
-	return explained{cfg.Credentials}, cfg.Region, nil
+	return &explained{CredentialsProvider: cfg.Credentials}, cfg.Region, nil
 }
 
-// explained says what to do when there are no credentials. It is not a denial by
-// the storage, and nothing was sent to it.
-type explained struct{ aws.CredentialsProvider }
+// explained says what to do when there are no credentials. Nothing was sent to
+// the storage then, and to ask again would not help, unless there were some before.
+type explained struct {
+	aws.CredentialsProvider
+	had atomic.Bool
+}
 
 // Retrieve implements aws.CredentialsProvider.
-func (e explained) Retrieve(ctx context.Context) (aws.Credentials, error) {
+func (e *explained) Retrieve(ctx context.Context) (aws.Credentials, error) {
+	const op = "get credentials"
 	creds, err := e.CredentialsProvider.Retrieve(ctx)
-	if err != nil {
-		return creds, &freshet.Error{Op: "get credentials", Kind: freshet.KindUnavailable, Err: fmt.Errorf(
-			"no AWS credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in this process, or the mount options access_key and secret_key: %w", innermost(err))}
+	switch {
+	case err == nil:
+		e.had.Store(true)
+		return creds, nil
+	case e.had.Load(), ctx.Err() != nil:
+		return creds, &freshet.Error{Op: op, Kind: freshet.KindUnavailable, Err: fmt.Errorf("the AWS credentials can't be renewed: %w", innermost(err))}
 	}
-	return creds, nil
+	return creds, &freshet.Error{Op: op, Kind: freshet.KindPermission, Err: fmt.Errorf(
+		"no AWS credentials found: set option credentials=iam, or access_key and secret_key, or the usual AWS variables in the server's environment: %w", innermost(err))}
 }

@@ -2,6 +2,8 @@ package s3_test
 
 import (
 	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -136,9 +138,24 @@ func TestDefaultChain(t *testing.T) {
 	t.Setenv("AWS_ACCESS_KEY_ID", "")
 	t.Setenv("AWS_SECRET_ACCESS_KEY", "")
 	_, err := write(t.Context(), openChain(), "f", []byte("x"), ufs.CreateOptions{Vouched: true})
-	wantKind(t, err, freshet.KindUnavailable)
-	if !strings.Contains(err.Error(), "set AWS_ACCESS_KEY_ID") {
+	wantKind(t, err, freshet.KindPermission)
+	if !strings.Contains(err.Error(), "no AWS credentials found: set option credentials=") {
 		t.Errorf("without keys: %v", err)
+	}
+	// At an endpoint of one's own the machine is not asked for a role, unless
+	// the options say so.
+	asked := make(chan struct{}, 100)
+	metadata := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		asked <- struct{}{}
+		w.WriteHeader(http.StatusNotFound)
+	}))
+	t.Cleanup(metadata.Close)
+	t.Setenv("AWS_EC2_METADATA_DISABLED", "")
+	t.Setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", metadata.URL)
+	_, err = openChain().Stat(t.Context(), "f")
+	wantKind(t, err, freshet.KindPermission)
+	if len(asked) != 0 {
+		t.Error("the metadata service was asked for a role although the endpoint is an own one")
 	}
 }
 
