@@ -62,6 +62,7 @@ func NewAPI(ctx context.Context, s Services) (http.Handler, error) {
 		}),
 		runtime.WithForwardResponseOption(setToken),
 		runtime.SetQueryParameterParser(strictQuery{}),
+		runtime.WithMiddlewares(mergePaths),
 		runtime.WithDisablePathLengthFallback(), // a POST is never read as a GET
 	)
 	for _, register := range []func() error{

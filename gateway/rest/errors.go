@@ -23,8 +23,8 @@ type errorBody struct {
 
 // writeError answers with the HTTP status that belongs to err's kind.
 func writeError(w http.ResponseWriter, r *http.Request, err error) {
-	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
-		writeStatus(w, r, http.StatusRequestEntityTooLarge, err)
+	if e, ok := errors.AsType[*http.MaxBytesError](err); ok {
+		writeStatus(w, r, http.StatusRequestEntityTooLarge, freshet.Errorf(freshet.KindInvalid, "read request", "", "the body is larger than %d bytes", e.Limit))
 		return
 	}
 	writeStatus(w, r, freshet.KindOf(err).Info().HTTP, err)

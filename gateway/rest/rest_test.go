@@ -299,7 +299,7 @@ func TestBadJSONRequests(t *testing.T) {
 		{"a GET in disguise", "POST", "/v1/status", "path=/d", []string{"Content-Type", "application/x-www-form-urlencoded", "X-HTTP-Method-Override", "GET"}, 405, freshet.KindUnsupported, ""},
 		{"not found", "GET", "/v1/status?path=/no", "", nil, 404, freshet.KindNotExist, "does not exist"},
 		{"sync: unknown field", "POST", "/v1/sync", `{"pth":"/"}`, nil, 400, freshet.KindInvalid, "pth"},
-		{"sync: arguments in the query", "POST", "/v1/sync?path=/", "", nil, 400, freshet.KindInvalid, "body"},
+		{"sync: arguments in the query", "POST", "/v1/sync?path=/&recursive=true", "", nil, 400, freshet.KindInvalid, "body"},
 		{"sync: method", "GET", "/v1/sync", "", nil, 405, freshet.KindUnsupported, ""},
 		{"sync: path", "POST", "/v1/sync", `{"path":"../x"}`, nil, 400, freshet.KindInvalid, "does not start"},
 		{"data: unknown parameter", "GET", "/v1/data/d/f?reed_type=cache", "", nil, 400, freshet.KindInvalid, "reed_type"},

@@ -25,11 +25,11 @@ func NewSync(ns rpc.Namespace) http.Handler {
 		if refuseEncoding(w, r) {
 			return
 		}
-		if r.URL.RawQuery != "" {
-			writeError(w, r, freshet.Errorf(freshet.KindInvalid, "read query", "", "the arguments of a sync belong into the body"))
+		limitJSON(w, r)
+		if err := mergePath(r); err != nil {
+			writeError(w, r, err)
 			return
 		}
-		limitJSON(w, r)
 		req := &freshetv1.SyncRequest{}
 		body, err := io.ReadAll(r.Body)
 		if err == nil && len(body) > 0 {
