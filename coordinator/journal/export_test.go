@@ -3,6 +3,7 @@ package journal
 import (
 	"bytes"
 	"context"
+	"time"
 
 	"github.com/hashicorp/raft"
 
@@ -27,12 +28,24 @@ func EncodeEntry(parts ...[]byte) []byte {
 // CheckBolt checks the bytes of a log file.
 func CheckBolt(b []byte) error { return checkBoltPages(bytes.NewReader(b), int64(len(b))) }
 
-// WaitApplied waits until this member's state has applied index.
+// WaitApplied waits until this member's state has applied index, or the member
+// stops.
 func WaitApplied(ctx context.Context, j *Journal, index uint64) error {
-	if j.machine.applied.Load() >= index {
-		return nil
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for j.machine.applied.Load() < index {
+		if err := j.machine.failure(); err != nil {
+			return err
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-j.stopped:
+			return errStopped
+		}
 	}
-	return j.machine.wait(ctx, index, j.stopped)
+	return nil
 }
 
 // FailWrites makes the log's and the vote's writes return what the functions

@@ -1,7 +1,6 @@
 package journal
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -28,8 +27,7 @@ type machine struct {
 	applied atomic.Uint64 // as the state's, without its lock
 
 	mu     sync.Mutex
-	broken error         // nothing is applied or snapshotted any more
-	moved  chan struct{} // closed when applied grows; nil while nobody waits
+	broken error // nothing is applied or snapshotted any more
 }
 
 var errSkipped = errors.New("the entry was applied before")
@@ -48,7 +46,6 @@ func (m *machine) ApplyBatch(logs []*raft.Log) []any {
 			responses[i] = m.apply(l)
 		}
 	}
-	m.announce()
 	return responses
 }
 
@@ -112,42 +109,6 @@ func (m *machine) failure() error {
 	return m.broken
 }
 
-// announce wakes those who wait for an index.
-func (m *machine) announce() {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.moved != nil {
-		close(m.moved)
-		m.moved = nil
-	}
-}
-
-// wait returns when the state has applied index.
-func (m *machine) wait(ctx context.Context, index uint64, stopped <-chan struct{}) error {
-	const op = "wait for applied index"
-	for {
-		m.mu.Lock()
-		if m.moved == nil {
-			m.moved = make(chan struct{})
-		}
-		moved, broken := m.moved, m.broken
-		m.mu.Unlock()
-		if m.applied.Load() >= index {
-			return nil
-		}
-		if broken != nil {
-			return unavailable(op, broken)
-		}
-		select {
-		case <-moved:
-		case <-ctx.Done():
-			return ended(op, ctx)
-		case <-stopped:
-			return unavailable(op, errStopped)
-		}
-	}
-}
-
 // Snapshot implements raft.FSM. It is cheap: see Persist.
 func (m *machine) Snapshot() (raft.FSMSnapshot, error) {
 	if err := m.failure(); err != nil {
@@ -198,6 +159,5 @@ func (m *machine) Restore(from io.ReadCloser) error {
 	if m.opts.OnRestore != nil {
 		m.opts.OnRestore(m.applied.Load())
 	}
-	m.announce()
 	return nil
 }
