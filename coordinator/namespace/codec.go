@@ -1,9 +1,9 @@
 package namespace
 
 import (
-	"bytes"
 	"fmt"
 	"reflect"
+	"sync"
 
 	"github.com/hashicorp/go-msgpack/v2/codec"
 
@@ -25,15 +25,22 @@ func newHandle() *codec.MsgpackHandle {
 	return h
 }
 
+// encoders holds encoders that nobody uses: one costs more than most batches.
+var encoders sync.Pool
+
 // EncodeBatch returns the form of commands that travels in one log entry. It is
 // safe for concurrent use.
 func EncodeBatch(cmds []Command) ([]byte, error) {
-	b := bytes.NewBuffer(make([]byte, 0, 64+192*len(cmds)))
-	b.WriteByte(batchVersion)
-	if err := codec.NewEncoder(b, handle).Encode(cmds); err != nil {
+	e, ok := encoders.Get().(*rowEncoder)
+	if !ok {
+		e = &rowEncoder{}
+	}
+	defer encoders.Put(e)
+	b, err := e.encode(cmds)
+	if err != nil {
 		return nil, freshet.Errorf(freshet.KindInternal, "encode commands", "", "%w", err)
 	}
-	return b.Bytes(), nil
+	return append(append(make([]byte, 0, 1+len(b)), batchVersion), b...), nil
 }
 
 // DecodeBatch reads what EncodeBatch returned. Malformed input is KindCorrupt.
