@@ -2,11 +2,13 @@ package region_test
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"testing"
 
 	"github.com/freshet-io/freshet"
 	"github.com/freshet-io/freshet/client"
+	"github.com/freshet-io/freshet/cmd/freshet/fleet"
 	"github.com/freshet-io/freshet/test/e2e"
 )
 
@@ -112,6 +114,7 @@ func rangeCostsItsBlocks(t *testing.T, w *e2e.World) {
 		t.Fatal(err)
 	}
 	// Ranges within one block, across two, and the last bytes.
+	cached := int64(0)
 	for _, c := range []struct{ off, n, blocks int64 }{
 		{5*block + 4096, 4096, 1}, {11*block - 4096, 8192, 2}, {size - 4096, 4096, 1},
 	} {
@@ -119,6 +122,18 @@ func rangeCostsItsBlocks(t *testing.T, w *e2e.World) {
 		got, _, err := w.A.Read(t.Context(), "cold", client.ReadOptions{Offset: c.off, Length: c.n})
 		if err != nil || !bytes.Equal(got, data[c.off:c.off+c.n]) {
 			t.Fatalf("at %d: %d bytes, %v", c.off, len(got), err)
+		}
+		// A block goes on to be fetched when its reader has what it wanted.
+		cached += c.blocks * block
+		err = fleet.Poll(t.Context(), e2e.Patience, "the blocks to be cached", func(ctx context.Context) error {
+			st, err := w.A.S.Stat(ctx, w.A.At("cold"), freshet.ReadOptions{})
+			if err == nil && st.CachedBytes != cached {
+				err = fmt.Errorf("%d bytes are cached, not %d", st.CachedBytes, cached)
+			}
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
 		}
 		counts := w.S3.Counts()
 		if out := int64(counts.BytesOut["GetObject"]); out > c.blocks*block || out < c.n {
