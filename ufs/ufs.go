@@ -54,6 +54,21 @@ type Status struct {
 	Special string
 }
 
+// SpecialLeaves is the text of Special for a link that leads out of the root.
+const SpecialLeaves = "link that leaves the mount root"
+
+// Unusable says why what is neither a regular file nor a directory is not read,
+// replaced or listed, and the Kind of that error; KindOK for all else.
+func (s *Status) Unusable() (freshet.Kind, string) {
+	switch s.Special {
+	case "":
+		return freshet.KindOK, ""
+	case SpecialLeaves:
+		return freshet.KindPermission, "symlink leaves the mount root"
+	}
+	return freshet.KindConflict, "is a " + s.Special + ", not a regular file"
+}
+
 // Features says what a storage can do; callers ask before they promise.
 type Features struct {
 	Kind               string // "local", "s3"
@@ -100,7 +115,8 @@ type FS interface {
 
 	// Create starts an upload that becomes visible, all at once, at Commit.
 	// Missing parent directories are made. It replaces an existing file; a
-	// directory in the way is KindConflict.
+	// directory in the way is KindConflict, as is whatever else is no regular
+	// file, a link among them; a link that leaves the root is KindPermission.
 	Create(ctx context.Context, key string, opts CreateOptions) (Writer, error)
 
 	// Mkdir makes a directory and its missing parents; KindExist if a file or,
@@ -110,7 +126,7 @@ type FS interface {
 	// Rename moves a file or directory to a key that does not exist, or over an
 	// existing file if the source is a file. Missing parents are made; a move
 	// into itself is KindInvalid, a directory in the way KindConflict or
-	// KindExist. It is atomic only where Features say so. It returns the status
+	// KindExist, what is no regular file as for Create. It is atomic only where Features say so. It returns the status
 	// of the file at its new key.
 	Rename(ctx context.Context, from, to string) (Status, error)
 
@@ -155,7 +171,9 @@ type CreateOptions struct {
 	// Size is the length in bytes if known, else < 0. A Commit after another
 	// number of bytes is KindInvalid and publishes nothing.
 	Size int64
-	// Mode of the new file where the storage has modes; 0 is the default 0644.
+	// Mode of the new file where the storage has modes; 0 is that of the file
+	// that it replaces, whose owner and group it then gets too if the storage
+	// lets it, else 0644.
 	Mode uint32
 	// IfAbsent commits only if nothing is at the key (KindExist otherwise).
 	IfAbsent bool

@@ -243,6 +243,131 @@ func TestSpecialFilesAreListedAndNeverOpened(t *testing.T) {
 	}
 }
 
+// What a write or a move over a special entry is told, and that the entry, and
+// what a link leads to, are as they were.
+func TestSpecialEntriesAreNeverReplaced(t *testing.T) {
+	t.Parallel()
+	fs, root := world(t)
+	in := func(name string) string { return filepath.Join(root, name) }
+	if err := syscall.Mkfifo(in("fifo"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	links := map[string]string{"out": "../outside/secret", "to-file": "dir/file", "to-dir": "dir", "nothing": "gone"}
+	for name, target := range links {
+		symlink(t, target, in(name))
+	}
+	put := func(ctx context.Context, key string) error {
+		w, err := fs.Create(ctx, key, ufs.CreateOptions{Size: -1})
+		if err != nil {
+			return err
+		}
+		_, err = w.Commit(ctx)
+		return errors.Join(err, w.Abort(ctx))
+	}
+	move := func(ctx context.Context, key string) error {
+		_, err := fs.Rename(ctx, "dir/file", key)
+		return err
+	}
+	for key, want := range map[string]struct {
+		kind freshet.Kind
+		text string
+	}{
+		"fifo":    {freshet.KindConflict, "is a fifo, not a regular file"},
+		"out":     {freshet.KindPermission, "symlink leaves the mount root"},
+		"to-file": {freshet.KindConflict, "is a symbolic link"},
+		"to-dir":  {freshet.KindConflict, "is a directory"},
+		"nothing": {freshet.KindConflict, "is a symbolic link"},
+	} {
+		wantKind(t, put(t.Context(), key), want.kind, want.text)
+		wantKind(t, move(t.Context(), key), want.kind, want.text)
+		if target, err := os.Readlink(in(key)); key != "fifo" && (err != nil || target != links[key]) {
+			t.Errorf("link %s now leads to %q, %v", key, target, err)
+		}
+	}
+	if info, err := os.Lstat(in("fifo")); err != nil || info.Mode().Type() != os.ModeNamedPipe {
+		t.Errorf("the fifo is now %v, %v", info, err)
+	}
+	for name, want := range map[string]string{"dir/file": "inside", "../outside/secret": "SECRET"} {
+		if data, err := os.ReadFile(in(name)); err != nil || string(data) != want {
+			t.Errorf("%s now holds %q, %v", name, data, err)
+		}
+	}
+}
+
+// An entry that came after the upload began is not replaced either.
+func TestSpecialEntryThatComesDuringAnUpload(t *testing.T) {
+	t.Parallel()
+	fs, root := world(t)
+	w, err := fs.Create(t.Context(), "new", ufs.CreateOptions{Size: -1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Mkfifo(filepath.Join(root, "new"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	_, err = w.Commit(t.Context())
+	wantKind(t, err, freshet.KindConflict, "is a fifo, not a regular file")
+	if err := w.Abort(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if info, err := os.Lstat(filepath.Join(root, "new")); err != nil || info.Mode().Type() != os.ModeNamedPipe {
+		t.Errorf("the fifo is now %v, %v", info, err)
+	}
+}
+
+// A directory that looks empty says what it holds when it can't be removed.
+func TestRemoveNamesHiddenEntries(t *testing.T) {
+	t.Parallel()
+	fs, root := world(t)
+	dir := filepath.Join(root, "d")
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	w, err := fs.Create(t.Context(), "d/f", ufs.CreateOptions{Size: -1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	remove := func() error { return fs.Remove(t.Context(), "d", ufs.RemoveOptions{}) }
+	wantKind(t, remove(), freshet.KindConflict, "uploads that have not ended")
+	for _, name := range []string{"p4", "p3", "p2", "p1"} {
+		if err := syscall.Mkfifo(filepath.Join(dir, name), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	wantKind(t, remove(), freshet.KindConflict, "holds entries that are not files or directories: p1, p2, p3 and 1 more")
+	if _, err := w.Commit(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	wantKind(t, remove(), freshet.KindConflict, "the directory is not empty: directory not empty")
+}
+
+// An overwrite keeps the owner and group of a file where it may.
+func TestOverwriteKeepsTheOwner(t *testing.T) {
+	t.Parallel()
+	if os.Geteuid() != 0 {
+		t.Skip("only the superuser may give a file away")
+	}
+	fs, root := world(t)
+	file := filepath.Join(root, "dir/file")
+	if err := errors.Join(os.Chown(file, 12, 34), os.Chmod(file, 0o640)); err != nil {
+		t.Skipf("the test may not give a file away: %v", err)
+	}
+	w, err := fs.Create(t.Context(), "dir/file", ufs.CreateOptions{Size: -1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Commit(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	info, err := os.Stat(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if st, ok := info.Sys().(*syscall.Stat_t); !ok || st.Uid != 12 || st.Gid != 34 || info.Mode() != 0o640 {
+		t.Errorf("the file now has %+v", info.Sys())
+	}
+}
+
 func TestRemovedRootIsAnOutage(t *testing.T) {
 	t.Parallel()
 	fs, root := world(t)

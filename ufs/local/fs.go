@@ -98,12 +98,12 @@ func (s stat) special() string {
 	case syscall.S_IFCHR, syscall.S_IFBLK:
 		return "device"
 	}
-	return "not a regular file"
+	return "entry of unknown type"
 }
 
 // The texts of Special for links.
 const (
-	specialLeaves   = "link that leaves the mount root"
+	specialLeaves   = ufs.SpecialLeaves
 	specialDangling = "link to nothing"
 	specialLoop     = "link to a directory above it"
 )

@@ -1,9 +1,11 @@
 package local_test
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -46,6 +48,22 @@ func rewriteInPlace(name string, data []byte) error {
 	return os.Chtimes(name, time.Time{}, info.ModTime())
 }
 
+func specialMakers(at func(string) string) map[string]func(string) error {
+	return map[string]func(string) error{
+		"fifo":                 func(key string) error { return syscall.Mkfifo(at(key), 0o600) },
+		"socket":               func(key string) error { return syscall.Mknod(at(key), syscall.S_IFSOCK|0o600, 0) },
+		"link out of the root": func(key string) error { return os.Symlink("../outside", at(key)) },
+		"absolute link":        func(key string) error { return os.Symlink("/etc/hostname", at(key)) },
+		"link to nothing":      func(key string) error { return os.Symlink("gone", at(key)) },
+		"link to a fifo": func(key string) error {
+			return errors.Join(syscall.Mkfifo(at("far fifo"), 0o600), os.Symlink("far fifo", at(key)))
+		},
+		"link to a file": func(key string) error {
+			return errors.Join(os.WriteFile(at("far"), []byte("far"), 0o600), os.Symlink("far", at(key)))
+		},
+	}
+}
+
 func TestConforms(t *testing.T) {
 	roots := map[ufs.FS]string{}
 	h := ufstest.Harness{
@@ -67,6 +85,7 @@ func TestConforms(t *testing.T) {
 				},
 				Rewrite: func(key string, data []byte) error { return rewriteInPlace(at(key), data) },
 				Remove:  func(key string) error { return os.Remove(at(key)) },
+				Special: specialMakers(at),
 			}
 		},
 		Denied: func(t *testing.T) ufs.FS {

@@ -36,13 +36,11 @@ func (f *FS) Open(ctx context.Context, key string, opts ufs.OpenOptions) (io.Rea
 }
 
 func readable(key string, st ufs.Status) error {
-	switch {
-	case st.Special == specialLeaves:
-		return ufs.Errorf(freshet.KindPermission, "open", key, "symlink leaves the mount root")
+	switch kind, why := st.Unusable(); {
 	case st.Special == specialDangling:
 		return ufs.Errorf(freshet.KindNotExist, "open", key, "is a link to nothing")
-	case st.Special != "":
-		return ufs.Errorf(freshet.KindConflict, "open", key, "not a regular file: %s", st.Special)
+	case kind != freshet.KindOK:
+		return ufs.Errorf(kind, "open", key, "%s", why)
 	case st.IsDir():
 		return ufs.Errorf(freshet.KindConflict, "open", key, "is a directory")
 	}

@@ -3,8 +3,10 @@ package local
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -55,7 +57,9 @@ func (f *FS) Remove(ctx context.Context, key string, opts ufs.RemoveOptions) err
 	}
 	if info.IsDir() && opts.Recursive {
 		err = f.removeTree(ctx, key)
-	} else if err = f.root.Remove(key); err != nil {
+	} else if err = f.root.Remove(key); errors.Is(err, syscall.ENOTEMPTY) {
+		err = f.notEmpty(ctx, op, key)
+	} else if err != nil {
 		err = f.fail(op, key, err)
 	}
 	if err != nil {
@@ -65,6 +69,44 @@ func (f *FS) Remove(ctx context.Context, key string, opts ufs.RemoveOptions) err
 		return f.fail(op, key, err)
 	}
 	return nil
+}
+
+// notEmpty says why a directory is not removed. What it holds need not be in a
+// listing that callers see: then the error names it.
+func (f *FS) notEmpty(ctx context.Context, op, key string) error {
+	const most = 3 // names in the error
+	d, err := f.root.Open(key)
+	if err != nil {
+		return f.fail(op, key, err)
+	}
+	defer d.Close() //nolint:errcheck // nothing was written
+	names, err := d.Readdirnames(-1)
+	if err != nil {
+		return f.fail(op, key, err)
+	}
+	slices.Sort(names)
+	var hidden []string
+	for _, n := range names {
+		if strings.HasPrefix(n, ufs.TempPrefix) {
+			continue
+		}
+		if err := ufs.ContextError(ctx, op, key); err != nil {
+			return err
+		}
+		if st, err := f.stat(op, ufs.JoinKey(key, n)); err != nil || st.Special == "" {
+			return f.fail(op, key, syscall.ENOTEMPTY)
+		}
+		hidden = append(hidden, n)
+	}
+	if len(hidden) == 0 {
+		return ufs.Errorf(freshet.KindConflict, op, key, "the directory holds files of uploads that have not ended: try again, or remove it recursively")
+	}
+	more := ""
+	if n := len(hidden) - most; n > 0 {
+		more = fmt.Sprintf(" and %d more", n)
+	}
+	return ufs.Errorf(freshet.KindConflict, op, key, "the directory is not empty: it holds entries that are not files or directories: %s%s",
+		strings.Join(hidden[:min(len(hidden), most)], ", "), more)
 }
 
 // removeTree removes a directory with all in it, also temporary files: an upload
@@ -146,14 +188,11 @@ func (f *FS) Rename(ctx context.Context, from, to string) (ufs.Status, error) {
 }
 
 func (f *FS) move(op, from, to string, isDir bool) error {
-	dst, err := f.stat(op, to)
-	switch {
-	case err == nil && dst.IsDir():
-		return ufs.Errorf(freshet.KindConflict, op, to, "a directory is there")
-	case err == nil && isDir:
-		return ufs.Errorf(freshet.KindConflict, op, to, "a file is there")
-	case err != nil && !freshet.IsKind(err, freshet.KindNotExist):
+	switch _, found, err := f.replaceable(op, to); {
+	case err != nil:
 		return err
+	case found && isDir:
+		return ufs.Errorf(freshet.KindConflict, op, to, "a file is there")
 	}
 	existed, err := f.makeParents(op, to)
 	if err != nil {

@@ -39,14 +39,11 @@ func (f *FS) Create(ctx context.Context, key string, opts ufs.CreateOptions) (uf
 	if err := beginWrite(ctx, op, key); err != nil {
 		return nil, err
 	}
-	st, err := f.stat(op, key)
-	switch {
-	case err == nil && st.IsDir():
-		return nil, ufs.Errorf(freshet.KindConflict, op, key, "is a directory")
-	case err == nil && opts.IfAbsent:
-		return nil, ufs.Errorf(freshet.KindExist, op, key, "exists")
-	case err != nil && !freshet.IsKind(err, freshet.KindNotExist):
+	switch _, found, err := f.replaceable(op, key); {
+	case err != nil:
 		return nil, err
+	case found && opts.IfAbsent:
+		return nil, ufs.Errorf(freshet.KindExist, op, key, "exists")
 	}
 	made, err := f.makeParents(op, key)
 	if err != nil {
@@ -58,6 +55,35 @@ func (f *FS) Create(ctx context.Context, key string, opts ufs.CreateOptions) (uf
 		return nil, f.fail(op, key, err)
 	}
 	return w, nil
+}
+
+// replaceable looks at what a write to key would replace: a regular file, or
+// nothing. Whatever else is there stays. That holds for a link too: what is read
+// under it is the file that it leads to, and a write would leave that one as it is.
+func (f *FS) replaceable(op, key string) (old stat, found bool, err error) {
+	info, err := f.root.Lstat(name(key))
+	if err != nil {
+		if err = f.fail(op, key, err); freshet.IsKind(err, freshet.KindNotExist) {
+			err = nil
+		}
+		return stat{}, false, err
+	}
+	old = fromInfo(info)
+	st := f.status(key, old)
+	if old.isLink() {
+		if st, err = f.followed(op, key, old); err != nil {
+			return old, true, err
+		}
+	}
+	switch kind, why := st.Unusable(); {
+	case st.IsDir():
+		return old, true, ufs.Errorf(freshet.KindConflict, op, key, "is a directory")
+	case old.isLink() && kind != freshet.KindPermission:
+		return old, true, ufs.Errorf(freshet.KindConflict, op, key, "is a symbolic link: write to the file that it leads to, or remove it")
+	case kind != freshet.KindOK:
+		return old, true, ufs.Errorf(kind, op, key, "%s", why)
+	}
+	return old, true, nil
 }
 
 // makeParents makes the directories above key and returns the lowest one that
@@ -147,9 +173,9 @@ func (w *writer) Commit(ctx context.Context) (ufs.Status, error) {
 	if w.opts.Size >= 0 && w.opts.Size != w.size {
 		return ufs.Status{}, ufs.Errorf(freshet.KindInvalid, op, w.key, "%d bytes written, %d announced", w.size, w.opts.Size)
 	}
-	mode := w.opts.Mode
-	if mode == 0 {
-		mode = defaultFileMode
+	mode, err := w.mode(op)
+	if err != nil {
+		return ufs.Status{}, err
 	}
 	if err := errors.Join(w.file.Chmod(fileMode(mode)), w.file.Sync()); err != nil {
 		return ufs.Status{}, w.fs.fail(op, w.key, err)
@@ -169,6 +195,29 @@ func (w *writer) Commit(ctx context.Context) (ufs.Status, error) {
 	return w.fs.status(w.key, s), nil
 }
 
+// mode returns the mode of the new file. If that is the one of the file that it
+// replaces, the new one gets its owner and group too. Who may not give it the
+// group gives the group no right that others do not have.
+func (w *writer) mode(op string) (uint32, error) {
+	if w.opts.Mode != 0 {
+		return w.opts.Mode, nil
+	}
+	old, found, err := w.fs.replaceable(op, w.key)
+	if err != nil || !found {
+		return defaultFileMode, err
+	}
+	mode := old.perm() & 0o777
+	now, err := fstat(w.file)
+	if err != nil {
+		return 0, w.fs.fail(op, w.key, err)
+	}
+	if (now.uid != old.uid || now.gid != old.gid) && w.file.Chown(int(old.uid), int(old.gid)) != nil &&
+		now.gid != old.gid && w.file.Chown(-1, int(old.gid)) != nil {
+		mode = mode&^0o070 | mode&(mode<<3)&0o070
+	}
+	return mode, nil
+}
+
 // publish gives the temporary file its name.
 func (w *writer) publish(op string) error {
 	f := w.fs
@@ -184,13 +233,13 @@ func (w *writer) publish(op string) error {
 	if w.opts.IfMatch.Known() {
 		f.replace.Lock()
 		defer f.replace.Unlock()
-		st, err := f.stat(op, w.key)
-		switch {
-		case err != nil && !freshet.IsKind(err, freshet.KindNotExist):
-			return err
-		case err != nil || !st.Fingerprint.SameContent(w.opts.IfMatch):
-			return ufs.Errorf(freshet.KindStale, op, w.key, "the storage holds another version")
-		}
+	}
+	old, found, err := f.replaceable(op, w.key) // as late as can be
+	switch {
+	case err != nil:
+		return err
+	case w.opts.IfMatch.Known() && (!found || !f.status(w.key, old).Fingerprint.SameContent(w.opts.IfMatch)):
+		return ufs.Errorf(freshet.KindStale, op, w.key, "the storage holds another version")
 	}
 	if err := f.root.Rename(w.temp, w.key); err != nil {
 		return w.publishError(op, err)

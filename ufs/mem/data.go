@@ -145,7 +145,11 @@ func (u *upload) Commit(ctx context.Context) (ufs.Status, error) {
 	if s.opts.Mode == Local {
 		s.makeParents(f.root + u.key)
 	}
-	s.tree.Set(f.root+u.key, s.newObject(u.buf.Bytes(), u.opts.Op, u.opts.Mode))
+	now := s.newObject(u.buf.Bytes(), u.opts.Op, u.opts.Mode)
+	if old, ok := s.tree.Get(f.root + u.key); ok && u.opts.Mode == 0 {
+		now.owner, now.group, now.mode = old.owner, old.group, old.mode
+	}
+	s.tree.Set(f.root+u.key, now)
 	return f.stat("commit", u.key)
 }
 

@@ -46,6 +46,10 @@ type Outside struct {
 	Rewrite func(key string, data []byte) error
 	// Remove removes the file.
 	Remove func(key string) error
+	// Special, if the storage can hold what is neither a regular file nor a
+	// directory, or links, has ways to make each. Links lead to nothing, to a
+	// file that they make, or out of the root.
+	Special map[string]func(key string) error
 }
 
 // testCase is one demand on a driver.
@@ -105,5 +109,5 @@ func Cases() []string {
 }
 
 func allCases() []testCase {
-	return slices.Concat(statCases(), listCases(), readCases(), writeCases(), uploadCases(), treeCases(), versionCases(), failureCases())
+	return slices.Concat(statCases(), listCases(), readCases(), writeCases(), uploadCases(), treeCases(), versionCases(), specialCases(), failureCases())
 }

@@ -15,6 +15,7 @@ func writeCases() []testCase {
 		{"create/large", createLarge},
 		{"create/unknown-size", createUnknownSize},
 		{"create/overwrite", createOverwrite},
+		{"create/overwrite-keeps-mode", createOverwriteMode},
 		{"create/makes-parents", createParents},
 		{"create/over-directory", createOverDirectory},
 		{"create/below-file", createBelowFile},
@@ -79,6 +80,29 @@ func createOverwrite(e *env) {
 	e.put("f", []byte("second"))
 	e.wantContent("f", []byte("second"))
 	e.wantKeys("", ufs.ListOptions{}, "f")
+}
+
+// createOverwriteMode: new content lets nobody in whom the old one kept out.
+func createOverwriteMode(e *env) {
+	if !e.feat.OwnerAndMode {
+		e.Skip("Features.OwnerAndMode is false")
+	}
+	mode := uint32(0o600)
+	before := e.put("f", []byte("secret"))
+	_, err := e.fs.SetAttr(e.ctx(), "f", ufs.Attr{Mode: &mode})
+	e.must(err)
+	for _, opts := range []ufs.CreateOptions{{}, {Mode: 0o640}, {}} {
+		want := opts.Mode
+		if want == 0 {
+			want = mode
+		}
+		mode = want
+		st, err := e.write("f", []byte("still secret"), opts)
+		e.must(err)
+		if now := e.stat("f"); st.Mode != want || now.Mode != want || now.Owner != before.Owner || now.Group != before.Group || !now.Fingerprint.Equal(st.Fingerprint) {
+			e.Errorf("mode %04o asked for: the commit says %+v, the file has %+v, want mode %04o", opts.Mode, st, now, want)
+		}
+	}
 }
 
 func createParents(e *env) {
