@@ -146,6 +146,9 @@ func (w *world) converged() {
 			w.violation("/"+key, "%s is left behind", key)
 		}
 	}
+	for deadline := time.Now().Add(10 * time.Second); w.bucket.store.Uploads() != 0 && time.Now().Before(deadline); {
+		time.Sleep(100 * time.Millisecond) // what was aborted is cleared in the background
+	}
 	if n := w.bucket.store.Uploads(); n != 0 {
 		for u, by := range w.bucket.open {
 			if !w.bucket.kept[u] { // an attempt to remove it, which is made once, met a storage that was down

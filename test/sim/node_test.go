@@ -26,7 +26,8 @@ type node struct {
 	mu    sync.Mutex
 	p     *process
 	n     *cachenode.Node
-	fatal string // point of an upload at which it dies
+	fatal string             // point of an upload at which it dies
+	at    func(point string) // called at each point of an upload, if not nil
 	end   func(killed bool)
 }
 
@@ -79,7 +80,11 @@ func (n *node) reached(p *process, point string) {
 	if die {
 		n.fatal = ""
 	}
+	at := n.at
 	n.mu.Unlock()
+	if at != nil {
+		at(point)
+	}
 	if die {
 		n.site.w.note("%s: %s dies at %s", n.site.name, n.name, point)
 		n.crash()

@@ -32,6 +32,7 @@ type bucket struct {
 	store *mem.Store
 
 	mu   sync.Mutex
+	gate func(by *site, step, key string) // called when the storage has answered a look, if not nil
 	held map[string]int
 	past map[string][]spell
 	late sync.WaitGroup
@@ -111,6 +112,24 @@ func (b *bucket) observe() {
 	b.held = next
 }
 
+// answered is called when the storage has answered a look and the answer is on its
+// way.
+func (b *bucket) answered(by *site, step, key string) {
+	b.mu.Lock()
+	gate := b.gate
+	b.mu.Unlock()
+	if gate != nil {
+		gate(by, step, key)
+	}
+}
+
+// setGate sets what happens to answers on their way.
+func (b *bucket) setGate(gate func(by *site, step, key string)) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.gate = gate
+}
+
 // during returns the versions that a key held at any moment from..to.
 func (b *bucket) during(key string, from, to time.Time) map[int]bool {
 	b.mu.Lock()
@@ -169,6 +188,8 @@ type mood struct {
 	down                  bool
 	uncertain, late, lost float64 // shares of the effects
 	latency               time.Duration
+	after                 time.Duration // how late a late effect is; 0: at random
+	single                bool          // uploads are single requests, which an abort does not find
 }
 
 // flaky is the storage as one process reaches it.
@@ -229,7 +250,10 @@ func (f *flaky) effect(ctx context.Context, step, key string, do func(context.Co
 // later lets an effect land when nobody waits for it any more.
 func (f *flaky) later(ctx context.Context, step, key string, do func(context.Context) error) {
 	w := f.p.w
-	d := w.chance.upTo(lateness)
+	d := f.p.site.mood().after
+	if d == 0 {
+		d = w.chance.upTo(lateness)
+	}
 	w.note("storage: %s %s of %s will land in %s", step, key, f.p.name, d)
 	w.bucket.late.Go(func() {
 		time.Sleep(d)
@@ -259,6 +283,7 @@ func (f *flaky) Stat(ctx context.Context, key string) (ufs.Status, error) {
 		return ufs.Status{}, err
 	}
 	st, err := f.inner.Stat(ctx, key)
+	f.p.w.bucket.answered(f.p.site, "stat", key)
 	pause(ctx, f.p.w.chance.upTo(f.p.site.mood().latency)) // the answer is on its way
 	return st, err
 }
@@ -270,6 +295,7 @@ func (f *flaky) List(ctx context.Context, dir string, opts ufs.ListOptions) iter
 			return
 		}
 		f.inner.List(ctx, dir, opts)(yield)
+		f.p.w.bucket.answered(f.p.site, "list", dir)
 	}
 }
 
@@ -382,7 +408,8 @@ func (u *flakyWriter) Commit(ctx context.Context) (st ufs.Status, err error) {
 			return u.ended(err)
 		}
 	}
-	if u.f.p.w.settings.mode == mem.Object && u.f.p.w.bucket.uploading(u.f.p.site.storeKey(u.key), u.opts.Op) && u.f.p.w.chance.float() < .5 {
+	if u.f.p.w.settings.mode == mem.Object && u.f.p.w.bucket.uploading(u.f.p.site.storeKey(u.key), u.opts.Op) &&
+		(u.f.p.site.mood().single || u.f.p.w.chance.float() < .5) {
 		late = u.again
 	}
 	if u.f.p.dead() { // it died with the request on the wire, or before it
