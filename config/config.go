@@ -6,7 +6,7 @@ package config
 import (
 	"time"
 
-	"github.com/goccy/go-yaml/ast"
+	"go.yaml.in/yaml/v3"
 
 	"github.com/freshet-io/freshet"
 )
@@ -35,7 +35,7 @@ type File struct {
 	Log          Log      `yaml:"log"`
 
 	// tree is what was parsed, to say where a mistake is.
-	tree *ast.File
+	tree *yaml.Node
 }
 
 // Node names the process and its directory.

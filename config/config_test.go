@@ -13,7 +13,7 @@ import (
 const coordinator = `cluster: eu-west
 node: {name: c1, data_dir: /var/lib/freshet}
 listen: {client: 127.0.0.1:7400, http: 127.0.0.1:7480}
-raft: {bootstrap_expect: 3, join: ["127.0.0.1:7500", "127.0.0.1:7600"], heartbeat: 300ms}
+raft: {bootstrap_expect: 3, join: [127.0.0.1:7500, c3.eu:7600], heartbeat: 300ms}
 cross_cluster:
   join: ["127.0.0.1:8402"]
   gossip_key: env:GOSSIP

@@ -7,12 +7,10 @@ import (
 	"io"
 	"os"
 	"reflect"
+	"strconv"
 	"strings"
 
-	"github.com/goccy/go-yaml"
-	"github.com/goccy/go-yaml/ast"
-	"github.com/goccy/go-yaml/parser"
-	"github.com/goccy/go-yaml/token"
+	"go.yaml.in/yaml/v3"
 
 	"github.com/freshet-io/freshet"
 	"github.com/freshet-io/freshet/ufs"
@@ -21,7 +19,7 @@ import (
 // maxFile bounds a configuration file, in bytes.
 const maxFile = 1 << 20
 
-// Read reads and checks the syntax of a file; see Validate* for its meaning.
+// Read reads and checks the syntax of a file; see Validate for its meaning.
 func Read(name string) (*File, error) {
 	f, err := os.Open(name)
 	if err != nil {
@@ -48,71 +46,143 @@ func Parse(name string, b []byte) (*File, error) {
 	if len(b) > maxFile {
 		return nil, freshet.Errorf(freshet.KindInvalid, "read configuration", "", "%s: larger than %d bytes", name, maxFile)
 	}
-	tree, err := parser.ParseBytes(b, 0)
-	if err != nil {
-		return nil, located(name, err)
+	dec := yaml.NewDecoder(bytes.NewReader(b))
+	var doc yaml.Node
+	switch err := dec.Decode(&doc); {
+	case errors.Is(err, io.EOF):
+		return &File{}, nil // an empty file is an empty File
+	case err != nil:
+		return nil, syntax(name, err)
 	}
-	if tk := firstAlias(tree); tk != nil {
-		return nil, at(name, tk, "anchors and aliases are not accepted")
-	}
-	if len(tree.Docs) > 1 {
+	if err := dec.Decode(new(yaml.Node)); !errors.Is(err, io.EOF) {
 		return nil, freshet.Errorf(freshet.KindInvalid, "read configuration", "", "%s: more than one YAML document", name)
 	}
+	tree := doc.Content[0]
+	if err := check(name, tree, reflect.TypeFor[File]()); err != nil {
+		return nil, err
+	}
 	f := &File{tree: tree}
-	err = yaml.NewDecoder(bytes.NewReader(b), yaml.Strict(), yaml.DisallowUnknownField()).Decode(f)
-	if err != nil && !errors.Is(err, io.EOF) { // an empty file is an empty File
-		return nil, located(name, err)
+	if err := tree.Decode(f); err != nil {
+		return nil, syntax(name, err)
 	}
 	return f, nil
 }
 
-// located adds file, line and column to an error of the YAML library.
-func located(name string, err error) error {
-	var unknown *yaml.UnknownFieldError
-	if errors.As(err, &unknown) && unknown.Token != nil {
-		key := unknown.Token.Value
-		return at(name, unknown.Token, fmt.Sprintf("unknown key %q%s", key, ufs.DidYouMean(key, knownKeys(reflect.TypeFor[File](), nil))))
-	}
-	var located yaml.Error
-	if errors.As(err, &located) && located.GetToken() != nil {
-		return at(name, located.GetToken(), located.GetMessage())
-	}
-	return freshet.Errorf(freshet.KindInvalid, "read configuration", "", "%s: %w", name, err)
-}
-
-func at(name string, tk *token.Token, message string) error {
-	line, column := 1, 1
-	if tk.Position != nil {
-		line, column = tk.Position.Line, tk.Position.Column
-	}
-	return freshet.Errorf(freshet.KindInvalid, "read configuration", "", "%s:%d:%d: %s", name, line, column, message)
-}
-
-// firstAlias finds an anchor or alias: they make small files that expand without
-// bound.
-func firstAlias(f *ast.File) *token.Token {
-	v := &aliasFinder{}
-	for _, d := range f.Docs {
-		if d.Body != nil {
-			ast.Walk(v, d.Body)
+// syntax moves the line of a message of the YAML library, which gives no other
+// access to it, to the front.
+func syntax(name string, err error) error {
+	text := strings.TrimPrefix(err.Error(), "yaml: ")
+	if _, rest, ok := strings.Cut(text, "line "); ok {
+		if line, message, ok := strings.Cut(rest, ": "); ok {
+			return freshet.Errorf(freshet.KindInvalid, "read configuration", "", "%s:%s: %s", name, line, message)
 		}
 	}
-	return v.found
+	return freshet.Errorf(freshet.KindInvalid, "read configuration", "", "%s: %s", name, text)
 }
 
-type aliasFinder struct{ found *token.Token }
+func at(name string, n *yaml.Node, format string, args ...any) error {
+	return freshet.Errorf(freshet.KindInvalid, "read configuration", "", "%s:%d:%d: %s", name, n.Line, n.Column, fmt.Sprintf(format, args...))
+}
 
-// Visit implements ast.Visitor.
-func (v *aliasFinder) Visit(n ast.Node) ast.Visitor {
-	if n == nil || v.found != nil {
+// check compares a node with the type that it is to become: unknown and repeated
+// keys, lists and mappings where there should be none. Anchors and aliases are
+// refused: they make small files that expand without bound.
+func check(name string, n *yaml.Node, t reflect.Type) error {
+	if t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	if n.Kind == yaml.AliasNode || n.Anchor != "" {
+		return at(name, n, "anchors and aliases are not accepted")
+	}
+	if n.Kind == yaml.ScalarNode && n.Tag == "!!null" {
 		return nil
 	}
-	switch n.Type() { //nolint:exhaustive // only these two matter
-	case ast.AnchorType, ast.AliasType:
-		v.found = n.GetToken()
+	switch t.Kind() { //nolint:exhaustive // all others are scalars
+	case reflect.Struct:
+		return checkMapping(name, n, func(key *yaml.Node) (reflect.Type, error) {
+			for field := range t.Fields() {
+				if keyOf(field) == key.Value {
+					return field.Type, nil
+				}
+			}
+			return nil, at(name, key, "unknown key %q%s", key.Value, ufs.DidYouMean(key.Value, knownKeys(reflect.TypeFor[File](), nil)))
+		})
+	case reflect.Map:
+		return checkMapping(name, n, func(*yaml.Node) (reflect.Type, error) { return t.Elem(), nil })
+	case reflect.Slice:
+		if n.Kind != yaml.SequenceNode {
+			return at(name, n, "a list is expected here")
+		}
+		for _, item := range n.Content {
+			if err := check(name, item, t.Elem()); err != nil {
+				return err
+			}
+		}
 		return nil
 	}
-	return v
+	if n.Kind != yaml.ScalarNode {
+		return at(name, n, "a single value is expected here")
+	}
+	return nil
+}
+
+func checkMapping(name string, n *yaml.Node, typeOf func(key *yaml.Node) (reflect.Type, error)) error {
+	if n.Kind != yaml.MappingNode {
+		return at(name, n, "keys with values are expected here")
+	}
+	seen := map[string]int{}
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		key, value := n.Content[i], n.Content[i+1]
+		if line, twice := seen[key.Value]; twice {
+			return at(name, key, "key %q is there twice, first in line %d", key.Value, line)
+		}
+		seen[key.Value] = key.Line
+		t, err := typeOf(key)
+		if err == nil {
+			err = check(name, value, t)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func keyOf(field reflect.StructField) string {
+	key, _, _ := strings.Cut(field.Tag.Get("yaml"), ",")
+	return key
+}
+
+// find returns the node of a key such as "mounts[0].path", or of the nearest key
+// around it that the file has; nil if it has none of them.
+func find(tree *yaml.Node, key string) *yaml.Node {
+	var found *yaml.Node
+	n := tree
+	for part := range strings.FieldsFuncSeq(key, func(r rune) bool { return r == '.' || r == '[' || r == ']' }) {
+		if n == nil {
+			break
+		}
+		if n = step(n, part); n != nil {
+			found = n
+		}
+	}
+	return found
+}
+
+func step(n *yaml.Node, part string) *yaml.Node {
+	switch n.Kind { //nolint:exhaustive // scalars have nothing below them
+	case yaml.SequenceNode:
+		if i, err := strconv.Atoi(part); err == nil && i < len(n.Content) {
+			return n.Content[i]
+		}
+	case yaml.MappingNode:
+		for i := 0; i+1 < len(n.Content); i += 2 {
+			if n.Content[i].Value == part {
+				return n.Content[i+1]
+			}
+		}
+	}
+	return nil
 }
 
 // knownKeys collects the keys of a configuration type and of all below it.
@@ -122,8 +192,7 @@ func knownKeys(t reflect.Type, into []string) []string {
 		return knownKeys(t.Elem(), into)
 	case reflect.Struct:
 		for field := range t.Fields() {
-			name, _, _ := strings.Cut(field.Tag.Get("yaml"), ",")
-			if name != "" {
+			if name := keyOf(field); name != "" {
 				into = knownKeys(field.Type, append(into, name))
 			}
 		}

@@ -9,8 +9,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/goccy/go-yaml"
-	"github.com/goccy/go-yaml/ast"
+	"go.yaml.in/yaml/v3"
 
 	"github.com/freshet-io/freshet"
 	"github.com/freshet-io/freshet/ufs"
@@ -24,7 +23,7 @@ type Parser interface {
 // problems collects mistakes, so that one run names them all.
 type problems struct {
 	name string
-	tree *ast.File
+	tree *yaml.Node
 	list []string
 }
 
@@ -36,14 +35,10 @@ func (p *problems) add(key, format string, args ...any) {
 // where returns "file:line:column: " of the key or, where the file does not have
 // it, of the nearest key around it.
 func (p *problems) where(key string) string {
-	for p.tree != nil && key != "" {
-		if path, err := yaml.PathString("$." + key); err == nil {
-			if n, err := path.FilterFile(p.tree); err == nil && n != nil {
-				at := n.GetToken().Position
-				return fmt.Sprintf("%s:%d:%d: ", p.name, at.Line, at.Column)
-			}
+	if p.tree != nil {
+		if n := find(p.tree, key); n != nil {
+			return fmt.Sprintf("%s:%d:%d: ", p.name, n.Line, n.Column)
 		}
-		key = key[:max(0, strings.LastIndexAny(key, ".["))]
 	}
 	return p.name + ": "
 }

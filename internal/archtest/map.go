@@ -104,7 +104,7 @@ func edges() []edge {
 			"proto/...", "rpc/...", "gateway/rest", "coordinator/namespace", "coordinator/journal", "crosscluster/...",
 			"cmd/...", "test/...",
 		}},
-		{"github.com/goccy/go-yaml", []string{"config", "cmd/...", "test/..."}},
+		{"go.yaml.in/yaml/v3", []string{"config", "cmd/...", "test/..."}},
 		{"github.com/spf13/cobra", []string{"cmd/...", "test/..."}},
 	}
 }

@@ -9,7 +9,7 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"github.com/goccy/go-yaml"
+	"go.yaml.in/yaml/v3"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -51,7 +51,7 @@ func (a *app) draw(draw func(t *table)) error {
 
 func (a *app) structured(b []byte) error {
 	if a.output == "yaml" {
-		y, err := yaml.JSONToYAML(b)
+		y, err := jsonToYAML(b)
 		if err != nil {
 			return freshet.Errorf(freshet.KindInternal, "print", "", "%w", err)
 		}
@@ -66,6 +66,24 @@ func (a *app) structured(b []byte) error {
 	buf.WriteByte('\n')
 	_, err := a.Out.Write(buf.Bytes())
 	return err
+}
+
+// jsonToYAML keeps the order of the keys: JSON is YAML, but for its style.
+func jsonToYAML(b []byte) ([]byte, error) {
+	var doc yaml.Node
+	if err := yaml.Unmarshal(b, &doc); err != nil {
+		return nil, err
+	}
+	plain(&doc)
+	return yaml.Marshal(&doc)
+}
+
+// plain drops the braces and the quotes that are not needed.
+func plain(n *yaml.Node) {
+	n.Style = 0
+	for _, c := range n.Content {
+		plain(c)
+	}
 }
 
 // table writes aligned columns.

@@ -12,7 +12,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/goccy/go-yaml"
+	"go.yaml.in/yaml/v3"
 
 	"github.com/freshet-io/freshet"
 )
@@ -37,7 +37,7 @@ func newProcess(spec *Spec, dir, name, role string, file any) (*Process, error) 
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, freshet.Errorf(freshet.KindUnavailable, "prepare "+name, "", "%w", err)
 	}
-	b, err := yaml.MarshalWithOptions(file, yaml.OmitEmpty())
+	b, err := yaml.Marshal(file)
 	if err != nil {
 		return nil, freshet.Errorf(freshet.KindInternal, "prepare "+name, "", "%w", err)
 	}
