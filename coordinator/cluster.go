@@ -122,7 +122,7 @@ func (c *Coordinator) JoinRaft(ctx context.Context, m freshet.Member, cluster st
 	}
 	id := c.state.Identity()
 	switch {
-	case cluster != id.Name:
+	case cluster != "" && cluster != id.Name:
 		return freshet.ClusterID{}, 0, freshet.Errorf(freshet.KindConflict, op, "", "this is cluster %q, not %q", id.Name, cluster)
 	case m.ID == "" || m.Raft == "":
 		return freshet.ClusterID{}, 0, freshet.Errorf(freshet.KindInvalid, op, "", "a member needs an ID and the address that the others reach its log at")

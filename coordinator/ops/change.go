@@ -310,7 +310,7 @@ func (e *Engine) checkNested(b namespace.Begin) error {
 	mounts, _ := e.state.Mounts()
 	for _, m := range mounts {
 		if b.Path.Contains(m.Path) || (b.Path2 != "" && b.Path2.Contains(m.Path)) {
-			return freshet.Errorf(freshet.KindConflict, b.Kind.String(), b.Path, "%s is a mount point; use unmount", m.Path)
+			return freshet.Errorf(freshet.KindConflict, b.Kind.String(), b.Path, "%s is a mount point; detach it with 'freshet mount rm'", m.Path)
 		}
 	}
 	return nil

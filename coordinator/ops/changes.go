@@ -2,6 +2,8 @@ package ops
 
 import (
 	"context"
+	"path"
+	"strings"
 
 	"github.com/freshet-io/freshet"
 	"github.com/freshet-io/freshet/coordinator/namespace"
@@ -79,18 +81,36 @@ func (e *Engine) Remove(ctx context.Context, q freshet.RemoveQuery) (freshet.Com
 				c.begin.Recursive, c.compound = true, true
 				return nil, nil
 			}
-			for _, err := range at.fs.List(ctx, at.key, ufs.ListOptions{PageSize: 2}) {
-				if err != nil {
-					return nil, err
-				}
-				return nil, freshet.Errorf(freshet.KindConflict, "remove", q.Path, "the directory is not empty: remove it recursively")
-			}
-			return nil, nil
+			return nil, checkEmpty(ctx, at, q.Path)
 		},
 		effect: func(ctx context.Context, at place) (*namespace.Entry, error) {
 			return nil, at.fs.Remove(ctx, at.key, ufs.RemoveOptions{Recursive: q.Recursive})
 		},
 	})
+}
+
+// checkEmpty refuses a directory that holds anything. What is in no listing is
+// named: the directory looks empty to who asks.
+func checkEmpty(ctx context.Context, at place, p freshet.Path) error {
+	const most = 3 // names in the error
+	var special []string
+	for st, err := range at.fs.List(ctx, at.key, ufs.ListOptions{PageSize: most + 1}) {
+		if err != nil {
+			return err
+		}
+		if st.Special == "" {
+			return freshet.Errorf(freshet.KindConflict, "remove", p, "the directory is not empty: remove it recursively")
+		}
+		if special = append(special, path.Base(st.Key)); len(special) > most {
+			special[most] = "…"
+			break
+		}
+	}
+	if len(special) > 0 {
+		return freshet.Errorf(freshet.KindConflict, "remove", p,
+			"the directory holds entries that are not files or directories: %s; remove it recursively", strings.Join(special, ", "))
+	}
+	return nil
 }
 
 // Rename moves a file or a directory within its mount, with one record.

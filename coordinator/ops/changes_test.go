@@ -67,8 +67,8 @@ func TestRemove(t *testing.T) {
 			_, err := l.Remove(context.Background(), freshet.RemoveQuery{Path: path, Recursive: recursive})
 			return err
 		}
-		kind(t, remove("/m", true), freshet.KindConflict, "is a mount point; use unmount")
-		kind(t, remove("/m/nested", true), freshet.KindConflict, "is a mount point; use unmount")
+		kind(t, remove("/m", true), freshet.KindConflict, "is a mount point; detach it with 'freshet mount rm'")
+		kind(t, remove("/m/nested", true), freshet.KindConflict, "is a mount point; detach it with 'freshet mount rm'")
 		kind(t, remove("/", true), freshet.KindConflict, "")
 		kind(t, remove("/m/d", false), freshet.KindConflict, "not empty")
 		kind(t, remove("/m/none", true), freshet.KindNotExist, "")

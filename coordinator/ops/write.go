@@ -144,7 +144,7 @@ func (e *Engine) checkTarget(op string, p freshet.Path) error {
 	m, ok := e.state.MountAt(p)
 	switch {
 	case ok && m.Path == p:
-		return freshet.Errorf(freshet.KindConflict, op, p, "is a mount point; use unmount")
+		return freshet.Errorf(freshet.KindConflict, op, p, "is a mount point; detach it with 'freshet mount rm'")
 	case p.IsRoot():
 		return freshet.Errorf(freshet.KindConflict, op, p, "is the root of the namespace")
 	case !ok:

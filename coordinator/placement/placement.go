@@ -13,13 +13,20 @@ import (
 	"github.com/freshet-io/freshet"
 )
 
-// DefaultDeadAfter is how long a node may be silent before it counts as dead.
-const DefaultDeadAfter = 5 * time.Second
+// DefaultDeadAfter is how long a node may be silent before it counts as dead, and
+// DefaultForgetAfter how long before it is forgotten.
+const (
+	DefaultDeadAfter   = 5 * time.Second
+	DefaultForgetAfter = time.Hour
+)
 
 // Options are the settings of Nodes; the zero value is usable.
 type Options struct {
 	// DeadAfter is the silence after which a node is dead; 0 is DefaultDeadAfter.
 	DeadAfter time.Duration
+	// ForgetAfter is the silence after which a node is no longer listed; 0 is
+	// DefaultForgetAfter.
+	ForgetAfter time.Duration
 }
 
 // Nodes is the registry of cache nodes and the index of their blocks. Times are
@@ -60,6 +67,9 @@ type node struct {
 func New(opts Options) *Nodes {
 	if opts.DeadAfter <= 0 {
 		opts.DeadAfter = DefaultDeadAfter
+	}
+	if opts.ForgetAfter <= 0 {
+		opts.ForgetAfter = DefaultForgetAfter
 	}
 	n := &Nodes{opts: opts}
 	n.Reset(0)
@@ -103,6 +113,7 @@ func (n *Nodes) Heartbeat(h freshet.Heartbeat, sameTerm bool, now time.Duration)
 		if !ok {
 			return r, freshet.Errorf(freshet.KindExhausted, op, "", "more cache nodes than %d", len(n.slots))
 		}
+		n.prune(h.Node, now)
 		at = &node{slot: s, hash: hashText(string(h.Node.ID)), incarnation: h.Incarnation}
 		n.slots[s], n.byID[h.Node.ID] = at, at
 		r.New = true
@@ -167,23 +178,18 @@ func (n *Nodes) freeSlot() (slot, bool) {
 	return slot(len(n.slots) - 1), true
 }
 
-// Forget drops a node that is dead and its blocks; KindNotExist if it is not
-// known, KindConflict while it lives.
-func (n *Nodes) Forget(id freshet.NodeID, now time.Duration) error {
-	const op = "forget node"
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	at := n.byID[id]
-	switch {
-	case at == nil:
-		return freshet.Errorf(freshet.KindNotExist, op, "", "no node %s has registered with this leader", id)
-	case n.live(at, now):
-		return freshet.Errorf(freshet.KindConflict, op, "", "node %s lives: stop it first", at.Name)
+// prune forgets nodes that will not be heard again when another registers: those
+// silent for very long, and those whose name and address the new one has. A node
+// that keeps nothing over a restart comes back as another one.
+func (n *Nodes) prune(by freshet.Node, now time.Duration) {
+	for id, at := range n.byID {
+		replaced := at.Name == by.Name && at.GRPC == by.GRPC && by.GRPC != ""
+		if replaced || now-at.heard > n.opts.ForgetAfter {
+			n.forgetBlocks(at)
+			delete(n.byID, id)
+			n.slots[at.slot] = nil
+		}
 	}
-	n.forgetBlocks(at)
-	delete(n.byID, id)
-	n.slots[at.slot] = nil
-	return nil
 }
 
 func (n *Nodes) live(at *node, now time.Duration) bool { return now-at.heard < n.opts.DeadAfter }

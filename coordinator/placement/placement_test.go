@@ -16,7 +16,7 @@ import (
 const sec = time.Second
 
 func beat(id freshet.NodeID, inc uint64) freshet.Heartbeat {
-	return freshet.Heartbeat{Node: freshet.Node{ID: id, Name: "name-" + string(id), Host: "host-" + string(id)}, Incarnation: inc, Capacity: 100, Tier: "disk"}
+	return freshet.Heartbeat{Node: freshet.Node{ID: id, Name: "name-" + string(id), Host: "host-" + string(id), GRPC: "addr-" + string(id)}, Incarnation: inc, Capacity: 100, Tier: "disk"}
 }
 
 // holders returns the live nodes that hold the block, as host sees them.
@@ -131,19 +131,22 @@ func TestNodeIsDeadAfterSilence(t *testing.T) {
 	if got := n.Totals(1 * sec); got.Live != 1 || got.Dead != 1 || got.Blocks != 1 {
 		t.Errorf("%+v", got)
 	}
-	if err := n.Forget("b", 1*sec); !freshet.IsKind(err, freshet.KindConflict) {
-		t.Errorf("forget a live node: %v", err)
-	}
-	if err := n.Forget("a", 1*sec); err != nil {
-		t.Error(err)
-	}
-	if err := n.Forget("a", 1*sec); !freshet.IsKind(err, freshet.KindNotExist) {
-		t.Errorf("forget again: %v", err)
+	// A new run under a new ID, at the same place, takes the old one's: a node in
+	// memory keeps no identity.
+	again := full("c", 1)
+	again.Node.Name, again.Node.GRPC = "name-a", "addr-a"
+	tell(t, n, again, true, 1*sec)
+	if list := n.List(1 * sec); len(list) != 2 || n.Presence("a", 1*sec).Known {
+		t.Errorf("%+v", list)
 	}
 	// Its number is given to the next node, which holds nothing of it.
-	tell(t, n, full("c", 1), true, 1*sec)
 	if got := names(holders(n, block(1, 0), "", 1*sec)); !slices.Equal(got, []freshet.NodeID{"b"}) {
 		t.Errorf("holders %v", got)
+	}
+	// One that was silent for very long is forgotten when another comes.
+	tell(t, n, full("d", 1), true, 2*3600*sec)
+	if list := n.List(2 * 3600 * sec); len(list) != 1 {
+		t.Errorf("%+v", list)
 	}
 }
 

@@ -67,7 +67,7 @@ func (f *founding) ask(ctx context.Context) ([]journal.Server, bool, error) {
 				return nil, false, freshet.Errorf(freshet.KindConflict, "join", "", "%s belongs to cluster %q, not to %q", addr, status.Name, f.cluster)
 			}
 			if status.ID != (freshet.ClusterID{}) {
-				return nil, true, nil
+				return nil, true, f.checkReturn(status)
 			}
 			for _, m := range status.Members {
 				known[m.ID] = m.Raft
@@ -82,6 +82,21 @@ func (f *founding) ask(ctx context.Context) ([]journal.Server, bool, error) {
 			return nil, false, ctx.Err()
 		}
 	}
+}
+
+// checkReturn refuses to come back with an empty data directory under the name of
+// a member that has been at work before: it would vote again on what it has
+// forgotten, and acknowledged entries could be lost. A member without addresses
+// is one of the founders that has not started yet.
+func (f *founding) checkReturn(status freshet.ClusterStatus) error {
+	for _, m := range status.Members {
+		if m.ID == f.self.ID && m.GRPC != "" && m.Voter {
+			return freshet.Errorf(freshet.KindConflict, "join", "",
+				"cluster %q has a voter named %q already, but this data directory is empty: a member that lost its log must not vote again under its name; remove it first with 'freshet cluster raft remove %s', or start under another name",
+				status.Name, f.self.ID, f.self.ID)
+		}
+	}
+	return nil
 }
 
 func (f *founding) decide(known map[string]string) ([]journal.Server, bool, error) {
