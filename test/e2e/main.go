@@ -24,6 +24,7 @@ func Main(m *testing.M) {
 	dir, err := prepare()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
+		_ = os.RemoveAll(dir) // temporary
 		os.Exit(1)
 	}
 	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
