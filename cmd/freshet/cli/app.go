@@ -92,7 +92,8 @@ func (e *exitError) Unwrap() error { return e.err }
 // explainError adds what to do about the errors that people meet first.
 func explainError(err error) string {
 	text := err.Error()
-	if freshet.IsKind(err, freshet.KindUnavailable) && strings.Contains(text, "connection refused") {
+	// An error that names an operation came from a coordinator that did answer.
+	if op, _ := rpc.RemoteDetail(err); op == "" && freshet.IsKind(err, freshet.KindUnavailable) && strings.Contains(text, "connection refused") {
 		return text + "\nIs a cluster running there? Start one with 'freshet dev', or name another with --addr or FRESHET_ADDR."
 	}
 	return text
