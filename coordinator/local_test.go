@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -74,6 +75,65 @@ func TestOverADirectory(t *testing.T) {
 	if page, err := c.List(t.Context(), freshet.ListQuery{Path: "/"}); err != nil || len(page.Entries) != 0 {
 		t.Errorf("what is left: %v, %v", pathsOf(page), err)
 	}
+}
+
+// What is neither a file nor a directory is in no listing, and all the same not
+// absent: who asks is told what it is, before and after the listing is known.
+func TestSpecialEntriesAreNeverSaidToBeAbsent(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	at := func(name string) string { return filepath.Join(dir, "d", name) }
+	if err := errors.Join(os.MkdirAll(at("g"), 0o700), os.WriteFile(at("f"), []byte("x"), 0o600), os.WriteFile(at("h"), []byte("x"), 0o600),
+		syscall.Mkfifo(at("pipe"), 0o600), os.Symlink("/etc", at("out"))); err != nil {
+		t.Fatal(err)
+	}
+	c := localCluster(t, dir, freshet.Never)
+	want := func(when string, kinds map[freshet.Path]freshet.Kind) {
+		t.Helper()
+		texts := map[freshet.Kind]string{freshet.KindConflict: "is a fifo, not a regular file", freshet.KindPermission: "symlink leaves the mount root"}
+		for p, kind := range kinds {
+			_, err := c.Stat(t.Context(), p, freshet.ReadOptions{})
+			if freshet.KindOf(err) != kind || (err != nil && !strings.Contains(err.Error(), texts[kind])) {
+				t.Errorf("%s: stat %s: %v (kind %v), want kind %v", when, p, err, freshet.KindOf(err), kind)
+			}
+		}
+	}
+	list := func(want ...string) {
+		t.Helper()
+		always := freshet.Always
+		page, err := c.List(t.Context(), freshet.ListQuery{Path: "/d", Options: freshet.ReadOptions{SyncInterval: &always}})
+		if err != nil || !slices.Equal(pathsOf(page), want) {
+			t.Errorf("listed %v, %v, want %v", pathsOf(page), err, want)
+		}
+	}
+	special := map[freshet.Path]freshet.Kind{
+		"/d/pipe": freshet.KindConflict, "/d/out": freshet.KindPermission, "/d/out/passwd": freshet.KindPermission, "/d/none": freshet.KindNotExist,
+		"/d/f": freshet.KindOK,
+	}
+	want("never listed", special)
+	list("/d/f", "/d/g", "/d/h")
+	want("listed", special)
+	// Without special entries the listing alone says what is absent.
+	if err := errors.Join(os.Remove(at("pipe")), os.Remove(at("out"))); err != nil {
+		t.Fatal(err)
+	}
+	list("/d/f", "/d/g", "/d/h")
+	if err := syscall.Mkfifo(at("pipe"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	want("listed without", map[freshet.Path]freshet.Kind{"/d/pipe": freshet.KindNotExist, "/d/none": freshet.KindNotExist})
+	// A look that finds one revokes that.
+	always := freshet.Always
+	if err := errors.Join(os.Remove(at("f")), syscall.Mkfifo(at("f"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Stat(t.Context(), "/d/f", freshet.ReadOptions{SyncInterval: &always}); !freshet.IsKind(err, freshet.KindConflict) {
+		t.Errorf("a file that became a fifo: %v", err)
+	}
+	want("looked at", map[freshet.Path]freshet.Kind{
+		"/d/f": freshet.KindConflict, "/d/pipe": freshet.KindConflict, "/d/h": freshet.KindOK, "/d/none": freshet.KindNotExist,
+	})
+	list("/d/g", "/d/h")
 }
 
 func TestASyncCanBeCancelled(t *testing.T) {

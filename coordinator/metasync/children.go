@@ -2,6 +2,7 @@ package metasync
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"strings"
 	"sync"
@@ -105,7 +106,7 @@ func (s *Syncer) lookAtEach(ctx context.Context, which []int, infos []freshet.In
 				switch {
 				case err == nil:
 					infos[i] = e.Info
-				case freshet.IsKind(err, freshet.KindNotExist), freshet.IsKind(err, freshet.KindConflict):
+				case freshet.IsKind(err, freshet.KindNotExist, freshet.KindConflict), errors.As(err, new(specialError)):
 					keep[i] = false
 				default:
 					cancel(err)

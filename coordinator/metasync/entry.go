@@ -26,6 +26,11 @@ type entryAnswer struct {
 
 const opStat = "stat"
 
+// specialError is why what is neither a file nor a directory is not served.
+type specialError string
+
+func (e specialError) Error() string { return string(e) }
+
 // Entry returns the entry at p, fresh under the rule, and looks at the
 // storage if it has to. KindNotExist means that the storage, or a fresh complete
 // listing, says so.
@@ -56,8 +61,8 @@ func (s *Syncer) Entry(ctx context.Context, p freshet.Path, rule Rule) (Entry, e
 		if !a.exists {
 			return Entry{}, notExist(p)
 		}
-		if a.status.Special != "" {
-			return Entry{}, freshet.Errorf(freshet.KindConflict, opStat, p, "is not a regular file or directory but %s: Freshet does not serve it", a.status.Special)
+		if kind, why := a.status.Unusable(); kind != freshet.KindOK {
+			return Entry{}, &freshet.Error{Op: opStat, Path: p, Kind: kind, Err: specialError(why)}
 		}
 		if l.Uncachable || try >= s.opts.Attempts {
 			// It was true while this reader waited, and that is all.
@@ -187,10 +192,14 @@ func (s *Syncer) compare(p freshet.Path, asked *namespace.Lookup, k *look[entryA
 	load := &namespace.LoadEntry{Mount: asked.Mount.ID, Generation: asked.Mount.Generation, Path: p, Start: k.index}
 	switch {
 	case !a.exists || a.status.Special != "":
-		if !now.Found {
-			return nil, "", nil
+		load.Special = a.exists
+		switch {
+		case now.Found:
+			return load, resultRemoved, nil
+		case load.Special && now.KnownAbsent:
+			return load, resultUnchanged, nil
 		}
-		return load, resultRemoved, nil
+		return nil, "", nil
 	case now.Found && !now.Placeholder && same(&now.Info, &a.status):
 		return nil, "", nil
 	}

@@ -161,6 +161,9 @@ type diff struct {
 	hidden shadow
 	points map[string]bool // names at which mounts are: the storage has no say
 	whole  bool            // the listing was complete before
+	// special: the storage lists what is neither a file nor a directory; known:
+	// the state says so.
+	special, known bool
 
 	batch   namespace.LoadListing
 	pending []string // of the kinds of the batch, for metrics
@@ -170,7 +173,7 @@ type diff struct {
 }
 
 func (s *Syncer) newDiff(dir freshet.Path, k *look[listingAnswer], l *namespace.Lookup) *diff {
-	d := &diff{s: s, dir: dir, key: l.Key, mount: l.Mount, k: k, start: k.index, whole: l.Listing.Complete, points: map[string]bool{}}
+	d := &diff{s: s, dir: dir, key: l.Key, mount: l.Mount, k: k, start: k.index, whole: l.Listing.Complete, known: l.Listing.Special, points: map[string]bool{}}
 	d.answer.leaf = true
 	mounts, _ := s.State.Mounts()
 	for _, m := range mounts {
@@ -252,6 +255,7 @@ func (d *diff) run(ctx context.Context, fs ufs.FS) error {
 func (d *diff) next(ctx context.Context, st *ufs.Status) error {
 	name, ok := nameIn(d.key, st.Key)
 	if !ok || st.Special != "" {
+		d.special = d.special || st.Special != ""
 		d.skip(st)
 		return nil // what is held under the name counts as gone
 	}
@@ -367,6 +371,7 @@ func (d *diff) flush(ctx context.Context, complete bool) error {
 	}
 	d.batch.Mount, d.batch.Generation, d.batch.Dir = d.mount.ID, d.mount.Generation, d.dir
 	d.batch.Start, d.batch.ListStart, d.batch.Complete = d.start, d.k.index, complete
+	d.batch.Special = complete && d.special
 	cmd := d.batch
 	results, err := d.s.Propose(ctx, namespace.Command{LoadListing: &cmd})
 	if err != nil {
@@ -387,7 +392,7 @@ func (d *diff) flush(ctx context.Context, complete bool) error {
 // differed, and its validation is recorded.
 func (d *diff) finish(ctx context.Context) (listingAnswer, error) {
 	d.answer.complete = true
-	if d.sent || len(d.pending) > 0 || !d.whole {
+	if d.sent || len(d.pending) > 0 || !d.whole || d.special != d.known {
 		if err := d.flush(ctx, true); err != nil {
 			return d.answer, err
 		}

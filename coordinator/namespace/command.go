@@ -156,13 +156,16 @@ type Entry struct {
 // later load. Entry nil means that the storage said it does not exist: the entry
 // and all below it are dropped, unless something below changed since Start; then
 // the directory is marked instead. A load that found nothing new is worth a
-// command only if the entry's ValidFrom is below its Need.
+// command only if the entry's ValidFrom is below its Need. Special says that there
+// is something, which can't be an entry: the listing that it should be in proves
+// no absence from then on.
 type LoadEntry struct {
 	Mount      freshet.MountID `codec:"m"`
 	Generation uint64          `codec:"g"`
 	Path       freshet.Path    `codec:"p"`
 	Start      uint64          `codec:"s"`
 	Entry      *Entry          `codec:"e"`
+	Special    bool            `codec:"x,omitempty"`
 }
 
 // LoadListing commits differences that one listing call found: entries that are
@@ -170,7 +173,9 @@ type LoadEntry struct {
 // LoadEntry. Start is the applied index before the page was asked for. Complete
 // says that with this command everything between the first page, which began at
 // ListStart, and the end is committed: the directory is then listed completely,
-// unless a stamp newer than ListStart covers its listing.
+// unless a stamp newer than ListStart covers its listing. Special says that the
+// storage also listed what is neither a file nor a directory: a name that is not
+// held may be such an entry.
 type LoadListing struct {
 	Mount      freshet.MountID `codec:"m"`
 	Generation uint64          `codec:"g"`
@@ -180,6 +185,7 @@ type LoadListing struct {
 	Removes    []string        `codec:"r"`
 	Complete   bool            `codec:"c"`
 	ListStart  uint64          `codec:"ls"`
+	Special    bool            `codec:"x,omitempty"`
 }
 
 // Mark invalidates a path on behalf of an operator or a storage's notification.

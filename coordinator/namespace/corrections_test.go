@@ -417,6 +417,48 @@ func TestC11PagesCommitEntryByEntry(t *testing.T) {
 	c.wantListing("/m", true)
 }
 
+// A listing that special entries were left out of proves no absence, however the
+// entry was found; one without them does again.
+func TestSpecialEntriesAreNotAbsent(t *testing.T) {
+	c := newCluster(t)
+	m, _ := c.s.MountAt("/m")
+	list := func(special bool) {
+		t.Helper()
+		cmd := &namespace.LoadListing{Mount: m.ID, Generation: m.Generation, Dir: "/m", Start: c.i, ListStart: c.i, Complete: true, Special: special}
+		cmd.Upserts = []namespace.Entry{*fileEntry("f", 1), *fileEntry("g", 1)}
+		if r := c.must(namespace.Command{LoadListing: cmd}); !r.Installed {
+			t.Fatalf("%+v", r)
+		}
+		c.wantListing("/m", true)
+	}
+	find := func(p freshet.Path) {
+		t.Helper()
+		if r := c.must(namespace.Command{LoadEntry: &namespace.LoadEntry{Mount: m.ID, Generation: m.Generation, Path: p, Start: c.i, Special: true}}); !r.Installed {
+			t.Fatalf("%+v", r)
+		}
+	}
+	wantAbsent := func(p freshet.Path, want bool) {
+		t.Helper()
+		if l := c.look(p); l.Found || l.KnownAbsent != want {
+			t.Fatalf("%s is found: %v, known as absent: %v, want %v", p, l.Found, l.KnownAbsent, want)
+		}
+	}
+	list(false)
+	wantAbsent("/m/pipe", true)
+	list(true)
+	wantAbsent("/m/pipe", false)
+	wantAbsent("/m/out/below", false)
+	list(false)
+	wantAbsent("/m/pipe", true)
+	find("/m/f") // a file that was replaced
+	wantAbsent("/m/f", false)
+	c.wantListing("/m", true)
+	c.want("/m/g", true)
+	list(false)
+	find("/m/pipe") // one that came since the listing
+	wantAbsent("/m/pipe", false)
+}
+
 func TestC1RemovalNeverHidesWhatAppearedBelow(t *testing.T) {
 	c, log := subscribed(t)
 	c.listAt("/m", c.i, nil, dirEntry("d"))

@@ -37,6 +37,7 @@ type inode struct {
 	below    uint64
 	missing  uint64
 	complete bool   // the listing is complete
+	special  bool   // but for entries that are neither files nor directories
 	listFrom uint64 // start of the load that listed it
 }
 
@@ -88,11 +89,14 @@ const (
 
 // The forms of a content part. Those that repeat the length or the modification
 // time are stored without them.
+// A flag of directories is beside the form.
 const (
 	formText  = iota
 	formS3    // "s3:LENGTH:" and 32 hexadecimal digits
 	formLocal // "local:INODE:LENGTH:MTIME"
 	formNone
+
+	flagSpecial = 1 << 7
 )
 
 var errInode = errors.New("malformed inode record")
@@ -118,7 +122,11 @@ func appendInode(b []byte, n *inode, attrID uint32) []byte {
 	set(n.blockSize != 0, flagBlockSize)
 	set(timed, flagTime)
 	set(isTime, flagChangeTime)
-	b = append(b, flags, byte(form))
+	second := byte(form)
+	if n.special {
+		second |= flagSpecial
+	}
+	b = append(b, flags, second)
 	b = binary.AppendUvarint(b, n.validFrom)
 	b = appendAttr(b, n.attr, attrID)
 	if timed {
@@ -242,9 +250,10 @@ func contentOf(n *inode, form int, body string) (string, error) {
 // decodeInode reads the stored form; attrs resolves interned attributes.
 func decodeInode(b []byte, attrs []attr) (*inode, error) {
 	d := reader{rest: b}
-	flags, form := d.byte(), int(d.byte())
+	flags, second := d.byte(), d.byte()
+	form := int(second &^ flagSpecial)
 	n := &inode{
-		dir: flags&flagDir != 0, loaded: flags&flagLoaded != 0, complete: flags&flagComplete != 0,
+		dir: flags&flagDir != 0, loaded: flags&flagLoaded != 0, complete: flags&flagComplete != 0, special: second&flagSpecial != 0,
 		mtime: noTime,
 	}
 	n.validFrom = d.uvarint()

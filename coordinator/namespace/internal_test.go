@@ -34,7 +34,7 @@ func sampleInodes() map[string]*inode {
 		"marked": marked, "upper case": odd, "not canonical": shifted, "before 1970": negative, "unknown": file(fingerprint.Fingerprint{}),
 		"placeholder": {dir: true, id: 9, mtime: noTime},
 		"directory": {
-			dir: true, id: 1 << 30, loaded: true, mtime: mod.UnixNano(), validFrom: 5, self: 6, subtree: 7, children: 8, below: 9, missing: 10, complete: true, listFrom: 11,
+			dir: true, id: 1 << 30, loaded: true, mtime: mod.UnixNano(), validFrom: 5, self: 6, subtree: 7, children: 8, below: 9, missing: 10, complete: true, special: true, listFrom: 11,
 			attr: attr{mode: 0o755, meta: "x"},
 		},
 	}

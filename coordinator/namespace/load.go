@@ -41,7 +41,11 @@ func (t *txn) loadEntry(c *LoadEntry) Result {
 		return Result{}
 	}
 	if c.Entry == nil {
-		return Result{Installed: t.remove(m, r.key, c.Start)}
+		removed := t.remove(m, r.key, c.Start)
+		if ch := t.walk(m, r.key); c.Special && !ch.held() && ch.last().dir {
+			t.edit(ch.at[len(ch.at)-1]).special = true
+		}
+		return Result{Installed: removed}
 	}
 	return Result{Installed: t.install(m, r.key, c.Entry, c.Start)}
 }
@@ -166,7 +170,7 @@ func (t *txn) loadListing(c *LoadListing) Result {
 	k := len(ch.at) - 1
 	if c.Complete && ch.listingNeed(k) <= c.ListStart && ch.ino[k].listFrom <= c.ListStart {
 		n := t.edit(dir)
-		n.complete, n.listFrom = true, c.ListStart
+		n.complete, n.listFrom, n.special = true, c.ListStart, c.Special
 		res.Installed = true
 	}
 	return res

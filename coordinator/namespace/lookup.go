@@ -30,6 +30,9 @@ func (f Freshness) Servable(validated uint64) bool { return max(f.ValidFrom, val
 // Listing is what is known of a directory's listing.
 type Listing struct {
 	Complete bool
+	// Special: the directory also holds what is neither a file nor a directory,
+	// which is in no listing.
+	Special bool
 	Freshness
 	Uncachable bool // an effect that may still land can change it
 }
@@ -48,7 +51,8 @@ type Lookup struct {
 	Listing Listing // of a directory
 	// KnownAbsent: the path is not held, and the complete listing of the nearest
 	// held directory, or a file in its way, says that it does not exist. That
-	// fact is Absent; it is about the entry at AbsentAt.
+	// fact is Absent; it is about the entry at AbsentAt. A listing that special
+	// entries were left out of says nothing of what it does not have.
 	KnownAbsent bool
 	Absent      Freshness
 	AbsentAt    freshet.Path
@@ -130,7 +134,7 @@ func (l *Lookup) fill(p freshet.Path, m *mount, c *chain) {
 	l.Placeholder = !n.loaded
 	l.Freshness = Freshness{ValidFrom: n.validFrom, Need: max(c.need(k), 1)}
 	if n.dir {
-		l.Listing.Complete = n.complete
+		l.Listing.Complete, l.Listing.Special = n.complete, n.special
 		l.Listing.Freshness = Freshness{ValidFrom: n.listFrom, Need: max(c.listingNeed(k), 1)}
 	}
 }
@@ -144,7 +148,7 @@ func (l *Lookup) absent(m *mount, c *chain) {
 	case !n.dir:
 		l.KnownAbsent = true
 		l.Absent = Freshness{ValidFrom: n.validFrom, Need: max(l.Need, c.need(k))}
-	case n.complete:
+	case n.complete && !n.special:
 		l.KnownAbsent = true
 		l.Absent = Freshness{ValidFrom: n.listFrom, Need: max(l.Need, c.listingNeed(k))}
 	}

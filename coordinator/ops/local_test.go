@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -70,6 +72,40 @@ func TestOperationsOnADirectory(t *testing.T) {
 		}
 		w.checkPublished()
 		w.checkServable("e", "e/g")
+	})
+}
+
+// A directory that looks empty says why it can't be removed.
+func TestRemoveNamesWhatNoListingShows(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, dir := onDirectory(t)
+		l := w.lead(ops.Options{})
+		ctx := context.Background()
+		if _, err := l.Mkdir(ctx, freshet.MkdirQuery{Path: "/m/d"}); err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range []string{"pipe", "sock"} {
+			if err := syscall.Mkfifo(filepath.Join(dir, "d", name), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		_, err := l.Remove(ctx, freshet.RemoveQuery{Path: "/m/d"})
+		if !freshet.IsKind(err, freshet.KindConflict) || !strings.Contains(err.Error(), "entries that are not files or directories: pipe, sock;") {
+			t.Errorf("remove of a directory with special entries: %v", err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, "d", "q"), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		_, err = l.Remove(ctx, freshet.RemoveQuery{Path: "/m/d"})
+		if !freshet.IsKind(err, freshet.KindConflict) || !strings.Contains(err.Error(), "is not empty") {
+			t.Errorf("remove of a directory with a file: %v", err)
+		}
+		if left, err := os.ReadDir(filepath.Join(dir, "d")); err != nil || len(left) != 3 {
+			t.Errorf("left %v %v", left, err)
+		}
+		if _, err := l.Remove(ctx, freshet.RemoveQuery{Path: "/m/d", Recursive: true}); err != nil {
+			t.Error(err)
+		}
 	})
 }
 
