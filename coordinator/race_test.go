@@ -383,7 +383,7 @@ func TestAnUnchangedLookThatBeganBeforeAMarkValidatesNothing(t *testing.T) {
 	})
 }
 
-func TestNobodyJoinsALookThatFoundNothingBeforeTheFileCame(t *testing.T) { // C27 and the join rule
+func TestC27NobodyJoinsALookThatFoundNothingBeforeTheFileCame(t *testing.T) {
 	t.Parallel()
 	for name, interval := range map[string]freshet.Interval{"marked": freshet.Never, "always": freshet.Always, "a second": freshet.Interval(time.Second)} {
 		t.Run(name, func(t *testing.T) {

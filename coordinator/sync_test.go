@@ -280,7 +280,7 @@ func TestReadersShareALook(t *testing.T) {
 	})
 }
 
-func TestAlwaysJoinsNoLookThatBeganBefore(t *testing.T) { // C27
+func TestC27AlwaysJoinsNoLookThatBeganBefore(t *testing.T) {
 	t.Parallel()
 	inBubble(t, settings{}, func(w *world) {
 		w.store.Put("f", []byte("one"))
