@@ -8,7 +8,6 @@ import (
 
 	"github.com/freshet-io/freshet"
 	"github.com/freshet-io/freshet/client"
-	freshetv1 "github.com/freshet-io/freshet/proto/freshet/v1"
 )
 
 func (a *app) fsMkdir() *cobra.Command {
@@ -147,24 +146,9 @@ func (a *app) fsRm() *cobra.Command {
 }
 
 func (a *app) wouldRemove(ctx context.Context, s *session, p freshet.Path, recursive bool) error {
-	st, err := s.ns.Stat(ctx, &freshetv1.StatRequest{Path: string(p)})
+	sum, err := s.sumUp(ctx, string(p), readFlags{})
 	if err != nil {
 		return err
-	}
-	sum := tally{Path: string(p)}
-	sum.add(st.GetEntry())
-	req := &freshetv1.ListRequest{Path: string(p), Recursive: true}
-	for isDirectory(st.GetEntry()) {
-		r, err := s.ns.List(ctx, req)
-		if err != nil {
-			return err
-		}
-		for _, e := range r.GetEntries() {
-			sum.add(e)
-		}
-		if req.PageToken = r.GetNextPageToken(); req.GetPageToken() == "" {
-			break
-		}
 	}
 	if !recursive && sum.Directories+sum.Files > 1 {
 		return freshet.Errorf(freshet.KindConflict, "remove", p, "is not empty; use --recursive")

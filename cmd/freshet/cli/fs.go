@@ -284,24 +284,9 @@ func (a *app) tally(use, short string, draw func(t *table, p string, sum tally))
 		Use: use, Short: short, Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.withUnbounded(cmd, func(ctx context.Context, s *session) error {
-				sum := tally{Path: args[0]}
-				st, err := s.ns.Stat(ctx, &freshetv1.StatRequest{Path: args[0], SyncInterval: f.interval, After: f.after})
+				sum, err := s.sumUp(ctx, args[0], f)
 				if err != nil {
 					return err
-				}
-				sum.add(st.GetEntry())
-				req := &freshetv1.ListRequest{Path: args[0], Recursive: true, SyncInterval: f.interval, After: f.after}
-				for isDirectory(st.GetEntry()) {
-					r, err := s.ns.List(ctx, req)
-					if err != nil {
-						return err
-					}
-					for _, e := range r.GetEntries() {
-						sum.add(e)
-					}
-					if req.PageToken = r.GetNextPageToken(); req.GetPageToken() == "" {
-						break
-					}
 				}
 				return a.printValue(sum, func(t *table) { draw(t, args[0], sum) })
 			})
@@ -309,6 +294,28 @@ func (a *app) tally(use, short string, draw func(t *table, p string, sum tally))
 	}
 	f.register(c)
 	return c
+}
+
+// sumUp counts what is at and below a path.
+func (s *session) sumUp(ctx context.Context, p string, f readFlags) (tally, error) {
+	sum := tally{Path: p}
+	st, err := s.ns.Stat(ctx, &freshetv1.StatRequest{Path: p, SyncInterval: f.interval, After: f.after})
+	if err != nil {
+		return sum, err
+	}
+	sum.add(st.GetEntry())
+	req := &freshetv1.ListRequest{Path: p, Recursive: true, SyncInterval: f.interval, After: f.after}
+	for more := isDirectory(st.GetEntry()); more; more = req.GetPageToken() != "" {
+		r, err := s.ns.List(ctx, req)
+		if err != nil {
+			return sum, err
+		}
+		for _, e := range r.GetEntries() {
+			sum.add(e)
+		}
+		req.PageToken = r.GetNextPageToken()
+	}
+	return sum, nil
 }
 
 func isDirectory(e *freshetv1.Entry) bool { return e.GetKind() == freshet.TypeDirectory.String() }
