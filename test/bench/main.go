@@ -141,8 +141,27 @@ func (b *bench) cluster(ctx context.Context, o clusterOptions) (*fleet.Fleet, st
 		f.Close()
 		return nil, "", err
 	}
+	for _, c := range f.Clusters {
+		if err := leaderFirst(ctx, c); err != nil {
+			f.Close()
+			return nil, "", err
+		}
+	}
 	b.profileAt = f.Clusters[0].HTTP[0]
 	return f, storage, nil
+}
+
+// leaderFirst has clients dial the leader: else it is left to chance whether a
+// measurement has another member forward each call.
+func leaderFirst(ctx context.Context, c *fleet.Cluster) error {
+	leader, err := c.Leader(ctx)
+	if err != nil {
+		return err
+	}
+	i := slices.Index(c.Coordinators, leader)
+	c.Clients[0], c.Clients[i] = c.Clients[i], c.Clients[0]
+	c.HTTP[0], c.HTTP[i] = c.HTTP[i], c.HTTP[0]
+	return nil
 }
 
 func perSecond(n int64, d time.Duration) float64 { return float64(n) / d.Seconds() }
