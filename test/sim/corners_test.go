@@ -232,6 +232,29 @@ func TestC19GossipMarksAndAdvancesNothing(t *testing.T) {
 	})
 }
 
+// TestS3BatchThatWasLostIsNotSkipped: a batch is lost in the stream, gossip with it,
+// and the next one arrives.
+func TestS3BatchThatWasLostIsNotSkipped(t *testing.T) {
+	t.Parallel()
+	corner(t, nil, func(w *world, west, east *site) {
+		first := west.mustPut("/f")
+		other := west.mustPut("/g")
+		w.level(east, west)
+		w.want(east, "/f", first)
+		w.want(east, "/g", other)
+		w.net.Set("west", "east", membus.Faults{Drop: 1, Loss: 1})
+		newest := west.mustPut("/f")
+		time.Sleep(100 * time.Millisecond)
+		w.net.Set("west", "east", membus.Faults{Loss: 1})
+		other = west.mustPut("/g")
+		w.level(east, west)
+		w.want(east, "/g", other)
+		w.want(east, "/f", newest)
+		w.net.Heal()
+		w.quiet()
+	})
+}
+
 // TestC20LogThatNoLongerReachesBackStartsOver: so many changes while a subscriber
 // is away that the log is compacted beyond its position.
 func TestC20LogThatNoLongerReachesBackStartsOver(t *testing.T) {
