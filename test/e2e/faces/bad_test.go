@@ -156,6 +156,30 @@ func hostileEntries(t *testing.T, w *e2e.World) {
 		t.Error("a file was planted outside")
 	}
 	w.A.CLI(t, "fs", "ls", "--sync-interval", "always", "/hostile").Want(t, 0, "/hostile/real")
+	// They are in no listing, and not absent for that; nor are they ever replaced.
+	for path, want := range map[string]struct {
+		status int
+		text   string
+	}{
+		"out": {403, "symlink leaves the mount root"}, "up": {403, "symlink leaves the mount root"}, "etc/passwd": {403, "symlink leaves the mount root"},
+		"fifo": {412, "is a fifo, not a regular file"}, "none": {404, "does not exist"},
+	} {
+		e2e.HTTP(t, "GET", node+"/v1/data/hostile/"+path, "").Want(t, want.status, want.text)
+		if want.status != 404 {
+			e2e.HTTP(t, "PUT", node+"/v1/data/hostile/"+path, "x").Want(t, want.status)
+		}
+	}
+	if info, err := os.Lstat(at("fifo")); err != nil || info.Mode().Type() != os.ModeNamedPipe {
+		t.Errorf("the fifo is now %v, %v", info, err)
+	}
+	if target, err := os.Readlink(at("out")); err != nil || target != secret {
+		t.Errorf("the link now leads to %q, %v", target, err)
+	}
+	// New content lets nobody in whom the old one kept out.
+	e2e.HTTP(t, "PUT", node+"/v1/data/hostile/real/f", "inside").Want(t, 201)
+	if info, err := os.Stat(at("real/f")); err != nil || info.Mode() != 0o600 {
+		t.Errorf("after an overwrite the file is %v, %v", info, err)
+	}
 	w.A.CLI(t, "fs", "cat", "/hostile/real/f").Want(t, 0, "inside")
 	if err := os.RemoveAll(at("")); err != nil {
 		t.Fatal(err)
