@@ -305,7 +305,13 @@ type server struct {
 // start serves everything that f does; finder, if not nil, is whom it forwards to.
 func start(t *testing.T, f *fake, finder rpc.LeaderFinder, opts rpc.ServerOptions) *server {
 	t.Helper()
-	conns := rpc.NewConns(rpc.DialOptions{NoRetry: true})
+	return startBetween(t, f, finder, opts, rpc.DialOptions{NoRetry: true})
+}
+
+// startBetween is start of a member that dials others with the options between.
+func startBetween(t *testing.T, f *fake, finder rpc.LeaderFinder, opts rpc.ServerOptions, between rpc.DialOptions) *server {
+	t.Helper()
+	conns := rpc.NewConns(between)
 	var forward *rpc.Forwarder
 	if finder != nil {
 		forward = rpc.NewForwarder(finder, conns)

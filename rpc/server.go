@@ -28,7 +28,8 @@ const maxHeaders = 32 << 10
 
 // ServerOptions say how to serve.
 type ServerOptions struct {
-	// TLS, if nil, means plain text.
+	// TLS, if nil, means plain text. If it is set, the calls between servers and
+	// those that change the cluster itself need a certificate that it verifies.
 	TLS *tls.Config
 	// MaxMessage bounds a received message; 0 is MaxControlMessage.
 	MaxMessage int
@@ -72,7 +73,7 @@ func NewServer(opts ServerOptions) *Server {
 	if grace == 0 {
 		grace = 5 * time.Second
 	}
-	guard := guard{log: log}
+	guard := guard{log: log, tls: opts.TLS != nil}
 	o := []grpc.ServerOption{
 		grpc.MaxRecvMsgSize(limit),
 		grpc.MaxConcurrentStreams(1024),
@@ -125,17 +126,34 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 }
 
 // guard turns every error of a handler into a status with details, and a panic
-// into an error of that one call.
-type guard struct{ log *slog.Logger }
+// into an error of that one call. Over TLS it asks for certificates where they are
+// needed.
+type guard struct {
+	log *slog.Logger
+	tls bool
+}
+
+func (g guard) check(ctx context.Context, method string) error {
+	if !g.tls || !ofServers(method) {
+		return nil
+	}
+	return checkCertificate(ctx, method)
+}
 
 func (g guard) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (resp any, err error) {
 	defer g.recover(ctx, info.FullMethod, &err)
+	if err := g.check(ctx, info.FullMethod); err != nil {
+		return nil, StatusOf(err)
+	}
 	resp, err = handler(ctx, req)
 	return resp, StatusOf(err)
 }
 
 func (g guard) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) (err error) {
 	defer g.recover(ss.Context(), info.FullMethod, &err)
+	if err := g.check(ss.Context(), info.FullMethod); err != nil {
+		return StatusOf(err)
+	}
 	return StatusOf(handler(srv, ss))
 }
 

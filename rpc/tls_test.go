@@ -1,6 +1,8 @@
 package rpc_test
 
 import (
+	"cmp"
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -200,5 +202,69 @@ func TestIncompleteTLSFilesAreNamed(t *testing.T) {
 	}
 	if _, err := rpc.ClientTLS(good.Key); !freshet.IsKind(err, freshet.KindInvalid) {
 		t.Errorf("client: %v", err)
+	}
+}
+
+// callsOfServers are the calls that need a certificate over TLS.
+func callsOfServers(c *rpc.Coordinator) map[string]func(context.Context) error {
+	op := freshet.OpID{1}
+	return map[string]func(context.Context) error{
+		"Heartbeat":          func(ctx context.Context) error { _, err := c.Heartbeat(ctx, freshet.Heartbeat{}); return err },
+		"Permit":             func(ctx context.Context) error { return c.Permit(ctx, op, "n", 1, "") },
+		"Complete":           func(ctx context.Context) error { _, err := c.Complete(ctx, op, freshet.Written{}); return err },
+		"Abort":              func(ctx context.Context) error { return c.Abort(ctx, op, true) },
+		"JoinRaft":           func(ctx context.Context) error { _, _, err := c.JoinRaft(ctx, freshet.Member{}, "east"); return err },
+		"RemoveRaft":         func(ctx context.Context) error { return c.RemoveRaft(ctx, "m", false) },
+		"TransferLeadership": func(ctx context.Context) error { _, err := c.TransferLeadership(ctx, "m"); return err },
+		"BumpEpoch":          func(ctx context.Context) error { _, err := c.BumpEpoch(ctx, true); return err },
+		"JoinPeers":          func(ctx context.Context) error { _, err := c.JoinPeers(ctx, []string{"a:1"}); return err },
+		"LeavePeers":         func(ctx context.Context) error { return c.ForgetPeer(ctx, "west") },
+	}
+}
+
+func TestCallsOfServersNeedACertificate(t *testing.T) {
+	a := newAuthority(t)
+	id := load(t, a.files(t, "server", "127.0.0.1"))
+	caOnly, err := rpc.ClientTLS(filepath.Join(a.dir, "ca.pem"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	secure := rpc.ServerOptions{TLS: id.Server()}
+	between := rpc.DialOptions{TLS: id.Client(), NoRetry: true}
+	leader, follower := &fake{}, &fake{err: freshet.Errorf(freshet.KindNotLeader, "test", "", "not me")}
+	l := start(t, leader, nil, secure)
+	m := startBetween(t, follower, leaderAt(l.addr), secure, between)
+	plain := &fake{}
+	p := start(t, plain, nil, rpc.ServerOptions{})
+	for name, tc := range map[string]struct {
+		addr   string
+		client *tls.Config
+		did    *fake
+		ok     bool
+	}{
+		"without, at the leader":  {l.addr, caOnly, leader, false},
+		"without, at a follower":  {m.addr, caOnly, leader, false},
+		"with one, at the leader": {l.addr, between.TLS, leader, true},
+		"with one, at a follower": {m.addr, between.TLS, leader, true},
+		"plain text":              {p.addr, nil, plain, true},
+	} {
+		c := dial(t, rpc.DialOptions{TLS: tc.client, NoRetry: true}, tc.addr)
+		for call, do := range callsOfServers(c) {
+			served := map[string]string{"LeavePeers": "ForgetPeer"}[call] // its name in the service
+			served = cmp.Or(served, call)
+			before := tc.did.count(served)
+			err := do(t.Context())
+			switch done := tc.did.count(served) - before; {
+			case tc.ok && (err != nil || done != 1):
+				t.Errorf("%s: %s: %v, done %d times", name, call, err, done)
+			case !tc.ok && (done != 0 || !freshet.IsKind(err, freshet.KindPermission) ||
+				!strings.Contains(err.Error(), call+" needs a client certificate of the cluster's authority")):
+				t.Errorf("%s: %s: %v, done %d times", name, call, err, done)
+			}
+		}
+		// What clients do needs none.
+		if _, err := c.Stat(t.Context(), "/a", freshet.ReadOptions{}); err != nil {
+			t.Errorf("%s: stat: %v", name, err)
+		}
 	}
 }
