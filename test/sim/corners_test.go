@@ -50,7 +50,10 @@ func (s *site) client() *client.Client { return client.New(router{s}, nodesOf{s}
 func (s *site) put(key string) (int, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
-	v, data := s.w.hist.newVersion(s, 100)
+	s.w.hist.mu.Lock()
+	length := 100 + len(s.w.hist.contents) // no two are equally long
+	s.w.hist.mu.Unlock()
+	v, data := s.w.hist.newVersion(s, length)
 	_, err := s.client().Write(ctx, s.pathOf(key), bytes.NewReader(data), client.WriteOptions{Length: int64(len(data))})
 	return v, err
 }
@@ -90,6 +93,11 @@ func (s *site) get(key string) int {
 
 func (w *world) want(s *site, key string, v int) {
 	w.t.Helper()
+	// The status first: a read finds out by itself that its version is gone.
+	st, err := s.client().Stat(context.Background(), s.pathOf(key), freshet.ReadOptions{})
+	if err != nil || st.Info.Length != w.hist.length(v) {
+		w.t.Errorf("%s has %d bytes of %s (%v), want %d, those of version %d", s.name, st.Info.Length, key, err, w.hist.length(v), v)
+	}
 	if got := s.get(key); got != v {
 		w.t.Errorf("%s has version %d of %s, want %d", s.name, got, key, v)
 	}
