@@ -137,7 +137,4 @@ type Written struct {
 	Owner       string
 	Group       string
 	Mode        uint32
-	// Uncertain: some attempt of the effect ended without a definite answer, so
-	// that a late repetition of it may still land.
-	Uncertain bool
 }

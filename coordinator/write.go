@@ -56,8 +56,8 @@ func (c *Coordinator) Heartbeat(ctx context.Context, h freshet.Heartbeat) (fresh
 }
 
 // Permit allows the effect of an upload, just before it.
-func (c *Coordinator) Permit(ctx context.Context, op freshet.OpID, node freshet.NodeID, incarnation uint64, upload string) error {
-	return c.leaderHint(c.ops.Permit(ctx, op, node, incarnation, upload))
+func (c *Coordinator) Permit(ctx context.Context, op freshet.OpID, node freshet.NodeID, incarnation uint64) error {
+	return c.leaderHint(c.ops.Permit(ctx, op, node, incarnation))
 }
 
 // Complete makes an upload that the storage acknowledged visible.

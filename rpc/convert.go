@@ -421,7 +421,7 @@ func ticketOfWire(t *freshetv1.Ticket) (freshet.Ticket, error) {
 func writtenToWire(w freshet.Written) *freshetv1.Written {
 	return &freshetv1.Written{
 		Length: w.Length, Mtime: timeToWire(w.ModTime), Fingerprint: w.Fingerprint.String(),
-		Owner: w.Owner, Group: w.Group, Mode: w.Mode, Uncertain: w.Uncertain,
+		Owner: w.Owner, Group: w.Group, Mode: w.Mode,
 	}
 }
 
@@ -429,7 +429,7 @@ func writtenOfWire(w *freshetv1.Written) (freshet.Written, error) {
 	fp, err := fingerprintOfWire(w.GetFingerprint())
 	return freshet.Written{
 		Length: w.GetLength(), ModTime: timeOfWire(w.GetMtime()), Fingerprint: fp,
-		Owner: w.GetOwner(), Group: w.GetGroup(), Mode: w.GetMode(), Uncertain: w.GetUncertain(),
+		Owner: w.GetOwner(), Group: w.GetGroup(), Mode: w.GetMode(),
 	}, err
 }
 

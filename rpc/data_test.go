@@ -38,6 +38,15 @@ func broken(b []byte, err error) io.Reader {
 	return io.MultiReader(bytes.NewReader(b), readerFunc(func([]byte) (int, error) { return 0, err }))
 }
 
+// brokenAfter fails with err behind b, but only when begun says so: of an upload
+// that ends at once the node may never hear.
+func brokenAfter(begun <-chan struct{}, b []byte, err error) io.Reader {
+	return io.MultiReader(bytes.NewReader(b), readerFunc(func([]byte) (int, error) {
+		<-begun
+		return 0, err
+	}))
+}
+
 type readerFunc func([]byte) (int, error)
 
 func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
@@ -185,16 +194,23 @@ type upload struct {
 	err    error
 }
 
-func uploads(t *testing.T) (*fake, *server, <-chan upload) {
+// uploads returns a node that tells, without waiting, that an upload begins, and
+// then what it got.
+func uploads(t *testing.T) (<-chan struct{}, *server, <-chan upload) {
 	t.Helper()
+	begun := make(chan struct{}, 1)
 	got := make(chan upload, 1)
 	f := &fake{write: func(ticket freshet.Ticket, body io.Reader, length int64) (freshet.Completed, error) {
+		select {
+		case begun <- struct{}{}:
+		default:
+		}
 		u := upload{ticket: ticket, length: length}
 		u.body, u.err = io.ReadAll(body)
 		got <- u
 		return freshet.Completed{Info: freshet.Info{Path: ticket.Path, Length: int64(len(u.body))}}, u.err
 	}}
-	return f, start(t, f, nil, rpc.ServerOptions{MaxMessage: rpc.MaxDataMessage}), got
+	return begun, start(t, f, nil, rpc.ServerOptions{MaxMessage: rpc.MaxDataMessage}), got
 }
 
 func TestUploads(t *testing.T) {
@@ -220,11 +236,11 @@ func TestUploads(t *testing.T) {
 }
 
 func TestAnUploadThatStopsHalfWayIsNoWholeBody(t *testing.T) {
-	_, s, got := uploads(t)
+	begun, s, got := uploads(t)
 	ticket := freshet.Ticket{Path: "/a", Node: freshet.Node{GRPC: s.addr}}
 	t.Run("error of the body", func(t *testing.T) {
 		own := freshet.Errorf(freshet.KindInvalid, "read body", "", "too slow")
-		_, err := pool(t).WriteFile(t.Context(), ticket, broken(content(rpc.ChunkSize+5), own), -1)
+		_, err := pool(t).WriteFile(t.Context(), ticket, brokenAfter(begun, content(rpc.ChunkSize+5), own), -1)
 		if !freshet.IsKind(err, freshet.KindInvalid) {
 			t.Errorf("got %v", err)
 		}
@@ -237,6 +253,7 @@ func TestAnUploadThatStopsHalfWayIsNoWholeBody(t *testing.T) {
 		n := 0
 		body := readerFunc(func(p []byte) (int, error) {
 			if n++; n == 3 {
+				<-begun // else the node may never hear of it
 				cancel()
 			}
 			return len(p), nil

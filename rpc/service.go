@@ -69,7 +69,7 @@ type Peers interface {
 // Nodes is what a coordinator does for cache nodes.
 type Nodes interface {
 	Heartbeat(ctx context.Context, h freshet.Heartbeat) (freshet.HeartbeatReply, error)
-	Permit(ctx context.Context, op freshet.OpID, node freshet.NodeID, incarnation uint64, upload string) error
+	Permit(ctx context.Context, op freshet.OpID, node freshet.NodeID, incarnation uint64) error
 	Complete(ctx context.Context, op freshet.OpID, w freshet.Written) (freshet.Completed, error)
 	Abort(ctx context.Context, op freshet.OpID, definite bool) error
 }

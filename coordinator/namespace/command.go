@@ -244,16 +244,13 @@ type Intent struct {
 	Key        string // relative to the mount's root
 	Key2       string
 	Resolved   uint64 // index at which it went into quarantine
-	Upload     string // the storage's handle of the upload, if it gave one
 }
 
-// Permit allows the effect: the node asks just before it. Upload is the
-// storage's handle of the upload (a multipart upload ID).
+// Permit allows the effect: the node asks just before it.
 type Permit struct {
 	Op     freshet.OpID   `codec:"op"`
 	Node   freshet.NodeID `codec:"n"`
 	Incarn uint64         `codec:"i"`
-	Upload string         `codec:"u"`
 }
 
 // Complete ends an operation whose effect the storage acknowledged: the tree

@@ -40,7 +40,7 @@ func TestC12UncertainAttemptIsPublishedTwice(t *testing.T) {
 func TestC12NoAbortWithoutARecordOnceAnEffectWasAttempted(t *testing.T) {
 	c := newCluster(t)
 	c.must(namespace.Command{Begin: &namespace.Begin{Op: opID(1), Kind: namespace.OpWrite, Path: "/m/f", Node: "n", Incarn: 1}})
-	c.must(namespace.Command{Permit: &namespace.Permit{Op: opID(1), Node: "n", Incarn: 1, Upload: "u"}})
+	c.must(namespace.Command{Permit: &namespace.Permit{Op: opID(1), Node: "n", Incarn: 1}})
 	c.kind(namespace.Command{Abort: &namespace.Abort{Op: opID(1)}}, freshet.KindConflict)
 	c.must(namespace.Command{Abort: &namespace.Abort{Op: opID(1), Definite: true}})
 	c.must(namespace.Command{Begin: &namespace.Begin{Op: opID(2), Kind: namespace.OpWrite, Path: "/m/f", Node: "n", Incarn: 1}})
@@ -77,8 +77,8 @@ func TestC15EffectNeedsAPermitOfThisIncarnation(t *testing.T) {
 	}
 	c.kind(namespace.Command{Permit: &namespace.Permit{Op: opID(1), Node: "n", Incarn: 5}}, freshet.KindConflict)
 	c.kind(namespace.Command{Permit: &namespace.Permit{Op: opID(1), Node: "o", Incarn: 4}}, freshet.KindConflict)
-	r = c.must(namespace.Command{Permit: &namespace.Permit{Op: opID(1), Node: "n", Incarn: 4, Upload: "u"}})
-	if r.Intent.State != namespace.IntentMayPublish || r.Intent.Upload != "u" {
+	r = c.must(namespace.Command{Permit: &namespace.Permit{Op: opID(1), Node: "n", Incarn: 4}})
+	if r.Intent.State != namespace.IntentMayPublish {
 		t.Fatalf("%+v", r.Intent)
 	}
 	c.must(namespace.Command{Resolve: &namespace.Resolve{Op: opID(1)}})

@@ -258,9 +258,6 @@ func (t *txn) permit(c *Permit) Result {
 		return Result{Err: freshet.Errorf(freshet.KindConflict, "permit", in.Path, "operation %s was given up: abort the upload", c.Op)}
 	}
 	in.State = IntentMayPublish
-	if c.Upload != "" {
-		in.Upload = c.Upload
-	}
 	t.saveIntent(in)
 	return Result{Intent: in.Intent}
 }

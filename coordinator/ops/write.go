@@ -156,11 +156,10 @@ func (e *Engine) checkTarget(op string, p freshet.Path) error {
 }
 
 // Permit allows the node to attempt the effect of an upload: after it the
-// operation can't end without a record any more. upload is the storage's handle
-// of the upload. KindUnavailable if the node has not been heard of in time,
+// operation can't end without a record any more. KindUnavailable if the node has not been heard of in time,
 // KindConflict or KindNotExist if the operation was given up or is not the
 // node's: the upload must then be aborted.
-func (e *Engine) Permit(ctx context.Context, op freshet.OpID, node freshet.NodeID, incarnation uint64, upload string) error {
+func (e *Engine) Permit(ctx context.Context, op freshet.OpID, node freshet.NodeID, incarnation uint64) error {
 	if _, err := e.leader(opPermit); err != nil {
 		return err
 	}
@@ -171,7 +170,7 @@ func (e *Engine) Permit(ctx context.Context, op freshet.OpID, node freshet.NodeI
 	case !at.Live:
 		return freshet.Errorf(freshet.KindUnavailable, opPermit, "", "node %s has not sent a heartbeat to this leader in time", node)
 	}
-	_, err := e.propose(ctx, namespace.Command{Permit: &namespace.Permit{Op: op, Node: node, Incarn: incarnation, Upload: upload}})
+	_, err := e.propose(ctx, namespace.Command{Permit: &namespace.Permit{Op: op, Node: node, Incarn: incarnation}})
 	return err
 }
 
@@ -203,7 +202,7 @@ func (e *Engine) Complete(ctx context.Context, op freshet.OpID, w freshet.Writte
 
 func (e *Engine) complete(in namespace.Intent, w *freshet.Written, uncertain bool) namespace.Command {
 	return namespace.Command{Complete: &namespace.Complete{
-		Op: in.Op, Uncertain: uncertain || w.Uncertain, At: e.clock.Now(),
+		Op: in.Op, Uncertain: uncertain, At: e.clock.Now(),
 		Entry: &namespace.Entry{
 			Name: in.Path.Base(), Type: freshet.TypeFile, Length: w.Length, ModTime: w.ModTime,
 			Owner: w.Owner, Group: w.Group, Mode: w.Mode, Fingerprint: w.Fingerprint,

@@ -2458,12 +2458,10 @@ func (x *HeartbeatResponse) GetAbort() [][]byte {
 
 // PermitRequest asks for the permission to publish an upload.
 type PermitRequest struct {
-	state       protoimpl.MessageState `protogen:"open.v1"`
-	Op          []byte                 `protobuf:"bytes,1,opt,name=op,proto3" json:"op,omitempty"`
-	NodeId      string                 `protobuf:"bytes,2,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
-	Incarnation uint64                 `protobuf:"varint,3,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
-	// The storage's handle of the upload.
-	Upload        string `protobuf:"bytes,4,opt,name=upload,proto3" json:"upload,omitempty"`
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Op            []byte                 `protobuf:"bytes,1,opt,name=op,proto3" json:"op,omitempty"`
+	NodeId        string                 `protobuf:"bytes,2,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
+	Incarnation   uint64                 `protobuf:"varint,3,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2517,13 +2515,6 @@ func (x *PermitRequest) GetIncarnation() uint64 {
 		return x.Incarnation
 	}
 	return 0
-}
-
-func (x *PermitRequest) GetUpload() string {
-	if x != nil {
-		return x.Upload
-	}
-	return ""
 }
 
 // PermitResponse is empty.
@@ -2943,12 +2934,11 @@ const file_freshet_v1_admin_proto_rawDesc = "" +
 	"\x04free\x18\b \x03(\v2\x17.freshet.v1.BlockReportR\x04free\x12\x18\n" +
 	"\asettled\x18\t \x03(\fR\asettled\x12\x14\n" +
 	"\x05abort\x18\n" +
-	" \x03(\fR\x05abort\"r\n" +
+	" \x03(\fR\x05abort\"Z\n" +
 	"\rPermitRequest\x12\x0e\n" +
 	"\x02op\x18\x01 \x01(\fR\x02op\x12\x17\n" +
 	"\anode_id\x18\x02 \x01(\tR\x06nodeId\x12 \n" +
-	"\vincarnation\x18\x03 \x01(\x04R\vincarnation\x12\x16\n" +
-	"\x06upload\x18\x04 \x01(\tR\x06upload\"\x10\n" +
+	"\vincarnation\x18\x03 \x01(\x04R\vincarnation\"\x10\n" +
 	"\x0ePermitResponse\"P\n" +
 	"\x0fCompleteRequest\x12\x0e\n" +
 	"\x02op\x18\x01 \x01(\fR\x02op\x12-\n" +

@@ -1040,15 +1040,13 @@ func (x *Ticket) GetBlockSize() int64 {
 
 // Written is what a finished upload reports.
 type Written struct {
-	state       protoimpl.MessageState `protogen:"open.v1"`
-	Length      int64                  `protobuf:"varint,1,opt,name=length,proto3" json:"length,omitempty"`
-	Mtime       *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=mtime,proto3" json:"mtime,omitempty"`
-	Fingerprint string                 `protobuf:"bytes,3,opt,name=fingerprint,proto3" json:"fingerprint,omitempty"`
-	Owner       string                 `protobuf:"bytes,4,opt,name=owner,proto3" json:"owner,omitempty"`
-	Group       string                 `protobuf:"bytes,5,opt,name=group,proto3" json:"group,omitempty"`
-	Mode        uint32                 `protobuf:"varint,6,opt,name=mode,proto3" json:"mode,omitempty"`
-	// An attempt of the effect ended without a definite answer.
-	Uncertain     bool `protobuf:"varint,7,opt,name=uncertain,proto3" json:"uncertain,omitempty"`
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Length        int64                  `protobuf:"varint,1,opt,name=length,proto3" json:"length,omitempty"`
+	Mtime         *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=mtime,proto3" json:"mtime,omitempty"`
+	Fingerprint   string                 `protobuf:"bytes,3,opt,name=fingerprint,proto3" json:"fingerprint,omitempty"`
+	Owner         string                 `protobuf:"bytes,4,opt,name=owner,proto3" json:"owner,omitempty"`
+	Group         string                 `protobuf:"bytes,5,opt,name=group,proto3" json:"group,omitempty"`
+	Mode          uint32                 `protobuf:"varint,6,opt,name=mode,proto3" json:"mode,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1123,13 +1121,6 @@ func (x *Written) GetMode() uint32 {
 		return x.Mode
 	}
 	return 0
-}
-
-func (x *Written) GetUncertain() bool {
-	if x != nil {
-		return x.Uncertain
-	}
-	return false
 }
 
 var File_freshet_v1_types_proto protoreflect.FileDescriptor
@@ -1241,15 +1232,14 @@ const file_freshet_v1_types_proto_rawDesc = "" +
 	"write_type\x18\x05 \x01(\tR\twriteType\x12*\n" +
 	"\x06target\x18\x06 \x01(\v2\x12.freshet.v1.SourceR\x06target\x12\x1d\n" +
 	"\n" +
-	"block_size\x18\a \x01(\x03R\tblockSize\"\xd3\x01\n" +
+	"block_size\x18\a \x01(\x03R\tblockSize\"\xb5\x01\n" +
 	"\aWritten\x12\x16\n" +
 	"\x06length\x18\x01 \x01(\x03R\x06length\x120\n" +
 	"\x05mtime\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05mtime\x12 \n" +
 	"\vfingerprint\x18\x03 \x01(\tR\vfingerprint\x12\x14\n" +
 	"\x05owner\x18\x04 \x01(\tR\x05owner\x12\x14\n" +
 	"\x05group\x18\x05 \x01(\tR\x05group\x12\x12\n" +
-	"\x04mode\x18\x06 \x01(\rR\x04mode\x12\x1c\n" +
-	"\tuncertain\x18\a \x01(\bR\tuncertainB:Z8github.com/freshet-io/freshet/proto/freshet/v1;freshetv1b\x06proto3"
+	"\x04mode\x18\x06 \x01(\rR\x04modeB:Z8github.com/freshet-io/freshet/proto/freshet/v1;freshetv1b\x06proto3"
 
 var (
 	file_freshet_v1_types_proto_rawDescOnce sync.Once
