@@ -2,6 +2,7 @@ package cachenode
 
 import (
 	"context"
+	"log/slog"
 	"maps"
 	"slices"
 	"time"
@@ -18,6 +19,8 @@ func (n *Node) heartbeats(ctx context.Context) error {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	failed := false
+	// A node may start before its leader does: only who has been answered is lost.
+	level := slog.LevelInfo
 	for {
 		select {
 		case <-timer.C:
@@ -28,11 +31,13 @@ func (n *Node) heartbeats(ctx context.Context) error {
 		}
 		err := n.heartbeat(ctx)
 		if err != nil && !failed {
-			n.deps.Log.Warn("heartbeat failed; the node serves reads and publishes nothing until a leader answers", "error", err)
+			n.deps.Log.Log(ctx, level, "heartbeat failed; the node serves reads and publishes nothing until a leader answers", "error", err)
 		} else if err == nil && failed {
 			n.deps.Log.Info("heartbeat is answered again")
 		}
-		failed = err != nil
+		if failed = err != nil; !failed {
+			level = slog.LevelWarn
+		}
 		timer.Reset(n.opts.Heartbeat)
 	}
 }
