@@ -172,14 +172,3 @@ func (p Path) Rel(q Path) string {
 	}
 	return string(q[len(p)+1:])
 }
-
-// Ancestors returns p's ancestors from its parent up to the root; none for the
-// root.
-func (p Path) Ancestors() []Path {
-	var up []Path
-	for p != Root {
-		p = p.Parent()
-		up = append(up, p)
-	}
-	return up
-}

@@ -6,6 +6,8 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/grpc/metadata"
+
 	"github.com/freshet-io/freshet"
 	"github.com/freshet-io/freshet/rpc"
 )
@@ -273,7 +275,7 @@ func TestTokenOfAFaceReachesTheLeader(t *testing.T) {
 	l := start(t, leader, nil, rpc.ServerOptions{})
 	m := start(t, follower, leaderAt(l.addr), rpc.ServerOptions{})
 	c := dial(t, rpc.DialOptions{NoRetry: true}, m.addr)
-	if _, err := c.Stat(rpc.WithAfter(t.Context(), token.String()), "/a", freshet.ReadOptions{}); err != nil {
+	if _, err := c.Stat(metadata.AppendToOutgoingContext(t.Context(), rpc.AfterKey, token.String()), "/a", freshet.ReadOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	if got := leader.last().args[1].(freshet.ReadOptions).After; got != token { //nolint:forcetypeassert // the test's own

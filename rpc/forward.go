@@ -93,19 +93,6 @@ func after(ctx context.Context, field string) string {
 	return ""
 }
 
-// WithAfter returns a context whose calls carry the session token, in process
-// and over the wire.
-func WithAfter(ctx context.Context, token string) context.Context {
-	ctx = metadata.AppendToOutgoingContext(ctx, AfterKey, token)
-	md, _ := metadata.FromIncomingContext(ctx)
-	md = md.Copy()
-	if md == nil {
-		md = metadata.MD{}
-	}
-	md.Set(AfterKey, token)
-	return metadata.NewIncomingContext(ctx, md)
-}
-
 // forwarded is a Namespace that lets the leader do what this member can't.
 type forwarded struct {
 	Namespace
