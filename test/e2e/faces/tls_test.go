@@ -122,6 +122,19 @@ func TestTLS(t *testing.T) {
 	w.A.CLI(t, "--timeout", "3s", "--cacert", files.CA, "--cert", stranger.Cert, "--key", stranger.Key, "fs", "cat", "/mnt/a/f").Want(t, freshet.ExitUnavailable)
 	w.A.CLI(t, "--cacert", "/none.pem", "fs", "ls", "/").Want(t, freshet.ExitUsage, "/none.pem")
 
+	// Who shows no certificate is a client, and changes nothing of the cluster.
+	w.A.CLI(t, "--cacert", files.CA, "fs", "cat", "/mnt/a/f").Want(t, 0, "over TLS")
+	for _, change := range [][]string{
+		{"cluster", "bump-epoch"},
+		{"cluster", "raft", "remove", "c3"},
+		{"cluster", "raft", "transfer-leader"},
+		{"peers", "leave", "b"},
+		{"peers", "join", "127.0.0.1:1"},
+	} {
+		w.A.CLI(t, append([]string{"--cacert", files.CA}, change...)...).Want(t, freshet.ExitDenied, "needs a client certificate")
+	}
+	w.A.CLI(t, append(with, "cluster", "bump-epoch")...).Want(t, 0, "epoch")
+
 	pool := x509.NewCertPool()
 	pool.AddCert(ca.cert)
 	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS13}}
