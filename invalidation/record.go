@@ -132,4 +132,3 @@ const (
 	VerdictGap                   // records in between are missing: pull them; marking early is allowed
 	VerdictReset                 // epoch, chain or state do not fit: start over
 )
-

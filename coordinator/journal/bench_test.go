@@ -43,7 +43,11 @@ func benchCluster(b *testing.B, size int) *node {
 		ctx := b.Context()
 		n.ended = make(chan error, 1)
 		go func() { n.ended <- j.Run(ctx) }()
-		b.Cleanup(func() { <-n.ended })
+		b.Cleanup(func() {
+			if err := <-n.ended; err != nil {
+				b.Error(err)
+			}
+		})
 	}
 	return lead(t, nodes...)
 }

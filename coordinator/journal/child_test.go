@@ -347,7 +347,7 @@ func checkChildren(t *testing.T, members []*process, all *acks) {
 		}
 	}
 	present := map[string]bool{}
-	for _, v := range strings.Fields(strings.NewReplacer("[", " ", "]", " ").Replace(first)) {
+	for v := range strings.FieldsSeq(strings.NewReplacer("[", " ", "]", " ").Replace(first)) {
 		present[v] = true
 	}
 	all.mu.Lock()

@@ -122,8 +122,7 @@ func ReadDump(r io.Reader, want freshet.ClusterID, restore func(io.Reader) error
 	}
 	chunks := &chunkReader{in: in}
 	if err := restore(chunks); err != nil {
-		var framing *framingError
-		if errors.As(err, &framing) {
+		if framing, ok := errors.AsType[*framingError](err); ok {
 			return corrupt("%w", framing)
 		}
 		return info, err

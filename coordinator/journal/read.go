@@ -146,8 +146,7 @@ func (v *verifier) verify() (uint64, error) {
 }
 
 func (v *verifier) refused(err error) error {
-	var own *freshet.Error
-	if errors.As(err, &own) { // the journal failed
+	if own, ok := errors.AsType[*freshet.Error](err); ok { // the journal failed
 		return unavailable(opRead, own)
 	}
 	return v.j.notLeader(opRead)

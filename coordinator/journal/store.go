@@ -14,6 +14,7 @@ import (
 	"github.com/hashicorp/raft"
 	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
 	"go.etcd.io/bbolt"
+	bbolterrors "go.etcd.io/bbolt/errors"
 
 	"github.com/freshet-io/freshet"
 )
@@ -97,7 +98,7 @@ func checkBolt(path string) error {
 	if err != nil {
 		return boltError(path, err)
 	}
-	defer db.Close()
+	defer func() { _ = db.Close() }() // nothing was written
 	if err := checkBoltFile(path); err != nil {
 		return corruptLog(path, err)
 	}
@@ -110,7 +111,7 @@ func boltError(path string, err error) error {
 		return nil
 	case freshet.KindOf(err) == freshet.KindCorrupt, errors.Is(err, os.ErrPermission):
 		return err
-	case errors.Is(err, bbolt.ErrTimeout):
+	case errors.Is(err, bbolterrors.ErrTimeout):
 		return freshet.Errorf(freshet.KindConflict, "open journal", "",
 			"%s is in use: another process runs on this data directory", path)
 	default:

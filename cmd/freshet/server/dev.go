@@ -41,7 +41,7 @@ func (d *dev) run(ctx context.Context) error {
 	d.dir = dir
 	if d.storage == "" {
 		d.storage = "file://" + filepath.Join(d.dir, "storage")
-		if err := os.MkdirAll(filepath.Join(d.dir, "storage"), 0o755); err != nil {
+		if err := os.MkdirAll(filepath.Join(d.dir, "storage"), 0o750); err != nil {
 			return freshet.Errorf(freshet.KindUnavailable, "dev", "", "%w", err)
 		}
 	}
