@@ -28,6 +28,8 @@ RACE_TIMEOUT ?= 25m
 # Packages that start whole clusters as processes. They run one after the other, and
 # not under the race detector, which would watch only the test's own process.
 CLUSTER_TESTS ?= /test/(e2e|chaos|bench)(/|$$)
+# Under the race detector a simulated seed takes ten times as long.
+RACE_SEEDS ?= 6
 FUZZTIME ?= 10s
 # `make bench` takes some minutes; docs/performance.md says how to take longer.
 BENCH ?= StatHot|ListHot|LookupHot|List1000|LoadListing|ParsePage
@@ -152,7 +154,7 @@ test: build backends ## all tests, without cgo; those that start whole clusters 
 race: build backends ## tests under the race detector, without those that start whole clusters
 	@command -v "$$($(GO) env CC)" >/dev/null || { echo 'make race needs a C compiler ($$CC, for example gcc)' >&2; exit 1; }
 	pkgs=$$($(GO) list ./... | grep -vE '$(CLUSTER_TESTS)'); \
-	CGO_ENABLED=1 $(GO) test -race $(if $(TAGS),-tags $(TAGS)) -timeout $(RACE_TIMEOUT) $(TESTFLAGS) $$pkgs
+	CGO_ENABLED=1 FRESHET_SIM_SEEDS=$(RACE_SEEDS) $(GO) test -race $(if $(TAGS),-tags $(TAGS)) -timeout $(RACE_TIMEOUT) $(TESTFLAGS) $$pkgs
 
 .PHONY: fuzz
 fuzz: ## every fuzz target, each for FUZZTIME
