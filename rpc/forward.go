@@ -83,11 +83,9 @@ func after(ctx context.Context, field string) string {
 	if field != "" {
 		return field
 	}
-	for _, from := range []func(context.Context) (metadata.MD, bool){metadata.FromIncomingContext, metadata.FromOutgoingContext} {
-		if md, ok := from(ctx); ok {
-			if v := md.Get(AfterKey); len(v) > 0 {
-				return v[0]
-			}
+	if md, ok := metadata.FromIncomingContext(ctx); ok {
+		if v := md.Get(AfterKey); len(v) > 0 {
+			return v[0]
 		}
 	}
 	return ""
