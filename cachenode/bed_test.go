@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"io"
+	"log/slog"
 	"maps"
 	"math/rand/v2"
 	"slices"
@@ -201,6 +202,7 @@ type settings struct {
 	leader   *leader
 	store    *mem.Store
 	wrap     func(ufs.FS) ufs.FS
+	log      *slog.Logger
 }
 
 // newBed starts a node and waits until it has registered, if a leader answers.
@@ -241,7 +243,7 @@ func newBed(t testing.TB, s settings) *bed {
 	check(t, err)
 	s.opts.Hook = b.point
 	b.node = cachenode.New(cachenode.Deps{
-		Coordinator: b.leader, Mounts: b.mounts, Tier: b.tier, Identity: identity, Metrics: b.registry,
+		Coordinator: b.leader, Mounts: b.mounts, Tier: b.tier, Identity: identity, Metrics: b.registry, Log: s.log,
 	}, s.opts)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})

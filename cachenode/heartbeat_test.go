@@ -1,7 +1,10 @@
 package cachenode_test
 
 import (
+	"bytes"
+	"log/slog"
 	"os"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -182,4 +185,31 @@ func TestIdentityFile(t *testing.T) {
 		_, err = cachenode.OpenIdentity(dir)
 		wantKind(t, err, freshet.KindCorrupt)
 	}
+}
+
+func TestOnlyALeaderThatIsLostIsWarnedOf(t *testing.T) {
+	t.Parallel()
+	l := newLeader()
+	l.down = true
+	var out bytes.Buffer // read when the node is asleep
+	log := slog.New(slog.NewTextHandler(&out, nil))
+	bubble(t, settings{leader: l, log: log}, func(t *testing.T, b *bed) {
+		said := func(level string, times int) {
+			t.Helper()
+			synctest.Wait()
+			if n := strings.Count(out.String(), "level="+level+` msg="heartbeat failed`); n != times {
+				t.Errorf("%d lines of level %s, want %d:\n%s", n, level, times, out.String())
+			}
+		}
+		b.nextBeat()
+		said("INFO", 1)
+		said("WARN", 0)
+		b.leader.set(func() { b.leader.down = false })
+		b.nextBeat()
+		b.leader.set(func() { b.leader.down = true })
+		b.nextBeat()
+		b.nextBeat()
+		said("INFO", 1)
+		said("WARN", 1)
+	})
 }
