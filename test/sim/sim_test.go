@@ -53,7 +53,7 @@ func shape(seed uint64) settings {
 	case 4:
 		s.members = []int{3, 1, 1}
 	}
-	s.latency = []time.Duration{4, 20, 120}[seed/2%3] * time.Millisecond
+	s.latency = []time.Duration{4 * time.Millisecond, 20 * time.Millisecond, 120 * time.Millisecond}[seed/2%3]
 	s.rebuild = seed%5 == 3
 	if seed%6 == 5 {
 		s.records = 40

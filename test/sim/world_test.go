@@ -417,16 +417,16 @@ func (m *member) start(founder bool) {
 }
 
 func lowestAck(bus *crosscluster.Bus) func(freshet.DomainID) (uint64, bool) {
-	return func(domain freshet.DomainID) (low uint64, any bool) {
+	return func(domain freshet.DomainID) (low uint64, some bool) {
 		peers := bus.Peers()
 		for i := range peers {
 			for _, d := range peers[i].Domains {
-				if d.Domain == domain && peers[i].Stream && (!any || d.Acknowledged < low) {
-					low, any = d.Acknowledged, true
+				if d.Domain == domain && peers[i].Stream && (!some || d.Acknowledged < low) {
+					low, some = d.Acknowledged, true
 				}
 			}
 		}
-		return low, any
+		return low, some
 	}
 }
 
