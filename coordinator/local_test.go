@@ -177,3 +177,20 @@ func TestMountsKnowDirectoriesByTheirRealPath(t *testing.T) {
 		t.Errorf("the same directory was mounted twice: %v", err)
 	}
 }
+
+func TestADryRunMakesNoDirectory(t *testing.T) {
+	c := localCluster(t, t.TempDir(), freshet.Never)
+	dir := filepath.Join(t.TempDir(), "new")
+	change := mount("/new", "file://"+dir, freshet.Never)
+	change.Options, change.DryRun = map[string]string{"create": "true"}, true
+	if _, err := c.AddMount(t.Context(), change); !errors.Is(err, freshet.KindNotExist) {
+		t.Errorf("got %v", err)
+	}
+	if _, err := os.Stat(dir); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the dry run made %s: %v", dir, err)
+	}
+	change.DryRun = false
+	if _, err := c.AddMount(t.Context(), change); err != nil {
+		t.Error(err)
+	}
+}

@@ -68,7 +68,7 @@ func (c *Coordinator) planMount(ch freshet.MountChange) (freshet.Mount, []string
 		return m, nil, freshet.Errorf(freshet.KindInvalid, opMountAdd, ch.Path, "the URI of the storage is missing")
 	}
 	m = merge(m, ch)
-	notes, err := c.completeMount(&m, ch.Interval != nil)
+	notes, err := c.completeMount(&m, ch.Interval != nil, ch.DryRun)
 	return m, notes, freshet.Wrap(opMountAdd, ch.Path, err)
 }
 
@@ -106,7 +106,7 @@ func set[T any](to *T, from *T) {
 
 // completeMount checks level, interval and storage settings and fills in what
 // follows from them.
-func (c *Coordinator) completeMount(m *freshet.Mount, intervalGiven bool) (notes []string, err error) {
+func (c *Coordinator) completeMount(m *freshet.Mount, intervalGiven, dryRun bool) (notes []string, err error) {
 	if err := checkPath(m.Path); err != nil {
 		return nil, err
 	}
@@ -130,7 +130,7 @@ func (c *Coordinator) completeMount(m *freshet.Mount, intervalGiven bool) (notes
 	if err != nil {
 		return nil, err
 	}
-	fs, err := c.openers.Open(spec.Clone(), c.opts.Environment)
+	fs, err := c.openers.Open(spec.Clone(), c.environment(dryRun))
 	if err != nil {
 		return nil, err
 	}
@@ -141,9 +141,17 @@ func (c *Coordinator) completeMount(m *freshet.Mount, intervalGiven bool) (notes
 	return notes, fs.Close()
 }
 
+// environment is what the process allows; a dry run may not even make what an
+// option asks for.
+func (c *Coordinator) environment(dryRun bool) ufs.Environment {
+	env := c.opts.Environment
+	env.DryRun = dryRun
+	return env
+}
+
 // probe asks the storage of a mount that is not open yet whether it answers.
-func (c *Coordinator) probe(ctx context.Context, m freshet.Mount) error {
-	fs, err := c.openers.Open(ufs.Spec{URI: m.URI, Options: maps.Clone(m.Options)}, c.opts.Environment)
+func (c *Coordinator) probe(ctx context.Context, m freshet.Mount, dryRun bool) error {
+	fs, err := c.openers.Open(ufs.Spec{URI: m.URI, Options: maps.Clone(m.Options)}, c.environment(dryRun))
 	if err != nil {
 		return err
 	}
@@ -173,7 +181,7 @@ func (c *Coordinator) AddMount(ctx context.Context, ch freshet.MountChange) (fre
 	if err := c.checkHidden(ctx, m); err != nil {
 		return freshet.MountAnswer{}, err
 	}
-	if err := firstError(c.probe(ctx, m)); err != nil {
+	if err := firstError(c.probe(ctx, m, ch.DryRun)); err != nil {
 		return freshet.MountAnswer{}, freshet.Wrap(opMountAdd, ch.Path, err)
 	}
 	notes = append(notes, c.nearMisses(m, others)...)
@@ -266,7 +274,7 @@ func (c *Coordinator) UpdateMount(ctx context.Context, ch freshet.MountChange) (
 		return freshet.MountAnswer{}, freshet.Errorf(freshet.KindConflict, opMountUpdate, ch.Path, "the mount's generation is %d, not %d: it was changed meanwhile, read it again", old.Generation, ch.IfGeneration)
 	}
 	m := merge(old, ch)
-	notes, err := c.completeMount(&m, ch.Interval != nil || ch.Level == nil)
+	notes, err := c.completeMount(&m, ch.Interval != nil || ch.Level == nil, ch.DryRun)
 	if err != nil {
 		return freshet.MountAnswer{}, freshet.Wrap(opMountUpdate, ch.Path, err)
 	}
@@ -274,7 +282,7 @@ func (c *Coordinator) UpdateMount(ctx context.Context, ch freshet.MountChange) (
 		return freshet.MountAnswer{}, freshet.Errorf(freshet.KindConflict, opMountUpdate, ch.Path, "the change names another storage, or another part of it, than %s: remove the mount and add it again", old.URI)
 	}
 	if m.URI != old.URI || !maps.Equal(m.Options, old.Options) {
-		if err := firstError(c.probe(ctx, m)); err != nil {
+		if err := firstError(c.probe(ctx, m, ch.DryRun)); err != nil {
 			return freshet.MountAnswer{}, freshet.Wrap(opMountUpdate, ch.Path, err)
 		}
 	}

@@ -44,6 +44,8 @@ type Environment struct {
 	SecretDirs []string
 	// Getenv resolves "env:NAME".
 	Getenv func(string) string
+	// DryRun: Open changes nothing, not even what an option asks it to make.
+	DryRun bool
 }
 
 // Opener opens FSs of one or more schemes. Implementations must check the Spec

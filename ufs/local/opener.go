@@ -98,7 +98,7 @@ func (Opener) Open(spec ufs.Spec, env ufs.Environment) (ufs.FS, error) {
 	if err := allowed(u.Path, env); err != nil {
 		return nil, err
 	}
-	if v.Bool(optionCreate) {
+	if v.Bool(optionCreate) && !env.DryRun {
 		if err := makeRoot(u.Path, env); err != nil {
 			return nil, err
 		}
