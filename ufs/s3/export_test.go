@@ -1,6 +1,9 @@
 package s3
 
-import "time"
+import (
+	"net/http"
+	"time"
+)
 
 // Entry is a parsed object of a list answer, for the tests of the parser.
 type Entry struct {
@@ -28,3 +31,6 @@ func PartSize(base int, size int64, sent int32) int {
 	w.opts.Size = size
 	return w.size()
 }
+
+// SetTransport replaces the way to the server.
+func (f *FS) SetTransport(rt http.RoundTripper) { f.http.Transport = rt }
