@@ -130,7 +130,7 @@ func (n *Node) apply(hb freshet.Heartbeat, reply freshet.HeartbeatReply, sent ti
 			delete(n.finished, op)
 		}
 		for _, op := range reply.Abort {
-			n.cancel(n.uploads[op], freshet.Errorf(freshet.KindConflict, "write file", "", "the cluster has given the upload up: start again"))
+			n.cancel(n.uploads[op], freshet.Errorf(freshet.KindUnavailable, "write file", "", "the cluster has given the upload up: start again"))
 		}
 		n.answers++
 		n.lease = sent + reply.Lease // last: what may be published was decided above

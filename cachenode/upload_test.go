@@ -167,7 +167,7 @@ func TestUploadThatDoesNotEndLeavesNothing(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			defer cancel()
 			_, err := b.node.Write(ctx, b.ticket(1), &endless{ctx: ctx, left: some}, -1)
-			wantKind(t, err, freshet.KindConflict)
+			wantKind(t, err, freshet.KindUnavailable)
 			return err
 		},
 		"the permit is refused": func(t *testing.T, b *bed) error {
