@@ -382,12 +382,15 @@ func TestLaggingMemberGetsADump(t *testing.T) {
 			l.put(t, v+2)
 			time.Sleep(50 * time.Millisecond) // fake time, for snapshots to come
 		}
-		if l.state.dumped() != 0 {
-			t.Error("the state was dumped for a local snapshot, or for a member that is dead")
+		// One may be made: the first snapshot can come within the heartbeat after
+		// the crash, while the member still passes for a live one.
+		before := l.state.dumped()
+		if before > 1 {
+			t.Errorf("the state was dumped %d times: for local snapshots, or for a member that is dead", before)
 		}
 		c.revive(lag)
 		c.settle()
-		if l.state.dumped() == 0 {
+		if l.state.dumped() == before {
 			t.Error("the member that lagged got no dump: was the log truncated?")
 		}
 		// The member restarts from what it received.
