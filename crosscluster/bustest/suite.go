@@ -163,6 +163,9 @@ func partition(w *World) {
 	a.Put(Lake, "/before")
 	w.Quiet(soon)
 	w.Net.Set("east", "west", membus.Faults{Cut: true, Loss: 1})
+	// Streams break a moment after the cut, like real ones: what is put at once
+	// may still get through.
+	w.Holds(50*time.Millisecond, func() string { return "" })
 	a.Put(Lake, keys("during", 300)...)
 	w.Until(contactLimit, func() string { return unlessLost(b, a) })
 	if sub, _ := b.Position(a.ID, Lake); sub.Applied != 1 {
