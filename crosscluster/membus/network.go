@@ -8,6 +8,7 @@ import (
 	"context"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -308,18 +309,8 @@ func (g *gossip) Members() ([]crosscluster.Member, <-chan struct{}) {
 			out = append(out, other.self)
 		}
 	}
-	slices.SortFunc(out, func(a, b crosscluster.Member) int { return compare(a.Bus, b.Bus) })
+	slices.SortFunc(out, func(a, b crosscluster.Member) int { return strings.Compare(a.Bus, b.Bus) })
 	return out, n.changed
-}
-
-func compare(a, b string) int {
-	switch {
-	case a < b:
-		return -1
-	case a > b:
-		return 1
-	}
-	return 0
 }
 
 // Publish implements crosscluster.Gossip.

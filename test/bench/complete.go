@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"sync"
 	"time"
 
@@ -78,38 +77,11 @@ func (n *fakeNode) write(ctx context.Context, p freshet.Path) error {
 // completes measures create and complete at the coordinators alone: three calls
 // and three durable changes for each file, and no storage.
 func (b *bench) completes(ctx context.Context) error {
-	for _, coordinators := range []int{1, 3} {
-		if err := b.complete(ctx, coordinators); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (b *bench) complete(ctx context.Context, coordinators int) error {
-	f, _, err := b.cluster(ctx, clusterOptions{name: fmt.Sprintf("complete%d", coordinators), clusters: 1, coordinators: coordinators})
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	s, err := f.Clusters[0].Connect()
-	if err != nil {
-		return err
-	}
-	defer func() { _ = s.Close() }() // nothing to be done about it
-	n, err := newFakeNode(ctx, s)
-	if err != nil {
-		return err
-	}
-	defer n.close()
-	for _, callers := range []int{1, 64, 256} {
-		wall, cpu, err := b.measure(ctx, servers(f), callers, func(ctx context.Context, c int, i int64) error {
-			return n.write(ctx, path("/d%d/c%d-%d", callers, c, i))
-		})
+	return b.changes(ctx, "complete", "create + complete of metadata", func(ctx context.Context, s *fleet.Session) (changer, func(), error) {
+		n, err := newFakeNode(ctx, s)
 		if err != nil {
-			return err
+			return nil, nil, err
 		}
-		b.add(fmt.Sprintf("create + complete of metadata, %d member(s), %d callers", coordinators, callers), rate(wall), rate(cpu), "")
-	}
-	return nil
+		return n.write, n.close, nil
+	})
 }

@@ -124,16 +124,30 @@ func (b *bench) batches(ctx context.Context, f *fleet.Fleet) error {
 // creates measures whole writes of empty files: begin, upload, permit, effect,
 // complete; every one durable and in the storage when acknowledged.
 func (b *bench) creates(ctx context.Context) error {
+	return b.changes(ctx, "create", "create an empty file in the storage", func(_ context.Context, s *fleet.Session) (changer, func(), error) {
+		return func(ctx context.Context, p freshet.Path) error {
+			_, err := s.Files.Write(ctx, p, strings.NewReader(""), client.WriteOptions{Write: freshet.Through})
+			return err
+		}, func() {}, nil
+	})
+}
+
+// changer makes one file.
+type changer func(ctx context.Context, p freshet.Path) error
+
+// changes measures how many files are made, for 1 and 3 members and several
+// numbers of callers; open says how to make one, and how to end that.
+func (b *bench) changes(ctx context.Context, name, what string, open func(ctx context.Context, s *fleet.Session) (changer, func(), error)) error {
 	for _, coordinators := range []int{1, 3} {
-		if err := b.create(ctx, coordinators); err != nil {
+		if err := b.changesWith(ctx, clusterOptions{name: fmt.Sprint(name, coordinators), clusters: 1, coordinators: coordinators}, what, open); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (b *bench) create(ctx context.Context, coordinators int) error {
-	f, _, err := b.cluster(ctx, clusterOptions{name: fmt.Sprintf("create%d", coordinators), clusters: 1, coordinators: coordinators})
+func (b *bench) changesWith(ctx context.Context, o clusterOptions, what string, open func(ctx context.Context, s *fleet.Session) (changer, func(), error)) error {
+	f, _, err := b.cluster(ctx, o)
 	if err != nil {
 		return err
 	}
@@ -143,15 +157,19 @@ func (b *bench) create(ctx context.Context, coordinators int) error {
 		return err
 	}
 	defer func() { _ = s.Close() }() // nothing to be done about it
+	do, end, err := open(ctx, s)
+	if err != nil {
+		return err
+	}
+	defer end()
 	for _, callers := range []int{1, 64, 256} {
 		wall, cpu, err := b.measure(ctx, servers(f), callers, func(ctx context.Context, c int, i int64) error {
-			_, err := s.Files.Write(ctx, path("/d%d/c%d-%d", callers, c, i), strings.NewReader(""), client.WriteOptions{Write: freshet.Through})
-			return err
+			return do(ctx, path("/d%d/c%d-%d", callers, c, i))
 		})
 		if err != nil {
 			return err
 		}
-		b.add(fmt.Sprintf("create an empty file in the storage, %d member(s), %d callers", coordinators, callers), rate(wall), rate(cpu), "")
+		b.add(fmt.Sprintf("%s, %d member(s), %d callers", what, o.coordinators, callers), rate(wall), rate(cpu), "")
 	}
 	return nil
 }

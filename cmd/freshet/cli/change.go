@@ -15,11 +15,7 @@ func (a *app) fsMkdir() *cobra.Command {
 	c := &cobra.Command{
 		Use: "mkdir PATH…", Short: "Make directories", Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.each(cmd, args, func(ctx context.Context, s *session, arg string) error {
-				p, err := freshet.ParsePath(arg)
-				if err != nil {
-					return err
-				}
+			return a.eachPath(cmd, args, func(ctx context.Context, s *session, p freshet.Path) error {
 				if dryRun {
 					return a.wouldCreate(ctx, s, p, parents, "make the directory")
 				}
@@ -32,6 +28,17 @@ func (a *app) fsMkdir() *cobra.Command {
 	c.Flags().BoolVarP(&parents, "parents", "p", false, "make missing parents, accept an existing directory")
 	c.Flags().BoolVar(&dryRun, "dry-run", false, "check, change nothing")
 	return c
+}
+
+// eachPath is each for arguments that are paths of the namespace.
+func (a *app) eachPath(cmd *cobra.Command, args []string, f func(ctx context.Context, s *session, p freshet.Path) error) error {
+	return a.each(cmd, args, func(ctx context.Context, s *session, arg string) error {
+		p, err := freshet.ParsePath(arg)
+		if err != nil {
+			return err
+		}
+		return f(ctx, s, p)
+	})
 }
 
 // wouldCreate is the dry run of what needs an absent path.
@@ -58,15 +65,11 @@ func (a *app) fsTouch() *cobra.Command {
 	c := &cobra.Command{
 		Use: "touch PATH…", Short: "Make empty files; what exists stays as it is", Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.each(cmd, args, func(ctx context.Context, s *session, arg string) error {
-				p, err := freshet.ParsePath(arg)
-				if err != nil {
-					return err
-				}
+			return a.eachPath(cmd, args, func(ctx context.Context, s *session, p freshet.Path) error {
 				if dryRun {
 					return a.wouldCreate(ctx, s, p, true, "make the empty file")
 				}
-				_, err = s.coord.Stat(ctx, p, freshet.ReadOptions{})
+				_, err := s.coord.Stat(ctx, p, freshet.ReadOptions{})
 				if !freshet.IsKind(err, freshet.KindNotExist) {
 					return err
 				}
@@ -120,11 +123,8 @@ func (a *app) fsRm() *cobra.Command {
 		Use: "rm PATH…", Short: "Remove files, empty directories or trees, here and in the storage", Args: cobra.MinimumNArgs(1),
 		Example: "  freshet fs rm /sales/old.csv\n  freshet fs rm -r /sales/2019 --dry-run",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.each(cmd, args, func(ctx context.Context, s *session, arg string) error {
-				p, err := freshet.ParsePath(arg)
-				if err != nil {
-					return err
-				}
+			return a.eachPath(cmd, args, func(ctx context.Context, s *session, p freshet.Path) error {
+				var err error
 				if dryRun {
 					err = a.wouldRemove(ctx, s, p, recursive)
 				} else {

@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"net"
 	"slices"
+	"strings"
 	"time"
 
 	"google.golang.org/grpc"
@@ -133,18 +134,8 @@ func (p peers) Peers(context.Context) ([]freshet.Peer, error) {
 	for i := range all {
 		out = append(out, peerOf(&all[i]))
 	}
-	slices.SortFunc(out, func(a, b freshet.Peer) int { return compare(a.Name, b.Name) })
+	slices.SortFunc(out, func(a, b freshet.Peer) int { return strings.Compare(a.Name, b.Name) })
 	return out, nil
-}
-
-func compare(a, b string) int {
-	switch {
-	case a < b:
-		return -1
-	case a > b:
-		return 1
-	}
-	return 0
 }
 
 func peerOf(s *crosscluster.PeerStatus) freshet.Peer {
