@@ -28,19 +28,28 @@ func rules() map[string]rule {
 		"coordinator/namespace": pure("coordinator/kv", "invalidation", stateProto),
 
 		// Storages. Wrappers and kinds know the contract, not each other.
-		"ufs":     acting(),
-		"ufs/...": acting("ufs"),
-		"ufs/all": acting("ufs", "ufs/..."), // the one list of storages
+		// A storage's own notices are the same value as the bus carries.
+		"ufs":              acting("invalidation"),
+		"ufs/...":          acting("ufs", "invalidation"),
+		"ufs/all":          acting("ufs", "ufs/..."),      // the one list of storages
+		"ufs/object":       acting("ufs"),                 // directories and renames over flat keys, for all object stores
+		"ufs/events":       acting("ufs", "invalidation"), // the records in which clouds tell of changes
+		"ufs/s3":           acting("ufs", "ufs/object", "ufs/events", "invalidation"),
+		"ufs/gcs":          acting("ufs", "ufs/object", "ufs/events", "invalidation"),
+		"ufs/azblob":       acting("ufs", "ufs/object", "ufs/events", "invalidation"),
+		"ufs/hdfs":         acting("ufs", "ufs/hdfs/...", "invalidation"),
+		"ufs/hdfs/inotify": acting("ufs", "invalidation", "proto/hadoop/v1"),
 
 		// A region's metadata.
-		"coordinator/kv":       {},
-		"coordinator/kv/...":   acting("coordinator/kv"),
-		"coordinator/journal":  acting("coordinator/namespace", stateProto),
-		"coordinator/metasync": acting("coordinator/namespace", "ufs"),
-		"coordinator/ops":      acting("coordinator/namespace", "coordinator/placement", "ufs", "invalidation"),
-		"coordinator/persist":  acting("coordinator/namespace"),
-		"coordinator/lease":    acting(),
-		"coordinator":          acting("coordinator/...", "invalidation", "ufs"),
+		"coordinator/kv":         {},
+		"coordinator/kv/...":     acting("coordinator/kv"),
+		"coordinator/journal":    acting("coordinator/namespace", stateProto),
+		"coordinator/metasync":   acting("coordinator/namespace", "ufs"),
+		"coordinator/ops":        acting("coordinator/namespace", "coordinator/placement", "ufs", "invalidation"),
+		"coordinator/activesync": acting("coordinator/namespace", "ufs", "ufs/events", "invalidation"),
+		"coordinator/persist":    acting("coordinator/namespace"),
+		"coordinator/lease":      acting(),
+		"coordinator":            acting("coordinator/...", "invalidation", "ufs"),
 
 		// A region's blocks.
 		"cachenode/tier": acting(),
@@ -93,15 +102,20 @@ func acting(imports ...string) rule {
 func edges() []edge {
 	return []edge{
 		{"github.com/aws", []string{"ufs/s3", "cmd/...", "test/..."}},
+		{"github.com/Azure", []string{"ufs/azblob", "cmd/...", "test/..."}},
+		{"github.com/colinmarc/hdfs", []string{"ufs/hdfs", "cmd/...", "test/..."}},
+		{"cloud.google.com/go", []string{"ufs/gcs", "cmd/...", "test/..."}},
+		{"google.golang.org/api", []string{"ufs/gcs", "cmd/...", "test/..."}},
+		{"github.com/fsnotify/fsnotify", []string{"ufs/local", "cmd/...", "test/..."}},
 		{"github.com/cockroachdb/pebble", []string{"coordinator/kv/pebblekv", "cmd/...", "test/..."}},
 		{"github.com/hashicorp/raft", []string{"coordinator/journal", "cmd/...", "test/..."}},
 		{"github.com/hashicorp/raft-boltdb", []string{"coordinator/journal", "cmd/...", "test/..."}},
 		{"github.com/hashicorp/serf", []string{"crosscluster/...", "cmd/...", "test/..."}},
 		{"github.com/hashicorp/memberlist", []string{"crosscluster/...", "cmd/...", "test/..."}},
-		{"google.golang.org/grpc", []string{"rpc/...", "gateway/rest", "proto/...", "cmd/...", "test/..."}},
+		{"google.golang.org/grpc", []string{"rpc/...", "gateway/rest", "ufs/gcs", "proto/...", "cmd/...", "test/..."}},
 		{"github.com/grpc-ecosystem/grpc-gateway", []string{"gateway/rest", "proto/...", "cmd/...", "test/..."}},
 		{"google.golang.org/protobuf", []string{
-			"proto/...", "rpc/...", "gateway/rest", "coordinator/namespace", "coordinator/journal", "crosscluster/...",
+			"proto/...", "rpc/...", "gateway/rest", "ufs/hdfs/inotify", "coordinator/namespace", "coordinator/journal", "crosscluster/...",
 			"cmd/...", "test/...",
 		}},
 		{"go.yaml.in/yaml/v3", []string{"config", "cmd/...", "test/..."}},
