@@ -114,7 +114,10 @@ func (c *Coordinator) Nodes(ctx context.Context) ([]freshet.NodeStatus, error) {
 }
 
 // JoinRaft makes m a member and records its addresses; for one that is a member
-// already it records the addresses alone. It returns the cluster's identity.
+// already it records the addresses alone. One that says it is a voter only wants
+// its addresses known: if it has been removed meanwhile it is KindNotExist, or a
+// member that does not know yet would undo its own removal. It returns the
+// cluster's identity.
 func (c *Coordinator) JoinRaft(ctx context.Context, m freshet.Member, cluster string) (freshet.ClusterID, uint64, error) {
 	const op = "join"
 	if err := c.barrier(ctx); err != nil {
@@ -127,11 +130,16 @@ func (c *Coordinator) JoinRaft(ctx context.Context, m freshet.Member, cluster st
 	case m.ID == "" || m.Raft == "":
 		return freshet.ClusterID{}, 0, freshet.Errorf(freshet.KindInvalid, op, "", "a member needs an ID and the address that the others reach its log at")
 	}
+	c.membership.Lock()
+	defer c.membership.Unlock()
 	peers, err := c.journal.Peers()
 	if err != nil {
 		return freshet.ClusterID{}, 0, err
 	}
 	at := slices.IndexFunc(peers, func(p journal.Peer) bool { return p.ID == m.ID })
+	if at < 0 && m.Voter {
+		return freshet.ClusterID{}, 0, freshet.Errorf(freshet.KindNotExist, op, "", "%q is not a member any more; add it again, or stop it", nameOr(m.Name, m.ID))
+	}
 	if at < 0 || peers[at].Addr != m.Raft || !peers[at].Voter {
 		if err := c.journal.AddVoter(ctx, journal.Server{ID: m.ID, Addr: m.Raft}); err != nil {
 			return freshet.ClusterID{}, 0, c.leaderHint(err)
@@ -152,6 +160,8 @@ func (c *Coordinator) RemoveRaft(ctx context.Context, member string, dryRun bool
 	if err != nil || dryRun {
 		return err
 	}
+	c.membership.Lock()
+	defer c.membership.Unlock()
 	// The row first: a leader that removes itself can't write afterwards.
 	if _, err := c.propose(ctx, namespace.Command{RemoveMember: &namespace.RemoveMember{ID: id}}); err != nil && !freshet.IsKind(err, freshet.KindNotExist) {
 		return err

@@ -122,9 +122,12 @@ type Coordinator struct {
 	term     atomic.Uint64 // of the memory of validations
 	contacts contacts
 	watch    watch
-	lead     leadership
-	freed    freedQueue
-	again    reminder // to say once more that anything may have changed
+	// membership is held by who changes the members and the rows of their
+	// addresses, so that neither is changed between the two steps of another.
+	membership sync.Mutex
+	lead       leadership
+	freed      freedQueue
+	again      reminder // to say once more that anything may have changed
 }
 
 // New opens the state and the log and founds the cluster if it is asked to. It

@@ -81,6 +81,10 @@ func TestFollowersAnnounceThemselves(t *testing.T) {
 		if err := m.RemoveRaft(w.Context(), other.id, false); err != nil {
 			w.Error(err)
 		}
+		// It may not have heard of its removal, and must not undo it.
+		_, _, err = m.JoinRaft(w.Context(), freshet.Member{ID: other.id, Raft: other.id, Voter: true}, "eu-west")
+		w.wantKind(err, freshet.KindNotExist)
+		time.Sleep(5 * time.Second)
 		if s, err := m.Cluster(w.Context()); err != nil || len(s.Members) != 2 {
 			w.Errorf("after the removal: %+v, %v", s.Members, err)
 		}
