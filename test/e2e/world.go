@@ -86,6 +86,29 @@ func NewDirWorld(t testing.TB, opts Options) *World {
 	return w
 }
 
+// NewBareWorld starts two regions that mount nothing yet: Mount does. The servers
+// get env.
+func NewBareWorld(t testing.TB, storage Storage, env []string, opts Options) *World {
+	t.Helper()
+	w := &World{Storage: storage}
+	w.start(t, opts, env, config.Mount{}, config.Mount{})
+	return w
+}
+
+// Mount mounts a storage by the command line; more are more of its arguments.
+func (r *Region) Mount(t testing.TB, path freshet.Path, uri string, options map[string]string, more ...string) {
+	t.Helper()
+	args := append([]string{"mount", "add", string(path), uri}, more...)
+	for _, name := range slices.Sorted(maps.Keys(options)) {
+		args = append(args, "--option", name+"="+options[name])
+	}
+	r.CLI(t, args...).Want(t, 0)
+	r.Root = path
+	if t.Failed() {
+		t.FailNow()
+	}
+}
+
 func (w *World) start(t testing.TB, opts Options, env []string, a, b config.Mount) {
 	t.Helper()
 	// So long that a bus that does nothing can't pass for one that works: what
@@ -130,7 +153,9 @@ func (w *World) start(t testing.TB, opts Options, env []string, a, b config.Moun
 	w.A = w.region(t, f.Clusters[0], a)
 	if !opts.Lone {
 		w.B = w.region(t, f.Clusters[1], b)
-		w.AwaitBus(t)
+		if a.UFS != "" {
+			w.AwaitBus(t)
+		}
 	}
 }
 
