@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -66,24 +67,42 @@ func (b *Bucket) Tree(ctx context.Context, prefix string) (map[string]Object, er
 			return nil, err
 		}
 		for _, o := range page.Contents {
-			name := strings.TrimPrefix(aws.ToString(o.Key), prefix)
-			if name == "" {
-				continue
-			}
-			name, isDir := strings.CutSuffix(name, "/")
-			addParents(out, name)
-			if isDir {
-				out[name] = Object{Dir: true}
-				continue
-			}
-			data, err := b.Get(ctx, aws.ToString(o.Key))
+			key := aws.ToString(o.Key)
+			err := AddObject(out, strings.TrimPrefix(key, prefix), func() ([]byte, error) { return b.Get(ctx, key) })
 			if err != nil {
 				return nil, err
 			}
-			out[name] = Object{Data: data}
 		}
 	}
 	return out, nil
+}
+
+// AddObject adds what an object store lists as name to a tree, with the directories
+// that its name implies.
+func AddObject(tree map[string]Object, name string, get func() ([]byte, error)) error {
+	name, isDir := strings.CutSuffix(name, "/")
+	if name == "" {
+		return nil
+	}
+	addParents(tree, name)
+	if isDir {
+		tree[name] = Object{Dir: true}
+		return nil
+	}
+	data, err := get()
+	tree[name] = Object{Data: data}
+	return err
+}
+
+// OwnNames returns the names in a tree that are Freshet's own temporary ones.
+func OwnNames(tree map[string]Object) []string {
+	var own []string
+	for name := range tree {
+		if strings.HasPrefix(path.Base(name), ".freshet") {
+			own = append(own, name)
+		}
+	}
+	return own
 }
 
 func addParents(tree map[string]Object, name string) {
