@@ -111,9 +111,9 @@ func (p Place) Translate(domainKey, of string, r invalidation.Record) (invalidat
 	}
 	switch {
 	case in && (in2 || r.Key2 == ""):
-		r.Key = below(domainKey, rel)
+		r.Key = under(domainKey, rel)
 		if in2 {
-			r.Key2 = below(domainKey, rel2)
+			r.Key2 = under(domainKey, rel2)
 		}
 		return r, true
 	case !in && !in2:
@@ -121,10 +121,10 @@ func (p Place) Translate(domainKey, of string, r invalidation.Record) (invalidat
 	case in2:
 		rel = rel2
 	}
-	return invalidation.Record{Kind: invalidation.KindSubtree, Key: below(domainKey, rel), Recursive: true, PublishedAt: r.PublishedAt}, true
+	return invalidation.Record{Kind: invalidation.KindSubtree, Key: under(domainKey, rel), Recursive: true, PublishedAt: r.PublishedAt}, true
 }
 
-func below(root, rel string) string {
+func under(root, rel string) string {
 	switch {
 	case rel == "":
 		return root
