@@ -31,9 +31,10 @@ func rules() map[string]rule {
 		// A storage's own notices are the same value as the bus carries.
 		"ufs":              acting("invalidation"),
 		"ufs/...":          acting("ufs", "invalidation"),
-		"ufs/all":          acting("ufs", "ufs/..."),      // the one list of storages
-		"ufs/object":       acting("ufs"),                 // directories and renames over flat keys, for all object stores
-		"ufs/events":       acting("ufs", "invalidation"), // the records in which clouds tell of changes
+		"ufs/all":          acting("ufs", "ufs/..."),                           // the one list of storages
+		"ufs/ufstest":      acting("ufs", "ufs/mem", "ufs/fault", "ufs/retry"), // the suite makes storages go wrong
+		"ufs/object":       acting("ufs"),                                      // directories and renames over flat keys, for all object stores
+		"ufs/events":       acting("ufs", "invalidation"),                      // the records in which clouds tell of changes
 		"ufs/s3":           acting("ufs", "ufs/object", "ufs/events", "invalidation"),
 		"ufs/gcs":          acting("ufs", "ufs/object", "ufs/events", "invalidation"),
 		"ufs/azblob":       acting("ufs", "ufs/object", "ufs/events", "invalidation"),

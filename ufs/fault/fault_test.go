@@ -14,30 +14,7 @@ import (
 )
 
 func TestWithoutRulesConforms(t *testing.T) {
-	stores := map[ufs.FS]*mem.Store{}
-	failing := func(k freshet.Kind) func(*testing.T) ufs.FS {
-		return func(*testing.T) ufs.FS {
-			f := fault.New(mem.New(mem.Options{}).FS(""))
-			f.Add(fault.Rule{Err: k})
-			return f
-		}
-	}
-	ufstest.Run(t, ufstest.Harness{
-		New: func(*testing.T) ufs.FS {
-			s := mem.New(mem.Options{})
-			f := fault.New(s.FS(""))
-			stores[f] = s
-			return f
-		},
-		Again: func(_ *testing.T, fs ufs.FS) ufs.FS { return stores[fs].FS("") },
-		Outside: func(_ *testing.T, fs ufs.FS) ufstest.Outside {
-			return ufstest.Outside{
-				Put:    func(key string, data []byte) error { stores[fs].Put(key, data); return nil },
-				Remove: func(key string) error { stores[fs].Remove(key); return nil },
-			}
-		},
-		Denied: failing(freshet.KindPermission), Down: failing(freshet.KindUnavailable),
-	})
+	ufstest.Run(t, ufstest.InMemory(mem.Object, func(_ *testing.T, fs ufs.FS) ufs.FS { return fault.New(fs) }))
 }
 
 func write(t *testing.T, fs ufs.FS, key, data string) (ufs.Status, error) {

@@ -2,6 +2,7 @@ package local_test
 
 import (
 	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -64,6 +65,17 @@ func specialMakers(at func(string) string) map[string]func(string) error {
 	}
 }
 
+// temporaryFiles returns the hidden files below dir.
+func temporaryFiles(dir string) (names []string, err error) {
+	err = filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err == nil && strings.HasPrefix(d.Name(), ufs.TempPrefix) {
+			names = append(names, path)
+		}
+		return err
+	})
+	return names, err
+}
+
 func TestConforms(t *testing.T) {
 	roots := map[ufs.FS]string{}
 	h := ufstest.Harness{
@@ -83,9 +95,10 @@ func TestConforms(t *testing.T) {
 					}
 					return os.WriteFile(at(key), data, 0o644)
 				},
-				Rewrite: func(key string, data []byte) error { return rewriteInPlace(at(key), data) },
-				Remove:  func(key string) error { return os.Remove(at(key)) },
-				Special: specialMakers(at),
+				Rewrite:   func(key string, data []byte) error { return rewriteInPlace(at(key), data) },
+				Remove:    func(key string) error { return os.Remove(at(key)) },
+				Special:   specialMakers(at),
+				Leftovers: func() ([]string, error) { return temporaryFiles(roots[fs]) },
 			}
 		},
 		Denied: func(t *testing.T) ufs.FS {
@@ -105,7 +118,11 @@ func TestConforms(t *testing.T) {
 			}
 			return fs
 		},
-		Exceptions: map[string]string{},
+		Many: 10_000,
+		Exceptions: map[string]string{
+			"failure/throttled": "a file system of the machine does not ask for patience",
+			"failure/context-ends-while-the-storage-is-silent": "a system call that the kernel does not end can't be given up",
+		},
 	}
 	if os.Geteuid() == 0 {
 		h.Exceptions["failure/denied-is-not-absent"] = "nothing is denied to the superuser, who runs this test"

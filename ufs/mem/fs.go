@@ -160,6 +160,14 @@ func (f *FS) page(dir, after string, size int, recursive bool) ([]ufs.Status, er
 			if name == "" {
 				return true
 			}
+			if bad := unnameable(name); bad >= 0 { // what leads to it is there all the same
+				if bad == 0 {
+					return true
+				}
+				if recursive {
+					return f.addParents(prefix, rel[:len(prefix)+bad], add) && add(rel[:len(prefix)+bad], nil)
+				}
+			}
 			if slash := strings.IndexByte(name, '/'); slash >= 0 && !recursive {
 				sub := prefix + name[:slash+1]
 				marker, _ := f.store.tree.Get(f.root + sub)
@@ -176,6 +184,21 @@ func (f *FS) page(dir, after string, size int, recursive bool) ([]ufs.Status, er
 		}
 		from = next
 	}
+}
+
+// unnameable returns where in name the first segment begins that no key can have,
+// -1 if there is none.
+func unnameable(name string) int {
+	for i := 0; i < len(name); {
+		segment, _, more := strings.Cut(name[i:], "/")
+		if segment == "" || segment == "." || segment == ".." {
+			return i
+		}
+		if i += len(segment) + 1; !more {
+			break
+		}
+	}
+	return -1
 }
 
 // addParents adds the directories between prefix and rel that are not listed yet.

@@ -8,7 +8,6 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/freshet-io/freshet"
 	"github.com/freshet-io/freshet/ufs"
 	"github.com/freshet-io/freshet/ufs/mem"
 	"github.com/freshet-io/freshet/ufs/metered"
@@ -25,28 +24,7 @@ func newFS(t *testing.T, reg prometheus.Registerer, inner ufs.FS) ufs.FS {
 }
 
 func TestConforms(t *testing.T) {
-	stores := map[ufs.FS]*mem.Store{}
-	failing := func(k freshet.Kind) func(*testing.T) ufs.FS {
-		return func(t *testing.T) ufs.FS {
-			return newFS(t, prometheus.NewRegistry(), mem.New(mem.Options{Mode: mem.Local, Hook: func(string, string) error { return k }}).FS(""))
-		}
-	}
-	ufstest.Run(t, ufstest.Harness{
-		New: func(t *testing.T) ufs.FS {
-			s := mem.New(mem.Options{Mode: mem.Local})
-			f := newFS(t, prometheus.NewRegistry(), s.FS(""))
-			stores[f] = s
-			return f
-		},
-		Again: func(_ *testing.T, fs ufs.FS) ufs.FS { return stores[fs].FS("") },
-		Outside: func(_ *testing.T, fs ufs.FS) ufstest.Outside {
-			return ufstest.Outside{
-				Put:    func(key string, data []byte) error { stores[fs].Put(key, data); return nil },
-				Remove: func(key string) error { stores[fs].Remove(key); return nil },
-			}
-		},
-		Denied: failing(freshet.KindPermission), Down: failing(freshet.KindUnavailable),
-	})
+	ufstest.Run(t, ufstest.InMemory(mem.Local, func(t *testing.T, fs ufs.FS) ufs.FS { return newFS(t, prometheus.NewRegistry(), fs) }))
 }
 
 func TestCounts(t *testing.T) {

@@ -3,7 +3,9 @@ package ufstest
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"io"
+	"sync"
 	"testing"
 	"time"
 
@@ -19,6 +21,14 @@ type env struct {
 	h    Harness
 	fs   ufs.FS
 	feat ufs.Features
+	lack func(reason string)
+}
+
+// lacks ends the case, because the storage says that it can't do what it asks.
+func (e *env) lacks(reason string) {
+	e.Helper()
+	e.lack(reason)
+	e.Skip(reason)
 }
 
 func (e *env) ctx() context.Context { return e.Context() }
@@ -153,6 +163,64 @@ func (e *env) keys(dir string, opts ufs.ListOptions) []string {
 		}
 	}
 	return names
+}
+
+// wantNothingLeft fails if the storage holds what no listing shows.
+func (e *env) wantNothingLeft() {
+	e.Helper()
+	if e.h.Outside == nil {
+		return
+	}
+	if left := e.outside().Leftovers; left != nil {
+		names, err := left()
+		e.must(err)
+		if len(names) > 0 {
+			e.Errorf("%d things are left behind in the storage: %.10q", len(names), names)
+		}
+	}
+}
+
+// fill makes n files of one byte below dir, as fast as the harness lets it, and
+// returns their keys in order.
+func (e *env) fill(dir string, n int) []string {
+	e.Helper()
+	keys := make([]string, n)
+	for i := range keys {
+		keys[i] = fmt.Sprintf("%s/n%05d", dir, i)
+	}
+	put := func(key string) error {
+		_, err := e.write(key, []byte("x"), ufs.CreateOptions{})
+		return err
+	}
+	if e.h.Outside != nil {
+		out := e.outside()
+		if out.PutMany != nil {
+			e.must(out.PutMany(keys))
+			return keys
+		}
+		put = func(key string) error { return out.Put(key, []byte("x")) }
+	}
+	e.must(put(keys[0])) // makes the directory once
+	next := make(chan string)
+	var wg sync.WaitGroup
+	for range 16 {
+		wg.Go(func() {
+			for key := range next {
+				if err := put(key); err != nil {
+					e.Errorf("put %q: %v", key, err)
+				}
+			}
+		})
+	}
+	for _, key := range keys[1:] {
+		next <- key
+	}
+	close(next)
+	wg.Wait()
+	if e.Failed() {
+		e.FailNow()
+	}
+	return keys
 }
 
 func (e *env) isEmpty() bool {

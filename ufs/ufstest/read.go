@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"math"
+	"math/rand/v2"
 	"slices"
 	"sync"
 
@@ -17,6 +18,7 @@ func readCases() []testCase {
 	return []testCase{
 		{"open/whole", openWhole},
 		{"open/ranges", openRanges},
+		{"open/skip", openSkip},
 		{"open/past-end", openPastEnd},
 		{"open/empty-file", openEmpty},
 		{"open/missing", openMissing},
@@ -48,7 +50,7 @@ func openWhole(e *env) {
 func openRanges(e *env) {
 	data := pattern(2, 4096)
 	e.put("f", data)
-	for _, off := range []int64{0, 1, 256, 511, 512, 513, 4095} {
+	for _, off := range []int64{0, 1, 256, 511, 512, 513, 768, 1024, 1025, 4095} {
 		for _, n := range []int64{-1, 0, 1, 511, 512, 4096, 1 << 40, math.MaxInt64} {
 			got, st, err := e.open("f", ufs.OpenOptions{Offset: off, Length: n})
 			if err != nil {
@@ -142,20 +144,51 @@ func openWantRemoved(e *env) {
 	e.wantKind(err, freshet.KindNotExist)
 }
 
+// openConcurrent: 400 ranges, most of them small, by 16 readers at a time.
 func openConcurrent(e *env) {
+	const readers, each = 16, 25
 	data := pattern(6, e.h.Large)
 	st := e.put("f", data)
 	var wg sync.WaitGroup
-	for i := range 8 {
+	for i := range readers {
 		wg.Go(func() {
-			off := int64(i * len(data) / 16)
-			got, _, err := e.open("f", ufs.OpenOptions{Want: st.Fingerprint, Offset: off, Length: -1})
-			if err != nil || !bytes.Equal(got, data[off:]) {
-				e.Errorf("reader at %d: %d bytes, %v", off, len(got), err)
+			rng := rand.New(rand.NewPCG(uint64(i), 6))
+			for n := range each {
+				off := rng.Int64N(int64(len(data)))
+				length := rng.Int64N(64 << 10)
+				if n == 0 {
+					length = -1 // to the end
+				}
+				want := data[off:]
+				if length >= 0 {
+					want = want[:min(length, int64(len(want)))]
+				}
+				got, _, err := e.open("f", ufs.OpenOptions{Want: st.Fingerprint, Offset: off, Length: length})
+				if err != nil || !bytes.Equal(got, want) {
+					e.Errorf("reader %d: %d bytes at %d: got %d bytes, %v", i, length, off, len(got), err)
+				}
 			}
 		})
 	}
 	wg.Wait()
+}
+
+// openSkip: what is left after some bytes were passed over is what follows them.
+func openSkip(e *env) {
+	data := pattern(13, 4096)
+	e.put("f", data)
+	for _, skip := range []int64{0, 1, 511, 512, 513, 4095, 4096} {
+		r, _, err := e.fs.Open(e.ctx(), "f", ufs.OpenOptions{Length: -1})
+		e.must(err)
+		_, err = io.CopyN(io.Discard, r, skip)
+		e.must(err)
+		got, err := io.ReadAll(r)
+		e.must(err)
+		e.must(r.Close())
+		if !bytes.Equal(got, data[skip:]) {
+			e.Errorf("after %d bytes: got %d bytes, want %d", skip, len(got), len(data[skip:]))
+		}
+	}
 }
 
 func openCloseEarly(e *env) {

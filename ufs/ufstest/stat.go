@@ -16,6 +16,7 @@ func statCases() []testCase {
 		{"stat/below-file", statBelowFile},
 		{"stat/bad-key", statBadKey},
 		{"stat/prefix-directory", statPrefixDirectory},
+		{"stat/modification-time", statModTime},
 		{"features", features},
 	}
 }
@@ -82,6 +83,43 @@ func statPrefixDirectory(e *env) {
 	for _, dir := range []string{"a", "a/b"} {
 		if st := e.stat(dir); !st.IsDir() {
 			e.Errorf("%q: got %+v, want a directory", dir, st)
+		}
+	}
+}
+
+// statModTime: all ways to ask give the same time, near to now, and a later
+// version gets a later time after no more than what Features say.
+func statModTime(e *env) {
+	res := e.feat.ModTimeResolution
+	if res <= 0 {
+		e.Fatalf("Features.ModTimeResolution is %v", res)
+	}
+	e.put("f", []byte("x"))
+	first := e.stat("f").ModTime
+	if off := time.Since(first).Abs(); off > 5*time.Second+res {
+		e.Errorf("written just now, modified %v from now", off)
+	}
+	_, opened, err := e.open("f", ufs.OpenOptions{Length: -1})
+	e.must(err)
+	for by, t := range map[string]time.Time{"list": e.listed("f").ModTime, "open": opened.ModTime} {
+		if t.Sub(first).Abs() >= res && !t.Equal(first) {
+			e.Errorf("%s says %v, stat %v: more than the resolution %v apart", by, t, first, res)
+		}
+	}
+	limit := time.After(2*res + 5*time.Second)
+	for i := 1; ; i++ {
+		e.put("f", pattern(byte(i), 10))
+		now := e.stat("f").ModTime
+		if now.Before(first) {
+			e.Fatalf("version %d is of %v, the one before of %v", i, now, first)
+		}
+		if now.After(first) {
+			return
+		}
+		select {
+		case <-limit:
+			e.Fatalf("%d versions later the time is still %v, Features say %v", i, now, res)
+		case <-time.After(res / 8):
 		}
 	}
 }

@@ -2,6 +2,7 @@ package ufstest
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/freshet-io/freshet"
 	"github.com/freshet-io/freshet/ufs"
@@ -18,15 +19,8 @@ func treeCases() []testCase {
 		{"remove/empty-directory", removeEmptyDirectory},
 		{"remove/full-directory", removeFull},
 		{"remove/tree", removeTree},
+		{"remove/many-children", removeMany},
 		{"remove/root", removeRoot},
-		{"rename/file", renameFile},
-		{"rename/over-file", renameOverFile},
-		{"rename/directory", renameDirectory},
-		{"rename/large-directory", renameLargeDirectory},
-		{"rename/missing", renameMissing},
-		{"rename/into-itself", renameIntoItself},
-		{"rename/over-directory", renameOverDirectory},
-		{"rename/directory-over-file", renameDirectoryOverFile},
 		{"setattr", setAttr},
 	}
 }
@@ -124,100 +118,32 @@ func removeTree(e *env) {
 	e.wantKeys("", ufs.ListOptions{Recursive: true}, "d-beside", "d0/", "d0/f")
 }
 
+// removeMany: a listing of many pages, and a removal of as many.
+func removeMany(e *env) {
+	want := e.fill("d/many", e.h.Many)
+	e.put("d/stays", []byte("stays"))
+	e.put("d/many-beside", []byte("stays"))
+	if got := e.keys("d/many", ufs.ListOptions{}); !slices.Equal(got, want) {
+		e.Fatalf("listed %d of %d entries", len(got), len(want))
+	}
+	e.wantKeys("d", ufs.ListOptions{}, "d/many-beside", "d/many/", "d/stays")
+	middle := len(want) / 2
+	if got := e.keys("", ufs.ListOptions{Recursive: true, StartAfter: want[middle]}); len(got) != len(want)-middle-1+1 {
+		e.Errorf("listed %d entries after %q", len(got), want[middle])
+	}
+	e.must(e.fs.Remove(e.ctx(), "d/many", ufs.RemoveOptions{Recursive: true}))
+	e.wantAbsent("d/many")
+	e.wantAbsent(want[middle])
+	e.wantKeys("", ufs.ListOptions{Recursive: true}, "d/", "d/many-beside", "d/stays")
+	e.wantNothingLeft()
+}
+
 func removeRoot(e *env) {
 	e.put("f", []byte("x"))
 	for _, recursive := range []bool{false, true} {
 		e.wantKind(e.fs.Remove(e.ctx(), "", ufs.RemoveOptions{Recursive: recursive}), freshet.KindConflict)
 	}
 	e.wantContent("f", []byte("x"))
-}
-
-func renameFile(e *env) {
-	data := pattern(40, e.h.Large)
-	e.put("a/f", data)
-	st, err := e.fs.Rename(e.ctx(), "a/f", "b/c/g")
-	e.must(err)
-	if st.Key != "b/c/g" || st.Length != int64(len(data)) || !st.Fingerprint.Equal(e.stat("b/c/g").Fingerprint) {
-		e.Errorf("rename gives %+v, stat %+v", st, e.stat("b/c/g"))
-	}
-	e.wantAbsent("a/f")
-	e.wantContent("b/c/g", data)
-}
-
-func renameOverFile(e *env) {
-	e.put("f", []byte("new"))
-	old := e.put("g", []byte("old"))
-	st, err := e.fs.Rename(e.ctx(), "f", "g")
-	e.must(err)
-	if st.Fingerprint.SameContent(old.Fingerprint) {
-		e.Error("the fingerprint is still that of the replaced file")
-	}
-	e.wantAbsent("f")
-	e.wantContent("g", []byte("new"))
-}
-
-func renameDirectory(e *env) {
-	e.put("d/f", []byte("1"))
-	e.put("d/sub/g", []byte("2"))
-	e.mkdir("d/empty")
-	e.put("d-beside", []byte("stays"))
-	st, err := e.fs.Rename(e.ctx(), "d", "x/y")
-	e.must(err)
-	if st.Key != "x/y" || !st.IsDir() {
-		e.Errorf("got %+v", st)
-	}
-	e.wantKeys("", ufs.ListOptions{Recursive: true}, "d-beside", "x/", "x/y/", "x/y/empty/", "x/y/f", "x/y/sub/", "x/y/sub/g")
-	e.wantContent("x/y/sub/g", []byte("2"))
-}
-
-func renameLargeDirectory(e *env) {
-	want := e.many()
-	_, err := e.fs.Rename(e.ctx(), "d", "e")
-	e.must(err)
-	e.wantAbsent("d")
-	for i := range want {
-		want[i] = "e" + want[i][1:]
-	}
-	e.wantKeys("e", ufs.ListOptions{Recursive: true}, want...)
-}
-
-func renameMissing(e *env) {
-	_, err := e.fs.Rename(e.ctx(), "nothing", "there")
-	e.wantKind(err, freshet.KindNotExist)
-	e.wantAbsent("there")
-	if !e.isEmpty() {
-		e.Error("a refused rename left something behind")
-	}
-}
-
-func renameIntoItself(e *env) {
-	e.put("d/f", []byte("x"))
-	for _, to := range []string{"d/d", "d/sub/deep"} {
-		_, err := e.fs.Rename(e.ctx(), "d", to)
-		e.wantKind(err, freshet.KindInvalid)
-	}
-	e.wantKeys("", ufs.ListOptions{Recursive: true}, "d/", "d/f")
-}
-
-func renameOverDirectory(e *env) {
-	e.put("f", []byte("x"))
-	e.put("d/g", []byte("y"))
-	e.mkdir("empty")
-	e.mkdir("from")
-	for _, pair := range [][2]string{{"f", "d"}, {"f", "empty"}, {"from", "d"}} {
-		_, err := e.fs.Rename(e.ctx(), pair[0], pair[1])
-		e.wantKind(err, freshet.KindConflict, freshet.KindExist)
-	}
-	e.wantKeys("", ufs.ListOptions{Recursive: true}, "d/", "d/g", "empty/", "f", "from/")
-}
-
-func renameDirectoryOverFile(e *env) {
-	e.put("f", []byte("x"))
-	e.put("d/g", []byte("y"))
-	_, err := e.fs.Rename(e.ctx(), "d", "f")
-	e.wantKind(err, freshet.KindConflict, freshet.KindExist)
-	e.wantContent("f", []byte("x"))
-	e.wantContent("d/g", []byte("y"))
 }
 
 func setAttr(e *env) {

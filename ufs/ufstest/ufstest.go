@@ -27,6 +27,14 @@ type Harness struct {
 	// Denied, if not nil, returns an FS to which the storage denies everything,
 	// and Down one whose storage can't be reached. Both hold nothing.
 	Denied, Down func(t *testing.T) ufs.FS
+	// Throttled, if not nil, returns an FS whose storage answers every call by its
+	// own way to say "slow down", and Stalled one whose storage takes every call
+	// and never answers. Both hold nothing, and neither may repeat a call for
+	// longer than a few seconds.
+	Throttled, Stalled func(t *testing.T) ufs.FS
+	// Many is how many children the largest directory of the suite has; 0 is
+	// 300. A storage that is quick to fill should say 10,000.
+	Many int
 	// Large is a length in bytes that needs several parts where uploads have
 	// parts, and several reads everywhere; 0 is 1 MiB.
 	Large int
@@ -46,6 +54,17 @@ type Outside struct {
 	Rewrite func(key string, data []byte) error
 	// Remove removes the file.
 	Remove func(key string) error
+	// PutMany, if not nil, puts one byte at each of keys faster than Put does.
+	PutMany func(keys []string) error
+	// Touch, if not nil, changes metadata of the file and none of its bytes, so
+	// that the storage shows which of the two it was.
+	Touch func(key string) error
+	// Leftovers, if not nil, names what lies in the storage below the root and in
+	// no listing: temporary files and uploads that have not ended.
+	Leftovers func() ([]string, error)
+	// Warned, if not nil, reports whether the driver logged a warning since it
+	// was asked last.
+	Warned func() bool
 	// Special, if the storage can hold what is neither a regular file nor a
 	// directory, or links, has ways to make each. Links lead to nothing, to a
 	// file that they make, or out of the root.
@@ -67,9 +86,12 @@ func Run(t *testing.T, h Harness) {
 	if h.PageSize == 0 {
 		h.PageSize = 3
 	}
+	if h.Many == 0 {
+		h.Many = 300
+	}
 	cases := allCases()
 	known := make(map[string]bool, len(cases))
-	ran := 0
+	ran, lacks := 0, map[string]string{}
 	for _, c := range cases {
 		known[c.name] = true
 		if reason, ok := h.Exceptions[c.name]; ok {
@@ -80,23 +102,35 @@ func Run(t *testing.T, h Harness) {
 		}
 		ran++
 		t.Run(c.name, func(t *testing.T) {
+			t.Cleanup(func() {
+				if t.Skipped() && lacks[c.name] == "" {
+					t.Error("skipped without a reason that the suite knows")
+				}
+			})
 			fs := h.New(t)
 			t.Cleanup(func() {
 				if err := fs.Close(); err != nil {
 					t.Errorf("close: %v", err)
 				}
 			})
-			c.run(&env{T: t, h: h, fs: fs, feat: fs.Features()})
+			c.run(&env{T: t, h: h, fs: fs, feat: fs.Features(), lack: func(why string) { lacks[c.name] = why }})
 		})
 	}
-	var excused []string
 	for _, name := range slices.Sorted(maps.Keys(h.Exceptions)) {
 		if !known[name] {
 			t.Errorf("exception for the unknown case %q", name)
 		}
-		excused = append(excused, fmt.Sprintf("\n  %s: %s", name, h.Exceptions[name]))
 	}
-	t.Logf("ufstest: %d of %d cases run; exceptions: %d%s", ran, len(cases), len(excused), strings.Join(excused, ""))
+	t.Logf("ufstest: %d of %d cases run\nnot asked of this storage by its Features: %d%s\nexceptions: %d%s",
+		ran-len(lacks), len(cases), len(lacks), reasons(lacks), len(h.Exceptions), reasons(h.Exceptions))
+}
+
+func reasons(by map[string]string) string {
+	var b strings.Builder
+	for _, name := range slices.Sorted(maps.Keys(by)) {
+		fmt.Fprintf(&b, "\n  %s: %s", name, by[name])
+	}
+	return b.String()
 }
 
 // Cases returns the names of all cases.
@@ -109,5 +143,6 @@ func Cases() []string {
 }
 
 func allCases() []testCase {
-	return slices.Concat(statCases(), listCases(), readCases(), writeCases(), uploadCases(), treeCases(), versionCases(), specialCases(), failureCases())
+	return slices.Concat(statCases(), listCases(), inferredCases(), readCases(), writeCases(), uploadCases(), treeCases(), renameCases(),
+		versionCases(), specialCases(), failureCases(), contextCases())
 }

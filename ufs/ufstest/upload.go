@@ -53,6 +53,7 @@ func uploadAbort(e *env) {
 		e.Error("commit after abort succeeded")
 	}
 	e.wantAbsent("d/f")
+	e.wantNothingLeft()
 	e.must(e.fs.Remove(e.ctx(), "d", ufs.RemoveOptions{})) // really empty
 }
 
@@ -82,6 +83,7 @@ func uploadContext(e *env) {
 	})
 	e.must(w.Abort(e.ctx()))
 	e.wantAbsent("d/f")
+	e.wantNothingLeft()
 	e.must(e.fs.Remove(e.ctx(), "d", ufs.RemoveOptions{})) // really empty
 }
 

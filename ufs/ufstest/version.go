@@ -12,6 +12,7 @@ func versionCases() []testCase {
 		{"fingerprint/stable", fingerprintStable},
 		{"fingerprint/overwrite", fingerprintOverwrite},
 		{"fingerprint/outside-change", fingerprintOutside},
+		{"fingerprint/append", fingerprintAppend},
 		{"fingerprint/recreated", fingerprintRecreated},
 		{"fingerprint/metadata-only", fingerprintMetadata},
 		{"fingerprint/encodes", fingerprintEncodes},
@@ -103,6 +104,24 @@ func fingerprintOutside(e *env) {
 	e.wantAbsent("f")
 }
 
+// fingerprintAppend: what was there before is still there, and yet it is another
+// version.
+func fingerprintAppend(e *env) {
+	out := e.outside()
+	data := pattern(58, 1024)
+	before := e.put("f", data[:512])
+	if out.Rewrite == nil {
+		e.must(out.Put("f", data))
+	} else {
+		e.must(out.Rewrite("f", data))
+	}
+	if after := e.stat("f"); after.Length != 1024 || after.Fingerprint.SameContent(before.Fingerprint) {
+		e.Errorf("another program appended: %q became %q, length %d", before.Fingerprint, after.Fingerprint, after.Length)
+	}
+	_, _, err := e.open("f", ufs.OpenOptions{Want: before.Fingerprint, Length: -1})
+	e.wantKind(err, freshet.KindStale)
+}
+
 func fingerprintRecreated(e *env) {
 	before := e.put("f", pattern(54, 512))
 	e.must(e.fs.Remove(e.ctx(), "f", ufs.RemoveOptions{}))
@@ -112,8 +131,23 @@ func fingerprintRecreated(e *env) {
 }
 
 func fingerprintMetadata(e *env) {
+	touch := (func(string) error)(nil)
+	if e.h.Outside != nil {
+		touch = e.outside().Touch
+	}
+	if !e.feat.OwnerAndMode && touch == nil {
+		e.lacks("Features.OwnerAndMode is false, and the storage's version does not tell metadata from content")
+	}
+	if touch != nil {
+		before := e.put("touched", pattern(57, 512))
+		e.must(touch("touched"))
+		after := e.stat("touched").Fingerprint
+		if !after.SameContent(before.Fingerprint) || after.SameMeta(before.Fingerprint) {
+			e.Errorf("another program changed metadata: %q became %q, want the same content and other metadata", before.Fingerprint, after)
+		}
+	}
 	if !e.feat.OwnerAndMode {
-		e.Skip("Features.OwnerAndMode is false")
+		return
 	}
 	before := e.put("f", pattern(56, 512))
 	mode := uint32(0o600)

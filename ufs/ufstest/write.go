@@ -24,6 +24,9 @@ func writeCases() []testCase {
 		{"create/if-absent", createIfAbsent},
 		{"create/if-absent-race", createIfAbsentRace},
 		{"create/if-match", createIfMatch},
+		{"create/if-match-race", createIfMatchRace},
+		{"create/large-over-large", createLargeOverLarge},
+		{"create/again-and-again", createAgain},
 		{"create/concurrent-overwrites", createConcurrent},
 	}
 }
@@ -85,7 +88,7 @@ func createOverwrite(e *env) {
 // createOverwriteMode: new content lets nobody in whom the old one kept out.
 func createOverwriteMode(e *env) {
 	if !e.feat.OwnerAndMode {
-		e.Skip("Features.OwnerAndMode is false")
+		e.lacks("Features.OwnerAndMode is false")
 	}
 	mode := uint32(0o600)
 	before := e.put("f", []byte("secret"))
@@ -127,7 +130,7 @@ func createOverDirectory(e *env) {
 
 func createBelowFile(e *env) {
 	if !e.feat.RealDirectories {
-		e.Skip("a prefix needs no directory here")
+		e.lacks("a prefix needs no directory here")
 	}
 	e.put("f", []byte("x"))
 	for _, key := range []string{"f/below", "f/far/below"} {
@@ -148,6 +151,7 @@ func createOtherSize(e *env) {
 		e.wantKind(err, freshet.KindInvalid)
 		e.wantAbsent("f")
 	}
+	e.wantNothingLeft()
 }
 
 func createIfAbsent(e *env) {
@@ -166,12 +170,12 @@ func createIfAbsent(e *env) {
 
 func createIfAbsentRace(e *env) {
 	if !e.feat.CreateIfAbsent {
-		e.Skip("Features.CreateIfAbsent is false")
+		e.lacks("Features.CreateIfAbsent is false")
 	}
 	var won atomic.Int32
 	var winner atomic.Value
 	var wg sync.WaitGroup
-	for i := range 8 {
+	for i := range 12 {
 		wg.Go(func() {
 			data := pattern(byte(i), 100)
 			_, err := e.write("f", data, ufs.CreateOptions{IfAbsent: true, Op: opID(byte(i))})
@@ -203,6 +207,61 @@ func createIfMatch(e *env) {
 	_, err = e.write("f", []byte("third"), ufs.CreateOptions{IfMatch: second.Fingerprint})
 	e.wantKind(err, freshet.KindStale, freshet.KindNotExist)
 	e.wantAbsent("f")
+}
+
+// createIfMatchRace: of those who replace one version only one does.
+func createIfMatchRace(e *env) {
+	if !e.feat.ReplaceIf {
+		e.lacks("Features.ReplaceIf is false")
+	}
+	first := e.put("f", []byte("first"))
+	var won atomic.Int32
+	var winner atomic.Value
+	var wg sync.WaitGroup
+	for i := range 12 {
+		wg.Go(func() {
+			data := pattern(byte(i), 100)
+			_, err := e.write("f", data, ufs.CreateOptions{IfMatch: first.Fingerprint, Op: opID(byte(i))})
+			switch {
+			case err == nil:
+				won.Add(1)
+				winner.Store(data)
+			case !freshet.IsKind(err, freshet.KindStale):
+				e.Errorf("loser %d: %v, want stale", i, err)
+			}
+		})
+	}
+	wg.Wait()
+	if won.Load() != 1 {
+		e.Fatalf("%d writers won", won.Load())
+	}
+	e.wantContent("f", winner.Load().([]byte))
+	e.wantNothingLeft()
+}
+
+func createLargeOverLarge(e *env) {
+	e.put("f", pattern(21, e.h.Large+99))
+	e.writeLarge("f", -1)
+	e.wantKeys("", ufs.ListOptions{}, "f")
+}
+
+// createAgain: a name is a file, then a directory, then a file again.
+func createAgain(e *env) {
+	for i := range 5 {
+		e.put("n", pattern(byte(i), 100+i))
+		e.wantContent("n", pattern(byte(i), 100+i))
+		e.must(e.fs.Remove(e.ctx(), "n", ufs.RemoveOptions{}))
+		e.wantAbsent("n")
+		e.mkdir("n")
+		if !e.stat("n").IsDir() {
+			e.Error("no directory")
+		}
+		e.must(e.fs.Remove(e.ctx(), "n", ufs.RemoveOptions{}))
+		e.wantAbsent("n")
+	}
+	if !e.isEmpty() {
+		e.Error("something is left")
+	}
 }
 
 func createConcurrent(e *env) {
