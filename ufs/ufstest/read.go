@@ -148,7 +148,8 @@ func openWantRemoved(e *env) {
 func openConcurrent(e *env) {
 	const readers, each = 16, 25
 	data := pattern(6, e.h.Large)
-	st := e.put("f", data)
+	e.put("f", data)
+	st := e.stat("f")
 	var wg sync.WaitGroup
 	for i := range readers {
 		wg.Go(func() {
