@@ -50,11 +50,11 @@ const (
 // CommonOptions returns the options that every storage has; maxOpLifetime is the
 // storage's default for that one.
 func CommonOptions(maxOpLifetime time.Duration) OptionTable {
-	return append(guardOptions(), OptionTable{
+	return append(OptionTable{
 		{Name: OptionDomain, Help: "name of the domain where the URI does not tell it: the same storage under two names"},
 		{Name: OptionDomainRoot, Help: "key of the mount's root in the domain, such as /a/b"},
 		{Name: OptionMaxOpLifetime, Type: OptionDuration, Default: maxOpLifetime.String(), Max: int64(24 * time.Hour), Help: "how long an effect may still land after its sender died"},
-	}...)
+	}, guardOptions()...)
 }
 
 // Values are the options of one mount after they were checked.
