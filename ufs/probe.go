@@ -2,6 +2,7 @@ package ufs
 
 import (
 	"context"
+	"errors"
 
 	"github.com/freshet-io/freshet"
 )
@@ -24,6 +25,9 @@ func Probe(ctx context.Context, fs FS) error {
 		return nil
 	}
 	k := freshet.KindOf(err)
+	if errors.Is(err, ErrNoRoot) {
+		k = freshet.KindNotExist // nobody looks for a file here
+	}
 	return &freshet.Error{Op: "probe storage", Kind: k, Err: &probeError{hint: probeHint(k), err: err}}
 }
 

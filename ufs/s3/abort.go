@@ -132,7 +132,7 @@ func (f *FS) abortUpload(ctx context.Context, op, key, id string) error {
 		ctx, cancel = cleanup(ctx)
 		defer cancel()
 	}
-	_, err := f.api.AbortMultipartUpload(ctx, &awss3.AbortMultipartUploadInput{Bucket: &f.bucket, Key: f.object(key), UploadId: &id})
+	_, err := f.api.AbortMultipartUpload(ctx, &awss3.AbortMultipartUploadInput{Bucket: &f.bucket, Key: f.object(key), UploadId: &id}, f.reading(ctx))
 	return f.failure(ctx, op, key, err, reads)
 }
 
@@ -142,7 +142,7 @@ func (f *FS) uploads(ctx context.Context, what, key string, op freshet.OpID) ([]
 	var ids []string
 	in := &awss3.ListMultipartUploadsInput{Bucket: &f.bucket, Prefix: &object}
 	for {
-		out, err := f.api.ListMultipartUploads(ctx, in)
+		out, err := f.api.ListMultipartUploads(ctx, in, f.reading(ctx))
 		if err != nil {
 			return nil, f.failure(ctx, what, key, err, reads)
 		}
@@ -171,7 +171,7 @@ func (f *FS) uploads(ctx context.Context, what, key string, op freshet.OpID) ([]
 func (f *FS) tagged(ctx context.Context, what, key, id string, op freshet.OpID) (bool, error) {
 	in := &awss3.ListPartsInput{Bucket: &f.bucket, Key: f.object(key), UploadId: &id}
 	for {
-		out, err := f.api.ListParts(ctx, in)
+		out, err := f.api.ListParts(ctx, in, f.reading(ctx))
 		if hasCode(err, "NoSuchUpload") {
 			return false, nil // it ended meanwhile
 		}

@@ -5,7 +5,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/aws/aws-sdk-go-v2/aws/retry"
 	awss3 "github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 
@@ -17,7 +16,7 @@ import (
 // for an upload can be completed only once.
 func (w *writer) complete(ctx context.Context, op string) (ufs.Status, error) {
 	slices.SortFunc(w.parts, func(a, b types.CompletedPart) int { return int(*a.PartNumber - *b.PartNumber) })
-	again := &countingRetryer{Standard: retryer(w.f.cfg.retries)}
+	again := &countingRetryer{resender: w.f.again}
 	out, err := w.f.api.CompleteMultipartUpload(withPatience(ctx, w.f.cfg.longPatience()), &awss3.CompleteMultipartUploadInput{
 		Bucket: &w.f.bucket, Key: w.f.object(w.key), UploadId: w.uploadID,
 		MultipartUpload: &types.CompletedMultipartUpload{Parts: w.parts},
@@ -42,12 +41,12 @@ func (w *writer) complete(ctx context.Context, op string) (ufs.Status, error) {
 
 // countingRetryer remembers whether a request was sent more than once.
 type countingRetryer struct {
-	*retry.Standard
+	*resender
 	used bool
 }
 
 // RetryDelay is asked before each repetition.
 func (r *countingRetryer) RetryDelay(attempt int, err error) (time.Duration, error) {
 	r.used = true
-	return r.Standard.RetryDelay(attempt, err)
+	return r.resender.RetryDelay(attempt, err)
 }

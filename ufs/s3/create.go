@@ -356,7 +356,7 @@ func (w *writer) commit(ctx context.Context, op string) (ufs.Status, error) {
 	out, err := w.f.api.PutObject(ctx, &awss3.PutObjectInput{
 		Bucket: &w.f.bucket, Key: w.f.object(w.key), Body: bytes.NewReader(w.buf),
 		Metadata: w.metadata(), IfMatch: w.match, IfNoneMatch: w.absent,
-	}, once)
+	}, w.f.sendOnce)
 	if err != nil {
 		return ufs.Status{}, w.refusal(ctx, op, err)
 	}
@@ -426,9 +426,6 @@ func (w *writer) drop(ctx context.Context) error {
 	}
 	return err
 }
-
-// once forbids the SDK to send a request twice.
-func once(o *awss3.Options) { o.Retryer = aws.NopRetryer{} }
 
 func parseOp(text string) (freshet.OpID, bool) {
 	var id freshet.OpID

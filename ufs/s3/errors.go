@@ -4,9 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
+	"strings"
 
+	"github.com/aws/aws-sdk-go-v2/aws/retry"
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/smithy-go"
 	smithyhttp "github.com/aws/smithy-go/transport/http"
@@ -35,7 +36,7 @@ func (e *answerError) Unwrap() error { return e.err }
 
 // failure makes the error of the contract from one of the SDK. An effect without
 // a definite answer (none at all, or 5xx) is KindDeadline, for it may still land;
-// what was certainly never sent is not.
+// what was certainly never sent is not, and has ufs.ErrNotSent in its chain.
 func (f *FS) failure(ctx context.Context, op, key string, err error, e effect) error {
 	if err == nil {
 		return nil
@@ -44,40 +45,49 @@ func (f *FS) failure(ctx context.Context, op, key string, err error, e effect) e
 		return own
 	}
 	kind, text := f.classify(err)
-	if own, ok := errors.AsType[*freshet.Error](err); ok { // the endpoint policy, a redirect, a secret: nothing was sent
-		return &freshet.Error{Op: op, Path: freshet.Path(key), Kind: own.Kind, Err: &answerError{own.Error(), err}}
-	}
-	status := statusOf(err)
+	status, unsent := statusOf(err), !sent(err)
+	own, isOwn := errors.AsType[*freshet.Error](err)
 	switch {
+	case isOwn: // the endpoint policy, a redirect, a secret
+		kind, text = own.Kind, own.Error()
 	case errors.As(err, new(notSentError)):
 		kind = freshet.KindDeadline
 	case ctx.Err() != nil:
 		kind, text = freshet.KindDeadline, ctx.Err().Error()
 		err = errors.Join(ctx.Err(), err)
-	case e == changes && status == 0 && sent(err), e == changes && status >= 500 && status != http.StatusNotImplemented,
+	case e == changes && status == 0 && !unsent, e == changes && status >= 500 && status != http.StatusNotImplemented,
 		e == changes && status/100 == 2:
 		kind, text = freshet.KindDeadline, "no definite answer, it may still take effect: "+text
+	}
+	switch {
+	case hasCode(err, "NoSuchBucket"):
+		err = errors.Join(ufs.ErrNoRoot, err)
+	case e == changes && status == 0 && unsent:
+		err = errors.Join(ufs.ErrNotSent, err)
 	}
 	return &freshet.Error{Op: op, Path: freshet.Path(key), Kind: kind, Err: &answerError{text, err}}
 }
 
+// begun takes the word of err that the storage was not asked back: a step before
+// the one that failed was taken.
+func begun(err error) error {
+	own, ok := errors.AsType[*freshet.Error](err)
+	if !ok || !errors.Is(err, ufs.ErrNotSent) {
+		return err
+	}
+	return &freshet.Error{Op: own.Op, Path: own.Path, Kind: own.Kind, Err: errors.New(own.Err.Error())}
+}
+
 // sent reports whether a request that got no answer may have reached the server.
 func sent(err error) bool {
-	if errors.As(err, new(notSentError)) {
+	if errors.As(err, new(notSentError)) || errors.As(err, new(*unconnectedError)) {
 		return false
 	}
 	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		return true // the SDK's error then does not tell how far it came
 	}
-	if _, ok := errors.AsType[*smithyhttp.RequestSendError](err); !ok {
-		return false // it failed before: no credentials, not signed
-	}
-	var dial *net.OpError
-	if errors.As(err, &dial) && dial.Op == "dial" {
-		return false
-	}
-	var dns *net.DNSError
-	return !errors.As(err, &dns)
+	_, ok := errors.AsType[*smithyhttp.RequestSendError](err)
+	return ok // else it failed before: no credentials, not signed
 }
 
 func statusOf(err error) int {
@@ -113,6 +123,10 @@ func (f *FS) classify(err error) (freshet.Kind, string) {
 		return freshet.KindConflict, "the upload was ended by somebody else"
 	case "ExistingObjectIsDirectory", "ObjectParentIsFile":
 		return freshet.KindConflict, text
+	case "RequestTimeTooSkewed":
+		return freshet.KindPermission, "the clocks of this machine and of the storage differ by more than the storage allows: set them right: " + text
+	case "SignatureDoesNotMatch", "InvalidAccessKeyId":
+		return freshet.KindPermission, "the storage does not know these credentials: check access_key, secret_key and region: " + text
 	case "ConditionalRequestConflict", "OperationAborted":
 		return freshet.KindUnavailable, text
 	case "QuotaExceeded", "EntityTooLarge":
@@ -120,7 +134,35 @@ func (f *FS) classify(err error) (freshet.Kind, string) {
 	case "NotImplemented":
 		return freshet.KindUnsupported, text
 	}
+	if expired(err) {
+		return freshet.KindPermission, "the mount's temporary credentials have expired: renew what access_key, secret_key and session_token refer to: " + text
+	}
+	if status/100 == 3 || code == "AuthorizationHeaderMalformed" || code == "IllegalLocationConstraintException" {
+		if region := regionOf(err); region != "" {
+			return freshet.KindPermission, fmt.Sprintf("redirect refused: bucket %q is in region %s: set option region=%s: %s", f.bucket, region, region, text)
+		}
+	}
 	return classifyStatus(status, text)
+}
+
+// regionOf returns where the server says that the bucket is, if it does.
+func regionOf(err error) string {
+	var resp *smithyhttp.ResponseError
+	if !errors.As(err, &resp) || resp.Response == nil {
+		return ""
+	}
+	region := resp.Response.Header.Get("X-Amz-Bucket-Region")
+	if region == "" {
+		// AWS has it in its sentence too: … is wrong; expecting 'eu-west-1'
+		if api, ok := errors.AsType[smithy.APIError](err); ok {
+			_, rest, _ := strings.Cut(api.ErrorMessage(), "expecting '")
+			region, _, _ = strings.Cut(rest, "'")
+		}
+	}
+	if len(region) > 64 || strings.ContainsFunc(region, func(r rune) bool { return (r < 'a' || r > 'z') && (r < '0' || r > '9') && r != '-' }) {
+		return ""
+	}
+	return region
 }
 
 func classifyStatus(status int, text string) (freshet.Kind, string) {
@@ -186,6 +228,12 @@ func innermost(err error) error {
 			err = e.Err
 		case *smithy.DeserializationError:
 			err = e.Err
+		case *retry.MaxAttemptsError:
+			err = e.Err
+		case *unconnectedError:
+			err = e.err
+		case interface{ Unwrap() []error }: // the SDK adds that its quota of retries is used up
+			err = e.Unwrap()[0]
 		default:
 			return err
 		}

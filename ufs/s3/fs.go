@@ -47,6 +47,9 @@ type FS struct {
 	log    *slog.Logger
 	skips  skipCounter
 	parts  sync.Pool // *[]byte of cfg.partSize
+	now    func() time.Time
+
+	once, again *resender
 
 	live     liveUploads
 	mu       sync.Mutex
@@ -124,7 +127,7 @@ func (f *FS) Stat(ctx context.Context, key string) (ufs.Status, error) {
 // head asks for the object at key. A 404 to a HEAD has no body and may come from
 // a missing bucket: who gets found == false must go on to list.
 func (f *FS) head(ctx context.Context, op, key string) (st ufs.Status, found bool, err error) {
-	out, err := f.api.HeadObject(ctx, &awss3.HeadObjectInput{Bucket: &f.bucket, Key: f.object(key)})
+	out, err := f.api.HeadObject(ctx, &awss3.HeadObjectInput{Bucket: &f.bucket, Key: f.object(key)}, f.reading(ctx))
 	if statusOf(err) == http.StatusNotFound {
 		return ufs.Status{}, false, nil
 	}

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"net/http/httptrace"
+	"sync/atomic"
 	"time"
 )
 
@@ -21,6 +23,13 @@ var errNoAnswer error = noAnswerError{}
 type notSentError struct{}
 
 func (notSentError) Error() string { return "not sent: the time for it was over" }
+
+// unconnectedError says that a request failed before there was a connection for
+// it: the server can't have seen it.
+type unconnectedError struct{ err error }
+
+func (e *unconnectedError) Error() string { return e.err.Error() }
+func (e *unconnectedError) Unwrap() error { return e.err }
 
 // inTime is asked between signing and sending. The timer of a context does not
 // fire while the process or its machine is paused, and may fire late after it:
@@ -64,13 +73,18 @@ func (d *doer) Do(req *http.Request) (*http.Response, error) {
 		patience = d.timeout
 	}
 	timer := time.AfterFunc(patience, func() { cancel(errNoAnswer) })
-	resp, err := d.client.Do(req.WithContext(ctx)) //nolint:bodyclose,gosec // the caller closes it; the client dials by the endpoint policy
+	var connected atomic.Bool
+	trace := &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { connected.Store(true) }}
+	resp, err := d.client.Do(req.WithContext(httptrace.WithClientTrace(ctx, trace))) //nolint:bodyclose,gosec // the caller closes it; the client dials by the endpoint policy
 	timer.Stop()
 	if err != nil {
 		if context.Cause(ctx) == errNoAnswer { //nolint:errorlint // the very value
 			err = errNoAnswer
 		}
 		cancel(nil)
+		if !connected.Load() {
+			err = &unconnectedError{err}
+		}
 		return nil, err
 	}
 	resp.Body = &patientBody{ReadCloser: resp.Body, ctx: ctx, cancel: cancel, timer: timer, timeout: d.timeout}

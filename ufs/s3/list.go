@@ -194,7 +194,7 @@ func (l *lister) warn() {
 // errors, but with our parser.
 func (f *FS) page(ctx context.Context, in *awss3.ListObjectsV2Input) (page, error) {
 	var p page
-	_, err := f.api.ListObjectsV2(ctx, in, func(o *awss3.Options) {
+	_, err := f.api.ListObjectsV2(ctx, in, f.reading(ctx), func(o *awss3.Options) {
 		o.APIOptions = append(o.APIOptions, func(stack *middleware.Stack) error {
 			d := &pageDeserializer{f: f, page: &p}
 			sdk, err := stack.Deserialize.Swap(d.ID(), d)

@@ -51,7 +51,7 @@ func (f *FS) Open(ctx context.Context, key string, opts ufs.OpenOptions) (io.Rea
 	if opts.Offset > 0 || opts.Length > 0 {
 		in.Range = aws.String(httpRange(opts.Offset, opts.Length))
 	}
-	out, err := f.api.GetObject(ctx, in)
+	out, err := f.api.GetObject(ctx, in, f.reading(ctx))
 	switch {
 	case err == nil:
 	case statusOf(err) == http.StatusRequestedRangeNotSatisfiable:

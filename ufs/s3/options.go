@@ -1,7 +1,9 @@
 package s3
 
 import (
+	"cmp"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/url"
 	"strings"
@@ -30,6 +32,17 @@ const (
 	optRequestTimeout    = "request_timeout"
 	optRetries           = "retries"
 	optCAFile            = "ca_file"
+	optSSE               = "sse"
+	optSSEKMSKeyID       = "sse_kms_key_id"
+	optSSECKey           = "sse_c_key"
+	optStorageClass      = "storage_class"
+	optRequesterPays     = "requester_pays"
+	optChecksum          = "checksum"
+	optRoleARN           = "assume_role_arn"
+	optExternalID        = "external_id"
+	optRoleSession       = "role_session_name"
+	optSTSEndpoint       = "sts_endpoint"
+	optCleanForeign      = "clean_untagged_after"
 )
 
 // Values of the option credentials.
@@ -37,6 +50,12 @@ const (
 	credEnv       = "env"
 	credIAM       = "iam"
 	credAnonymous = "anonymous"
+)
+
+// Values of the option checksum.
+const (
+	checksumRequired  = "when_required"
+	checksumSupported = "when_supported"
 )
 
 // Options of an Opener; the zero value works.
@@ -104,6 +123,17 @@ type config struct {
 	requestTimeout    time.Duration
 	retries           int
 	caFile            string
+	sse               string
+	sseKMSKeyID       string
+	sseCKey           string // reference
+	storageClass      string
+	requesterPays     bool
+	checksum          string
+	roleARN           string // "" takes on no role
+	externalID        string
+	roleSession       string
+	stsEndpoint       string
+	cleanForeign      time.Duration // 0: only uploads that are marked as ours
 	maxCopy, copyPart int64 // limits of the protocol; smaller in tests
 }
 
@@ -140,6 +170,17 @@ func table() ufs.OptionTable {
 		{Name: optUploadConcurrency, Type: ufs.OptionInt, Default: "4", Min: 1, Max: 64, Help: "parts of one file uploaded at a time"},
 		{Name: optRequestTimeout, Type: ufs.OptionDuration, Default: "30s", Min: int64(10 * time.Millisecond), Max: int64(10 * time.Minute), Help: "how long the storage may be silent"},
 		{Name: optRetries, Type: ufs.OptionInt, Default: "3", Min: 0, Max: 20, Help: "retries of requests that change nothing"},
+		{Name: optSSE, Type: ufs.OptionChoice, Choices: []string{sseS3, sseKMS, sseDSSE}, Help: "how the server encrypts what is written; default as the bucket is set up"},
+		{Name: optSSEKMSKeyID, Help: "KMS key, with sse=aws:kms or aws:kms:dsse; default the account's own"},
+		{Name: optSSECKey, Type: ufs.OptionSecret, Help: "key that the server encrypts with and does not keep: 32 bytes in base64; needs https"},
+		{Name: optStorageClass, Help: "storage class of what is written, such as STANDARD_IA; default as the bucket is set up"},
+		{Name: optRequesterPays, Type: ufs.OptionBool, Default: "false", Help: "whoever asks pays for it"},
+		{Name: optChecksum, Type: ufs.OptionChoice, Default: checksumRequired, Choices: []string{checksumRequired, checksumSupported}, Help: "when_supported: CRC of each upload and whole download; many servers other than AWS refuse it"},
+		{Name: optRoleARN, Help: "role to assume through STS with the credentials"},
+		{Name: optExternalID, Help: "external ID that the role asks for"},
+		{Name: optRoleSession, Default: "freshet", Help: "name of the role's session"},
+		{Name: optSTSEndpoint, Help: "URL of STS; default that of AWS in the region"},
+		{Name: optCleanForeign, Type: ufs.OptionDuration, Min: int64(time.Hour), Max: int64(365 * 24 * time.Hour), Help: "also end uploads that do not carry our mark, when idle for so long; only if no other program uploads here"},
 		{Name: optCAFile, Help: "PEM file of certificate authorities for the endpoint"},
 	}...)
 }
@@ -182,6 +223,10 @@ func parse(spec ufs.Spec) (parsed, error) {
 		partSize: int(v.Int(optPartSize)), uploadConcurrency: int(v.Int(optUploadConcurrency)),
 		maxOpLifetime: v.Duration(ufs.OptionMaxOpLifetime), requestTimeout: v.Duration(optRequestTimeout),
 		retries: int(v.Int(optRetries)), caFile: v.Text(optCAFile), maxCopy: maxCopy, copyPart: copyPart,
+		sse: v.Text(optSSE), sseKMSKeyID: v.Text(optSSEKMSKeyID), sseCKey: v.Text(optSSECKey),
+		storageClass: v.Text(optStorageClass), requesterPays: v.Bool(optRequesterPays), checksum: v.Text(optChecksum),
+		roleARN: v.Text(optRoleARN), externalID: v.Text(optExternalID), roleSession: v.Text(optRoleSession), stsEndpoint: v.Text(optSTSEndpoint),
+		cleanForeign: v.Duration(optCleanForeign),
 	}, bucket: uri.Host}
 	p.pathStyle = v.Bool(optPathStyle)
 	if !v.Has(optPathStyle) {
@@ -201,9 +246,9 @@ func parse(spec ufs.Spec) (parsed, error) {
 }
 
 func (c config) check() error {
-	for _, ref := range []string{c.accessKey, c.secretKey, c.sessionToken} {
+	for _, ref := range []string{c.accessKey, c.secretKey, c.sessionToken, c.sseCKey} {
 		if ref == credEnv || ref == credIAM {
-			return errors.New("access_key, secret_key and session_token are references to one value: env:NAME or file:/path; use credentials=" + ref)
+			return errors.New("access_key, secret_key, session_token and sse_c_key are references to one value: env:NAME or file:/path; use credentials=" + ref)
 		}
 	}
 	switch {
@@ -212,17 +257,54 @@ func (c config) check() error {
 	case c.sessionToken != "" && c.accessKey == "":
 		return errors.New("session_token needs access_key and secret_key")
 	}
-	if c.endpoint == "" {
+	return cmp.Or(c.checkRole(), c.checkEncryption(), checkURL(optEndpoint, c.endpoint), checkURL(optSTSEndpoint, c.stsEndpoint))
+}
+
+func (c config) checkRole() error {
+	switch {
+	case c.roleARN == "" && (c.externalID != "" || c.stsEndpoint != ""):
+		return errors.New("external_id and sts_endpoint need assume_role_arn")
+	case c.roleARN == "":
+		return nil
+	case c.accessKey == "" && c.credentials == credAnonymous:
+		return errors.New("assume_role_arn needs credentials that are not anonymous")
+	case !strings.HasPrefix(c.roleARN, "arn:") || !strings.Contains(c.roleARN, ":role/"):
+		return errors.New("option 'assume_role_arn' is not such as arn:aws:iam::123456789012:role/name")
+	case len(c.roleSession) < 2 || len(c.roleSession) > 64 || strings.ContainsFunc(c.roleSession, func(r rune) bool {
+		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && !strings.ContainsRune("+=,.@-_", r)
+	}):
+		return errors.New("option 'role_session_name': 2 to 64 letters, digits and +=,.@-_")
+	}
+	return nil
+}
+
+func (c config) checkEncryption() error {
+	switch {
+	case c.sseKMSKeyID != "" && c.sse != sseKMS && c.sse != sseDSSE:
+		return errors.New("sse_kms_key_id needs sse=aws:kms or sse=aws:kms:dsse")
+	case c.sseCKey != "" && c.sse != "":
+		return errors.New("give either sse or sse_c_key")
+	case c.sseCKey != "" && strings.HasPrefix(c.endpoint, "http:"):
+		return errors.New("sse_c_key needs an https endpoint: the key goes with each request")
+	case strings.ContainsFunc(c.storageClass, func(r rune) bool { return (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '_' }):
+		return errors.New("option 'storage_class' is not such as STANDARD_IA")
+	}
+	return nil
+}
+
+// checkURL checks the text of an option that is the URL of a service.
+func checkURL(option, text string) error {
+	if text == "" {
 		return nil
 	}
-	u, err := url.Parse(c.endpoint)
+	u, err := url.Parse(text)
 	switch {
 	case err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https":
-		return errors.New("option 'endpoint' is not a URL such as https://s3.example.com:9000")
+		return fmt.Errorf("option '%s' is not a URL such as https://s3.example.com:9000", option)
 	case u.User != nil:
-		return errors.New("option 'endpoint': credentials in the URL; use the option credentials")
+		return fmt.Errorf("option '%s': credentials in the URL; use the option credentials", option)
 	case strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "":
-		return errors.New("option 'endpoint': a path or query in the URL")
+		return fmt.Errorf("option '%s': a path or query in the URL", option)
 	}
 	return nil
 }

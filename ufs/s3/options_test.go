@@ -186,7 +186,7 @@ func TestWholeBucketAndWrongSecret(t *testing.T) {
 	}
 	missing := open(t, srv, "s3://no-such-bucket", nil)
 	err := ufs.Probe(t.Context(), missing)
-	wantKind(t, err, freshet.KindUnavailable)
+	wantKind(t, err, freshet.KindNotExist) // for whoever adds a mount; for files it says nothing
 	if !strings.Contains(err.Error(), "does not exist") {
 		t.Errorf("missing bucket: %v", err)
 	}

@@ -57,7 +57,7 @@ func (f *FS) Mkdir(ctx context.Context, key string, opts ufs.MkdirOptions) (ufs.
 func (f *FS) mark(ctx context.Context, op, key string) error {
 	_, err := f.api.PutObject(ctx, &awss3.PutObjectInput{
 		Bucket: &f.bucket, Key: aws.String(f.marker(key)), ContentType: aws.String("application/x-directory"),
-	}, once)
+	}, f.sendOnce)
 	return f.failure(ctx, op, key, err, changes)
 }
 
@@ -141,7 +141,7 @@ func (f *FS) keep(ctx context.Context, op, dir, child string, others bool) error
 }
 
 func (f *FS) delete(ctx context.Context, op, key, object string) error {
-	_, err := f.api.DeleteObject(ctx, &awss3.DeleteObjectInput{Bucket: &f.bucket, Key: &object}, once)
+	_, err := f.api.DeleteObject(ctx, &awss3.DeleteObjectInput{Bucket: &f.bucket, Key: &object}, f.sendOnce)
 	if hasCode(err, "NoSuchKey") {
 		return nil
 	}
@@ -166,10 +166,16 @@ func (f *FS) deleteTree(ctx context.Context, op, key string) error {
 			}
 		}
 		if err := f.deleteBatch(ctx, op, key, names); err != nil {
+			if in.ContinuationToken != nil {
+				err = begun(err)
+			}
 			return err
 		}
 		if p.next == "" {
-			return f.delete(ctx, op, key, prefix)
+			if err = f.delete(ctx, op, key, prefix); in.ContinuationToken != nil || len(names) > 0 {
+				err = begun(err)
+			}
+			return err
 		}
 		in.ContinuationToken = &p.next
 	}
@@ -188,7 +194,7 @@ func (f *FS) deleteBatch(ctx context.Context, op, key string, names []string) er
 	}
 	out, err := f.api.DeleteObjects(withPatience(ctx, f.cfg.longPatience()), &awss3.DeleteObjectsInput{
 		Bucket: &f.bucket, Delete: &types.Delete{Objects: ids, Quiet: aws.Bool(true)},
-	}, once)
+	}, f.sendOnce)
 	if err != nil {
 		return f.failure(ctx, op, key, err, changes)
 	}

@@ -52,7 +52,8 @@ func (f *FS) Rename(ctx context.Context, from, to string) (ufs.Status, error) {
 	case isFile:
 		return f.renameFile(ctx, src, to)
 	}
-	return f.renameDir(ctx, from, to)
+	st, err := f.renameDir(ctx, from, to)
+	return st, begun(err)
 }
 
 func (f *FS) renameFile(ctx context.Context, src ufs.Status, to string) (ufs.Status, error) {
@@ -65,7 +66,7 @@ func (f *FS) renameFile(ctx context.Context, src ufs.Status, to string) (ufs.Sta
 		return ufs.Status{}, err
 	}
 	err = f.leaving(ctx, op, src.Key, func() error { return f.delete(ctx, op, src.Key, *f.object(src.Key)) })
-	return st, err
+	return st, begun(err)
 }
 
 // copyObject copies the version src to the key to.
@@ -81,7 +82,7 @@ func (f *FS) copyObject(ctx context.Context, src ufs.Status, to string) (ufs.Sta
 	}
 	out, err := f.api.CopyObject(withPatience(ctx, f.cfg.longPatience()), &awss3.CopyObjectInput{
 		Bucket: &f.bucket, Key: f.object(to), CopySource: source, CopySourceIfMatch: match,
-	}, once)
+	}, f.sendOnce)
 	if err != nil {
 		return ufs.Status{}, f.failure(ctx, op, src.Key, err, changes)
 	}
@@ -106,7 +107,7 @@ func (f *FS) copySource(object string) *string {
 // copyParts copies an object that is too large for CopyObject.
 func (f *FS) copyParts(ctx context.Context, src ufs.Status, to string, source, match *string) (ufs.Status, error) {
 	const op = "rename"
-	head, err := f.api.HeadObject(ctx, &awss3.HeadObjectInput{Bucket: &f.bucket, Key: f.object(src.Key), IfMatch: match})
+	head, err := f.api.HeadObject(ctx, &awss3.HeadObjectInput{Bucket: &f.bucket, Key: f.object(src.Key), IfMatch: match}, f.reading(ctx))
 	if err != nil {
 		return ufs.Status{}, f.failure(ctx, op, src.Key, err, reads)
 	}
@@ -207,7 +208,7 @@ func (f *FS) renameState(ctx context.Context, from, to, name string) (renameStat
 		return renameNone, err
 	}
 	if len(target) > 0 {
-		out, err := f.api.HeadObject(ctx, &awss3.HeadObjectInput{Bucket: &f.bucket, Key: &name})
+		out, err := f.api.HeadObject(ctx, &awss3.HeadObjectInput{Bucket: &f.bucket, Key: &name}, f.reading(ctx))
 		switch {
 		case err == nil:
 			return renameState(out.Metadata[renameMetadata]), nil
@@ -237,7 +238,7 @@ const renameMetadata = "freshet-rename"
 func (f *FS) setRename(ctx context.Context, to, name string, state renameState) error {
 	_, err := f.api.PutObject(ctx, &awss3.PutObjectInput{
 		Bucket: &f.bucket, Key: &name, Metadata: map[string]string{renameMetadata: string(state)},
-	}, once)
+	}, f.sendOnce)
 	return f.failure(ctx, "rename", to, err, changes)
 }
 

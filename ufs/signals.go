@@ -1,0 +1,43 @@
+package ufs
+
+import (
+	"context"
+	"errors"
+)
+
+var (
+	// ErrNotSent in the chain of a change's error says that the storage can't have
+	// seen any part of the change: no connection could be made, or it was never
+	// signed. Whatever the Kind, nothing of it can land any more. Drivers add it
+	// only where that is certain; ask with errors.Is.
+	ErrNotSent = errors.New("the storage was not asked")
+
+	// ErrNoRoot in the chain of an error says that the storage answers and has not
+	// got what the mount is of: its bucket, container or file system. The Kind is
+	// KindUnavailable all the same, for that says nothing about files; only Probe
+	// makes it KindNotExist, for whoever adds the mount.
+	ErrNoRoot = errors.New("what the mount is of does not exist in the storage")
+
+	// ErrRepeated in the chain of an error says that it was the answer to as many
+	// repetitions as the storage's budget allows: who repeats it once more only
+	// multiplies the load of an outage.
+	ErrRepeated = errors.New("repeated in vain")
+)
+
+type repeatedKey struct{}
+
+// WithRepetition tells whoever gets the context that its caller repeats the call
+// when it fails for a passing reason, so that the layers below send each request
+// once and an outage does not multiply the load by each of them.
+func WithRepetition(ctx context.Context) context.Context {
+	if Repeated(ctx) {
+		return ctx
+	}
+	return context.WithValue(ctx, repeatedKey{}, true)
+}
+
+// Repeated reports whether a caller repeats what is done with ctx.
+func Repeated(ctx context.Context) bool {
+	yes, _ := ctx.Value(repeatedKey{}).(bool)
+	return yes
+}
