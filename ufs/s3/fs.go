@@ -51,6 +51,10 @@ type FS struct {
 
 	once, again *resender
 
+	queue       *queue // nil without events=sqs:…
+	letters     letterCounter
+	uncheckable sync.Once
+
 	live     liveUploads
 	mu       sync.Mutex
 	removing map[string]int // removals under way, by parent directory

@@ -59,12 +59,15 @@ func (o *Opener) Open(spec ufs.Spec, env ufs.Environment) (ufs.FS, error) {
 	}
 	f := &FS{
 		http: client, cfg: p.config, bucket: p.bucket, root: p.root,
-		log: o.log, skips: o.skips, removing: map[string]int{}, now: time.Now,
+		log: o.log, skips: o.skips, letters: o.letters, removing: map[string]int{}, now: time.Now,
 	}
 	f.once, f.again = retryers(p.retries, creds)
 	f.api = awss3.New(f.sdkOptions(creds, region, client), func(opts *awss3.Options) {
 		opts.APIOptions = append(opts.APIOptions, newHeaders(p.config, key).add)
 	})
+	if f.queue, err = f.openQueue(creds, region, policy); err != nil {
+		return nil, err
+	}
 	return f, nil
 }
 

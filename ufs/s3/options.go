@@ -68,15 +68,16 @@ type Options struct {
 
 // Opener opens s3:// URIs. Safe for concurrent use.
 type Opener struct {
-	log   *slog.Logger
-	skips skipCounter
+	log     *slog.Logger
+	skips   skipCounter
+	letters letterCounter
 }
 
 var _ ufs.Opener = (*Opener)(nil)
 
 // NewOpener returns an Opener; it does nothing yet.
 func NewOpener(opts Options) *Opener {
-	o := &Opener{log: opts.Log, skips: newSkipCounter(opts.Registerer)}
+	o := &Opener{log: opts.Log, skips: newSkipCounter(opts.Registerer), letters: newLetterCounter(opts.Registerer)}
 	if o.log == nil {
 		o.log = slog.New(slog.DiscardHandler)
 	}
@@ -134,6 +135,7 @@ type config struct {
 	roleSession       string
 	stsEndpoint       string
 	cleanForeign      time.Duration // 0: only uploads that are marked as ours
+	events            eventsConfig
 	maxCopy, copyPart int64 // limits of the protocol; smaller in tests
 }
 
@@ -158,7 +160,7 @@ func (c config) patience(n int64) time.Duration {
 const maxOpLifetime = 31 * time.Minute
 
 func table() ufs.OptionTable {
-	return append(ufs.CommonOptions(maxOpLifetime), ufs.OptionTable{
+	return append(append(ufs.CommonOptions(maxOpLifetime), eventOptions()...), ufs.OptionTable{
 		{Name: optRegion, Help: "region of the bucket; default AWS_REGION, else us-east-1"},
 		{Name: optEndpoint, Help: "URL of an S3-compatible server; default AWS"},
 		{Name: optPathStyle, Type: ufs.OptionBool, Help: "bucket in the path rather than in the host name; default true with an endpoint"},
@@ -228,6 +230,9 @@ func parse(spec ufs.Spec) (parsed, error) {
 		roleARN: v.Text(optRoleARN), externalID: v.Text(optExternalID), roleSession: v.Text(optRoleSession), stsEndpoint: v.Text(optSTSEndpoint),
 		cleanForeign: v.Duration(optCleanForeign),
 	}, bucket: uri.Host}
+	if p.events, err = parseEvents(v); err != nil {
+		return parsed{}, err
+	}
 	p.pathStyle = v.Bool(optPathStyle)
 	if !v.Has(optPathStyle) {
 		p.pathStyle = p.endpoint != ""
