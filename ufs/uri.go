@@ -35,7 +35,7 @@ func ParseURI(raw string) (URI, error) {
 		return bad("URI longer than %d bytes", maxURI)
 	case !ok || !isScheme(scheme):
 		return bad("a storage is named by a URI such as %q or %q", "s3://bucket/prefix", "file:///absolute/path")
-	case strings.Contains(authority, "@"):
+	case strings.Contains(authority, "@") && !namesContainer(scheme, authority):
 		return bad("credentials in URI; use options credentials=env:… or credentials=file:…")
 	case strings.ContainsAny(rest, "?#"):
 		return bad("a query or fragment in the URI; settings go into options, and %q and %q in names are written as %%3F and %%23", "?", "#")
@@ -61,6 +61,16 @@ func ParseURI(raw string) (URI, error) {
 		p = strings.TrimSuffix(path.Clean(p), "/")
 	}
 	return URI{Scheme: strings.ToLower(scheme), Host: authority, Path: p}, nil
+}
+
+// namesContainer reports whether what is before the @ is a container, as Azure's
+// schemes have it, and no user: those schemes know none.
+func namesContainer(scheme, authority string) bool {
+	container, account, _ := strings.Cut(authority, "@")
+	return slices.Contains([]string{"abfs", "abfss", "wasb", "wasbs"}, strings.ToLower(scheme)) && len(container) <= 63 &&
+		!strings.Contains(account, "@") && !strings.ContainsFunc(container, func(r rune) bool {
+		return (r < 'a' || r > 'z') && (r < '0' || r > '9') && r != '-' && r != '$'
+	})
 }
 
 func isScheme(s string) bool {

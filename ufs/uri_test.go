@@ -40,6 +40,11 @@ func TestParseURI(t *testing.T) {
 		{raw: "s 3://x", text: "s3://bucket/prefix"},
 		{raw: "s3://AKIA:" + canary + "@bucket/x", text: "credentials in URI; use options credentials=env:"},
 		{raw: "s3://" + canary + "@bucket", text: "credentials in URI"},
+		{raw: "abfs://" + canary + ":x@account", text: "credentials in URI"},
+		{raw: "abfs://container@" + canary + "@account", text: "credentials in URI"},
+		{raw: "s3://container@account", text: "credentials in URI"},
+		{raw: "ABFSS://data-1@account.dfs.core.windows.net/a", want: ufs.URI{Scheme: "abfss", Host: "data-1@account.dfs.core.windows.net", Path: "/a"}},
+		{raw: "wasb://$root@account", want: ufs.URI{Scheme: "wasb", Host: "$root@account"}},
 		{raw: "s3://bucket/x?secret=" + canary, text: "query"},
 		{raw: "s3://bucket/x#frag", text: "query"},
 		{raw: "s3://bucket/../x", text: `".." segment`},
@@ -66,7 +71,7 @@ func TestParseURI(t *testing.T) {
 }
 
 func FuzzParseURI(f *testing.F) {
-	for _, seed := range []string{"s3://bucket/a%20b", "file:///data", "s3://u:p@b", "x://h/..", "a+b://h//x//", "s3://b/%3F%23%25"} {
+	for _, seed := range []string{"s3://bucket/a%20b", "file:///data", "s3://u:p@b", "abfs://c@a/x", "x://h/..", "a+b://h//x//", "s3://b/%3F%23%25"} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, raw string) {
@@ -77,7 +82,7 @@ func FuzzParseURI(f *testing.F) {
 			}
 			return
 		}
-		if strings.Contains(u.Host, "@") || strings.Contains(u.Path+"/", "/../") || strings.HasSuffix(u.Path, "/") || strings.Contains(u.Path, "//") || strings.IndexByte(u.Path, 0) >= 0 {
+		if strings.Contains(u.Host, "@") && !strings.HasPrefix(u.Scheme, "abfs") && !strings.HasPrefix(u.Scheme, "wasb") || strings.Contains(u.Path+"/", "/../") || strings.HasSuffix(u.Path, "/") || strings.Contains(u.Path, "//") || strings.IndexByte(u.Path, 0) >= 0 {
 			t.Fatalf("%q: accepted as %+v", raw, u)
 		}
 		again, err := ufs.ParseURI(u.String())

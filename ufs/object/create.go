@@ -311,7 +311,7 @@ func (w *writer) effect(ctx context.Context) (Object, error) {
 
 // uncertain reports whether the effect that failed with err may still happen.
 func uncertain(err error) bool {
-	return freshet.IsKind(err, freshet.KindDeadline) && !errors.Is(err, ErrNotSent)
+	return freshet.IsKind(err, freshet.KindDeadline) && !errors.Is(err, ufs.ErrNotSent)
 }
 
 // Abort ends the upload. After a Commit without a definite answer it is

@@ -155,6 +155,16 @@ func (f *FS) failure(ctx context.Context, op, key string, err error) error {
 	return &freshet.Error{Op: op, Path: freshet.Path(key), Kind: kind, Err: cause}
 }
 
+// begun takes the word of err that the storage was not asked back: a step before
+// the one that failed was taken.
+func begun(err error) error {
+	own, ok := errors.AsType[*freshet.Error](err)
+	if !ok || !errors.Is(err, ufs.ErrNotSent) {
+		return err
+	}
+	return &freshet.Error{Op: own.Op, Path: own.Path, Kind: own.Kind, Err: errors.New(own.Err.Error())}
+}
+
 // kinds are those that a ufs.FS may return.
 func kinds() []freshet.Kind {
 	return []freshet.Kind{

@@ -320,7 +320,7 @@ func TestOutcomeOfCommit(t *testing.T) {
 		uncertain bool
 	}{
 		{"put", object.Errorf(freshet.KindDeadline, "reset"), small, freshet.KindDeadline, true},
-		{"put", object.Errorf(freshet.KindDeadline, "late: %w", object.ErrNotSent), small, freshet.KindDeadline, false},
+		{"put", object.Errorf(freshet.KindDeadline, "late: %w", ufs.ErrNotSent), small, freshet.KindDeadline, false},
 		{"put", object.Errorf(freshet.KindUnavailable, "refused"), small, freshet.KindUnavailable, false},
 		{"put", object.Errorf(freshet.KindExhausted, "quota"), small, freshet.KindExhausted, false},
 		{"put", errors.New("no route"), small, freshet.KindUnavailable, false},

@@ -153,22 +153,26 @@ func (f *FS) leaving(ctx context.Context, op, key string, remove func() error) e
 			delete(f.removing, parent)
 		}
 	}()
-	if err := f.keep(ctx, op, parent, key, others); err != nil {
+	marked, err := f.keep(ctx, op, parent, key, others)
+	if err != nil {
 		return err
 	}
-	return remove()
+	if err = remove(); marked {
+		return begun(err)
+	}
+	return err
 }
 
 // keep writes the marker of dir unless it is there, or something other than
-// child is and nobody else is removing.
-func (f *FS) keep(ctx context.Context, op, dir, child string, others bool) error {
+// child is and nobody else is removing. It reports whether it did.
+func (f *FS) keep(ctx context.Context, op, dir, child string, others bool) (marked bool, err error) {
 	prefix := f.marker(dir)
 	stays, any := false, false
 	see := func(name string) {
 		any = true
 		stays = stays || name == prefix || !others && name != f.root+child && name != f.marker(child)
 	}
-	err := f.pages(ctx, op, dir, ListRequest{Prefix: prefix, Delimited: true, Max: 3}, func(p Page) (bool, error) {
+	err = f.pages(ctx, op, dir, ListRequest{Prefix: prefix, Delimited: true, Max: 3}, func(p Page) (bool, error) {
 		for _, o := range p.Objects {
 			see(o.Name)
 		}
@@ -178,22 +182,27 @@ func (f *FS) keep(ctx context.Context, op, dir, child string, others bool) error
 		return !stays && !(others && any), nil // the marker comes first
 	})
 	if err != nil || stays || !any { // nothing: it vanished already
-		return err
+		return false, err
 	}
 	if f.limits.DirObjects {
 		if st, found, err := f.head(ctx, op, dir); err != nil || found && st.IsDir() {
-			return err
+			return false, err
 		}
 	}
-	return f.mark(ctx, op, dir)
+	return true, f.mark(ctx, op, dir)
 }
 
 // delete removes objects by as few requests as the store needs.
 func (f *FS) delete(ctx context.Context, op, key string, names []string) error {
+	first := true
 	for batch := range slices.Chunk(names, f.limits.DeleteBatch) {
-		if err := f.store.Delete(ctx, batch); err != nil {
-			return f.failure(ctx, op, key, err)
+		if err := f.failure(ctx, op, key, f.store.Delete(ctx, batch)); err != nil {
+			if !first {
+				err = begun(err)
+			}
+			return err
 		}
+		first = false
 	}
 	return nil
 }
@@ -202,10 +211,16 @@ func (f *FS) delete(ctx context.Context, op, key string, names []string) error {
 // listing, each from its end to its start, and the marker of key last: the tree
 // is there until nothing is in it. Objects that stand for directories go after
 // all others, the inner ones first.
-func (f *FS) deleteTree(ctx context.Context, op, key string) error {
+func (f *FS) deleteTree(ctx context.Context, op, key string) (err error) {
 	prefix := f.marker(key)
 	var dirs []string
-	err := f.pages(ctx, op, key, ListRequest{Prefix: prefix}, func(p Page) (bool, error) {
+	some := false
+	defer func() {
+		if some {
+			err = begun(err)
+		}
+	}()
+	err = f.pages(ctx, op, key, ListRequest{Prefix: prefix}, func(p Page) (bool, error) {
 		names := make([]string, 0, len(p.Objects))
 		for _, o := range slices.Backward(p.Objects) {
 			switch {
@@ -215,7 +230,9 @@ func (f *FS) deleteTree(ctx context.Context, op, key string) error {
 				names = append(names, o.Name)
 			}
 		}
-		return true, f.delete(ctx, op, key, names)
+		err := f.delete(ctx, op, key, names)
+		some = some || err == nil && len(names) > 0
+		return true, err
 	})
 	if err != nil {
 		return err
@@ -225,6 +242,7 @@ func (f *FS) deleteTree(ctx context.Context, op, key string) error {
 		if err := f.delete(ctx, op, key, []string{dir}); err != nil {
 			return err
 		}
+		some = true
 	}
 	if err := f.delete(ctx, op, key, []string{prefix}); err != nil || !f.limits.DirObjects {
 		return err

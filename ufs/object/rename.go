@@ -55,7 +55,7 @@ func (f *FS) renameFile(ctx context.Context, src Object, from, to string) (ufs.S
 	if err != nil {
 		return ufs.Status{}, err
 	}
-	return st, f.leaving(ctx, op, from, func() error { return f.delete(ctx, op, from, []string{src.Name}) })
+	return st, begun(f.leaving(ctx, op, from, func() error { return f.delete(ctx, op, from, []string{src.Name}) }))
 }
 
 func (f *FS) copy(ctx context.Context, src Object, from, to string) (ufs.Status, error) {
@@ -98,20 +98,20 @@ func (f *FS) renameDir(ctx context.Context, from, to string, object bool) (ufs.S
 	if state != renameCopied {
 		if object {
 			if err := f.mark(ctx, op, to); err != nil {
-				return ufs.Status{}, err
+				return ufs.Status{}, begun(err)
 			}
 		}
 		if err := f.copyTree(ctx, from, to); err != nil {
-			return ufs.Status{}, err
+			return ufs.Status{}, begun(err)
 		}
 		if err := f.setRename(ctx, to, name, renameCopied); err != nil {
-			return ufs.Status{}, err
+			return ufs.Status{}, begun(err)
 		}
 	}
 	if err := f.leaving(ctx, op, from, func() error { return f.deleteTree(ctx, op, from) }); err != nil {
-		return ufs.Status{}, err
+		return ufs.Status{}, begun(err)
 	}
-	return directory(to), f.delete(ctx, op, to, []string{name})
+	return directory(to), begun(f.delete(ctx, op, to, []string{name}))
 }
 
 // renameState tells how far an earlier call came, and refuses a new move whose

@@ -24,8 +24,8 @@ import (
 // Effects (Put, Parts.Complete, Copy, Mark, Delete) are sent at most once, unless
 // a repetition can do no harm, and only while ctx has not ended by the clocks
 // (C13). KindDeadline says that the effect may have happened or may yet happen;
-// any other Kind says that it neither did nor will. ErrNotSent in the chain of a
-// KindDeadline says the latter too.
+// any other Kind says that it neither did nor will. ufs.ErrNotSent in the chain
+// says that the request certainly never left this process, whatever the Kind.
 type Store interface {
 	// Limits is constant.
 	Limits() Limits
@@ -174,10 +174,6 @@ type PutOptions struct {
 // ErrRange is in the chain of the error of a Get whose offset is not below the
 // length of the object.
 var ErrRange = errors.New("the offset is not in the object")
-
-// ErrNotSent is in the chain of the error of an effect that certainly never left
-// this process.
-var ErrNotSent = errors.New("not sent: the time for it was over")
 
 // Errorf returns the error of a Store.
 func Errorf(k freshet.Kind, format string, args ...any) error {

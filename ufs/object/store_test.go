@@ -15,6 +15,7 @@ import (
 
 	"github.com/freshet-io/freshet"
 	"github.com/freshet-io/freshet/fingerprint"
+	"github.com/freshet-io/freshet/ufs"
 	"github.com/freshet-io/freshet/ufs/object"
 )
 
@@ -52,7 +53,7 @@ func newFlat() *flat {
 
 func (s *flat) enter(ctx context.Context, call, name string) error {
 	if ctx.Err() != nil {
-		return &freshet.Error{Kind: freshet.KindDeadline, Err: errors.Join(object.ErrNotSent, ctx.Err())}
+		return &freshet.Error{Kind: freshet.KindDeadline, Err: errors.Join(ufs.ErrNotSent, ctx.Err())}
 	}
 	s.mu.Lock()
 	s.calls[call]++
