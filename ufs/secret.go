@@ -113,6 +113,27 @@ func (e Environment) Secret(ref SecretRef) (Secret, error) {
 }
 
 func (e Environment) secretFile(name string) (Secret, error) {
+	s, err := e.secretData(name)
+	if err != nil {
+		return Secret{}, err
+	}
+	value := strings.TrimRight(s.Reveal(), "\r\n")
+	if value == "" {
+		return Secret{}, freshet.Errorf(freshet.KindInvalid, "read secret", "", "secret file %s: is empty", name)
+	}
+	return NewSecret(value), nil
+}
+
+// SecretData is Secret for a file that is not text, such as a keytab: its bytes as
+// they are. A reference to anything but a file is KindInvalid.
+func (e Environment) SecretData(ref SecretRef) (Secret, error) {
+	if ref.Source != SecretFile {
+		return Secret{}, freshet.Errorf(freshet.KindInvalid, "read secret", "", "reference '%s' names no file", ref.Source)
+	}
+	return e.secretData(ref.Name)
+}
+
+func (e Environment) secretData(name string) (Secret, error) {
 	const op = "read secret"
 	fail := func(k freshet.Kind, format string, args ...any) (Secret, error) {
 		return Secret{}, freshet.Errorf(k, op, "", "secret file %s: "+format, append([]any{name}, args...)...)
@@ -143,16 +164,15 @@ func (e Environment) secretFile(name string) (Secret, error) {
 		return fail(freshet.KindPermission, "mode %04o lets others than its owner in; run chmod 600 on it", info.Mode().Perm())
 	}
 	data, err := io.ReadAll(io.LimitReader(f, maxSecret+1))
-	value := strings.TrimRight(string(data), "\r\n")
 	switch {
 	case err != nil:
 		return fail(freshet.KindUnavailable, "%w", err)
 	case len(data) > maxSecret:
 		return fail(freshet.KindInvalid, "longer than %d bytes", maxSecret)
-	case value == "":
+	case len(data) == 0:
 		return fail(freshet.KindInvalid, "is empty")
 	}
-	return NewSecret(value), nil
+	return NewSecret(string(data)), nil
 }
 
 // below reports whether name is, or lies below, one of dirs, by whole segments.

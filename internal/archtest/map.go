@@ -116,7 +116,7 @@ func edges() []edge {
 		{"google.golang.org/grpc", []string{"rpc/...", "gateway/rest", "ufs/gcs", "proto/...", "cmd/...", "test/..."}},
 		{"github.com/grpc-ecosystem/grpc-gateway", []string{"gateway/rest", "proto/...", "cmd/...", "test/..."}},
 		{"google.golang.org/protobuf", []string{
-			"proto/...", "rpc/...", "gateway/rest", "ufs/hdfs/inotify", "coordinator/namespace", "coordinator/journal", "crosscluster/...",
+			"proto/...", "rpc/...", "gateway/rest", "ufs/hdfs", "ufs/hdfs/inotify", "coordinator/namespace", "coordinator/journal", "crosscluster/...",
 			"cmd/...", "test/...",
 		}},
 		{"go.yaml.in/yaml/v3", []string{"config", "cmd/...", "test/..."}},

@@ -1,0 +1,422 @@
+package hdfs
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path"
+	"strings"
+	"time"
+
+	lib "github.com/colinmarc/hdfs/v2"
+
+	"github.com/freshet-io/freshet"
+	"github.com/freshet-io/freshet/ufs"
+)
+
+const (
+	// writePiece is what is given to the library at once: it copies it.
+	writePiece = 256 << 10
+	// firstWait and lastWait bound the wait between two attempts to close a file
+	// whose last block has not been reported yet.
+	firstWait = 20 * time.Millisecond
+	lastWait  = time.Second
+)
+
+// Create implements ufs.FS.
+func (f *FS) Create(ctx context.Context, key string, opts ufs.CreateOptions) (ufs.Writer, error) {
+	const op = "create"
+	if err := beginWrite(ctx, op, key); err != nil {
+		return nil, err
+	}
+	w := &writer{ctx: ctx, fs: f, key: key, opts: opts, mode: opts.Mode & permBits}
+	if !opts.Vouched || opts.IfAbsent {
+		st, _, found, err := f.find(ctx, op, key)
+		switch {
+		case err != nil:
+			return nil, err
+		case found && opts.IfAbsent && !st.IsDir():
+			return nil, ufs.Errorf(freshet.KindExist, op, key, "exists")
+		case found:
+			if err := f.replaceable(ctx, op, key, false); err != nil {
+				return nil, err
+			}
+			if w.mode == 0 {
+				w.mode = st.Mode
+			}
+		case w.mode == 0:
+			w.mode = defaultFileMode
+		}
+	}
+	if w.mode == 0 {
+		w.mode = 0o600 // until it is known what is replaced
+	}
+	if err := w.start(ctx); err != nil {
+		return nil, err
+	}
+	return w, nil
+}
+
+// writer is one temporary file on its way. It is used by one goroutine.
+type writer struct {
+	ctx    context.Context //nolint:containedctx // Create's context governs the writes
+	fs     *FS
+	key    string
+	opts   ufs.CreateOptions
+	mode   uint32 // of the temporary file
+	temp   string // its path
+	size   int64
+	client *client
+	stop   func() bool // ends the watch over ctx
+	file   *lib.FileWriter
+	sealed bool // the file is complete, and the connection given back
+	ended  bool
+}
+
+// start makes the temporary file, with the directories above it.
+func (w *writer) start(ctx context.Context) error {
+	const op = "create"
+	err := w.create(ctx)
+	switch {
+	case freshet.IsKind(err, freshet.KindNotExist):
+		if err = w.fs.makeParents(ctx, op, w.key); err == nil {
+			err = w.create(ctx)
+		}
+	case freshet.IsKind(err, freshet.KindUnavailable) && ctx.Err() == nil && !errors.Is(err, errClosed):
+		w.fs.pool.flush() // the first call after a NameNode restarted meets a dead connection
+		err = w.create(ctx)
+	case freshet.IsKind(err, freshet.KindPermission):
+		if parent, _, found, ferr := w.fs.find(ctx, op, ufs.ParentKey(w.key)); ferr == nil && found && !parent.IsDir() {
+			err = ufs.Errorf(freshet.KindConflict, op, w.key, "%q is not a directory", parent.Key)
+		}
+	}
+	return err
+}
+
+// create makes a temporary file of a new name. It may have been made although the
+// call failed: it is removed then.
+func (w *writer) create(ctx context.Context) error {
+	const op = "create"
+	c, err := w.fs.pool.get(ctx)
+	if err != nil {
+		return fail(ctx, op, w.key, c, err)
+	}
+	w.temp = w.fs.path(ufs.UploadKey(w.key, w.opts.Op))
+	err = c.run(ctx, func() (err error) {
+		w.file, err = w.fs.newFile(c, w.temp, w.mode)
+		return err
+	})
+	if err != nil {
+		if !answered(err) {
+			c.kill()
+			w.fs.discard(w.temp)
+		}
+		w.fs.pool.put(c, answered(err))
+		return fail(ctx, op, w.key, c, err)
+	}
+	w.client, w.stop = c, context.AfterFunc(w.ctx, c.kill)
+	return nil
+}
+
+func (f *FS) newFile(c *client, path string, mode uint32) (*lib.FileWriter, error) {
+	replication, block := f.cfg.replication, f.cfg.blockSize
+	if replication == 0 || block == 0 {
+		d, err := c.lib.ServerDefaults()
+		if err != nil {
+			return nil, err
+		}
+		if replication == 0 {
+			replication = d.Replication
+		}
+		if block == 0 {
+			block = d.BlockSize
+		}
+	}
+	return c.lib.CreateFile(path, replication, block, os.FileMode(mode))
+}
+
+// discard removes a temporary file that may be there, later: its caller has gone.
+func (f *FS) discard(path string) {
+	f.background(func(ctx context.Context) {
+		if _, err := f.removeTemp(ctx, "", path); err != nil {
+			f.log.Warn("temporary file may be left behind", "error", err)
+		}
+	})
+}
+
+// removeTemp removes a temporary file, whose name nobody uses twice.
+func (f *FS) removeTemp(ctx context.Context, key, path string) (found bool, err error) {
+	err = f.call(ctx, "abort", key, idempotent, func(c *client, second bool) (err error) {
+		found, err = c.remove(path, false)
+		found = found || second
+		return err
+	})
+	if isNotDir(err) || freshet.IsKind(err, freshet.KindNotExist) {
+		return false, nil
+	}
+	return found, err
+}
+
+// Write implements io.Writer.
+func (w *writer) Write(p []byte) (int, error) {
+	const op = "write"
+	if w.ended || w.sealed {
+		return 0, w.over(op)
+	}
+	for n := 0; n < len(p); {
+		if err := ufs.ContextError(w.ctx, op, w.key); err != nil {
+			return n, err
+		}
+		m, err := w.file.Write(p[n:min(len(p), n+writePiece)])
+		n += m
+		w.size += int64(m)
+		if err == nil {
+			err = w.client.failure()
+		}
+		if err != nil {
+			return n, w.fail(w.ctx, op, err)
+		}
+	}
+	return len(p), nil
+}
+
+func (w *writer) over(op string) error {
+	return ufs.Errorf(freshet.KindConflict, op, w.key, "the upload has ended")
+}
+
+// fail turns the error of a call about the temporary file into that of the
+// contract.
+func (w *writer) fail(ctx context.Context, op string, err error) error {
+	err = fail(ctx, op, w.key, w.client, err)
+	if freshet.IsKind(err, freshet.KindNotExist) { // the temporary file, not the key
+		return ufs.Errorf(freshet.KindConflict, op, w.key, "the upload has ended: its temporary file is gone")
+	}
+	return err
+}
+
+// Commit implements ufs.Writer.
+func (w *writer) Commit(ctx context.Context) (ufs.Status, error) {
+	const op = "commit"
+	if w.ended {
+		return ufs.Status{}, w.over(op)
+	}
+	if err := ufs.ContextError(ctx, op, w.key); err != nil {
+		return ufs.Status{}, err
+	}
+	if w.opts.Size >= 0 && w.opts.Size != w.size {
+		return ufs.Status{}, ufs.Errorf(freshet.KindInvalid, op, w.key, "%d bytes written, %d announced", w.size, w.opts.Size)
+	}
+	if err := w.seal(ctx, op); err != nil {
+		return ufs.Status{}, err
+	}
+	st, id, err := w.dress(ctx, op)
+	if err != nil {
+		return ufs.Status{}, err
+	}
+	if err := w.publish(ctx, op, id); err != nil {
+		return ufs.Status{}, err
+	}
+	w.ended = true
+	return st, nil
+}
+
+// seal completes the temporary file. Its blocks are with the DataNodes when the
+// NameNode says so; until it has heard of the last one, it asks to try again.
+func (w *writer) seal(ctx context.Context, op string) error {
+	if w.sealed {
+		return nil
+	}
+	stop := context.AfterFunc(ctx, w.client.kill)
+	defer stop()
+	wait := firstWait
+	deadline := w.fs.cfg.clock.Now().Add(w.fs.cfg.requestTimeout)
+	for {
+		err := w.file.Close()
+		if err == nil {
+			break
+		}
+		if !lib.IsErrReplicating(err) {
+			return w.fail(ctx, op, err)
+		}
+		if w.fs.cfg.clock.Now().After(deadline) {
+			return ufs.Errorf(freshet.KindUnavailable, op, w.key, "the DataNodes have not stored the last block in time; try again")
+		}
+		select {
+		case <-w.fs.cfg.clock.After(wait):
+		case <-ctx.Done():
+			return ufs.ContextError(ctx, op, w.key)
+		}
+		wait = min(2*wait, lastWait)
+	}
+	w.sealed = true
+	w.letGo()
+	return nil
+}
+
+// letGo gives the connection back.
+func (w *writer) letGo() {
+	if w.client != nil {
+		w.stop()
+		w.fs.pool.put(w.client, true)
+		w.client, w.file = nil, nil
+	}
+}
+
+// dress checks the complete temporary file, gives it the mode that it is to have,
+// and says what it is: a rename changes nothing of that but the name.
+func (w *writer) dress(ctx context.Context, op string) (ufs.Status, uint64, error) {
+	s, err := w.fs.statPath(ctx, op, w.key, w.temp)
+	if err != nil {
+		return ufs.Status{}, 0, w.fail(ctx, op, err)
+	}
+	st := status(w.key, s)
+	if st.Length != w.size {
+		return st, 0, ufs.Errorf(freshet.KindUnavailable, op, w.key, "HDFS has %d of %d bytes", st.Length, w.size)
+	}
+	attr, err := w.attributes(ctx, op, st)
+	if err != nil || attr.Mode == nil {
+		return st, s.GetFileId(), err
+	}
+	if err := w.fs.setAttr(ctx, op, w.key, w.temp, attr); err != nil {
+		return st, 0, w.fail(ctx, op, err)
+	}
+	if s, err = w.fs.statPath(ctx, op, w.key, w.temp); err != nil {
+		return st, 0, w.fail(ctx, op, err)
+	}
+	return status(w.key, s), s.GetFileId(), nil
+}
+
+// attributes returns what must change of the temporary file. If the mode is that
+// of the file that it replaces, it gets its owner and group too. Who may not give
+// it the group gives the group no right that others do not have.
+func (w *writer) attributes(ctx context.Context, op string, now ufs.Status) (attr ufs.Attr, err error) {
+	mode := w.opts.Mode & permBits
+	if mode == 0 {
+		old, _, found, err := w.fs.find(ctx, op, w.key)
+		switch {
+		case err != nil:
+			return attr, err
+		case !found || old.IsDir(): // a directory is refused by the rename
+			mode = defaultFileMode
+		default:
+			mode = old.Mode & 0o777
+			if !w.inherit(ctx, op, old, now) {
+				mode = mode&^0o070 | mode&(mode<<3)&0o070
+			}
+		}
+	}
+	if mode != now.Mode || mode&^0o777 != 0 {
+		attr.Mode = &mode
+	}
+	return attr, nil
+}
+
+// inherit gives the temporary file the owner and the group of old as far as HDFS
+// lets it, and reports whether it has the group.
+func (w *writer) inherit(ctx context.Context, op string, old, now ufs.Status) bool {
+	if old.Owner == now.Owner && old.Group == now.Group {
+		return true
+	}
+	if w.fs.setAttr(ctx, op, w.key, w.temp, ufs.Attr{Owner: &old.Owner, Group: &old.Group}) == nil {
+		return true
+	}
+	return old.Group == now.Group || w.fs.setAttr(ctx, op, w.key, w.temp, ufs.Attr{Group: &old.Group}) == nil
+}
+
+// publish gives the temporary file, inode id, its name.
+func (w *writer) publish(ctx context.Context, op string, id uint64) error {
+	f := w.fs
+	if w.opts.IfMatch.Known() {
+		f.replace.Lock()
+		defer f.replace.Unlock()
+		st, _, found, err := f.find(ctx, op, w.key)
+		if err != nil {
+			return err
+		}
+		if !found || !st.Fingerprint.SameContent(w.opts.IfMatch) {
+			return ufs.Errorf(freshet.KindStale, op, w.key, "the storage holds another version")
+		}
+	}
+	lost := false
+	err := f.call(ctx, op, w.key, idempotent, func(c *client, second bool) error {
+		lost = second
+		return c.rename(w.temp, f.path(w.key), !w.opts.IfAbsent)
+	})
+	if err == nil {
+		return nil
+	}
+	if freshet.IsKind(err, freshet.KindDeadline) || !freshet.IsKind(err, freshet.KindNotExist, freshet.KindExist, freshet.KindConflict) && !isRemote(err) {
+		return err
+	}
+	return w.explain(ctx, op, id, lost, err)
+}
+
+func isRemote(err error) bool { _, ok := remote(err); return ok }
+
+// explain looks at what is at the key after HDFS refused the rename. If an earlier
+// answer was lost, the rename may be done.
+func (w *writer) explain(ctx context.Context, op string, id uint64, lost bool, err error) error {
+	st, now, found, ferr := w.fs.find(ctx, op, w.key)
+	switch {
+	case ferr != nil:
+		return err
+	case lost && found && now == id:
+		return nil
+	case found && st.IsDir():
+		return ufs.Errorf(freshet.KindConflict, op, w.key, "is a directory")
+	case found && w.opts.IfAbsent && freshet.IsKind(err, freshet.KindExist):
+		return ufs.Errorf(freshet.KindExist, op, w.key, "exists")
+	case lost && freshet.IsKind(err, freshet.KindNotExist):
+		return ufs.Errorf(freshet.KindDeadline, op, w.key, "not known whether it was written: the connection broke, and somebody wrote or removed it since")
+	case freshet.IsKind(err, freshet.KindNotExist):
+		return ufs.Errorf(freshet.KindConflict, op, w.key, "the upload has ended: its temporary file is gone")
+	}
+	return err
+}
+
+// Abort implements ufs.Writer.
+func (w *writer) Abort(ctx context.Context) error {
+	if w.ended {
+		return nil
+	}
+	w.ended = true
+	if !w.sealed {
+		w.client.kill()
+		_ = w.file.Close() // fails, and ends the goroutines of the library
+		w.letGo()
+	}
+	_, err := w.fs.removeTemp(ctx, w.key, w.temp)
+	return err
+}
+
+// AbortUpload implements ufs.FS. A writer whose temporary file is gone can't
+// publish any more.
+func (f *FS) AbortUpload(ctx context.Context, key string, id freshet.OpID) (bool, error) {
+	const op = "abort"
+	if err := beginWrite(ctx, op, key); err != nil {
+		return false, err
+	}
+	prefix := path.Base(ufs.UploadPrefix(key, id))
+	w := walk{ctx: ctx, fs: f}
+	ended := false
+	for after := prefix; ; { // a name that starts with the prefix goes after it
+		page, left, err := w.page(ufs.ParentKey(key), after, false)
+		if err != nil {
+			return ended, err
+		}
+		for _, s := range page {
+			name := string(s.GetPath())
+			if !strings.HasPrefix(name, prefix) {
+				return ended, nil
+			}
+			found, err := f.removeTemp(ctx, key, f.path(ufs.JoinKey(ufs.ParentKey(key), name)))
+			if err != nil {
+				return ended, err
+			}
+			ended, after = ended || found, name
+		}
+		if left == 0 || len(page) == 0 {
+			return ended, nil
+		}
+	}
+}
