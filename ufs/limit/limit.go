@@ -1,0 +1,298 @@
+// Package limit owns the bounds on what one process asks of one storage: an
+// ufs.FS that lets only so many requests per second, and so many at a time, reach
+// the one below. Waiting ends with the caller's context. It never drops a request
+// that can wait, and never keeps one from cleaning up: Abort does not wait.
+//
+// What counts as a request is what a storage usually bills as one: a call, each
+// page of a listing, the start and the commit of an upload. The parts of an
+// upload, and the requests that a driver makes of one call (to move a directory
+// file by file), are not counted.
+//
+// A slot of the bound on requests at a time is held by a call while it lasts, by
+// a file from Open to Close and by an upload from Create to Commit or Abort. A
+// listing holds one only while it waits for a page, so that its consumer may make
+// calls of its own. Who holds a stream open and makes another call needs a second
+// slot: a bound of 1 makes such a caller wait for itself until its context ends.
+package limit
+
+import (
+	"context"
+	"io"
+	"iter"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/time/rate"
+
+	"github.com/freshet-io/freshet"
+	"github.com/freshet-io/freshet/ufs"
+)
+
+// Options are the bounds. The zero value has none.
+type Options struct {
+	// PerSecond is how many requests may be sent per second, 0 for any number.
+	PerSecond int
+	// Burst is how many may be sent at once after a rest; 0 is PerSecond.
+	Burst int
+	// Concurrent is how many may be under way at a time, 0 for any number.
+	Concurrent int
+	// Metrics, if not nil, count the waiting.
+	Metrics *Metrics
+}
+
+// Metrics are the metrics of all bounds of one process.
+type Metrics struct{ seconds *prometheus.CounterVec }
+
+// NewMetrics registers freshet_ufs_limit_wait_seconds_total{kind}.
+func NewMetrics(reg prometheus.Registerer) (*Metrics, error) {
+	m := &Metrics{seconds: prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "freshet_ufs_limit_wait_seconds_total",
+		Help: "Time that calls to under-storage waited for the bounds of their mount, by kind of storage.",
+	}, []string{"kind"})}
+	if err := reg.Register(m.seconds); err != nil {
+		return nil, freshet.Errorf(freshet.KindInternal, "register metrics", "", "%w", err)
+	}
+	return m, nil
+}
+
+// FS bounds the calls to the FS below it. It is safe for concurrent use.
+type FS struct {
+	inner  ufs.FS
+	rate   *rate.Limiter // nil: any number
+	slots  chan struct{} // nil: any number
+	waited prometheus.Counter
+	page   int
+}
+
+var _ ufs.FS = (*FS)(nil)
+
+// New returns inner under the bounds of opts.
+func New(inner ufs.FS, opts Options) *FS {
+	feat := inner.Features()
+	f := &FS{inner: inner, page: feat.ListPage}
+	if opts.PerSecond > 0 {
+		if opts.Burst <= 0 {
+			opts.Burst = opts.PerSecond
+		}
+		f.rate = rate.NewLimiter(rate.Limit(opts.PerSecond), opts.Burst)
+	}
+	if opts.Concurrent > 0 {
+		f.slots = make(chan struct{}, opts.Concurrent)
+	}
+	if opts.Metrics != nil {
+		f.waited = opts.Metrics.seconds.WithLabelValues(feat.Kind)
+	}
+	return f
+}
+
+// Unwrap returns the FS below.
+func (f *FS) Unwrap() ufs.FS { return f.inner }
+
+// begin waits until the call may be made. Leave gives its slot back and may be
+// called more than once; it is not nil.
+func (f *FS) begin(ctx context.Context, op, key string) (leave func(), err error) {
+	leave = func() {}
+	if f.slots != nil {
+		select {
+		case f.slots <- struct{}{}:
+		default:
+			start := time.Now()
+			select {
+			case f.slots <- struct{}{}:
+				f.count(start)
+			case <-ctx.Done():
+				f.count(start)
+				return leave, ufs.ContextError(ctx, op, key)
+			}
+		}
+		leave = sync.OnceFunc(func() { <-f.slots })
+	}
+	if err := f.token(ctx, op, key); err != nil {
+		leave()
+		return leave, err
+	}
+	return leave, nil
+}
+
+// token waits for the right to send one request.
+func (f *FS) token(ctx context.Context, op, key string) error {
+	if err := ufs.ContextError(ctx, op, key); err != nil {
+		return err
+	}
+	if f.rate == nil || f.rate.Allow() {
+		return nil
+	}
+	start := time.Now()
+	err := f.rate.Wait(ctx)
+	f.count(start)
+	switch {
+	case err == nil:
+		return nil
+	case ctx.Err() != nil:
+		return ufs.ContextError(ctx, op, key)
+	}
+	return ufs.Errorf(freshet.KindExhausted, op, key, // nothing was sent
+		"more than %v requests per second wait for the storage, longer than the call may take; raise the option %s of the mount", f.rate.Limit(), ufs.OptionMaxRequestsPerSecond)
+}
+
+func (f *FS) count(start time.Time) {
+	if f.waited != nil {
+		f.waited.Add(time.Since(start).Seconds())
+	}
+}
+
+// Features implements ufs.FS.
+func (f *FS) Features() ufs.Features { return f.inner.Features() }
+
+// Close implements ufs.FS.
+func (f *FS) Close() error { return f.inner.Close() }
+
+// Stat implements ufs.FS.
+func (f *FS) Stat(ctx context.Context, key string) (ufs.Status, error) {
+	leave, err := f.begin(ctx, "stat", key)
+	if err != nil {
+		return ufs.Status{}, err
+	}
+	defer leave()
+	return f.inner.Stat(ctx, key)
+}
+
+// List implements ufs.FS.
+func (f *FS) List(ctx context.Context, dir string, opts ufs.ListOptions) iter.Seq2[ufs.Status, error] {
+	page := f.page
+	if opts.PageSize > 0 && page > 0 {
+		page = min(page, opts.PageSize)
+	}
+	return func(yield func(ufs.Status, error) bool) {
+		leave, err := f.begin(ctx, "list", dir)
+		if err != nil {
+			yield(ufs.Status{}, err)
+			return
+		}
+		defer func() { leave() }()
+		n := 0
+		for st, err := range f.inner.List(ctx, dir, opts) {
+			leave()
+			if !yield(st, err) || err != nil {
+				return
+			}
+			if n++; page > 0 && n%page == 0 { // the driver asks for the next page now
+				if leave, err = f.begin(ctx, "list", dir); err != nil {
+					yield(ufs.Status{}, err)
+					return
+				}
+			}
+		}
+	}
+}
+
+// Open implements ufs.FS.
+func (f *FS) Open(ctx context.Context, key string, opts ufs.OpenOptions) (io.ReadCloser, ufs.Status, error) {
+	leave, err := f.begin(ctx, "open", key)
+	if err != nil {
+		return nil, ufs.Status{}, err
+	}
+	r, st, err := f.inner.Open(ctx, key, opts)
+	if err != nil {
+		leave()
+		return nil, st, err
+	}
+	return &reader{ReadCloser: r, leave: leave}, st, nil
+}
+
+type reader struct {
+	io.ReadCloser
+	leave func()
+}
+
+func (r *reader) Close() error {
+	defer r.leave()
+	return r.ReadCloser.Close()
+}
+
+// Create implements ufs.FS.
+func (f *FS) Create(ctx context.Context, key string, opts ufs.CreateOptions) (ufs.Writer, error) {
+	leave, err := f.begin(ctx, "create", key)
+	if err != nil {
+		return nil, err
+	}
+	w, err := f.inner.Create(ctx, key, opts)
+	if err != nil {
+		leave()
+		return nil, err
+	}
+	return &writer{Writer: w, fs: f, key: key, leave: leave}, nil
+}
+
+type writer struct {
+	ufs.Writer
+	fs    *FS
+	key   string
+	leave func()
+}
+
+// Commit gives the slot back whatever comes of it: what may follow is an Abort,
+// which needs none.
+func (w *writer) Commit(ctx context.Context) (ufs.Status, error) {
+	defer w.leave()
+	if err := w.fs.token(ctx, "commit", w.key); err != nil {
+		return ufs.Status{}, err
+	}
+	return w.Writer.Commit(ctx)
+}
+
+func (w *writer) Abort(ctx context.Context) error {
+	defer w.leave()
+	return w.Writer.Abort(ctx)
+}
+
+// Mkdir implements ufs.FS.
+func (f *FS) Mkdir(ctx context.Context, key string, opts ufs.MkdirOptions) (ufs.Status, error) {
+	leave, err := f.begin(ctx, "mkdir", key)
+	if err != nil {
+		return ufs.Status{}, err
+	}
+	defer leave()
+	return f.inner.Mkdir(ctx, key, opts)
+}
+
+// Rename implements ufs.FS.
+func (f *FS) Rename(ctx context.Context, from, to string) (ufs.Status, error) {
+	leave, err := f.begin(ctx, "rename", from)
+	if err != nil {
+		return ufs.Status{}, err
+	}
+	defer leave()
+	return f.inner.Rename(ctx, from, to)
+}
+
+// Remove implements ufs.FS.
+func (f *FS) Remove(ctx context.Context, key string, opts ufs.RemoveOptions) error {
+	leave, err := f.begin(ctx, "remove", key)
+	if err != nil {
+		return err
+	}
+	defer leave()
+	return f.inner.Remove(ctx, key, opts)
+}
+
+// SetAttr implements ufs.FS.
+func (f *FS) SetAttr(ctx context.Context, key string, attr ufs.Attr) (ufs.Status, error) {
+	leave, err := f.begin(ctx, "setattr", key)
+	if err != nil {
+		return ufs.Status{}, err
+	}
+	defer leave()
+	return f.inner.SetAttr(ctx, key, attr)
+}
+
+// AbortUpload implements ufs.FS.
+func (f *FS) AbortUpload(ctx context.Context, key string, op freshet.OpID) (bool, error) {
+	leave, err := f.begin(ctx, "abort upload", key)
+	if err != nil {
+		return false, err
+	}
+	defer leave()
+	return f.inner.AbortUpload(ctx, key, op)
+}
