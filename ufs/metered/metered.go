@@ -6,6 +6,7 @@ import (
 	"context"
 	"io"
 	"iter"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -19,10 +20,12 @@ type Metrics struct {
 	requests *prometheus.CounterVec
 	seconds  *prometheus.HistogramVec
 	bytes    *prometheus.CounterVec
+	inFlight *prometheus.GaugeVec
 }
 
 // NewMetrics registers freshet_ufs_requests_total{kind,op,code},
-// freshet_ufs_request_seconds{kind,op} and freshet_ufs_bytes_total{kind,direction}.
+// freshet_ufs_request_seconds{kind,op}, freshet_ufs_bytes_total{kind,direction} and
+// freshet_ufs_in_flight{kind}: calls under way, files open and uploads not ended.
 // Code is the name of the freshet.Kind, "ok" for a success.
 func NewMetrics(reg prometheus.Registerer) (*Metrics, error) {
 	m := &Metrics{
@@ -36,8 +39,11 @@ func NewMetrics(reg prometheus.Registerer) (*Metrics, error) {
 		bytes: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "freshet_ufs_bytes_total", Help: "Bytes of file content read from and written to under-storage.",
 		}, []string{"kind", "direction"}),
+		inFlight: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "freshet_ufs_in_flight", Help: "Calls to under-storage under way, files open there and uploads that have not ended, by kind of storage.",
+		}, []string{"kind"}),
 	}
-	for _, c := range []prometheus.Collector{m.requests, m.seconds, m.bytes} {
+	for _, c := range []prometheus.Collector{m.requests, m.seconds, m.bytes, m.inFlight} {
 		if err := reg.Register(c); err != nil {
 			return nil, freshet.Errorf(freshet.KindInternal, "register metrics", "", "%w", err)
 		}
@@ -51,6 +57,7 @@ type FS struct {
 	metrics     *Metrics
 	kind        string
 	read, wrote prometheus.Counter
+	inFlight    prometheus.Gauge
 }
 
 var _ ufs.FS = (*FS)(nil)
@@ -58,13 +65,24 @@ var _ ufs.FS = (*FS)(nil)
 // New returns inner with m around it.
 func New(inner ufs.FS, m *Metrics) *FS {
 	kind := inner.Features().Kind
-	return &FS{inner: inner, metrics: m, kind: kind, read: m.bytes.WithLabelValues(kind, "read"), wrote: m.bytes.WithLabelValues(kind, "write")}
+	return &FS{
+		inner: inner, metrics: m, kind: kind, inFlight: m.inFlight.WithLabelValues(kind),
+		read: m.bytes.WithLabelValues(kind, "read"), wrote: m.bytes.WithLabelValues(kind, "write"),
+	}
 }
 
 // Unwrap returns the FS below.
 func (f *FS) Unwrap() ufs.FS { return f.inner }
 
+// begin counts a call in and tells when it began.
+func (f *FS) begin() time.Time {
+	f.inFlight.Inc()
+	return time.Now()
+}
+
+// done counts a call out.
 func (f *FS) done(op string, start time.Time, err error) {
+	f.inFlight.Dec()
 	f.metrics.requests.WithLabelValues(f.kind, op, freshet.KindOf(err).String()).Inc()
 	f.metrics.seconds.WithLabelValues(f.kind, op).Observe(time.Since(start).Seconds())
 }
@@ -77,7 +95,7 @@ func (f *FS) Close() error { return f.inner.Close() }
 
 // Stat implements ufs.FS.
 func (f *FS) Stat(ctx context.Context, key string) (ufs.Status, error) {
-	start := time.Now()
+	start := f.begin()
 	st, err := f.inner.Stat(ctx, key)
 	f.done("stat", start, err)
 	return st, err
@@ -86,7 +104,7 @@ func (f *FS) Stat(ctx context.Context, key string) (ufs.Status, error) {
 // List implements ufs.FS.
 func (f *FS) List(ctx context.Context, dir string, opts ufs.ListOptions) iter.Seq2[ufs.Status, error] {
 	return func(yield func(ufs.Status, error) bool) {
-		start, last := time.Now(), error(nil)
+		start, last := f.begin(), error(nil)
 		for st, err := range f.inner.List(ctx, dir, opts) {
 			last = err
 			if !yield(st, err) {
@@ -99,18 +117,25 @@ func (f *FS) List(ctx context.Context, dir string, opts ufs.ListOptions) iter.Se
 
 // Open implements ufs.FS.
 func (f *FS) Open(ctx context.Context, key string, opts ufs.OpenOptions) (io.ReadCloser, ufs.Status, error) {
-	start := time.Now()
+	start := f.begin()
 	r, st, err := f.inner.Open(ctx, key, opts)
 	f.done("open", start, err)
 	if err != nil {
 		return nil, st, err
 	}
+	f.inFlight.Inc() // until Close
 	return &reader{ReadCloser: r, fs: f}, st, nil
 }
 
 type reader struct {
 	io.ReadCloser
-	fs *FS
+	fs   *FS
+	left sync.Once
+}
+
+func (r *reader) Close() error {
+	r.left.Do(r.fs.inFlight.Dec)
+	return r.ReadCloser.Close()
 }
 
 func (r *reader) Read(p []byte) (int, error) {
@@ -124,18 +149,20 @@ func (r *reader) Read(p []byte) (int, error) {
 
 // Create implements ufs.FS.
 func (f *FS) Create(ctx context.Context, key string, opts ufs.CreateOptions) (ufs.Writer, error) {
-	start := time.Now()
+	start := f.begin()
 	w, err := f.inner.Create(ctx, key, opts)
 	f.done("create", start, err)
 	if err != nil {
 		return nil, err
 	}
+	f.inFlight.Inc() // until Commit or Abort
 	return &writer{Writer: w, fs: f}, nil
 }
 
 type writer struct {
 	ufs.Writer
-	fs *FS
+	fs   *FS
+	left sync.Once
 }
 
 func (w *writer) Write(p []byte) (int, error) {
@@ -148,22 +175,24 @@ func (w *writer) Write(p []byte) (int, error) {
 }
 
 func (w *writer) Commit(ctx context.Context) (ufs.Status, error) {
-	start := time.Now()
+	start := w.fs.begin()
 	st, err := w.Writer.Commit(ctx)
 	w.fs.done("commit", start, err)
+	w.left.Do(w.fs.inFlight.Dec)
 	return st, err
 }
 
 func (w *writer) Abort(ctx context.Context) error {
-	start := time.Now()
+	start := w.fs.begin()
 	err := w.Writer.Abort(ctx)
 	w.fs.done("abort", start, err)
+	w.left.Do(w.fs.inFlight.Dec)
 	return err
 }
 
 // Mkdir implements ufs.FS.
 func (f *FS) Mkdir(ctx context.Context, key string, opts ufs.MkdirOptions) (ufs.Status, error) {
-	start := time.Now()
+	start := f.begin()
 	st, err := f.inner.Mkdir(ctx, key, opts)
 	f.done("mkdir", start, err)
 	return st, err
@@ -171,7 +200,7 @@ func (f *FS) Mkdir(ctx context.Context, key string, opts ufs.MkdirOptions) (ufs.
 
 // Rename implements ufs.FS.
 func (f *FS) Rename(ctx context.Context, from, to string) (ufs.Status, error) {
-	start := time.Now()
+	start := f.begin()
 	st, err := f.inner.Rename(ctx, from, to)
 	f.done("rename", start, err)
 	return st, err
@@ -179,7 +208,7 @@ func (f *FS) Rename(ctx context.Context, from, to string) (ufs.Status, error) {
 
 // Remove implements ufs.FS.
 func (f *FS) Remove(ctx context.Context, key string, opts ufs.RemoveOptions) error {
-	start := time.Now()
+	start := f.begin()
 	err := f.inner.Remove(ctx, key, opts)
 	f.done("remove", start, err)
 	return err
@@ -187,7 +216,7 @@ func (f *FS) Remove(ctx context.Context, key string, opts ufs.RemoveOptions) err
 
 // SetAttr implements ufs.FS.
 func (f *FS) SetAttr(ctx context.Context, key string, attr ufs.Attr) (ufs.Status, error) {
-	start := time.Now()
+	start := f.begin()
 	st, err := f.inner.SetAttr(ctx, key, attr)
 	f.done("setattr", start, err)
 	return st, err
@@ -195,7 +224,7 @@ func (f *FS) SetAttr(ctx context.Context, key string, attr ufs.Attr) (ufs.Status
 
 // AbortUpload implements ufs.FS.
 func (f *FS) AbortUpload(ctx context.Context, key string, op freshet.OpID) (bool, error) {
-	start := time.Now()
+	start := f.begin()
 	ended, err := f.inner.AbortUpload(ctx, key, op)
 	f.done("abort_upload", start, err)
 	return ended, err

@@ -27,6 +27,23 @@ func TestConforms(t *testing.T) {
 	ufstest.Run(t, ufstest.InMemory(mem.Local, func(t *testing.T, fs ufs.FS) ufs.FS { return newFS(t, prometheus.NewRegistry(), fs) }))
 }
 
+func inFlight(t *testing.T, reg *prometheus.Registry, want float64) {
+	t.Helper()
+	families, err := reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, family := range families {
+		if family.GetName() == "freshet_ufs_in_flight" {
+			if got := family.GetMetric()[0].GetGauge().GetValue(); got != want {
+				t.Errorf("%v in flight, want %v", got, want)
+			}
+			return
+		}
+	}
+	t.Error("freshet_ufs_in_flight is missing")
+}
+
 func TestCounts(t *testing.T) {
 	t.Parallel()
 	reg := prometheus.NewRegistry()
@@ -39,6 +56,7 @@ func TestCounts(t *testing.T) {
 	if _, err := io.WriteString(w, "hello"); err != nil {
 		t.Fatal(err)
 	}
+	inFlight(t, reg, 1)
 	if _, err := w.Commit(ctx); err != nil {
 		t.Fatal(err)
 	}
@@ -52,6 +70,9 @@ func TestCounts(t *testing.T) {
 	if _, err := io.ReadAll(r); err != nil {
 		t.Fatal(err)
 	}
+	inFlight(t, reg, 1)
+	_ = r.Close()
+	_ = r.Close() // counts once
 	for _, err := range fs.List(ctx, "", ufs.ListOptions{}) {
 		if err != nil {
 			t.Fatal(err)
@@ -70,11 +91,11 @@ func TestCounts(t *testing.T) {
 					name += " " + label.GetValue()
 				}
 			}
-			got[name] = metric.GetCounter().GetValue() + float64(metric.GetHistogram().GetSampleCount())
+			got[name] = metric.GetGauge().GetValue() + metric.GetCounter().GetValue() + float64(metric.GetHistogram().GetSampleCount())
 		}
 	}
 	want := map[string]float64{
-		"requests_total ok commit": 1, "requests_total ok create": 1, "requests_total ok list": 1, "requests_total ok open": 1,
+		"in_flight": 0, "requests_total ok commit": 1, "requests_total ok create": 1, "requests_total ok list": 1, "requests_total ok open": 1,
 		"requests_total not_exist stat": 2, "requests_total ok stat": 1, "bytes_total read": 4, "bytes_total write": 5,
 		"request_seconds commit": 1, "request_seconds create": 1, "request_seconds list": 1, "request_seconds open": 1, "request_seconds stat": 3,
 	}
