@@ -16,6 +16,8 @@ type Mount struct {
 	// domain is unreachable.
 	Interval         Interval
 	DegradedInterval Interval
+	// ActiveSync says that the storage's own notices of changes are listened to.
+	ActiveSync bool `codec:",omitempty"`
 	// Generation changes whenever the mount is added or its storage changes;
 	// loads and blocks of an older generation are refused.
 	Generation uint64

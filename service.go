@@ -158,6 +158,7 @@ type Explanation struct {
 	Need           uint64
 	NextCheck      string
 	Publishers     []PublisherStatus
+	ActiveSync     *ActiveSyncStatus // nil if the mount has no active sync
 	Blocks         []ExplainedBlock
 	Intents        []string
 	Storage        *StorageView
@@ -190,6 +191,7 @@ type MountChange struct {
 	Level            *Level
 	Interval         *Interval
 	DegradedInterval *Interval
+	ActiveSync       *bool
 	Origin           string
 	DryRun           bool
 	IfGeneration     uint64
@@ -201,7 +203,25 @@ type MountAnswer struct {
 	Authority      string // readable name of its domain
 	Degraded       bool
 	DegradedReason string
+	ActiveSync     *ActiveSyncStatus // nil without active sync
 	Notes          []string
+}
+
+// ActiveSyncStatus is how a mount's storage is heard: its own notices of changes.
+type ActiveSyncStatus struct {
+	Source string // who tells, such as "hdfs://nn:8020"
+	// Complete: the source tells of every change, so that while it is heard the
+	// mount's sync interval does not apply.
+	Complete bool
+	Heard    bool
+	Reason   string // why it is not heard
+	// HeardSince is when it was heard first without a break; zero if it is not.
+	HeardSince time.Time
+	// SinceNotice is how long ago it said something; negative: never.
+	SinceNotice time.Duration
+	// Lag is the age of the last change when it was marked; negative if unknown.
+	Lag       time.Duration
+	LastError string // of the last watch that failed, "" if none did
 }
 
 // SyncPolicy is a sync interval for a path and what lies below it.
@@ -253,4 +273,22 @@ type NodeStatus struct {
 type RemoveMountOptions struct {
 	DryRun bool
 	Force  bool // also with unresolved operations
+}
+
+// EventPost is what somebody posted who says that a storage changed.
+type EventPost struct {
+	Body  []byte
+	Token string // the bearer token that came with it, "" if none
+	// Trusted: the poster is on the same machine as the member that took it, or
+	// has a certificate of the cluster's authority.
+	Trusted bool
+}
+
+// EventAnswer counts the changes of a post by what was done about them.
+type EventAnswer struct {
+	Marked     int    // in storages that are mounted; the marks are replicated
+	Ignored    int    // in storages, or parts of them, that no mount has
+	Unread     int    // changes that could not be made out: everything is marked instead
+	Validation string // what the poster wants to hear, if it asked whether it may post
+	Confirm    string // address that a person has to open for the poster to go on, if it asked for it
 }

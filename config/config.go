@@ -108,7 +108,8 @@ type Consistency struct {
 	Level            string `yaml:"level"`
 	Interval         string `yaml:"interval"`
 	DegradedInterval string `yaml:"degraded_interval"`
-	ActiveSync       bool   `yaml:"active_sync"`
+	// ActiveSync listens to the storage's own notices of changes.
+	ActiveSync bool `yaml:"active_sync"`
 }
 
 // SyncRule is a sync interval for a path.

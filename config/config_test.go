@@ -107,7 +107,7 @@ func TestMistakesAreNamedWithTheirPlace(t *testing.T) {
 		{"relative directory", strings.Replace(cacheNode, "/var/lib", "var/lib", 1), []string{"node.data_dir", "absolute"}},
 		{"mounted twice", strings.Replace(coordinator, "sync:", "  - {path: /, ufs: s3://b}\nsync:", 1), []string{"mounts[1].path", "twice"}},
 		{"peer is itself", strings.Replace(coordinator, "us-east,", "eu-west,", 1), []string{"cross_cluster.peers[0].cluster", "another"}},
-		{"active sync", strings.Replace(coordinator, "degraded_interval: 60s", "active_sync: true", 1), []string{"active_sync", "not built yet"}},
+		{"active sync", strings.Replace(coordinator, "degraded_interval: 60s", "active_sync: sometimes", 1), []string{"f.yaml", "sometimes", "bool"}},
 		{"path", strings.Replace(coordinator, "path: /hot", "path: /a/../b", 1), []string{"sync[0]", `".."`}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -124,6 +124,20 @@ func TestMistakesAreNamedWithTheirPlace(t *testing.T) {
 				t.Errorf("the secret is in the message: %v", err)
 			}
 		})
+	}
+}
+
+func TestActiveSyncIsPartOfTheChange(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]bool{"active_sync: true": true, "active_sync: false": false, "interval: 5m": false} {
+		f, err := config.Parse("f.yaml", []byte("mounts:\n  - {path: /a, ufs: s3://b, consistency: {"+text+"}}\n"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		c, err := f.Mounts[0].Change("config")
+		if err != nil || c.ActiveSync == nil || *c.ActiveSync != want {
+			t.Errorf("%s: %+v, %v", text, c, err)
+		}
 	}
 }
 

@@ -19,8 +19,8 @@ func (m Mount) Change(origin string) (freshet.MountChange, error) {
 	if err != nil {
 		return freshet.MountChange{}, err
 	}
-	uri, ro := m.UFS, m.ReadOnly
-	c := freshet.MountChange{Path: p, URI: &uri, Options: maps.Clone(m.Options), ReadOnly: &ro, Level: &level, Origin: origin}
+	uri, ro, active := m.UFS, m.ReadOnly, m.Consistency.ActiveSync
+	c := freshet.MountChange{Path: p, URI: &uri, Options: maps.Clone(m.Options), ReadOnly: &ro, Level: &level, ActiveSync: &active, Origin: origin}
 	for _, f := range []struct {
 		text string
 		to   **freshet.Interval
@@ -91,8 +91,5 @@ func checkConsistency(p *problems, key string, m Mount, c freshet.MountChange) {
 			p.add(key+".consistency.interval", "is required under level \"interval\"")
 		}
 	case freshet.LevelInvalidate:
-	}
-	if m.Consistency.ActiveSync {
-		p.add(key+".consistency.active_sync", "is not built yet; remove it")
 	}
 }

@@ -80,11 +80,12 @@ func (c *Coordinator) problems(s *freshet.ClusterStatus, peers []journal.Peer, m
 		say("%d cache nodes do not answer", s.DeadNodes)
 	}
 	for _, m := range mounts {
-		if m.Level != freshet.LevelInvalidate {
-			continue
-		}
-		if why := c.degraded(m.Domain); why != "" {
-			say("mount %s is degraded, entries are checked every %s: %s", m.Path, m.DegradedInterval, why)
+		if why := c.missing(&m); why != "" {
+			every := m.Interval
+			if m.Level == freshet.LevelInvalidate {
+				every = shorter(every, m.DegradedInterval)
+			}
+			say("mount %s is degraded, entries are checked every %s: %s", m.Path, every, why)
 		}
 	}
 	if s.Quarantined > 0 {
@@ -98,7 +99,7 @@ func (c *Coordinator) degradedMounts() int {
 	n := 0
 	mounts, _ := c.state.Mounts()
 	for _, m := range mounts {
-		if m.Level == freshet.LevelInvalidate && c.degraded(m.Domain) != "" {
+		if c.missing(&m) != "" {
 			n++
 		}
 	}

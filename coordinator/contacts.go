@@ -167,22 +167,37 @@ func nameOr(name, id string) string {
 // effective is the interval that applies, and why.
 type effective struct {
 	interval freshet.Interval
-	degraded string // why the mount's degraded interval may shorten it
+	degraded string // why news of the mount may be missing
+	// suspended: the storage itself tells of every change, so that time does not count.
+	suspended bool
 }
 
 // rule returns the interval for a path: that of the request, or that of the
-// policy or mount of the longest prefix, shortened while the mount is degraded.
+// policy or mount of the longest prefix. While the mount's own storage is heard and
+// tells of every change, the mount's interval is suspended; while news may be
+// missing, the mount's degraded interval shortens whatever applies.
 func (c *Coordinator) rule(l *namespace.Lookup, override *freshet.Interval) effective {
 	if override != nil {
 		return effective{interval: *override}
 	}
 	e := effective{interval: l.Interval}
-	if !l.HasMount || l.Mount.Level != freshet.LevelInvalidate {
+	if !l.HasMount {
 		return e
 	}
-	if e.degraded = c.degraded(l.Mount.Domain); e.degraded != "" {
-		e.interval = shorter(e.interval, l.Mount.DegradedInterval)
+	complete, heard := c.listens(&l.Mount)
+	if complete && heard && l.Rule.Mount {
+		e.interval, e.suspended = freshet.Never, true
 	}
+	degraded := ""
+	if l.Mount.Level == freshet.LevelInvalidate {
+		if degraded = c.degraded(l.Mount.Domain); degraded != "" || (l.Mount.ActiveSync && !heard) {
+			e.interval = shorter(e.interval, l.Mount.DegradedInterval)
+		}
+	}
+	if l.Mount.ActiveSync && !heard {
+		degraded = join(degraded, c.unheard(&l.Mount, e.interval))
+	}
+	e.degraded = degraded
 	return e
 }
 

@@ -21,6 +21,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/freshet-io/freshet"
+	"github.com/freshet-io/freshet/coordinator/activesync"
 	"github.com/freshet-io/freshet/coordinator/journal"
 	"github.com/freshet-io/freshet/coordinator/kv"
 	"github.com/freshet-io/freshet/coordinator/metasync"
@@ -54,8 +55,10 @@ type Options struct {
 
 	// Environment is what this process allows when it opens storages.
 	Environment ufs.Environment
-	// Wrap, if not nil, is put around each storage that is opened.
-	Wrap func(ufs.FS) ufs.FS
+	// Wrap, if not nil, is put around each storage that is opened, and WrapMount,
+	// if not nil, around that.
+	Wrap      func(ufs.FS) ufs.FS
+	WrapMount func(freshet.Mount, ufs.FS) ufs.FS
 
 	Sync      metasync.Options // Log, Metrics and Clock are set by New
 	Ops       ops.Options
@@ -68,6 +71,10 @@ type Options struct {
 	// ProbeTimeout bounds the look at a storage that is to be mounted; 15 s by
 	// default.
 	ProbeTimeout time.Duration
+	// Active are the settings of active sync.
+	Active activesync.Options
+	// Clean says when what dead writers left in the storages is ended.
+	Clean Clean
 	// Retention says what of the own logs is kept.
 	Retention Retention
 	// Tick is how often the leader tidies up; 5 s by default.
@@ -117,6 +124,7 @@ type Coordinator struct {
 	sync    *metasync.Syncer
 	ops     *ops.Engine
 	nodes   *placement.Nodes
+	active  *activesync.Engine
 	metrics *metrics
 
 	term     atomic.Uint64 // of the memory of validations
@@ -138,6 +146,7 @@ func New(opts Options, deps Deps) (*Coordinator, error) {
 	setDefault(&opts.ProbeTimeout, 15*time.Second)
 	setDefault(&opts.Tick, 5*time.Second)
 	opts.Retention.setDefaults()
+	opts.Clean.setDefaults()
 	if deps.Clock == nil {
 		deps.Clock = clock.Real{}
 	}
@@ -159,7 +168,7 @@ func New(opts Options, deps Deps) (*Coordinator, error) {
 	if err := c.checkSeeds(); err != nil {
 		return nil, freshet.Wrap(op, "", err)
 	}
-	c.mounts = ufs.NewMounts(deps.Openers, opts.Environment, ufs.MountsOptions{Wrap: opts.Wrap, Log: deps.Log})
+	c.mounts = ufs.NewMounts(deps.Openers, opts.Environment, ufs.MountsOptions{Wrap: opts.Wrap, WrapMount: opts.WrapMount, Log: deps.Log})
 	if err := c.openJournal(deps); err != nil {
 		return nil, freshet.Wrap(op, "", errors.Join(err, c.mounts.Close()))
 	}
@@ -170,6 +179,10 @@ func New(opts Options, deps Deps) (*Coordinator, error) {
 		Journal: c.journal, State: c.state, Storage: storages{c}, Nodes: c.nodes,
 		Clock: deps.Clock, Log: deps.Log, Metrics: deps.Metrics,
 	}, opts.Ops)
+	c.active = activesync.New(activesync.Deps{
+		State: c.state, Mounts: c.mountsAndChange, Storage: c.storage, Propose: c.propose,
+		Clock: deps.Clock, Log: deps.Log, Metrics: deps.Metrics,
+	}, opts.Active)
 	c.metrics = newMetrics(deps.Metrics, c)
 	return c, nil
 }

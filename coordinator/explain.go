@@ -37,6 +37,7 @@ func (c *Coordinator) Explain(ctx context.Context, p freshet.Path, check bool) (
 	if l.HasMount {
 		m := l.Mount
 		x.Mount = &m
+		x.ActiveSync = c.activeStatus(&m)
 	}
 	if l.Found {
 		info := l.Info
@@ -151,6 +152,8 @@ func (c *Coordinator) nextCheck(l *namespace.Lookup, v metasync.Verdict) string 
 		return "never: no storage is involved"
 	case !v.Fresh:
 		return fmt.Sprintf("at the next access (%s: %s)", origin, e.interval)
+	case e.suspended && e.interval < 0:
+		return fmt.Sprintf("when %s tells of a change (%s: its interval is suspended while that is heard)", c.active.Status(l.Mount.ID, c.term.Load()).Source, origin)
 	case e.interval < 0:
 		return fmt.Sprintf("when it is invalidated (%s: never by time)", origin)
 	case e.interval == freshet.Always:
@@ -215,6 +218,8 @@ func remedy(x *freshet.Explanation, l *namespace.Lookup) string {
 		return "the storage can't be asked: check it and its credentials; nothing is served from it as absent meanwhile"
 	case differs && x.Verdict == verdictFresh:
 		return fmt.Sprintf("the storage differs from what is served: something wrote to it without a cluster on the bus. Run `freshet sync now %s`, and set an interval (`freshet sync set %s --interval 1m`) if that is to be expected", p, p)
+	case x.Freshness.Degraded && x.ActiveSync != nil && !x.ActiveSync.Heard:
+		return fmt.Sprintf("check why %s is not heard (`freshet mount show %s`); until then entries are checked by time", x.ActiveSync.Source, l.Mount.Path)
 	case x.Freshness.Degraded:
 		return "check the connection to the publishers named above (`freshet peers ls`); until then entries are checked by time"
 	case x.Verdict == verdictUncachable:

@@ -42,6 +42,8 @@ type faulty struct {
 	f *faults
 }
 
+func (f *faulty) Unwrap() ufs.FS { return f.FS }
+
 func (f *faulty) Stat(ctx context.Context, key string) (ufs.Status, error) {
 	st, err := f.FS.Stat(ctx, key)
 	f.f.mu.Lock()

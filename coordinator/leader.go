@@ -85,6 +85,8 @@ func (c *Coordinator) leadTerm(ctx, term context.Context, number uint64, first b
 	g := run.NewGroup(ctx)
 	g.Go("operations", func(ctx context.Context) error { return c.ops.Run(ctx, number) })
 	g.Go("tidy up", c.tidy)
+	g.Go("active sync", func(ctx context.Context) error { return c.active.Run(ctx, number) })
+	g.Go("clean storages", c.cleanStorages)
 	c.lead.set(g.Context())
 	err := g.Wait()
 	c.lead.set(c.lead.over)

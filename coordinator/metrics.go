@@ -8,10 +8,14 @@ import (
 
 type metrics struct {
 	invalidations *prometheus.CounterVec
+	cleaned       prometheus.Counter
 }
 
 func newMetrics(reg prometheus.Registerer, c *Coordinator) *metrics {
-	m := &metrics{invalidations: prometheus.NewCounterVec(prometheus.CounterOpts{
+	m := &metrics{cleaned: prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "freshet_coordinator_cleaned_uploads_total",
+		Help: "Uploads of writers that died, ended in the storages.",
+	}), invalidations: prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "freshet_coordinator_invalidated_records_total",
 		Help: "Records of other clusters that were applied to the state, by the verdict on their batch.",
 	}, []string{"verdict"})}
@@ -21,7 +25,7 @@ func newMetrics(reg prometheus.Registerer, c *Coordinator) *metrics {
 	gauge := func(name, help string, value func() float64) prometheus.Collector {
 		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, value)
 	}
-	reg.MustRegister(m.invalidations,
+	reg.MustRegister(m.invalidations, m.cleaned,
 		gauge("freshet_coordinator_leader", "1 if this member leads the cluster and answers.", func() float64 {
 			if _, leads := c.Leading(); leads {
 				return 1

@@ -50,10 +50,9 @@ func (c *Coordinator) mountAnswer(m freshet.Mount, notes []string) freshet.Mount
 	if canonical, err := c.openers.Parse(ufs.Spec{URI: m.URI, Options: m.Options}); err == nil {
 		a.Authority = canonical.Authority
 	}
-	if m.Level == freshet.LevelInvalidate {
-		a.DegradedReason = c.degraded(m.Domain)
-		a.Degraded = a.DegradedReason != ""
-	}
+	a.DegradedReason = c.missing(&m)
+	a.Degraded = a.DegradedReason != ""
+	a.ActiveSync = c.activeStatus(&m)
 	return a
 }
 
@@ -92,6 +91,7 @@ func merge(m freshet.Mount, ch freshet.MountChange) freshet.Mount {
 	set(&m.Level, ch.Level)
 	set(&m.Interval, ch.Interval)
 	set(&m.DegradedInterval, ch.DegradedInterval)
+	set(&m.ActiveSync, ch.ActiveSync)
 	if ch.Origin != "" {
 		m.Origin = ch.Origin
 	}
@@ -121,7 +121,7 @@ func (c *Coordinator) completeMount(m *freshet.Mount, intervalGiven, dryRun bool
 			return nil, freshet.Errorf(freshet.KindInvalid, "check mount", m.Path, "consistency level %q needs a sync interval: give a duration such as 5m, or always", m.Level)
 		}
 	case freshet.LevelInvalidate:
-		if !intervalGiven && m.Interval < 0 {
+		if !intervalGiven && m.Interval < 0 && !m.ActiveSync {
 			notes = append(notes, "sync interval is never: changes made directly in the storage, not through a cluster on the bus, are seen after `freshet sync now` only; set an interval if there are such writers")
 		}
 	}
@@ -138,6 +138,13 @@ func (c *Coordinator) completeMount(m *freshet.Mount, intervalGiven, dryRun bool
 	canonical = ufs.Resolve(fs, canonical)
 	m.Domain, m.DomainKey = canonical.Domain(), canonical.DomainKey
 	m.MaxOpLifetime = fs.Features().MaxOpLifetime
+	if m.ActiveSync {
+		more, err := checkActive(fs, m)
+		if err != nil {
+			return nil, firstError(errors.Join(err, fs.Close()))
+		}
+		notes = append(notes, more...)
+	}
 	return notes, fs.Close()
 }
 
@@ -158,9 +165,16 @@ func (c *Coordinator) probe(ctx context.Context, m freshet.Mount, dryRun bool) e
 	if c.opts.Wrap != nil {
 		fs = c.opts.Wrap(fs)
 	}
+	if c.opts.WrapMount != nil {
+		fs = c.opts.WrapMount(m, fs)
+	}
 	ctx, cancel := context.WithTimeout(ctx, c.opts.ProbeTimeout)
 	defer cancel()
-	return errors.Join(ufs.Probe(ctx, fs), fs.Close())
+	err = ufs.Probe(ctx, fs)
+	if asker, ok := ufs.WatcherOf(fs).(ufs.SourceChecker); ok && err == nil && m.ActiveSync {
+		err = asker.CheckSource(ctx)
+	}
+	return errors.Join(err, fs.Close())
 }
 
 // AddMount attaches a storage, after it was asked whether it answers and whether
@@ -281,7 +295,7 @@ func (c *Coordinator) UpdateMount(ctx context.Context, ch freshet.MountChange) (
 	if m.Domain != old.Domain || m.DomainKey != old.DomainKey {
 		return freshet.MountAnswer{}, freshet.Errorf(freshet.KindConflict, opMountUpdate, ch.Path, "the change names another storage, or another part of it, than %s: remove the mount and add it again", old.URI)
 	}
-	if m.URI != old.URI || !maps.Equal(m.Options, old.Options) {
+	if m.URI != old.URI || !maps.Equal(m.Options, old.Options) || (m.ActiveSync && !old.ActiveSync) {
 		if err := firstError(c.probe(ctx, m, ch.DryRun)); err != nil {
 			return freshet.MountAnswer{}, freshet.Wrap(opMountUpdate, ch.Path, err)
 		}

@@ -18,7 +18,8 @@ func ofServers(method string) bool {
 	switch method {
 	case freshetv1.ClusterService_JoinRaft_FullMethodName, freshetv1.ClusterService_RemoveRaft_FullMethodName,
 		freshetv1.ClusterService_TransferLeadership_FullMethodName, freshetv1.ClusterService_BumpEpoch_FullMethodName,
-		freshetv1.ClusterService_JoinPeers_FullMethodName, freshetv1.ClusterService_LeavePeers_FullMethodName:
+		freshetv1.ClusterService_JoinPeers_FullMethodName, freshetv1.ClusterService_LeavePeers_FullMethodName,
+		freshetv1.EventService_PostEvents_FullMethodName: // its caller says who is trusted
 		return true
 	}
 	return strings.HasPrefix(method, "/"+freshetv1.NodeService_ServiceDesc.ServiceName+"/")

@@ -21,12 +21,13 @@ type Coordinator struct {
 	mounts   freshetv1.MountServiceClient
 	policies freshetv1.PolicyServiceClient
 	cluster  freshetv1.ClusterServiceClient
+	events   freshetv1.EventServiceClient
 	nodes    freshetv1.NodeServiceClient
 }
 
 // NewCoordinator returns a Coordinator over a connection made by Dial.
 func NewCoordinator(c grpc.ClientConnInterface) *Coordinator {
-	return &Coordinator{ns: ns(c), mounts: mounts(c), policies: policies(c), cluster: cluster(c), nodes: nodes(c)}
+	return &Coordinator{ns: ns(c), mounts: mounts(c), policies: policies(c), cluster: cluster(c), events: freshetv1.NewEventServiceClient(c), nodes: nodes(c)}
 }
 
 // newOp makes an operation ID where the caller gave none, so that every call can

@@ -145,3 +145,14 @@ func (c *Coordinator) Abort(ctx context.Context, op freshet.OpID, definite bool)
 	_, err := c.nodes.Abort(ctx, &freshetv1.AbortRequest{Op: op[:], Definite: definite})
 	return ErrorOf(err)
 }
+
+// PostEvents implements Events.
+func (c *Coordinator) PostEvents(ctx context.Context, p freshet.EventPost) (freshet.EventAnswer, error) {
+	r, err := c.events.PostEvents(ctx, &freshetv1.PostEventsRequest{Body: p.Body, Token: p.Token, Trusted: p.Trusted})
+	if err != nil {
+		return freshet.EventAnswer{}, ErrorOf(err)
+	}
+	return freshet.EventAnswer{
+		Marked: int(r.GetMarked()), Ignored: int(r.GetIgnored()), Unread: int(r.GetUnread()), Validation: r.GetValidation(), Confirm: r.GetConfirm(),
+	}, nil
+}

@@ -233,9 +233,30 @@ func mountToWire(a freshet.MountAnswer) *freshetv1.Mount {
 		Path: string(m.Path), Ufs: m.URI, Options: m.Options, ReadOnly: m.ReadOnly, Id: uint64(m.ID), Generation: m.Generation,
 		Consistency: &freshetv1.Consistency{
 			Level: m.Level.String(), Interval: m.Interval.String(), DegradedInterval: m.DegradedInterval.String(),
+			ActiveSync: &m.ActiveSync,
 		},
 		Origin: m.Origin, CreatedAt: timeToWire(m.CreatedAt), Domain: a.Authority, DomainKey: m.DomainKey,
-		Degraded: a.Degraded, DegradedReason: a.DegradedReason,
+		Degraded: a.Degraded, DegradedReason: a.DegradedReason, ActiveSync: activeSyncToWire(a.ActiveSync),
+	}
+}
+
+func activeSyncToWire(s *freshet.ActiveSyncStatus) *freshetv1.ActiveSync {
+	if s == nil {
+		return nil
+	}
+	return &freshetv1.ActiveSync{
+		Source: s.Source, Complete: s.Complete, Heard: s.Heard, Reason: s.Reason, HeardSince: timeToWire(s.HeardSince),
+		SinceNotice: ageToWire(s.SinceNotice), Lag: ageToWire(s.Lag), LastError: s.LastError,
+	}
+}
+
+func activeSyncOfWire(s *freshetv1.ActiveSync) *freshet.ActiveSyncStatus {
+	if s == nil {
+		return nil
+	}
+	return &freshet.ActiveSyncStatus{
+		Source: s.GetSource(), Complete: s.GetComplete(), Heard: s.GetHeard(), Reason: s.GetReason(), HeardSince: timeOfWire(s.GetHeardSince()),
+		SinceNotice: ageOfWire(s.GetSinceNotice()), Lag: ageOfWire(s.GetLag()), LastError: s.GetLastError(),
 	}
 }
 
@@ -247,8 +268,10 @@ func mountOfWire(m *freshetv1.Mount) (freshet.MountAnswer, error) {
 			CreatedAt: timeOfWire(m.GetCreatedAt()), Origin: m.GetOrigin(),
 		},
 		Authority: m.GetDomain(), Degraded: m.GetDegraded(), DegradedReason: m.GetDegradedReason(),
+		ActiveSync: activeSyncOfWire(m.GetActiveSync()),
 	}
 	c := m.GetConsistency()
+	out.Mount.ActiveSync = c.GetActiveSync()
 	var err error
 	if out.Mount.Level, err = freshet.ParseLevel(c.GetLevel()); err != nil {
 		return out, err
@@ -275,6 +298,9 @@ func changeConsistencyOfWire(c *freshetv1.Consistency, to *freshet.MountChange) 
 		}
 		to.Level = &l
 	}
+	if c != nil {
+		to.ActiveSync = c.ActiveSync
+	}
 	for _, f := range []struct {
 		text string
 		to   **freshet.Interval
@@ -292,7 +318,7 @@ func changeConsistencyOfWire(c *freshetv1.Consistency, to *freshet.MountChange) 
 }
 
 func changeConsistencyToWire(c freshet.MountChange) *freshetv1.Consistency {
-	out := &freshetv1.Consistency{}
+	out := &freshetv1.Consistency{ActiveSync: c.ActiveSync}
 	if c.Level != nil {
 		out.Level = c.Level.String()
 	}

@@ -55,6 +55,7 @@ func explanationToWire(x freshet.Explanation) *freshetv1.ExplainResponse {
 		Path: string(x.Path), Verdict: x.Verdict, Reason: x.Reason, Freshness: freshnessToWire(x.Freshness),
 		LastValidation: x.LastValidation, ValidatedAt: timeToWire(x.ValidatedAt), ValidFrom: x.ValidFrom, Need: x.Need,
 		NextCheck: x.NextCheck, Intents: x.Intents, Remedy: x.Remedy,
+		ActiveSync: activeSyncToWire(x.ActiveSync),
 	}
 	if x.Info != nil {
 		out.Entry = EntryToWire(*x.Info)
@@ -86,6 +87,7 @@ func explanationOfWire(r *freshetv1.ExplainResponse) (freshet.Explanation, error
 		Path: freshet.Path(r.GetPath()), Verdict: r.GetVerdict(), Reason: r.GetReason(), Freshness: f,
 		LastValidation: r.GetLastValidation(), ValidatedAt: timeOfWire(r.GetValidatedAt()), ValidFrom: r.GetValidFrom(), Need: r.GetNeed(),
 		NextCheck: r.GetNextCheck(), Intents: r.GetIntents(), Remedy: r.GetRemedy(),
+		ActiveSync: activeSyncOfWire(r.GetActiveSync()),
 	}
 	if r.GetEntry() != nil {
 		info, err := EntryOfWire(r.GetEntry())

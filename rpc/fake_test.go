@@ -203,6 +203,10 @@ func (f *fake) BumpEpoch(_ context.Context, dryRun bool) (uint64, error) {
 	return one[uint64](f, "BumpEpoch", dryRun)
 }
 
+func (f *fake) PostEvents(_ context.Context, p freshet.EventPost) (freshet.EventAnswer, error) {
+	return one[freshet.EventAnswer](f, "PostEvents", p)
+}
+
 func (f *fake) Peers(context.Context) ([]freshet.Peer, error) { return one[[]freshet.Peer](f, "Peers") }
 
 func (f *fake) JoinPeers(_ context.Context, addresses []string) (int, error) {
@@ -325,6 +329,7 @@ func startBetween(t *testing.T, f *fake, finder rpc.LeaderFinder, opts rpc.Serve
 	freshetv1.RegisterMountServiceServer(r, rpc.NewMountServer(f, forward))
 	freshetv1.RegisterPolicyServiceServer(r, rpc.NewPolicyServer(f, forward))
 	freshetv1.RegisterClusterServiceServer(r, rpc.NewClusterServer(f, f, forward))
+	freshetv1.RegisterEventServiceServer(r, rpc.NewEventServer(f, forward))
 	freshetv1.RegisterNodeServiceServer(r, rpc.NewNodeServer(f, forward))
 	freshetv1.RegisterBlockServiceServer(r, rpc.NewBlockServer(f))
 	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")

@@ -114,6 +114,7 @@ type (
 	mountServer   struct{ *rpc.MountServer }
 	policyServer  struct{ *rpc.PolicyServer }
 	clusterServer struct{ *rpc.ClusterServer }
+	eventServer   struct{ *rpc.EventServer }
 	nodeServer    struct{ *rpc.NodeServer }
 )
 
@@ -124,12 +125,14 @@ func everything(f *fake) inProcess {
 		mountServer
 		policyServer
 		clusterServer
+		eventServer
 		nodeServer
 	}{
 		nsServer{rpc.NewNamespaceServer(f, nil)},
 		mountServer{rpc.NewMountServer(f, nil)},
 		policyServer{rpc.NewPolicyServer(f, nil)},
 		clusterServer{rpc.NewClusterServer(f, f, nil)},
+		eventServer{rpc.NewEventServer(f, nil)},
 		nodeServer{rpc.NewNodeServer(f, nil)},
 	}}
 }

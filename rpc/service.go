@@ -59,6 +59,11 @@ type Cluster interface {
 	BumpEpoch(ctx context.Context, dryRun bool) (uint64, error)
 }
 
+// Events is what a coordinator does with what storages tell of changes.
+type Events interface {
+	PostEvents(ctx context.Context, post freshet.EventPost) (freshet.EventAnswer, error)
+}
+
 // Peers is what the bus shows and changes.
 type Peers interface {
 	Peers(ctx context.Context) ([]freshet.Peer, error)

@@ -218,6 +218,7 @@ func callsOfServers(c *rpc.Coordinator) map[string]func(context.Context) error {
 		"TransferLeadership": func(ctx context.Context) error { _, err := c.TransferLeadership(ctx, "m"); return err },
 		"BumpEpoch":          func(ctx context.Context) error { _, err := c.BumpEpoch(ctx, true); return err },
 		"JoinPeers":          func(ctx context.Context) error { _, err := c.JoinPeers(ctx, []string{"a:1"}); return err },
+		"PostEvents":         func(ctx context.Context) error { _, err := c.PostEvents(ctx, freshet.EventPost{}); return err },
 		"LeavePeers":         func(ctx context.Context) error { return c.ForgetPeer(ctx, "west") },
 	}
 }

@@ -45,6 +45,10 @@ const (
 	OptionDomain        = "domain"
 	OptionDomainRoot    = "domain_root"
 	OptionMaxOpLifetime = "max_op_lifetime"
+	// OptionEventsToken is what must come with changes that are posted to us, and
+	// OptionEventsMaxSilence for how long there may be none.
+	OptionEventsToken      = "events_token" //nolint:gosec // the name of an option
+	OptionEventsMaxSilence = "events_max_silence"
 )
 
 // CommonOptions returns the options that every storage has; maxOpLifetime is the
@@ -54,6 +58,8 @@ func CommonOptions(maxOpLifetime time.Duration) OptionTable {
 		{Name: OptionDomain, Help: "name of the domain where the URI does not tell it: the same storage under two names"},
 		{Name: OptionDomainRoot, Help: "key of the mount's root in the domain, such as /a/b"},
 		{Name: OptionMaxOpLifetime, Type: OptionDuration, Default: maxOpLifetime.String(), Max: int64(24 * time.Hour), Help: "how long an effect may still land after its sender died"},
+		{Name: OptionEventsToken, Type: OptionSecret, Help: "bearer token that posts to /v1/events must carry for this storage"},
+		{Name: OptionEventsMaxSilence, Type: OptionDuration, Max: int64(365 * 24 * time.Hour), Help: "with events=webhook: the mount is degraded when nothing was posted for so long"},
 	}, guardOptions()...)
 }
 

@@ -59,6 +59,8 @@ func (t *txn) applyRare(c *Command) Result {
 		return t.beginSub(c.BeginSub)
 	case c.ForgetSub != nil:
 		return t.forgetSub(c.ForgetSub)
+	case c.ForgetWatch != nil:
+		return t.forgetWatch(c.ForgetWatch)
 	case c.PublishAll != nil:
 		return t.publishAll(c.PublishAll)
 	case c.Compact != nil:

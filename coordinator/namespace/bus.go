@@ -128,6 +128,9 @@ func (t *txn) release(m *mount, key string) {
 
 func (t *txn) hint(c *Hint) Result {
 	t.markRecords(c.Domain, c.Records, false)
+	if c.Source != "" && len(c.Cursor) > 0 && t.watched(c.Domain) {
+		t.saveCursor(WatchCursor{Source: c.Source, Domain: c.Domain, Cursor: c.Cursor, Covers: c.Covers})
+	}
 	return Result{}
 }
 

@@ -40,12 +40,13 @@ type Command struct {
 	Resolve       *Resolve       `codec:"resolve,omitempty"`
 	EndQuarantine *EndQuarantine `codec:"endq,omitempty"`
 
-	Invalidate *Invalidate `codec:"inval,omitempty"`
-	Hint       *Hint       `codec:"hint,omitempty"`
-	ResetSub   *ResetSub   `codec:"reset,omitempty"`
-	BeginSub   *BeginSub   `codec:"sub,omitempty"`
-	ForgetSub  *ForgetSub  `codec:"forget,omitempty"`
-	PublishAll *PublishAll `codec:"all,omitempty"`
+	Invalidate  *Invalidate  `codec:"inval,omitempty"`
+	Hint        *Hint        `codec:"hint,omitempty"`
+	ResetSub    *ResetSub    `codec:"reset,omitempty"`
+	BeginSub    *BeginSub    `codec:"sub,omitempty"`
+	ForgetSub   *ForgetSub   `codec:"forget,omitempty"`
+	ForgetWatch *ForgetWatch `codec:"forgetw,omitempty"`
+	PublishAll  *PublishAll  `codec:"all,omitempty"`
 
 	Compact   *Compact   `codec:"compact,omitempty"`
 	Purge     *Purge     `codec:"purge,omitempty"`
@@ -301,10 +302,31 @@ type Invalidate struct {
 	Batch invalidation.Batch `codec:"b"`
 }
 
-// Hint marks what unverified records name and advances nothing.
+// Hint marks what unverified records name. It advances nothing, unless Source
+// names the storage's own source of notices: then Cursor, where a watch of it
+// goes on, is kept with the marks, if it is not empty and a mount of the domain
+// still wants the notices.
 type Hint struct {
 	Domain  freshet.DomainID      `codec:"d"`
 	Records []invalidation.Record `codec:"r"`
+	Source  string                `codec:"s,omitempty"`
+	Cursor  []byte                `codec:"c,omitempty"`
+	Covers  []uint64              `codec:"g,omitempty"` // see WatchCursor
+}
+
+// ForgetWatch drops the cursor of a source that no mount uses any more.
+type ForgetWatch struct {
+	Source string `codec:"s"`
+}
+
+// WatchCursor is where a watch of a storage's own notices goes on. What came
+// before it is in the stamps of the mounts that it covers, which are given by
+// their generations.
+type WatchCursor struct {
+	Source string           `codec:"s"`
+	Domain freshet.DomainID `codec:"d"`
+	Cursor []byte           `codec:"c"`
+	Covers []uint64         `codec:"g"`
 }
 
 // ResetSub marks every mount of the domain and sets the position to Head. It is

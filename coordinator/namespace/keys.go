@@ -30,6 +30,7 @@ const (
 	tableRecord  = 'r'
 	tableSub     = 's'
 	tableTrash   = 't' // detached directories
+	tableCursor  = 'w' // of watches of storages' own notices, by source
 )
 
 type keys struct{ gen byte }

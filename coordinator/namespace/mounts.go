@@ -269,6 +269,7 @@ func (t *txn) updateMount(c *UpdateMount) Result {
 	fm.ID, fm.Path, fm.Generation, fm.CreatedAt = old.ID, old.Path, old.Generation, old.CreatedAt
 	fm.Domain, fm.DomainKey = old.Domain, old.DomainKey
 	fm.Options = maps.Clone(fm.Options)
+	wasActive := old.ActiveSync
 	moved := fm.URI != old.URI || !maps.Equal(fm.Options, old.Options)
 	if moved {
 		t.meta.LastGen++
@@ -276,9 +277,13 @@ func (t *txn) updateMount(c *UpdateMount) Result {
 	}
 	old.Mount = fm
 	t.saveMount(old)
-	if moved {
+	if moved || (fm.ActiveSync && !wasActive) { // what was loaded unwatched proves nothing
 		t.mark(old, "", true)
 	}
+	if fm.ActiveSync != wasActive {
+		t.uncover(old.Generation)
+	}
+	t.dropCursors(old.Domain)
 	return Result{Mount: old.copy()}
 }
 
@@ -307,6 +312,7 @@ func (t *txn) removeMount(c *RemoveMount) Result {
 	t.detach(r.mount.root)
 	t.deleteMount(r.mount)
 	t.del(t.keys.u64(tableMount, uint64(gone.ID)))
+	t.dropCursors(gone.Domain)
 	t.meta.Mounts = t.i
 	t.changes.Mounts = true
 	t.changes.Marked = append(t.changes.Marked, Marked{Path: gone.Path, Recursive: true})

@@ -47,6 +47,7 @@ type index struct {
 	wide     int                      // intents that span what is below their key
 	heads    map[freshet.DomainID]*head
 	subs     map[subKey]*invalidation.Subscription
+	cursors  map[string]WatchCursor // by source
 	members  map[string]Member
 	attrs    []attr
 	attrIDs  map[attr]uint32

@@ -40,6 +40,8 @@ type Services struct {
 	Mounts    freshetv1.MountServiceServer
 	Policies  freshetv1.PolicyServiceServer
 	Cluster   freshetv1.ClusterServiceServer
+	// Events is called by NewEvents, not by the API.
+	Events freshetv1.EventServiceServer
 }
 
 // NewAPI returns the handler of /v1/… on a coordinator, but for /v1/data and

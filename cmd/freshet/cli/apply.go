@@ -204,6 +204,7 @@ func mountDifference(old freshet.Mount, c *freshet.MountChange) string {
 	note("ufs", old.URI, *c.URI)
 	note("read_only", old.ReadOnly, *c.ReadOnly)
 	note("level", old.Level, *c.Level)
+	note("active_sync", old.ActiveSync, *c.ActiveSync)
 	if c.Interval != nil {
 		note("interval", old.Interval, *c.Interval)
 	}

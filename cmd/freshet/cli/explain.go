@@ -72,6 +72,9 @@ func explainTable(t *table, x *freshetv1.ExplainResponse) {
 	if m := x.GetMount(); m != nil {
 		t.row("  mount", fmt.Sprintf("%s -> %s", m.GetPath(), m.GetUfs()))
 	}
+	if s := x.GetActiveSync(); s != nil {
+		t.row("  active sync", activeSyncText(&freshetv1.Mount{ActiveSync: s}))
+	}
 	for _, p := range x.GetPublishers() {
 		t.row("  publisher", publisherText(p))
 	}

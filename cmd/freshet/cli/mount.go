@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"strings"
 
@@ -37,6 +38,7 @@ type mountFlags struct {
 	level            string
 	interval         string
 	degradedInterval string
+	activeSync       bool
 	dryRun           bool
 }
 
@@ -47,6 +49,7 @@ func (f *mountFlags) register(c *cobra.Command) {
 	fl.StringVar(&f.level, "consistency", "", "consistency level: invalidate (default) or interval")
 	fl.StringVar(&f.interval, "sync-interval", "", "always, never or a duration; required under --consistency interval")
 	fl.StringVar(&f.degradedInterval, "degraded-interval", "", "sync interval while another cluster is out of contact (default 1m)")
+	fl.BoolVar(&f.activeSync, "active-sync", false, "listen to the storage's own notices of changes; while one that tells of every change is heard, the sync interval is suspended")
 	fl.BoolVar(&f.dryRun, "dry-run", false, "check everything, change nothing")
 }
 
@@ -62,8 +65,12 @@ func (f *mountFlags) parseOptions() (map[string]string, error) {
 	return out, nil
 }
 
-func (f *mountFlags) consistency() *freshetv1.Consistency {
-	return &freshetv1.Consistency{Level: f.level, Interval: f.interval, DegradedInterval: f.degradedInterval}
+func (f *mountFlags) consistency(c *cobra.Command) *freshetv1.Consistency {
+	out := &freshetv1.Consistency{Level: f.level, Interval: f.interval, DegradedInterval: f.degradedInterval}
+	if c.Flags().Changed("active-sync") {
+		out.ActiveSync = &f.activeSync
+	}
+	return out
 }
 
 func (a *app) mountAdd() *cobra.Command {
@@ -80,7 +87,7 @@ func (a *app) mountAdd() *cobra.Command {
 			}
 			return a.with(cmd, func(ctx context.Context, s *session) error {
 				r, err := s.mounts.AddMount(ctx, &freshetv1.AddMountRequest{
-					Path: args[0], Ufs: args[1], Options: options, ReadOnly: f.readOnly, Consistency: f.consistency(),
+					Path: args[0], Ufs: args[1], Options: options, ReadOnly: f.readOnly, Consistency: f.consistency(cmd),
 					DryRun: f.dryRun, Origin: "operator",
 				})
 				if err != nil {
@@ -120,6 +127,7 @@ func mountDetail(t *table, m *freshetv1.Mount) {
 	t.row("sync interval", c.GetInterval())
 	t.row("degraded interval", c.GetDegradedInterval())
 	t.row("domain", m.GetDomain()+" "+m.GetDomainKey())
+	t.row("active sync", activeSyncText(m))
 	t.row("state", mountState(m))
 	t.row("id, generation", m.GetId(), m.GetGeneration())
 	t.row("origin", m.GetOrigin())
@@ -142,6 +150,36 @@ func mountState(m *freshetv1.Mount) string {
 	return "ok"
 }
 
+// activeSyncText says whether the storage's own notices are heard.
+func activeSyncText(m *freshetv1.Mount) string {
+	s := m.GetActiveSync()
+	switch {
+	case s == nil:
+		return yesNo(m.GetConsistency().GetActiveSync())
+	case !s.GetHeard():
+		return fmt.Sprintf("%s, NOT heard: %s", s.GetSource(), s.GetReason())
+	}
+	text := fmt.Sprintf("%s, heard since %s", s.GetSource(), timeText(s.GetHeardSince()))
+	if s.GetSinceNotice() != nil {
+		text += fmt.Sprintf(", last word %s ago", ageText(s.GetSinceNotice()))
+	}
+	if !s.GetComplete() {
+		text += ", may miss changes: the sync interval applies too"
+	}
+	return text
+}
+
+// activeWord is activeSyncText for a column.
+func activeWord(m *freshetv1.Mount) string {
+	switch {
+	case !m.GetConsistency().GetActiveSync():
+		return "-"
+	case m.GetActiveSync().GetHeard():
+		return "heard"
+	}
+	return "silent"
+}
+
 func (a *app) mountList() *cobra.Command {
 	return &cobra.Command{
 		Use: "ls", Aliases: []string{"list"}, Short: "List the mounts", Args: cobra.NoArgs,
@@ -152,13 +190,13 @@ func (a *app) mountList() *cobra.Command {
 					return err
 				}
 				return a.print(r, func(t *table) {
-					t.row("PATH", "STORAGE", "ACCESS", "CONSISTENCY", "INTERVAL", "STATE", "ORIGIN")
+					t.row("PATH", "STORAGE", "ACCESS", "CONSISTENCY", "INTERVAL", "ACTIVE", "STATE", "ORIGIN")
 					for _, m := range r.GetMounts() {
 						access := "rw"
 						if m.GetReadOnly() {
 							access = "ro"
 						}
-						t.row(m.GetPath(), m.GetUfs(), access, m.GetConsistency().GetLevel(), m.GetConsistency().GetInterval(), mountState(m), m.GetOrigin())
+						t.row(m.GetPath(), m.GetUfs(), access, m.GetConsistency().GetLevel(), m.GetConsistency().GetInterval(), activeWord(m), mountState(m), m.GetOrigin())
 					}
 				})
 			})
@@ -198,7 +236,7 @@ func (a *app) mountUpdate() *cobra.Command {
 				return err
 			}
 			req := &freshetv1.UpdateMountRequest{
-				Path: args[0], Options: options, Consistency: f.consistency(), DryRun: f.dryRun, Origin: "operator",
+				Path: args[0], Options: options, Consistency: f.consistency(cmd), DryRun: f.dryRun, Origin: "operator",
 			}
 			if cmd.Flags().Changed("read-only") {
 				req.ReadOnly = &f.readOnly

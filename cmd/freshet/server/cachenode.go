@@ -17,9 +17,6 @@ import (
 	freshetv1 "github.com/freshet-io/freshet/proto/freshet/v1"
 	"github.com/freshet-io/freshet/rpc"
 	"github.com/freshet-io/freshet/ufs"
-	"github.com/freshet-io/freshet/ufs/all"
-	"github.com/freshet-io/freshet/ufs/metered"
-	"github.com/freshet-io/freshet/ufs/retry"
 )
 
 const dataPrefix = rest.DataPrefix
@@ -30,6 +27,11 @@ func (p *Process) CacheNode(ctx context.Context, f *config.File) error {
 	if err != nil {
 		return err
 	}
+	stopTracing, err := p.startTracing(ctx, config.RoleCacheNode)
+	if err != nil {
+		return err
+	}
+	defer stopTracing()
 	var ls listeners
 	defer ls.close()
 	grpcL := ls.bind(ctx, "data", f.Listen.Data)
@@ -133,25 +135,6 @@ func openTier(f *config.File) (*cachenode.Identity, *tier.Tier, error) {
 		return nil, nil, err
 	}
 	return who, blocks, nil
-}
-
-// mounts makes the set of storages of a process.
-func (p *Process) mounts(f *config.File) (*ufs.Mounts, error) {
-	wrap, err := p.wrap()
-	if err != nil {
-		return nil, err
-	}
-	return ufs.NewMounts(all.Openers(p.Log, p.Metrics), environment(f, p.Getenv), ufs.MountsOptions{Wrap: wrap, Log: p.Log}), nil
-}
-
-// wrap returns what is put around every storage: counting next to the storage,
-// repetition around it, so that repetitions are counted too.
-func (p *Process) wrap() (func(ufs.FS) ufs.FS, error) {
-	m, err := metered.NewMetrics(p.Metrics)
-	if err != nil {
-		return nil, err
-	}
-	return func(fs ufs.FS) ufs.FS { return retry.New(metered.New(fs, m), retry.Options{}) }, nil
 }
 
 // ownNode reaches the node of this process without a socket.

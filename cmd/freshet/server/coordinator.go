@@ -44,6 +44,11 @@ func (p *Process) Coordinator(ctx context.Context, cfg *config.File) error {
 	if err != nil {
 		return err
 	}
+	stopTracing, err := p.startTracing(ctx, config.RoleCoordinator)
+	if err != nil {
+		return err
+	}
+	defer stopTracing()
 	var ls listeners
 	defer ls.close()
 	parts := coordinatorParts{
@@ -209,7 +214,7 @@ func (p *Process) coordinatorOptions(cfg *config.File, parts coordinatorParts, w
 		Cluster: cfg.Cluster,
 		Member:  namespace.Member{ID: m.ID, Name: m.Name, Raft: m.Raft, GRPC: m.GRPC, HTTP: m.HTTP, Bus: m.Bus},
 		Journal: journal.Options{Dir: dir, Advertise: m.Raft, Heartbeat: cfg.Raft.Heartbeat.Value()},
-		Found:   w.Found, Environment: environment(cfg, p.Getenv), Wrap: wrap,
+		Found:   w.Found, Environment: environment(cfg, p.Getenv), WrapMount: wrap,
 		State:   namespace.Options{CacheBytes: cfg.Raft.StateCache.Bytes() / 2},
 		Version: version.Get().Version,
 	}
@@ -247,6 +252,7 @@ func (p *Process) faces(ctx context.Context, cfg *config.File, parts coordinator
 	services := rest.Services{
 		Namespace: ns, Mounts: rpc.NewMountServer(c, forward), Policies: rpc.NewPolicyServer(c, forward),
 		Cluster: rpc.NewClusterServer(young{c, waiting{newFounding(cfg, parts.self, rpc.DialOptions{})}}, busPeers, forward),
+		Events:  rpc.NewEventServer(c, forward),
 	}
 	handler, err := p.routes(ctx, parts, services, rpc.NewForwarded(c, forward))
 	if err != nil {
@@ -269,6 +275,7 @@ func register(r grpc.ServiceRegistrar, s rest.Services, nodes freshetv1.NodeServ
 	freshetv1.RegisterMountServiceServer(r, s.Mounts)
 	freshetv1.RegisterPolicyServiceServer(r, s.Policies)
 	freshetv1.RegisterClusterServiceServer(r, s.Cluster)
+	freshetv1.RegisterEventServiceServer(r, s.Events)
 	freshetv1.RegisterNodeServiceServer(r, nodes)
 }
 
@@ -296,6 +303,7 @@ func (p *Process) routes(ctx context.Context, parts coordinatorParts, s rest.Ser
 		_, _ = w.Write(description) // the client is gone if this fails
 	})
 	mux.Handle("/v1/sync", rest.NewSync(ns))
+	mux.Handle("/v1/events", rest.NewEvents(s.Events))
 	mux.Handle("/", gateway)
 	data := rest.Redirect(func(r *http.Request, path freshet.Path) (string, error) { return pickNode(r.Context(), s, path) }, parts.id != nil)
 	return rest.WithRequestID(splitRoutes(data, mux)), nil

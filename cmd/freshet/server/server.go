@@ -19,6 +19,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/freshet-io/freshet"
 	"github.com/freshet-io/freshet/config"
@@ -36,7 +37,8 @@ type Process struct {
 	// Getenv resolves "env:" references.
 	Getenv func(string) string
 
-	level slog.LevelVar
+	level  slog.LevelVar
+	tracer trace.TracerProvider // nil: no tracing
 }
 
 // Addresses are where a process listens; empty ones do not exist.

@@ -2751,6 +2751,153 @@ func (*AbortResponse) Descriptor() ([]byte, []int) {
 	return file_freshet_v1_admin_proto_rawDescGZIP(), []int{45}
 }
 
+// PostEventsRequest is what somebody posted who says that a storage changed.
+type PostEventsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As it was posted.
+	Body []byte `protobuf:"bytes,1,opt,name=body,proto3" json:"body,omitempty"`
+	// The bearer token that came with it, if any.
+	Token string `protobuf:"bytes,2,opt,name=token,proto3" json:"token,omitempty"`
+	// The member that took it vouches for the caller: it is on the same machine or
+	// has a certificate of the cluster's authority.
+	Trusted       bool `protobuf:"varint,3,opt,name=trusted,proto3" json:"trusted,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PostEventsRequest) Reset() {
+	*x = PostEventsRequest{}
+	mi := &file_freshet_v1_admin_proto_msgTypes[46]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PostEventsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PostEventsRequest) ProtoMessage() {}
+
+func (x *PostEventsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_freshet_v1_admin_proto_msgTypes[46]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PostEventsRequest.ProtoReflect.Descriptor instead.
+func (*PostEventsRequest) Descriptor() ([]byte, []int) {
+	return file_freshet_v1_admin_proto_rawDescGZIP(), []int{46}
+}
+
+func (x *PostEventsRequest) GetBody() []byte {
+	if x != nil {
+		return x.Body
+	}
+	return nil
+}
+
+func (x *PostEventsRequest) GetToken() string {
+	if x != nil {
+		return x.Token
+	}
+	return ""
+}
+
+func (x *PostEventsRequest) GetTrusted() bool {
+	if x != nil {
+		return x.Trusted
+	}
+	return false
+}
+
+// PostEventsResponse counts the changes by what was done about them.
+type PostEventsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// In storages that are mounted; their marks are replicated.
+	Marked int64 `protobuf:"varint,1,opt,name=marked,proto3" json:"marked,omitempty"`
+	// In storages, or parts of them, that no mount has.
+	Ignored int64 `protobuf:"varint,2,opt,name=ignored,proto3" json:"ignored,omitempty"`
+	// Changes that could not be made out: everything is marked instead.
+	Unread int64 `protobuf:"varint,3,opt,name=unread,proto3" json:"unread,omitempty"`
+	// What the poster wants to hear, if it asked whether it may post.
+	Validation string `protobuf:"bytes,4,opt,name=validation,proto3" json:"validation,omitempty"`
+	// Address that a person has to open for the poster to go on, if it asked for it.
+	Confirm       string `protobuf:"bytes,5,opt,name=confirm,proto3" json:"confirm,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PostEventsResponse) Reset() {
+	*x = PostEventsResponse{}
+	mi := &file_freshet_v1_admin_proto_msgTypes[47]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PostEventsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PostEventsResponse) ProtoMessage() {}
+
+func (x *PostEventsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_freshet_v1_admin_proto_msgTypes[47]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PostEventsResponse.ProtoReflect.Descriptor instead.
+func (*PostEventsResponse) Descriptor() ([]byte, []int) {
+	return file_freshet_v1_admin_proto_rawDescGZIP(), []int{47}
+}
+
+func (x *PostEventsResponse) GetMarked() int64 {
+	if x != nil {
+		return x.Marked
+	}
+	return 0
+}
+
+func (x *PostEventsResponse) GetIgnored() int64 {
+	if x != nil {
+		return x.Ignored
+	}
+	return 0
+}
+
+func (x *PostEventsResponse) GetUnread() int64 {
+	if x != nil {
+		return x.Unread
+	}
+	return 0
+}
+
+func (x *PostEventsResponse) GetValidation() string {
+	if x != nil {
+		return x.Validation
+	}
+	return ""
+}
+
+func (x *PostEventsResponse) GetConfirm() string {
+	if x != nil {
+		return x.Confirm
+	}
+	return ""
+}
+
 var File_freshet_v1_admin_proto protoreflect.FileDescriptor
 
 const file_freshet_v1_admin_proto_rawDesc = "" +
@@ -2949,7 +3096,19 @@ const file_freshet_v1_admin_proto_rawDesc = "" +
 	"\fAbortRequest\x12\x0e\n" +
 	"\x02op\x18\x01 \x01(\fR\x02op\x12\x1a\n" +
 	"\bdefinite\x18\x02 \x01(\bR\bdefinite\"\x0f\n" +
-	"\rAbortResponse2\x98\x03\n" +
+	"\rAbortResponse\"W\n" +
+	"\x11PostEventsRequest\x12\x12\n" +
+	"\x04body\x18\x01 \x01(\fR\x04body\x12\x14\n" +
+	"\x05token\x18\x02 \x01(\tR\x05token\x12\x18\n" +
+	"\atrusted\x18\x03 \x01(\bR\atrusted\"\x98\x01\n" +
+	"\x12PostEventsResponse\x12\x16\n" +
+	"\x06marked\x18\x01 \x01(\x03R\x06marked\x12\x18\n" +
+	"\aignored\x18\x02 \x01(\x03R\aignored\x12\x16\n" +
+	"\x06unread\x18\x03 \x01(\x03R\x06unread\x12\x1e\n" +
+	"\n" +
+	"validation\x18\x04 \x01(\tR\n" +
+	"validation\x12\x18\n" +
+	"\aconfirm\x18\x05 \x01(\tR\aconfirm2\x98\x03\n" +
 	"\fMountService\x12_\n" +
 	"\n" +
 	"ListMounts\x12\x1d.freshet.v1.ListMountsRequest\x1a\x1e.freshet.v1.ListMountsResponse\"\x12\x82\xd3\xe4\x93\x02\f\x12\n" +
@@ -2976,7 +3135,10 @@ const file_freshet_v1_admin_proto_rawDesc = "" +
 	"\n" +
 	"RemoveRaft\x12\x1d.freshet.v1.RemoveRaftRequest\x1a\x1e.freshet.v1.RemoveRaftResponse\x12c\n" +
 	"\x12TransferLeadership\x12%.freshet.v1.TransferLeadershipRequest\x1a&.freshet.v1.TransferLeadershipResponse\x12H\n" +
-	"\tBumpEpoch\x12\x1c.freshet.v1.BumpEpochRequest\x1a\x1d.freshet.v1.BumpEpochResponse2\x9d\x02\n" +
+	"\tBumpEpoch\x12\x1c.freshet.v1.BumpEpochRequest\x1a\x1d.freshet.v1.BumpEpochResponse2[\n" +
+	"\fEventService\x12K\n" +
+	"\n" +
+	"PostEvents\x12\x1d.freshet.v1.PostEventsRequest\x1a\x1e.freshet.v1.PostEventsResponse2\x9d\x02\n" +
 	"\vNodeService\x12H\n" +
 	"\tHeartbeat\x12\x1c.freshet.v1.HeartbeatRequest\x1a\x1d.freshet.v1.HeartbeatResponse\x12?\n" +
 	"\x06Permit\x12\x19.freshet.v1.PermitRequest\x1a\x1a.freshet.v1.PermitResponse\x12E\n" +
@@ -2995,7 +3157,7 @@ func file_freshet_v1_admin_proto_rawDescGZIP() []byte {
 	return file_freshet_v1_admin_proto_rawDescData
 }
 
-var file_freshet_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 49)
+var file_freshet_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 51)
 var file_freshet_v1_admin_proto_goTypes = []any{
 	(*ListMountsRequest)(nil),          // 0: freshet.v1.ListMountsRequest
 	(*ListMountsResponse)(nil),         // 1: freshet.v1.ListMountsResponse
@@ -3043,52 +3205,54 @@ var file_freshet_v1_admin_proto_goTypes = []any{
 	(*CompleteResponse)(nil),           // 43: freshet.v1.CompleteResponse
 	(*AbortRequest)(nil),               // 44: freshet.v1.AbortRequest
 	(*AbortResponse)(nil),              // 45: freshet.v1.AbortResponse
-	nil,                                // 46: freshet.v1.AddMountRequest.OptionsEntry
-	nil,                                // 47: freshet.v1.UpdateMountRequest.OptionsEntry
-	nil,                                // 48: freshet.v1.GetClusterResponse.RaftEntry
-	(*Mount)(nil),                      // 49: freshet.v1.Mount
-	(*Consistency)(nil),                // 50: freshet.v1.Consistency
-	(*SyncPolicy)(nil),                 // 51: freshet.v1.SyncPolicy
-	(*Node)(nil),                       // 52: freshet.v1.Node
-	(*durationpb.Duration)(nil),        // 53: google.protobuf.Duration
-	(*PublisherStatus)(nil),            // 54: freshet.v1.PublisherStatus
-	(*timestamppb.Timestamp)(nil),      // 55: google.protobuf.Timestamp
-	(*Written)(nil),                    // 56: freshet.v1.Written
-	(*Entry)(nil),                      // 57: freshet.v1.Entry
+	(*PostEventsRequest)(nil),          // 46: freshet.v1.PostEventsRequest
+	(*PostEventsResponse)(nil),         // 47: freshet.v1.PostEventsResponse
+	nil,                                // 48: freshet.v1.AddMountRequest.OptionsEntry
+	nil,                                // 49: freshet.v1.UpdateMountRequest.OptionsEntry
+	nil,                                // 50: freshet.v1.GetClusterResponse.RaftEntry
+	(*Mount)(nil),                      // 51: freshet.v1.Mount
+	(*Consistency)(nil),                // 52: freshet.v1.Consistency
+	(*SyncPolicy)(nil),                 // 53: freshet.v1.SyncPolicy
+	(*Node)(nil),                       // 54: freshet.v1.Node
+	(*durationpb.Duration)(nil),        // 55: google.protobuf.Duration
+	(*PublisherStatus)(nil),            // 56: freshet.v1.PublisherStatus
+	(*timestamppb.Timestamp)(nil),      // 57: google.protobuf.Timestamp
+	(*Written)(nil),                    // 58: freshet.v1.Written
+	(*Entry)(nil),                      // 59: freshet.v1.Entry
 }
 var file_freshet_v1_admin_proto_depIdxs = []int32{
-	49, // 0: freshet.v1.ListMountsResponse.mounts:type_name -> freshet.v1.Mount
-	46, // 1: freshet.v1.AddMountRequest.options:type_name -> freshet.v1.AddMountRequest.OptionsEntry
-	50, // 2: freshet.v1.AddMountRequest.consistency:type_name -> freshet.v1.Consistency
-	49, // 3: freshet.v1.AddMountResponse.mount:type_name -> freshet.v1.Mount
-	47, // 4: freshet.v1.UpdateMountRequest.options:type_name -> freshet.v1.UpdateMountRequest.OptionsEntry
-	50, // 5: freshet.v1.UpdateMountRequest.consistency:type_name -> freshet.v1.Consistency
-	49, // 6: freshet.v1.UpdateMountResponse.mount:type_name -> freshet.v1.Mount
-	49, // 7: freshet.v1.RemoveMountResponse.mount:type_name -> freshet.v1.Mount
-	51, // 8: freshet.v1.ListSyncPoliciesResponse.policies:type_name -> freshet.v1.SyncPolicy
-	51, // 9: freshet.v1.SetSyncPolicyResponse.policy:type_name -> freshet.v1.SyncPolicy
-	51, // 10: freshet.v1.RemoveSyncPolicyResponse.policy:type_name -> freshet.v1.SyncPolicy
+	51, // 0: freshet.v1.ListMountsResponse.mounts:type_name -> freshet.v1.Mount
+	48, // 1: freshet.v1.AddMountRequest.options:type_name -> freshet.v1.AddMountRequest.OptionsEntry
+	52, // 2: freshet.v1.AddMountRequest.consistency:type_name -> freshet.v1.Consistency
+	51, // 3: freshet.v1.AddMountResponse.mount:type_name -> freshet.v1.Mount
+	49, // 4: freshet.v1.UpdateMountRequest.options:type_name -> freshet.v1.UpdateMountRequest.OptionsEntry
+	52, // 5: freshet.v1.UpdateMountRequest.consistency:type_name -> freshet.v1.Consistency
+	51, // 6: freshet.v1.UpdateMountResponse.mount:type_name -> freshet.v1.Mount
+	51, // 7: freshet.v1.RemoveMountResponse.mount:type_name -> freshet.v1.Mount
+	53, // 8: freshet.v1.ListSyncPoliciesResponse.policies:type_name -> freshet.v1.SyncPolicy
+	53, // 9: freshet.v1.SetSyncPolicyResponse.policy:type_name -> freshet.v1.SyncPolicy
+	53, // 10: freshet.v1.RemoveSyncPolicyResponse.policy:type_name -> freshet.v1.SyncPolicy
 	16, // 11: freshet.v1.GetClusterResponse.members:type_name -> freshet.v1.Member
-	48, // 12: freshet.v1.GetClusterResponse.raft:type_name -> freshet.v1.GetClusterResponse.RaftEntry
-	52, // 13: freshet.v1.ListNodesResponse.nodes:type_name -> freshet.v1.Node
+	50, // 12: freshet.v1.GetClusterResponse.raft:type_name -> freshet.v1.GetClusterResponse.RaftEntry
+	54, // 13: freshet.v1.ListNodesResponse.nodes:type_name -> freshet.v1.Node
 	21, // 14: freshet.v1.ListPeersResponse.peers:type_name -> freshet.v1.Peer
 	22, // 15: freshet.v1.Peer.domains:type_name -> freshet.v1.PeerDomain
-	53, // 16: freshet.v1.Peer.since_contact:type_name -> google.protobuf.Duration
-	54, // 17: freshet.v1.PeerDomain.position:type_name -> freshet.v1.PublisherStatus
-	55, // 18: freshet.v1.PeerDomain.last_reset:type_name -> google.protobuf.Timestamp
+	55, // 16: freshet.v1.Peer.since_contact:type_name -> google.protobuf.Duration
+	56, // 17: freshet.v1.PeerDomain.position:type_name -> freshet.v1.PublisherStatus
+	57, // 18: freshet.v1.PeerDomain.last_reset:type_name -> google.protobuf.Timestamp
 	16, // 19: freshet.v1.JoinRaftRequest.member:type_name -> freshet.v1.Member
-	56, // 20: freshet.v1.FinishedOp.written:type_name -> freshet.v1.Written
-	52, // 21: freshet.v1.HeartbeatRequest.node:type_name -> freshet.v1.Node
+	58, // 20: freshet.v1.FinishedOp.written:type_name -> freshet.v1.Written
+	54, // 21: freshet.v1.HeartbeatRequest.node:type_name -> freshet.v1.Node
 	35, // 22: freshet.v1.HeartbeatRequest.added:type_name -> freshet.v1.BlockReport
 	35, // 23: freshet.v1.HeartbeatRequest.removed:type_name -> freshet.v1.BlockReport
 	36, // 24: freshet.v1.HeartbeatRequest.finished:type_name -> freshet.v1.FinishedOp
-	49, // 25: freshet.v1.MountSpec.mount:type_name -> freshet.v1.Mount
-	53, // 26: freshet.v1.MountSpec.max_op_lifetime:type_name -> google.protobuf.Duration
-	53, // 27: freshet.v1.HeartbeatResponse.lease:type_name -> google.protobuf.Duration
+	51, // 25: freshet.v1.MountSpec.mount:type_name -> freshet.v1.Mount
+	55, // 26: freshet.v1.MountSpec.max_op_lifetime:type_name -> google.protobuf.Duration
+	55, // 27: freshet.v1.HeartbeatResponse.lease:type_name -> google.protobuf.Duration
 	38, // 28: freshet.v1.HeartbeatResponse.mounts:type_name -> freshet.v1.MountSpec
 	35, // 29: freshet.v1.HeartbeatResponse.free:type_name -> freshet.v1.BlockReport
-	56, // 30: freshet.v1.CompleteRequest.written:type_name -> freshet.v1.Written
-	57, // 31: freshet.v1.CompleteResponse.entry:type_name -> freshet.v1.Entry
+	58, // 30: freshet.v1.CompleteRequest.written:type_name -> freshet.v1.Written
+	59, // 31: freshet.v1.CompleteResponse.entry:type_name -> freshet.v1.Entry
 	0,  // 32: freshet.v1.MountService.ListMounts:input_type -> freshet.v1.ListMountsRequest
 	2,  // 33: freshet.v1.MountService.AddMount:input_type -> freshet.v1.AddMountRequest
 	4,  // 34: freshet.v1.MountService.UpdateMount:input_type -> freshet.v1.UpdateMountRequest
@@ -3105,32 +3269,34 @@ var file_freshet_v1_admin_proto_depIdxs = []int32{
 	29, // 45: freshet.v1.ClusterService.RemoveRaft:input_type -> freshet.v1.RemoveRaftRequest
 	31, // 46: freshet.v1.ClusterService.TransferLeadership:input_type -> freshet.v1.TransferLeadershipRequest
 	33, // 47: freshet.v1.ClusterService.BumpEpoch:input_type -> freshet.v1.BumpEpochRequest
-	37, // 48: freshet.v1.NodeService.Heartbeat:input_type -> freshet.v1.HeartbeatRequest
-	40, // 49: freshet.v1.NodeService.Permit:input_type -> freshet.v1.PermitRequest
-	42, // 50: freshet.v1.NodeService.Complete:input_type -> freshet.v1.CompleteRequest
-	44, // 51: freshet.v1.NodeService.Abort:input_type -> freshet.v1.AbortRequest
-	1,  // 52: freshet.v1.MountService.ListMounts:output_type -> freshet.v1.ListMountsResponse
-	3,  // 53: freshet.v1.MountService.AddMount:output_type -> freshet.v1.AddMountResponse
-	5,  // 54: freshet.v1.MountService.UpdateMount:output_type -> freshet.v1.UpdateMountResponse
-	7,  // 55: freshet.v1.MountService.RemoveMount:output_type -> freshet.v1.RemoveMountResponse
-	9,  // 56: freshet.v1.PolicyService.ListSyncPolicies:output_type -> freshet.v1.ListSyncPoliciesResponse
-	11, // 57: freshet.v1.PolicyService.SetSyncPolicy:output_type -> freshet.v1.SetSyncPolicyResponse
-	13, // 58: freshet.v1.PolicyService.RemoveSyncPolicy:output_type -> freshet.v1.RemoveSyncPolicyResponse
-	15, // 59: freshet.v1.ClusterService.GetCluster:output_type -> freshet.v1.GetClusterResponse
-	18, // 60: freshet.v1.ClusterService.ListNodes:output_type -> freshet.v1.ListNodesResponse
-	20, // 61: freshet.v1.ClusterService.ListPeers:output_type -> freshet.v1.ListPeersResponse
-	24, // 62: freshet.v1.ClusterService.JoinPeers:output_type -> freshet.v1.JoinPeersResponse
-	26, // 63: freshet.v1.ClusterService.LeavePeers:output_type -> freshet.v1.LeavePeersResponse
-	28, // 64: freshet.v1.ClusterService.JoinRaft:output_type -> freshet.v1.JoinRaftResponse
-	30, // 65: freshet.v1.ClusterService.RemoveRaft:output_type -> freshet.v1.RemoveRaftResponse
-	32, // 66: freshet.v1.ClusterService.TransferLeadership:output_type -> freshet.v1.TransferLeadershipResponse
-	34, // 67: freshet.v1.ClusterService.BumpEpoch:output_type -> freshet.v1.BumpEpochResponse
-	39, // 68: freshet.v1.NodeService.Heartbeat:output_type -> freshet.v1.HeartbeatResponse
-	41, // 69: freshet.v1.NodeService.Permit:output_type -> freshet.v1.PermitResponse
-	43, // 70: freshet.v1.NodeService.Complete:output_type -> freshet.v1.CompleteResponse
-	45, // 71: freshet.v1.NodeService.Abort:output_type -> freshet.v1.AbortResponse
-	52, // [52:72] is the sub-list for method output_type
-	32, // [32:52] is the sub-list for method input_type
+	46, // 48: freshet.v1.EventService.PostEvents:input_type -> freshet.v1.PostEventsRequest
+	37, // 49: freshet.v1.NodeService.Heartbeat:input_type -> freshet.v1.HeartbeatRequest
+	40, // 50: freshet.v1.NodeService.Permit:input_type -> freshet.v1.PermitRequest
+	42, // 51: freshet.v1.NodeService.Complete:input_type -> freshet.v1.CompleteRequest
+	44, // 52: freshet.v1.NodeService.Abort:input_type -> freshet.v1.AbortRequest
+	1,  // 53: freshet.v1.MountService.ListMounts:output_type -> freshet.v1.ListMountsResponse
+	3,  // 54: freshet.v1.MountService.AddMount:output_type -> freshet.v1.AddMountResponse
+	5,  // 55: freshet.v1.MountService.UpdateMount:output_type -> freshet.v1.UpdateMountResponse
+	7,  // 56: freshet.v1.MountService.RemoveMount:output_type -> freshet.v1.RemoveMountResponse
+	9,  // 57: freshet.v1.PolicyService.ListSyncPolicies:output_type -> freshet.v1.ListSyncPoliciesResponse
+	11, // 58: freshet.v1.PolicyService.SetSyncPolicy:output_type -> freshet.v1.SetSyncPolicyResponse
+	13, // 59: freshet.v1.PolicyService.RemoveSyncPolicy:output_type -> freshet.v1.RemoveSyncPolicyResponse
+	15, // 60: freshet.v1.ClusterService.GetCluster:output_type -> freshet.v1.GetClusterResponse
+	18, // 61: freshet.v1.ClusterService.ListNodes:output_type -> freshet.v1.ListNodesResponse
+	20, // 62: freshet.v1.ClusterService.ListPeers:output_type -> freshet.v1.ListPeersResponse
+	24, // 63: freshet.v1.ClusterService.JoinPeers:output_type -> freshet.v1.JoinPeersResponse
+	26, // 64: freshet.v1.ClusterService.LeavePeers:output_type -> freshet.v1.LeavePeersResponse
+	28, // 65: freshet.v1.ClusterService.JoinRaft:output_type -> freshet.v1.JoinRaftResponse
+	30, // 66: freshet.v1.ClusterService.RemoveRaft:output_type -> freshet.v1.RemoveRaftResponse
+	32, // 67: freshet.v1.ClusterService.TransferLeadership:output_type -> freshet.v1.TransferLeadershipResponse
+	34, // 68: freshet.v1.ClusterService.BumpEpoch:output_type -> freshet.v1.BumpEpochResponse
+	47, // 69: freshet.v1.EventService.PostEvents:output_type -> freshet.v1.PostEventsResponse
+	39, // 70: freshet.v1.NodeService.Heartbeat:output_type -> freshet.v1.HeartbeatResponse
+	41, // 71: freshet.v1.NodeService.Permit:output_type -> freshet.v1.PermitResponse
+	43, // 72: freshet.v1.NodeService.Complete:output_type -> freshet.v1.CompleteResponse
+	45, // 73: freshet.v1.NodeService.Abort:output_type -> freshet.v1.AbortResponse
+	53, // [53:74] is the sub-list for method output_type
+	32, // [32:53] is the sub-list for method input_type
 	32, // [32:32] is the sub-list for extension type_name
 	32, // [32:32] is the sub-list for extension extendee
 	0,  // [0:32] is the sub-list for field type_name
@@ -3150,9 +3316,9 @@ func file_freshet_v1_admin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_freshet_v1_admin_proto_rawDesc), len(file_freshet_v1_admin_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   49,
+			NumMessages:   51,
 			NumExtensions: 0,
-			NumServices:   4,
+			NumServices:   5,
 		},
 		GoTypes:           file_freshet_v1_admin_proto_goTypes,
 		DependencyIndexes: file_freshet_v1_admin_proto_depIdxs,

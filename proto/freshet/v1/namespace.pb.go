@@ -1007,7 +1007,9 @@ type ExplainResponse struct {
 	// The storage's answer, if it was asked.
 	Storage *StorageView `protobuf:"bytes,15,opt,name=storage,proto3" json:"storage,omitempty"`
 	// What to do about it, if anything.
-	Remedy        string `protobuf:"bytes,16,opt,name=remedy,proto3" json:"remedy,omitempty"`
+	Remedy string `protobuf:"bytes,16,opt,name=remedy,proto3" json:"remedy,omitempty"`
+	// How the storage's own notices are heard; unset without active sync.
+	ActiveSync    *ActiveSync `protobuf:"bytes,17,opt,name=active_sync,json=activeSync,proto3" json:"active_sync,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1152,6 +1154,13 @@ func (x *ExplainResponse) GetRemedy() string {
 		return x.Remedy
 	}
 	return ""
+}
+
+func (x *ExplainResponse) GetActiveSync() *ActiveSync {
+	if x != nil {
+		return x.ActiveSync
+	}
+	return nil
 }
 
 // PublisherStatus is the position in another cluster's log of the domain.
@@ -2024,7 +2033,7 @@ const file_freshet_v1_namespace_proto_rawDesc = "" +
 	"\x05token\x18\x02 \x01(\tR\x05token\":\n" +
 	"\x0eExplainRequest\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x14\n" +
-	"\x05check\x18\x02 \x01(\bR\x05check\"\xec\x04\n" +
+	"\x05check\x18\x02 \x01(\bR\x05check\"\xa5\x05\n" +
 	"\x0fExplainResponse\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x18\n" +
 	"\averdict\x18\x02 \x01(\tR\averdict\x12\x16\n" +
@@ -2046,7 +2055,9 @@ const file_freshet_v1_namespace_proto_rawDesc = "" +
 	"\x06blocks\x18\r \x03(\v2\x18.freshet.v1.ExplainBlockR\x06blocks\x12\x18\n" +
 	"\aintents\x18\x0e \x03(\tR\aintents\x121\n" +
 	"\astorage\x18\x0f \x01(\v2\x17.freshet.v1.StorageViewR\astorage\x12\x16\n" +
-	"\x06remedy\x18\x10 \x01(\tR\x06remedy\"\xe4\x01\n" +
+	"\x06remedy\x18\x10 \x01(\tR\x06remedy\x127\n" +
+	"\vactive_sync\x18\x11 \x01(\v2\x16.freshet.v1.ActiveSyncR\n" +
+	"activeSync\"\xe4\x01\n" +
 	"\x0fPublisherStatus\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12\x1d\n" +
 	"\n" +
@@ -2176,10 +2187,11 @@ var file_freshet_v1_namespace_proto_goTypes = []any{
 	(*Freshness)(nil),             // 30: freshet.v1.Freshness
 	(*Mount)(nil),                 // 31: freshet.v1.Mount
 	(*timestamppb.Timestamp)(nil), // 32: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 33: google.protobuf.Duration
-	(*Source)(nil),                // 34: freshet.v1.Source
-	(*Block)(nil),                 // 35: freshet.v1.Block
-	(*Ticket)(nil),                // 36: freshet.v1.Ticket
+	(*ActiveSync)(nil),            // 33: freshet.v1.ActiveSync
+	(*durationpb.Duration)(nil),   // 34: google.protobuf.Duration
+	(*Source)(nil),                // 35: freshet.v1.Source
+	(*Block)(nil),                 // 36: freshet.v1.Block
+	(*Ticket)(nil),                // 37: freshet.v1.Ticket
 }
 var file_freshet_v1_namespace_proto_depIdxs = []int32{
 	28, // 0: freshet.v1.StatResponse.entry:type_name -> freshet.v1.Entry
@@ -2197,43 +2209,44 @@ var file_freshet_v1_namespace_proto_depIdxs = []int32{
 	17, // 12: freshet.v1.ExplainResponse.publishers:type_name -> freshet.v1.PublisherStatus
 	18, // 13: freshet.v1.ExplainResponse.blocks:type_name -> freshet.v1.ExplainBlock
 	19, // 14: freshet.v1.ExplainResponse.storage:type_name -> freshet.v1.StorageView
-	33, // 15: freshet.v1.PublisherStatus.since_contact:type_name -> google.protobuf.Duration
-	32, // 16: freshet.v1.StorageView.mtime:type_name -> google.protobuf.Timestamp
-	33, // 17: freshet.v1.SyncResponse.elapsed:type_name -> google.protobuf.Duration
-	28, // 18: freshet.v1.LocateResponse.entry:type_name -> freshet.v1.Entry
-	34, // 19: freshet.v1.LocateResponse.source:type_name -> freshet.v1.Source
-	35, // 20: freshet.v1.LocateResponse.blocks:type_name -> freshet.v1.Block
-	36, // 21: freshet.v1.BeginWriteResponse.ticket:type_name -> freshet.v1.Ticket
-	28, // 22: freshet.v1.BeginWriteResponse.entry:type_name -> freshet.v1.Entry
-	0,  // 23: freshet.v1.NamespaceService.Stat:input_type -> freshet.v1.StatRequest
-	2,  // 24: freshet.v1.NamespaceService.BatchStat:input_type -> freshet.v1.BatchStatRequest
-	5,  // 25: freshet.v1.NamespaceService.List:input_type -> freshet.v1.ListRequest
-	7,  // 26: freshet.v1.NamespaceService.Mkdir:input_type -> freshet.v1.MkdirRequest
-	9,  // 27: freshet.v1.NamespaceService.Rename:input_type -> freshet.v1.RenameRequest
-	11, // 28: freshet.v1.NamespaceService.Remove:input_type -> freshet.v1.RemoveRequest
-	13, // 29: freshet.v1.NamespaceService.SetAttr:input_type -> freshet.v1.SetAttrRequest
-	15, // 30: freshet.v1.NamespaceService.Explain:input_type -> freshet.v1.ExplainRequest
-	20, // 31: freshet.v1.NamespaceService.Sync:input_type -> freshet.v1.SyncRequest
-	22, // 32: freshet.v1.NamespaceService.Locate:input_type -> freshet.v1.LocateRequest
-	24, // 33: freshet.v1.NamespaceService.BeginWrite:input_type -> freshet.v1.BeginWriteRequest
-	26, // 34: freshet.v1.NamespaceService.AbortWrite:input_type -> freshet.v1.AbortWriteRequest
-	1,  // 35: freshet.v1.NamespaceService.Stat:output_type -> freshet.v1.StatResponse
-	3,  // 36: freshet.v1.NamespaceService.BatchStat:output_type -> freshet.v1.BatchStatResponse
-	6,  // 37: freshet.v1.NamespaceService.List:output_type -> freshet.v1.ListResponse
-	8,  // 38: freshet.v1.NamespaceService.Mkdir:output_type -> freshet.v1.MkdirResponse
-	10, // 39: freshet.v1.NamespaceService.Rename:output_type -> freshet.v1.RenameResponse
-	12, // 40: freshet.v1.NamespaceService.Remove:output_type -> freshet.v1.RemoveResponse
-	14, // 41: freshet.v1.NamespaceService.SetAttr:output_type -> freshet.v1.SetAttrResponse
-	16, // 42: freshet.v1.NamespaceService.Explain:output_type -> freshet.v1.ExplainResponse
-	21, // 43: freshet.v1.NamespaceService.Sync:output_type -> freshet.v1.SyncResponse
-	23, // 44: freshet.v1.NamespaceService.Locate:output_type -> freshet.v1.LocateResponse
-	25, // 45: freshet.v1.NamespaceService.BeginWrite:output_type -> freshet.v1.BeginWriteResponse
-	27, // 46: freshet.v1.NamespaceService.AbortWrite:output_type -> freshet.v1.AbortWriteResponse
-	35, // [35:47] is the sub-list for method output_type
-	23, // [23:35] is the sub-list for method input_type
-	23, // [23:23] is the sub-list for extension type_name
-	23, // [23:23] is the sub-list for extension extendee
-	0,  // [0:23] is the sub-list for field type_name
+	33, // 15: freshet.v1.ExplainResponse.active_sync:type_name -> freshet.v1.ActiveSync
+	34, // 16: freshet.v1.PublisherStatus.since_contact:type_name -> google.protobuf.Duration
+	32, // 17: freshet.v1.StorageView.mtime:type_name -> google.protobuf.Timestamp
+	34, // 18: freshet.v1.SyncResponse.elapsed:type_name -> google.protobuf.Duration
+	28, // 19: freshet.v1.LocateResponse.entry:type_name -> freshet.v1.Entry
+	35, // 20: freshet.v1.LocateResponse.source:type_name -> freshet.v1.Source
+	36, // 21: freshet.v1.LocateResponse.blocks:type_name -> freshet.v1.Block
+	37, // 22: freshet.v1.BeginWriteResponse.ticket:type_name -> freshet.v1.Ticket
+	28, // 23: freshet.v1.BeginWriteResponse.entry:type_name -> freshet.v1.Entry
+	0,  // 24: freshet.v1.NamespaceService.Stat:input_type -> freshet.v1.StatRequest
+	2,  // 25: freshet.v1.NamespaceService.BatchStat:input_type -> freshet.v1.BatchStatRequest
+	5,  // 26: freshet.v1.NamespaceService.List:input_type -> freshet.v1.ListRequest
+	7,  // 27: freshet.v1.NamespaceService.Mkdir:input_type -> freshet.v1.MkdirRequest
+	9,  // 28: freshet.v1.NamespaceService.Rename:input_type -> freshet.v1.RenameRequest
+	11, // 29: freshet.v1.NamespaceService.Remove:input_type -> freshet.v1.RemoveRequest
+	13, // 30: freshet.v1.NamespaceService.SetAttr:input_type -> freshet.v1.SetAttrRequest
+	15, // 31: freshet.v1.NamespaceService.Explain:input_type -> freshet.v1.ExplainRequest
+	20, // 32: freshet.v1.NamespaceService.Sync:input_type -> freshet.v1.SyncRequest
+	22, // 33: freshet.v1.NamespaceService.Locate:input_type -> freshet.v1.LocateRequest
+	24, // 34: freshet.v1.NamespaceService.BeginWrite:input_type -> freshet.v1.BeginWriteRequest
+	26, // 35: freshet.v1.NamespaceService.AbortWrite:input_type -> freshet.v1.AbortWriteRequest
+	1,  // 36: freshet.v1.NamespaceService.Stat:output_type -> freshet.v1.StatResponse
+	3,  // 37: freshet.v1.NamespaceService.BatchStat:output_type -> freshet.v1.BatchStatResponse
+	6,  // 38: freshet.v1.NamespaceService.List:output_type -> freshet.v1.ListResponse
+	8,  // 39: freshet.v1.NamespaceService.Mkdir:output_type -> freshet.v1.MkdirResponse
+	10, // 40: freshet.v1.NamespaceService.Rename:output_type -> freshet.v1.RenameResponse
+	12, // 41: freshet.v1.NamespaceService.Remove:output_type -> freshet.v1.RemoveResponse
+	14, // 42: freshet.v1.NamespaceService.SetAttr:output_type -> freshet.v1.SetAttrResponse
+	16, // 43: freshet.v1.NamespaceService.Explain:output_type -> freshet.v1.ExplainResponse
+	21, // 44: freshet.v1.NamespaceService.Sync:output_type -> freshet.v1.SyncResponse
+	23, // 45: freshet.v1.NamespaceService.Locate:output_type -> freshet.v1.LocateResponse
+	25, // 46: freshet.v1.NamespaceService.BeginWrite:output_type -> freshet.v1.BeginWriteResponse
+	27, // 47: freshet.v1.NamespaceService.AbortWrite:output_type -> freshet.v1.AbortWriteResponse
+	36, // [36:48] is the sub-list for method output_type
+	24, // [24:36] is the sub-list for method input_type
+	24, // [24:24] is the sub-list for extension type_name
+	24, // [24:24] is the sub-list for extension extendee
+	0,  // [0:24] is the sub-list for field type_name
 }
 
 func init() { file_freshet_v1_namespace_proto_init() }

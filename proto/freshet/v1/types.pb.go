@@ -388,8 +388,10 @@ type Mount struct {
 	DomainKey      string `protobuf:"bytes,11,opt,name=domain_key,json=domainKey,proto3" json:"domain_key,omitempty"`
 	Degraded       bool   `protobuf:"varint,12,opt,name=degraded,proto3" json:"degraded,omitempty"`
 	DegradedReason string `protobuf:"bytes,13,opt,name=degraded_reason,json=degradedReason,proto3" json:"degraded_reason,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// How the storage's own notices are heard; unset without active sync.
+	ActiveSync    *ActiveSync `protobuf:"bytes,14,opt,name=active_sync,json=activeSync,proto3" json:"active_sync,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Mount) Reset() {
@@ -513,6 +515,120 @@ func (x *Mount) GetDegradedReason() string {
 	return ""
 }
 
+func (x *Mount) GetActiveSync() *ActiveSync {
+	if x != nil {
+		return x.ActiveSync
+	}
+	return nil
+}
+
+// ActiveSync is how a storage's own notices of changes are heard.
+type ActiveSync struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Who tells, such as "hdfs://nn:8020".
+	Source string `protobuf:"bytes,1,opt,name=source,proto3" json:"source,omitempty"`
+	// The source tells of every change: while it is heard the mount's sync
+	// interval does not apply.
+	Complete bool `protobuf:"varint,2,opt,name=complete,proto3" json:"complete,omitempty"`
+	Heard    bool `protobuf:"varint,3,opt,name=heard,proto3" json:"heard,omitempty"`
+	// Why it is not heard.
+	Reason     string                 `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	HeardSince *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=heard_since,json=heardSince,proto3" json:"heard_since,omitempty"`
+	// Unset: it never said anything.
+	SinceNotice *durationpb.Duration `protobuf:"bytes,6,opt,name=since_notice,json=sinceNotice,proto3" json:"since_notice,omitempty"`
+	// Age of the last change when it was marked; unset if unknown.
+	Lag           *durationpb.Duration `protobuf:"bytes,7,opt,name=lag,proto3" json:"lag,omitempty"`
+	LastError     string               `protobuf:"bytes,8,opt,name=last_error,json=lastError,proto3" json:"last_error,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ActiveSync) Reset() {
+	*x = ActiveSync{}
+	mi := &file_freshet_v1_types_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ActiveSync) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ActiveSync) ProtoMessage() {}
+
+func (x *ActiveSync) ProtoReflect() protoreflect.Message {
+	mi := &file_freshet_v1_types_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ActiveSync.ProtoReflect.Descriptor instead.
+func (*ActiveSync) Descriptor() ([]byte, []int) {
+	return file_freshet_v1_types_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *ActiveSync) GetSource() string {
+	if x != nil {
+		return x.Source
+	}
+	return ""
+}
+
+func (x *ActiveSync) GetComplete() bool {
+	if x != nil {
+		return x.Complete
+	}
+	return false
+}
+
+func (x *ActiveSync) GetHeard() bool {
+	if x != nil {
+		return x.Heard
+	}
+	return false
+}
+
+func (x *ActiveSync) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *ActiveSync) GetHeardSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.HeardSince
+	}
+	return nil
+}
+
+func (x *ActiveSync) GetSinceNotice() *durationpb.Duration {
+	if x != nil {
+		return x.SinceNotice
+	}
+	return nil
+}
+
+func (x *ActiveSync) GetLag() *durationpb.Duration {
+	if x != nil {
+		return x.Lag
+	}
+	return nil
+}
+
+func (x *ActiveSync) GetLastError() string {
+	if x != nil {
+		return x.LastError
+	}
+	return ""
+}
+
 // Consistency says how fresh reads below a mount must be.
 type Consistency struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -522,13 +638,15 @@ type Consistency struct {
 	Interval string `protobuf:"bytes,2,opt,name=interval,proto3" json:"interval,omitempty"`
 	// Used instead of interval while a publisher is out of contact.
 	DegradedInterval string `protobuf:"bytes,3,opt,name=degraded_interval,json=degradedInterval,proto3" json:"degraded_interval,omitempty"`
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	// Listen to the storage's own notices of changes.
+	ActiveSync    *bool `protobuf:"varint,4,opt,name=active_sync,json=activeSync,proto3,oneof" json:"active_sync,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Consistency) Reset() {
 	*x = Consistency{}
-	mi := &file_freshet_v1_types_proto_msgTypes[4]
+	mi := &file_freshet_v1_types_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -540,7 +658,7 @@ func (x *Consistency) String() string {
 func (*Consistency) ProtoMessage() {}
 
 func (x *Consistency) ProtoReflect() protoreflect.Message {
-	mi := &file_freshet_v1_types_proto_msgTypes[4]
+	mi := &file_freshet_v1_types_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -553,7 +671,7 @@ func (x *Consistency) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Consistency.ProtoReflect.Descriptor instead.
 func (*Consistency) Descriptor() ([]byte, []int) {
-	return file_freshet_v1_types_proto_rawDescGZIP(), []int{4}
+	return file_freshet_v1_types_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Consistency) GetLevel() string {
@@ -577,6 +695,13 @@ func (x *Consistency) GetDegradedInterval() string {
 	return ""
 }
 
+func (x *Consistency) GetActiveSync() bool {
+	if x != nil && x.ActiveSync != nil {
+		return *x.ActiveSync
+	}
+	return false
+}
+
 // SyncPolicy is a sync interval for a path and what lies below it.
 type SyncPolicy struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
@@ -591,7 +716,7 @@ type SyncPolicy struct {
 
 func (x *SyncPolicy) Reset() {
 	*x = SyncPolicy{}
-	mi := &file_freshet_v1_types_proto_msgTypes[5]
+	mi := &file_freshet_v1_types_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -603,7 +728,7 @@ func (x *SyncPolicy) String() string {
 func (*SyncPolicy) ProtoMessage() {}
 
 func (x *SyncPolicy) ProtoReflect() protoreflect.Message {
-	mi := &file_freshet_v1_types_proto_msgTypes[5]
+	mi := &file_freshet_v1_types_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -616,7 +741,7 @@ func (x *SyncPolicy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SyncPolicy.ProtoReflect.Descriptor instead.
 func (*SyncPolicy) Descriptor() ([]byte, []int) {
-	return file_freshet_v1_types_proto_rawDescGZIP(), []int{5}
+	return file_freshet_v1_types_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *SyncPolicy) GetPath() string {
@@ -671,7 +796,7 @@ type Node struct {
 
 func (x *Node) Reset() {
 	*x = Node{}
-	mi := &file_freshet_v1_types_proto_msgTypes[6]
+	mi := &file_freshet_v1_types_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -683,7 +808,7 @@ func (x *Node) String() string {
 func (*Node) ProtoMessage() {}
 
 func (x *Node) ProtoReflect() protoreflect.Message {
-	mi := &file_freshet_v1_types_proto_msgTypes[6]
+	mi := &file_freshet_v1_types_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -696,7 +821,7 @@ func (x *Node) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Node.ProtoReflect.Descriptor instead.
 func (*Node) Descriptor() ([]byte, []int) {
-	return file_freshet_v1_types_proto_rawDescGZIP(), []int{6}
+	return file_freshet_v1_types_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Node) GetId() string {
@@ -809,7 +934,7 @@ type Source struct {
 
 func (x *Source) Reset() {
 	*x = Source{}
-	mi := &file_freshet_v1_types_proto_msgTypes[7]
+	mi := &file_freshet_v1_types_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -821,7 +946,7 @@ func (x *Source) String() string {
 func (*Source) ProtoMessage() {}
 
 func (x *Source) ProtoReflect() protoreflect.Message {
-	mi := &file_freshet_v1_types_proto_msgTypes[7]
+	mi := &file_freshet_v1_types_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -834,7 +959,7 @@ func (x *Source) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Source.ProtoReflect.Descriptor instead.
 func (*Source) Descriptor() ([]byte, []int) {
-	return file_freshet_v1_types_proto_rawDescGZIP(), []int{7}
+	return file_freshet_v1_types_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Source) GetMountId() uint64 {
@@ -875,7 +1000,7 @@ type Block struct {
 
 func (x *Block) Reset() {
 	*x = Block{}
-	mi := &file_freshet_v1_types_proto_msgTypes[8]
+	mi := &file_freshet_v1_types_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -887,7 +1012,7 @@ func (x *Block) String() string {
 func (*Block) ProtoMessage() {}
 
 func (x *Block) ProtoReflect() protoreflect.Message {
-	mi := &file_freshet_v1_types_proto_msgTypes[8]
+	mi := &file_freshet_v1_types_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -900,7 +1025,7 @@ func (x *Block) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Block.ProtoReflect.Descriptor instead.
 func (*Block) Descriptor() ([]byte, []int) {
-	return file_freshet_v1_types_proto_rawDescGZIP(), []int{8}
+	return file_freshet_v1_types_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Block) GetFileId() uint64 {
@@ -961,7 +1086,7 @@ type Ticket struct {
 
 func (x *Ticket) Reset() {
 	*x = Ticket{}
-	mi := &file_freshet_v1_types_proto_msgTypes[9]
+	mi := &file_freshet_v1_types_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -973,7 +1098,7 @@ func (x *Ticket) String() string {
 func (*Ticket) ProtoMessage() {}
 
 func (x *Ticket) ProtoReflect() protoreflect.Message {
-	mi := &file_freshet_v1_types_proto_msgTypes[9]
+	mi := &file_freshet_v1_types_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -986,7 +1111,7 @@ func (x *Ticket) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ticket.ProtoReflect.Descriptor instead.
 func (*Ticket) Descriptor() ([]byte, []int) {
-	return file_freshet_v1_types_proto_rawDescGZIP(), []int{9}
+	return file_freshet_v1_types_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Ticket) GetOp() []byte {
@@ -1053,7 +1178,7 @@ type Written struct {
 
 func (x *Written) Reset() {
 	*x = Written{}
-	mi := &file_freshet_v1_types_proto_msgTypes[10]
+	mi := &file_freshet_v1_types_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1065,7 +1190,7 @@ func (x *Written) String() string {
 func (*Written) ProtoMessage() {}
 
 func (x *Written) ProtoReflect() protoreflect.Message {
-	mi := &file_freshet_v1_types_proto_msgTypes[10]
+	mi := &file_freshet_v1_types_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1078,7 +1203,7 @@ func (x *Written) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Written.ProtoReflect.Descriptor instead.
 func (*Written) Descriptor() ([]byte, []int) {
-	return file_freshet_v1_types_proto_rawDescGZIP(), []int{10}
+	return file_freshet_v1_types_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Written) GetLength() int64 {
@@ -1162,7 +1287,7 @@ const file_freshet_v1_types_proto_rawDesc = "" +
 	"\x04rule\x18\x04 \x01(\tR\x04rule\x12+\n" +
 	"\x03age\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\x03age\x12\x1a\n" +
 	"\bdegraded\x18\x06 \x01(\bR\bdegraded\x12'\n" +
-	"\x0fdegraded_reason\x18\a \x01(\tR\x0edegradedReason\"\xfa\x03\n" +
+	"\x0fdegraded_reason\x18\a \x01(\tR\x0edegradedReason\"\xb3\x04\n" +
 	"\x05Mount\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x10\n" +
 	"\x03ufs\x18\x02 \x01(\tR\x03ufs\x128\n" +
@@ -1181,14 +1306,31 @@ const file_freshet_v1_types_proto_rawDesc = "" +
 	"\n" +
 	"domain_key\x18\v \x01(\tR\tdomainKey\x12\x1a\n" +
 	"\bdegraded\x18\f \x01(\bR\bdegraded\x12'\n" +
-	"\x0fdegraded_reason\x18\r \x01(\tR\x0edegradedReason\x1a:\n" +
+	"\x0fdegraded_reason\x18\r \x01(\tR\x0edegradedReason\x127\n" +
+	"\vactive_sync\x18\x0e \x01(\v2\x16.freshet.v1.ActiveSyncR\n" +
+	"activeSync\x1a:\n" +
 	"\fOptionsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"l\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xb5\x02\n" +
+	"\n" +
+	"ActiveSync\x12\x16\n" +
+	"\x06source\x18\x01 \x01(\tR\x06source\x12\x1a\n" +
+	"\bcomplete\x18\x02 \x01(\bR\bcomplete\x12\x14\n" +
+	"\x05heard\x18\x03 \x01(\bR\x05heard\x12\x16\n" +
+	"\x06reason\x18\x04 \x01(\tR\x06reason\x12;\n" +
+	"\vheard_since\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"heardSince\x12<\n" +
+	"\fsince_notice\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\vsinceNotice\x12+\n" +
+	"\x03lag\x18\a \x01(\v2\x19.google.protobuf.DurationR\x03lag\x12\x1d\n" +
+	"\n" +
+	"last_error\x18\b \x01(\tR\tlastError\"\xa2\x01\n" +
 	"\vConsistency\x12\x14\n" +
 	"\x05level\x18\x01 \x01(\tR\x05level\x12\x1a\n" +
 	"\binterval\x18\x02 \x01(\tR\binterval\x12+\n" +
-	"\x11degraded_interval\x18\x03 \x01(\tR\x10degradedInterval\"\x87\x01\n" +
+	"\x11degraded_interval\x18\x03 \x01(\tR\x10degradedInterval\x12$\n" +
+	"\vactive_sync\x18\x04 \x01(\bH\x00R\n" +
+	"activeSync\x88\x01\x01B\x0e\n" +
+	"\f_active_sync\"\x87\x01\n" +
 	"\n" +
 	"SyncPolicy\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x1a\n" +
@@ -1253,42 +1395,47 @@ func file_freshet_v1_types_proto_rawDescGZIP() []byte {
 	return file_freshet_v1_types_proto_rawDescData
 }
 
-var file_freshet_v1_types_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
+var file_freshet_v1_types_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
 var file_freshet_v1_types_proto_goTypes = []any{
 	(*ErrorDetail)(nil),           // 0: freshet.v1.ErrorDetail
 	(*Entry)(nil),                 // 1: freshet.v1.Entry
 	(*Freshness)(nil),             // 2: freshet.v1.Freshness
 	(*Mount)(nil),                 // 3: freshet.v1.Mount
-	(*Consistency)(nil),           // 4: freshet.v1.Consistency
-	(*SyncPolicy)(nil),            // 5: freshet.v1.SyncPolicy
-	(*Node)(nil),                  // 6: freshet.v1.Node
-	(*Source)(nil),                // 7: freshet.v1.Source
-	(*Block)(nil),                 // 8: freshet.v1.Block
-	(*Ticket)(nil),                // 9: freshet.v1.Ticket
-	(*Written)(nil),               // 10: freshet.v1.Written
-	nil,                           // 11: freshet.v1.Mount.OptionsEntry
-	(*timestamppb.Timestamp)(nil), // 12: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 13: google.protobuf.Duration
+	(*ActiveSync)(nil),            // 4: freshet.v1.ActiveSync
+	(*Consistency)(nil),           // 5: freshet.v1.Consistency
+	(*SyncPolicy)(nil),            // 6: freshet.v1.SyncPolicy
+	(*Node)(nil),                  // 7: freshet.v1.Node
+	(*Source)(nil),                // 8: freshet.v1.Source
+	(*Block)(nil),                 // 9: freshet.v1.Block
+	(*Ticket)(nil),                // 10: freshet.v1.Ticket
+	(*Written)(nil),               // 11: freshet.v1.Written
+	nil,                           // 12: freshet.v1.Mount.OptionsEntry
+	(*timestamppb.Timestamp)(nil), // 13: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 14: google.protobuf.Duration
 }
 var file_freshet_v1_types_proto_depIdxs = []int32{
-	12, // 0: freshet.v1.Entry.mtime:type_name -> google.protobuf.Timestamp
+	13, // 0: freshet.v1.Entry.mtime:type_name -> google.protobuf.Timestamp
 	2,  // 1: freshet.v1.Entry.freshness:type_name -> freshet.v1.Freshness
-	13, // 2: freshet.v1.Freshness.age:type_name -> google.protobuf.Duration
-	11, // 3: freshet.v1.Mount.options:type_name -> freshet.v1.Mount.OptionsEntry
-	4,  // 4: freshet.v1.Mount.consistency:type_name -> freshet.v1.Consistency
-	12, // 5: freshet.v1.Mount.created_at:type_name -> google.protobuf.Timestamp
-	12, // 6: freshet.v1.SyncPolicy.set_at:type_name -> google.protobuf.Timestamp
-	13, // 7: freshet.v1.Node.since_heartbeat:type_name -> google.protobuf.Duration
-	6,  // 8: freshet.v1.Block.nodes:type_name -> freshet.v1.Node
-	6,  // 9: freshet.v1.Block.fetch:type_name -> freshet.v1.Node
-	6,  // 10: freshet.v1.Ticket.node:type_name -> freshet.v1.Node
-	7,  // 11: freshet.v1.Ticket.target:type_name -> freshet.v1.Source
-	12, // 12: freshet.v1.Written.mtime:type_name -> google.protobuf.Timestamp
-	13, // [13:13] is the sub-list for method output_type
-	13, // [13:13] is the sub-list for method input_type
-	13, // [13:13] is the sub-list for extension type_name
-	13, // [13:13] is the sub-list for extension extendee
-	0,  // [0:13] is the sub-list for field type_name
+	14, // 2: freshet.v1.Freshness.age:type_name -> google.protobuf.Duration
+	12, // 3: freshet.v1.Mount.options:type_name -> freshet.v1.Mount.OptionsEntry
+	5,  // 4: freshet.v1.Mount.consistency:type_name -> freshet.v1.Consistency
+	13, // 5: freshet.v1.Mount.created_at:type_name -> google.protobuf.Timestamp
+	4,  // 6: freshet.v1.Mount.active_sync:type_name -> freshet.v1.ActiveSync
+	13, // 7: freshet.v1.ActiveSync.heard_since:type_name -> google.protobuf.Timestamp
+	14, // 8: freshet.v1.ActiveSync.since_notice:type_name -> google.protobuf.Duration
+	14, // 9: freshet.v1.ActiveSync.lag:type_name -> google.protobuf.Duration
+	13, // 10: freshet.v1.SyncPolicy.set_at:type_name -> google.protobuf.Timestamp
+	14, // 11: freshet.v1.Node.since_heartbeat:type_name -> google.protobuf.Duration
+	7,  // 12: freshet.v1.Block.nodes:type_name -> freshet.v1.Node
+	7,  // 13: freshet.v1.Block.fetch:type_name -> freshet.v1.Node
+	7,  // 14: freshet.v1.Ticket.node:type_name -> freshet.v1.Node
+	8,  // 15: freshet.v1.Ticket.target:type_name -> freshet.v1.Source
+	13, // 16: freshet.v1.Written.mtime:type_name -> google.protobuf.Timestamp
+	17, // [17:17] is the sub-list for method output_type
+	17, // [17:17] is the sub-list for method input_type
+	17, // [17:17] is the sub-list for extension type_name
+	17, // [17:17] is the sub-list for extension extendee
+	0,  // [0:17] is the sub-list for field type_name
 }
 
 func init() { file_freshet_v1_types_proto_init() }
@@ -1296,13 +1443,14 @@ func file_freshet_v1_types_proto_init() {
 	if File_freshet_v1_types_proto != nil {
 		return
 	}
+	file_freshet_v1_types_proto_msgTypes[5].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_freshet_v1_types_proto_rawDesc), len(file_freshet_v1_types_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   12,
+			NumMessages:   13,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
