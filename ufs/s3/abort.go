@@ -2,8 +2,6 @@ package s3
 
 import (
 	"context"
-	"crypto/md5" //nolint:gosec // it is the storage's ETag, not a protection
-	"encoding/hex"
 	"strconv"
 	"strings"
 	"sync"
@@ -15,22 +13,12 @@ import (
 	"github.com/freshet-io/freshet/ufs"
 )
 
-// tagOf is the content of part 10,000 of an upload by op.
-func tagOf(op freshet.OpID) []byte { return []byte("freshet-op " + op.String()) }
-
-// tagETag is the ETag that the storage gives to that part.
-func tagETag(op freshet.OpID) string {
-	sum := md5.Sum(tagOf(op)) //nolint:gosec // see the import
-	return hex.EncodeToString(sum[:])
-}
-
 // AbortUpload aborts the multipart uploads of op at key, and no others: it knows
-// them by their part 10,000. An upload without that part has never been
-// completed, for its writer completes it only after the part was stored; but it
-// can't be told from another operation's, so ended stays false. So it does for a
-// small object, whose single PUT nothing can call back, and where the storage's
-// ETag of a part is not its MD5 (server-side encryption with KMS). An operation
-// must not have two writers at a time.
+// them by their mark. An upload without it has never been completed, for its
+// writer completes it only after the mark was stored; but it can't be told from
+// another operation's, so ended stays false. So it does for a small object, whose
+// single PUT nothing can call back. An operation must not have two writers at a
+// time.
 func (f *FS) AbortUpload(ctx context.Context, key string, op freshet.OpID) (ended bool, err error) {
 	const what = "abort upload"
 	if err := ufs.CheckWrite(what, key); err != nil {
@@ -83,6 +71,25 @@ func (f *FS) abortForGood(ctx context.Context, what, key, id string, op freshet.
 type liveUploads struct {
 	mu  sync.Mutex
 	set map[*writer]struct{}
+	ids map[string]struct{} // upload IDs
+}
+
+// named tells the upload ID of a writer.
+func (l *liveUploads) named(id string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.ids == nil {
+		l.ids = map[string]struct{}{}
+	}
+	l.ids[id] = struct{}{}
+}
+
+// has reports whether the upload id is one of this process.
+func (l *liveUploads) has(id string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	_, ok := l.ids[id]
+	return ok
 }
 
 func (l *liveUploads) add(w *writer) {
@@ -98,6 +105,9 @@ func (l *liveUploads) remove(w *writer) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	delete(l.set, w)
+	if w.uploadID != nil {
+		delete(l.ids, *w.uploadID)
+	}
 }
 
 // revoke ends the uploads of op at key, and reports whether there were any and
@@ -166,26 +176,8 @@ func (f *FS) uploads(ctx context.Context, what, key string, op freshet.OpID) ([]
 	}
 }
 
-// tagged reports whether the upload id carries the tag of op. Most uploads have
-// so few parts that the first page shows it; else the one after the others.
+// tagged reports whether the upload id carries the mark of op.
 func (f *FS) tagged(ctx context.Context, what, key, id string, op freshet.OpID) (bool, error) {
-	in := &awss3.ListPartsInput{Bucket: &f.bucket, Key: f.object(key), UploadId: &id}
-	for {
-		out, err := f.api.ListParts(ctx, in, f.reading(ctx))
-		if hasCode(err, "NoSuchUpload") {
-			return false, nil // it ended meanwhile
-		}
-		if err != nil {
-			return false, f.failure(ctx, what, key, err, reads)
-		}
-		for _, p := range out.Parts {
-			if aws.ToInt32(p.PartNumber) == tagPart {
-				return strings.Trim(aws.ToString(p.ETag), `"`) == tagETag(op), nil
-			}
-		}
-		if !aws.ToBool(out.IsTruncated) || in.PartNumberMarker != nil {
-			return false, nil
-		}
-		in.PartNumberMarker = aws.String(strconv.Itoa(tagPart - 1))
-	}
+	m, err := f.markOf(ctx, what, *f.object(key), id)
+	return m.of(*f.object(key), op), err
 }

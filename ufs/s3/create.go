@@ -25,9 +25,6 @@ const (
 	// singlePut is the largest object that is written by one PUT. Beyond it an
 	// upload is multipart, because only that can be aborted for certain.
 	singlePut = 64 << 10
-	// tagPart is the number of the part that names the operation; data use those
-	// below.
-	tagPart = 10000
 	// partsPerSize is after how many parts their size doubles when the length of
 	// the file is not known.
 	partsPerSize = 1000
@@ -175,14 +172,14 @@ func (w *writer) Write(p []byte) (int, error) {
 
 // partSizeFor doubles base until a file of size bytes has parts enough.
 func partSizeFor(base int, size int64) int {
-	for int64(base) < size/(tagPart-1)+1 {
+	for int64(base) < size/dataParts+1 {
 		base *= 2
 	}
 	return base
 }
 
 // size is the length of the part that is being filled. It doubles now and then if
-// the length of the file is unknown, so that 9,999 parts are always enough.
+// the length of the file is unknown, so that dataParts are always enough.
 func (w *writer) size() int {
 	if w.opts.Size >= 0 {
 		return w.partSize
@@ -216,28 +213,24 @@ func (w *writer) reserve() {
 // start makes the upload a multipart one.
 func (w *writer) start(op string) error {
 	out, err := w.f.api.CreateMultipartUpload(w.ctx, &awss3.CreateMultipartUploadInput{
-		Bucket: &w.f.bucket, Key: w.f.object(w.key), Metadata: w.metadata(),
+		Bucket: &w.f.bucket, Key: w.f.object(w.key), Metadata: w.metadata(), ChecksumAlgorithm: w.f.cfg.algorithm(),
 	})
 	if err != nil {
 		err = w.f.failure(w.ctx, op, w.key, err, reads) // it changes nothing that others see
 		w.fail(err)
-		return err
+		return w.failed() // which may be why this request ended
 	}
 	w.uploadID = out.UploadId
-	if !w.opts.Op.IsZero() {
-		w.run(func() error {
-			_, err := w.put(w.ctx, tagPart, tagOf(w.opts.Op))
-			return err
-		})
-	}
+	w.f.live.named(*w.uploadID)
+	w.run(func() error { return w.tag(w.ctx) })
 	return nil
 }
 
 // flush hands the current part to the background, when a slot is free.
 func (w *writer) flush(op string) error {
 	w.sent++
-	if w.sent >= tagPart {
-		err := ufs.Errorf(freshet.KindExhausted, op, w.key, "more than %d parts: raise the mount option part_size", tagPart-1)
+	if w.sent > dataParts {
+		err := ufs.Errorf(freshet.KindExhausted, op, w.key, "more than %d parts: raise the mount option part_size", dataParts)
 		w.fail(err)
 		return err
 	}
@@ -277,7 +270,11 @@ func (w *writer) put(ctx context.Context, number int32, data []byte) (types.Comp
 	if err != nil {
 		return types.CompletedPart{}, w.f.failure(ctx, "write", w.key, err, reads)
 	}
-	return types.CompletedPart{PartNumber: &number, ETag: out.ETag}, nil
+	part := types.CompletedPart{PartNumber: &number, ETag: out.ETag}
+	if w.f.cfg.checksum == checksumSupported {
+		part.ChecksumCRC32 = out.ChecksumCRC32 // an upload that has them wants them in its completion
+	}
+	return part, nil
 }
 
 func (w *writer) metadata() map[string]string {

@@ -226,6 +226,12 @@ func innermost(err error) error {
 			err = e.ResponseError
 		case *smithyhttp.ResponseError:
 			err = e.Err
+		case interface{ ServiceHostID() string }: // S3's own, of an internal type
+			var resp *smithyhttp.ResponseError
+			if !errors.As(err, &resp) {
+				return err
+			}
+			err = resp
 		case *smithy.DeserializationError:
 			err = e.Err
 		case *retry.MaxAttemptsError:

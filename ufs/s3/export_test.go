@@ -34,3 +34,12 @@ func PartSize(base int, size int64, sent int32) int {
 
 // SetTransport replaces the way to the server.
 func (f *FS) SetTransport(rt http.RoundTripper) { f.http.Transport = rt }
+
+// TagSize is the length of the part by which an upload to object is known.
+func TagSize(object string) int { return tagSize(object) }
+
+// SetNow replaces the clock of the cleaner.
+func (f *FS) SetNow(now func() time.Time) { f.now = now }
+
+// SetPartSize makes parts smaller than the protocol allows.
+func (f *FS) SetPartSize(n int) { f.cfg.partSize = n }

@@ -10,9 +10,10 @@
 // exist, List yields both and Stat gives the file. Keys with an empty, "." or
 // ".." segment can't be named and are skipped with a warning.
 //
-// Uploads of more than 64 KiB are multipart. Part 10,000 of each, which is never
-// listed in the completion and so never becomes part of the object, carries the
-// ID of the operation: by it AbortUpload finds the upload of a dead writer.
+// Uploads of more than 64 KiB are multipart. Their last parts, which are never
+// listed in the completion and so never become part of the object, are a mark
+// that tells the operation: by it AbortUpload and CleanUploads know the uploads
+// of writers that died, and leave alone those of other programs.
 package s3
 
 import (
@@ -131,7 +132,16 @@ func (f *FS) Stat(ctx context.Context, key string) (ufs.Status, error) {
 // head asks for the object at key. A 404 to a HEAD has no body and may come from
 // a missing bucket: who gets found == false must go on to list.
 func (f *FS) head(ctx context.Context, op, key string) (st ufs.Status, found bool, err error) {
-	out, err := f.api.HeadObject(ctx, &awss3.HeadObjectInput{Bucket: &f.bucket, Key: f.object(key)}, f.reading(ctx))
+	in := &awss3.HeadObjectInput{Bucket: &f.bucket, Key: f.object(key)}
+	out, err := f.api.HeadObject(ctx, in, f.reading(ctx))
+	if s := statusOf(err); s == http.StatusBadRequest || s == http.StatusForbidden {
+		// The answer to a HEAD can't say why: that of a listing can, and may have
+		// the credentials or the clock set right.
+		if _, why := f.first(ctx, op, key, 1); why != nil {
+			return ufs.Status{}, false, why
+		}
+		out, err = f.api.HeadObject(ctx, in, f.reading(ctx))
+	}
 	if statusOf(err) == http.StatusNotFound {
 		return ufs.Status{}, false, nil
 	}

@@ -158,8 +158,11 @@ func (r *exactReader) Read(p []byte) (int, error) {
 	}
 	n, err := r.body.Read(p)
 	r.left -= int64(n)
+	if r.left == 0 && err == nil && r.f.cfg.checksum == checksumSupported {
+		_, err = r.body.Read(make([]byte, 1)) // the SDK compares the sum at the end
+	}
 	switch {
-	case err == nil || r.left == 0:
+	case err == nil, r.left == 0 && errors.Is(err, io.EOF):
 		return n, nil
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 		err = ufs.Errorf(freshet.KindUnavailable, "read", r.key, "the storage's answer ended %d bytes early", r.left)

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/freshet-io/freshet"
@@ -137,6 +138,14 @@ type config struct {
 	cleanForeign      time.Duration // 0: only uploads that are marked as ours
 	events            eventsConfig
 	maxCopy, copyPart int64 // limits of the protocol; smaller in tests
+}
+
+// algorithm is that of the sums of an upload's parts, "" for none.
+func (c config) algorithm() types.ChecksumAlgorithm {
+	if c.checksum == checksumSupported {
+		return types.ChecksumAlgorithmCrc32
+	}
+	return ""
 }
 
 // where names the endpoint for messages.

@@ -1,6 +1,7 @@
 package s3
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -114,22 +115,29 @@ func (f *FS) copyParts(ctx context.Context, src ufs.Status, to string, source, m
 	up, err := f.api.CreateMultipartUpload(ctx, &awss3.CreateMultipartUploadInput{
 		Bucket: &f.bucket, Key: f.object(to), Metadata: head.Metadata, ContentType: head.ContentType,
 		ContentEncoding: head.ContentEncoding, CacheControl: head.CacheControl, ContentDisposition: head.ContentDisposition,
-		ContentLanguage: head.ContentLanguage,
+		ContentLanguage: head.ContentLanguage, ChecksumAlgorithm: f.cfg.algorithm(),
 	})
 	if err != nil {
 		return ufs.Status{}, f.failure(ctx, op, to, err, reads)
 	}
-	w := &writer{f: f, key: to, uploadID: up.UploadId, total: src.Length, opts: ufs.CreateOptions{Op: src.Op}}
-	if w.parts, err = f.copyAll(ctx, src, w, source, match); err == nil {
-		var st ufs.Status
-		if st, err = w.complete(ctx, op); err == nil {
-			return st, nil
-		}
+	w := &writer{f: f, key: to, uploadID: up.UploadId, total: src.Length, opts: ufs.CreateOptions{Op: opOf(head.Metadata)}}
+	w.ctx, w.cancel = context.WithCancel(ctx)
+	defer w.cancel()
+	f.live.named(*w.uploadID)
+	defer f.live.remove(w)
+	w.run(func() error { return w.tag(w.ctx) })
+	w.parts, err = f.copyAll(ctx, src, w, source, match)
+	w.wg.Wait()
+	var st ufs.Status
+	tried := false
+	if err = cmp.Or(err, w.failed()); err == nil {
+		st, err = w.complete(ctx, op)
+		tried = true
 	}
-	if definite(err) || len(w.parts) == 0 {
-		_ = f.abortUpload(ctx, op, to, *up.UploadId)
+	if err != nil && (definite(err) || !tried) {
+		_ = f.abortUpload(ctx, op, to, *up.UploadId) // the cleaner finds what this leaves behind
 	}
-	return ufs.Status{}, err
+	return st, err
 }
 
 func (f *FS) copyAll(ctx context.Context, src ufs.Status, w *writer, source, match *string) ([]types.CompletedPart, error) {
@@ -150,6 +158,9 @@ func (f *FS) copyAll(ctx context.Context, src ufs.Status, w *writer, source, mat
 				return f.failure(ctx, "rename", src.Key, err, reads)
 			}
 			parts[i] = types.CompletedPart{PartNumber: number, ETag: out.CopyPartResult.ETag}
+			if f.cfg.checksum == checksumSupported {
+				parts[i].ChecksumCRC32 = out.CopyPartResult.ChecksumCRC32
+			}
 			return nil
 		})
 	}
