@@ -10,8 +10,10 @@ import (
 
 // MountsOptions change how Mounts work. The zero value is usable.
 type MountsOptions struct {
-	// Wrap, if not nil, is put around each FS that is opened.
-	Wrap func(FS) FS
+	// Wrap, if not nil, is put around each FS that is opened, and WrapMount, if
+	// not nil, around that.
+	Wrap      func(FS) FS
+	WrapMount func(freshet.Mount, FS) FS
 	// Log tells of storages that could not be opened or closed; nil discards.
 	Log *slog.Logger
 }
@@ -71,14 +73,24 @@ func (m *Mounts) put(mount freshet.Mount) error {
 	if next.err != nil {
 		next.fs, next.err = nil, notAbsent(mount, next.err)
 		m.opts.Log.Error("storage of a mount can't be opened", "mount_id", uint64(mount.ID), "generation", mount.Generation, "error", next.err)
-	} else if m.opts.Wrap != nil {
-		next.fs = m.opts.Wrap(next.fs)
+	} else {
+		next.fs = m.wrap(mount, next.fs)
 	}
 	m.mu.Lock()
 	m.open[mount.ID] = next
 	m.mu.Unlock()
 	m.leave(old)
 	return next.err
+}
+
+func (m *Mounts) wrap(mount freshet.Mount, fs FS) FS {
+	if m.opts.Wrap != nil {
+		fs = m.opts.Wrap(fs)
+	}
+	if m.opts.WrapMount != nil {
+		fs = m.opts.WrapMount(mount, fs)
+	}
+	return fs
 }
 
 // notAbsent wraps the error of a storage that can't be opened. That a mount's own

@@ -32,6 +32,11 @@ func (p *Process) CacheNode(ctx context.Context, f *config.File) error {
 		return err
 	}
 	defer stopTracing()
+	stopTracing, err := p.startTracing(ctx, "cachenode")
+	if err != nil {
+		return err
+	}
+	defer stopTracing()
 	var ls listeners
 	defer ls.close()
 	grpcL := ls.bind(ctx, "data", f.Listen.Data)

@@ -49,6 +49,11 @@ func (p *Process) Coordinator(ctx context.Context, cfg *config.File) error {
 		return err
 	}
 	defer stopTracing()
+	stopTracing, err := p.startTracing(ctx, "coordinator")
+	if err != nil {
+		return err
+	}
+	defer stopTracing()
 	var ls listeners
 	defer ls.close()
 	parts := coordinatorParts{

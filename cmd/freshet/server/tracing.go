@@ -11,7 +11,6 @@ import (
 	"go.opentelemetry.io/otel/sdk/trace"
 
 	"github.com/freshet-io/freshet"
-	"github.com/freshet-io/freshet/config"
 	"github.com/freshet-io/freshet/internal/version"
 )
 
@@ -25,7 +24,7 @@ const (
 // startTracing makes p record spans if the standard environment variable names
 // where to send them; all others of OpenTelemetry (headers, sampler, resource,
 // certificate) hold too. Stop sends what is left; it is never nil.
-func (p *Process) startTracing(ctx context.Context, role config.Role) (stop func(), err error) {
+func (p *Process) startTracing(ctx context.Context, role string) (stop func(), err error) {
 	if p.Getenv == nil || p.Getenv(envEndpoint) == "" {
 		return func() {}, nil
 	}
@@ -34,7 +33,7 @@ func (p *Process) startTracing(ctx context.Context, role config.Role) (stop func
 		return func() {}, freshet.Errorf(freshet.KindInvalid, "start tracing", "", "%s: %w", envEndpoint, err)
 	}
 	res, err := resource.New(ctx, resource.WithAttributes(
-		attribute.String("service.name", "freshet-"+string(role)), attribute.String("service.version", version.Get().Version),
+		attribute.String("service.name", "freshet-"+role), attribute.String("service.version", version.Get().Version),
 	), resource.WithFromEnv(), resource.WithTelemetrySDK())
 	if err != nil {
 		return func() {}, freshet.Errorf(freshet.KindInvalid, "start tracing", "", "resource: %w", err)

@@ -1,0 +1,19 @@
+package server
+
+import (
+	"context"
+
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/freshet-io/freshet"
+	"github.com/freshet-io/freshet/ufs"
+)
+
+// StartTracing is startTracing, and the provider that it set up, nil if none.
+func (p *Process) StartTracing(ctx context.Context, role string) (tp trace.TracerProvider, stop func(), err error) {
+	stop, err = p.startTracing(ctx, role)
+	return p.tracer, stop, err
+}
+
+// Wrap is wrap.
+func (p *Process) Wrap() (func(freshet.Mount, ufs.FS) ufs.FS, error) { return p.wrap() }
