@@ -27,11 +27,6 @@ func (p *Process) CacheNode(ctx context.Context, f *config.File) error {
 	if err != nil {
 		return err
 	}
-	stopTracing, err := p.startTracing(ctx, config.RoleCacheNode)
-	if err != nil {
-		return err
-	}
-	defer stopTracing()
 	stopTracing, err := p.startTracing(ctx, "cachenode")
 	if err != nil {
 		return err

@@ -44,11 +44,6 @@ func (p *Process) Coordinator(ctx context.Context, cfg *config.File) error {
 	if err != nil {
 		return err
 	}
-	stopTracing, err := p.startTracing(ctx, config.RoleCoordinator)
-	if err != nil {
-		return err
-	}
-	defer stopTracing()
 	stopTracing, err := p.startTracing(ctx, "coordinator")
 	if err != nil {
 		return err
