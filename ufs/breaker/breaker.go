@@ -5,8 +5,8 @@
 // is back. It never answers in the storage's place, and never says "absent".
 //
 // Only an outage counts: KindUnavailable, and KindDeadline while the caller still
-// waits. Every answer of the storage, be it "not there" or "denied", shows that it
-// is up; what the storage may never have seen (KindInvalid, KindUnsupported,
+// waits. Every answer of the storage, be it "not there", "no such bucket" or
+// "denied", shows that it is up; what the storage may never have seen (KindInvalid, KindUnsupported,
 // KindExhausted, KindInternal, and whatever comes after the caller gave up) counts
 // as neither.
 //
@@ -91,6 +91,8 @@ func verdict(ctx context.Context, err error) error {
 		return nil
 	case ctx.Err() != nil:
 		return errNeither
+	case errors.Is(err, ufs.ErrNoRoot):
+		return nil
 	case k == freshet.KindUnavailable || k == freshet.KindDeadline:
 		return errDown
 	case k == freshet.KindInvalid || k == freshet.KindUnsupported || k == freshet.KindExhausted || k == freshet.KindInternal || k == freshet.KindCorrupt:
@@ -121,12 +123,13 @@ func (f *FS) begin(ctx context.Context, op, key string) (done func(error), err e
 	}, nil
 }
 
-// down is the error of a call that is refused. The cause loses its own kind, so
+// down is the error of a call that is refused: of a change it is certain that it
+// did not happen. The cause loses its own kind, so
 // that nothing is decided on it.
 func (f *FS) down(op, key string) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return ufs.Errorf(freshet.KindUnavailable, op, key, "the storage is down since %s and is left alone; it is tried again every %v: %v",
+	return ufs.Errorf(freshet.KindUnavailable, op, key, "%w: it is down since %s and is tried again every %v: %v", ufs.ErrNotSent,
 		f.since.UTC().Format(time.RFC3339), f.opts.Pause, f.cause)
 }
 

@@ -105,6 +105,9 @@ func TestOpensAndCloses(t *testing.T) {
 		if time.Since(start) != 0 || len(entered) != asked {
 			t.Error("an open breaker asked the storage")
 		}
+		if !errors.Is(err, ufs.ErrNotSent) {
+			t.Errorf("the error %v does not say that nothing was sent", err)
+		}
 		for _, want := range []string{"connection refused", "down since 2000-01-01T00:00:00Z", "every 10s"} {
 			if !strings.Contains(err.Error(), want) {
 				t.Errorf("the error %q lacks %q", err, want)
@@ -196,6 +199,17 @@ func TestWhatCounts(t *testing.T) {
 			}
 		})
 	}
+	t.Run("no such bucket", func(t *testing.T) {
+		t.Parallel()
+		w := newWorld(t)
+		w.faults.Add(fault.Rule{Err: freshet.Errorf(freshet.KindUnavailable, "stat", "", "%w", ufs.ErrNoRoot)})
+		for range 20 {
+			w.stat(t, freshet.KindUnavailable)
+		}
+		if w.metric(t, "state") != 0 {
+			t.Error("answers of the storage opened it")
+		}
+	})
 	t.Run("with answers between", func(t *testing.T) {
 		t.Parallel()
 		w := newWorld(t)

@@ -103,7 +103,7 @@ func (f *FS) begin(ctx context.Context, op, key string) (leave func(), err error
 				f.count(start)
 			case <-ctx.Done():
 				f.count(start)
-				return leave, ufs.ContextError(ctx, op, key)
+				return leave, gaveUp(ctx, op, key)
 			}
 		}
 		leave = sync.OnceFunc(func() { <-f.slots })
@@ -117,8 +117,8 @@ func (f *FS) begin(ctx context.Context, op, key string) (leave func(), err error
 
 // token waits for the right to send one request.
 func (f *FS) token(ctx context.Context, op, key string) error {
-	if err := ufs.ContextError(ctx, op, key); err != nil {
-		return err
+	if ctx.Err() != nil {
+		return gaveUp(ctx, op, key)
 	}
 	if f.rate == nil || f.rate.Allow() {
 		return nil
@@ -130,10 +130,16 @@ func (f *FS) token(ctx context.Context, op, key string) error {
 	case err == nil:
 		return nil
 	case ctx.Err() != nil:
-		return ufs.ContextError(ctx, op, key)
+		return gaveUp(ctx, op, key)
 	}
-	return ufs.Errorf(freshet.KindExhausted, op, key, // nothing was sent
-		"more than %v requests per second wait for the storage, longer than the call may take; raise the option %s of the mount", f.rate.Limit(), ufs.OptionMaxRequestsPerSecond)
+	return ufs.Errorf(freshet.KindExhausted, op, key,
+		"%w: more than %v requests per second wait for it, longer than the call may take; raise the option %s of the mount",
+		ufs.ErrNotSent, f.rate.Limit(), ufs.OptionMaxRequestsPerSecond)
+}
+
+// gaveUp is the error of a caller that waited in vain.
+func gaveUp(ctx context.Context, op, key string) error {
+	return ufs.Errorf(freshet.KindDeadline, op, key, "%w: %w", ufs.ErrNotSent, ctx.Err())
 }
 
 func (f *FS) count(start time.Time) {
