@@ -44,8 +44,8 @@ func (s *Source) open(ctx context.Context, addr string) (*conn, error) {
 	c := &conn{net: nc, r: bufio.NewReaderSize(nc, 64<<10), client: make([]byte, 16), timeout: s.opts.CallTimeout}
 	_, _ = rand.Read(c.client) // never fails
 	c.pending, err = appendFrame(preamble(), c.header(contextCallID), &hadoopv1.ConnectionContext{
-		User:     &hadoopv1.User{Effective: proto.String(s.opts.User)},
-		Protocol: proto.String(clientProtocol),
+		User:     &hadoopv1.User{Effective: new(s.opts.User)},
+		Protocol: new(clientProtocol),
 	})
 	if err != nil {
 		nc.Close()
@@ -56,7 +56,7 @@ func (s *Source) open(ctx context.Context, addr string) (*conn, error) {
 
 func (c *conn) header(call int32) *hadoopv1.RpcRequestHeader {
 	return &hadoopv1.RpcRequestHeader{
-		RpcKind: proto.Int32(protobufRPC), RpcOp: proto.Int32(0), CallId: proto.Int32(call), ClientId: c.client,
+		RpcKind: new(int32(protobufRPC)), RpcOp: new(int32(0)), CallId: new(call), ClientId: c.client,
 	}
 }
 
@@ -86,7 +86,7 @@ func (c *conn) do(ctx context.Context, protocol, method string, request, respons
 func (c *conn) exchange(protocol, method string, request, response proto.Message) error {
 	c.call++
 	out, err := appendFrame(c.pending, c.header(c.call),
-		&hadoopv1.RequestHeader{Method: proto.String(method), Protocol: proto.String(protocol), Version: proto.Uint64(1)}, request)
+		&hadoopv1.RequestHeader{Method: new(method), Protocol: new(protocol), Version: new(uint64(1))}, request)
 	if err != nil {
 		return err
 	}
@@ -133,7 +133,7 @@ func (c *conn) lastTxid(ctx context.Context) (int64, error) {
 // edits asks for the changes from a transaction on.
 func (c *conn) edits(ctx context.Context, txid int64) (edits, error) {
 	var res hadoopv1.GetEditsFromTxidResponse
-	if err := c.do(ctx, clientProtocol, "getEditsFromTxid", &hadoopv1.GetEditsFromTxidRequest{Txid: proto.Int64(txid)}, &res); err != nil {
+	if err := c.do(ctx, clientProtocol, "getEditsFromTxid", &hadoopv1.GetEditsFromTxidRequest{Txid: new(txid)}, &res); err != nil {
 		return edits{}, err
 	}
 	return newEdits(res.GetList())

@@ -54,7 +54,7 @@ func TestRefusals(t *testing.T) {
 		{name: "without a name", kind: freshet.KindUnavailable, text: "unnamed exception", waits: true},
 	}
 	for _, row := range rows {
-		bubble(row.name, t, func(t *testing.T, n *nameNode) {
+		bubble(t, row.name, func(t *testing.T, n *nameNode) {
 			n.refuse = &row.refuse
 			start := time.Now()
 			err := listen(t, source(n), nil).failure()
@@ -90,7 +90,7 @@ func TestMalformed(t *testing.T) {
 		{"body is garbage", []byte{0, 0, 0, 8, 4, 8, 1, 16, 0, 2, 0xff, 0xff}, freshet.KindCorrupt, "body"},
 	}
 	for _, row := range rows {
-		bubble(row.name, t, func(t *testing.T, n *nameNode) {
+		bubble(t, row.name, func(t *testing.T, n *nameNode) {
 			n.raw = row.raw
 			err := listen(t, source(n), nil).failure()
 			if freshet.KindOf(err) != row.kind || !strings.Contains(err.Error(), row.text) {
@@ -121,7 +121,7 @@ func TestImpossibleBounds(t *testing.T) {
 		"out of order":                 list(5, 8, 7, 6),
 		"behind the question":          list(1, 1, 1),
 	} {
-		bubble(name, t, func(t *testing.T, n *nameNode) {
+		bubble(t, name, func(t *testing.T, n *nameNode) {
 			n.list = func() *hadoopv1.EventsList { return l }
 			if err := listen(t, source(n), nil).failure(); freshet.KindOf(err) != freshet.KindCorrupt {
 				t.Errorf("got %v", err)
@@ -132,7 +132,7 @@ func TestImpossibleBounds(t *testing.T) {
 
 func TestStandbyToNext(t *testing.T) {
 	t.Parallel()
-	bubble("", t, func(t *testing.T, a *nameNode) {
+	bubble(t, "", func(t *testing.T, a *nameNode) {
 		b, down := newNameNode(), true
 		defer b.cut()
 		a.refuse = &exception{class: "org.apache.hadoop.ipc.StandbyException", message: "standby"}
@@ -182,7 +182,7 @@ func TestStandbyToNext(t *testing.T) {
 
 func TestCutConnectionsLoseNothing(t *testing.T) {
 	t.Parallel()
-	bubble("", t, func(t *testing.T, n *nameNode) {
+	bubble(t, "", func(t *testing.T, n *nameNode) {
 		l := listen(t, source(n), nil)
 		l.notice()
 		for i := range 50 {
@@ -210,7 +210,7 @@ func changes(l *listener) ufs.Notice {
 
 func TestSilentNameNode(t *testing.T) {
 	t.Parallel()
-	bubble("", t, func(t *testing.T, n *nameNode) {
+	bubble(t, "", func(t *testing.T, n *nameNode) {
 		n.silent = true
 		start := time.Now()
 		err := listen(t, source(n), nil).failure()

@@ -16,8 +16,8 @@ import (
 
 func FuzzFrame(f *testing.F) {
 	good, err := inotify.AppendFrame(nil,
-		&hadoopv1.RpcResponseHeader{CallId: proto.Uint32(1), Status: proto.Uint32(0)},
-		&hadoopv1.GetCurrentEditLogTxidResponse{Txid: proto.Int64(7)})
+		&hadoopv1.RpcResponseHeader{CallId: new(uint32(1)), Status: new(uint32(0))},
+		&hadoopv1.GetCurrentEditLogTxidResponse{Txid: new(int64(7))})
 	if err != nil {
 		f.Fatal(err)
 	}

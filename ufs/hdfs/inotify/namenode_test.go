@@ -48,7 +48,7 @@ func (n *nameNode) add(events ...*hadoopv1.Event) {
 	defer n.mu.Unlock()
 	n.last++
 	if len(events) > 0 {
-		n.log = append(n.log, &hadoopv1.EventBatch{Txid: proto.Int64(n.last), Events: events})
+		n.log = append(n.log, &hadoopv1.EventBatch{Txid: new(n.last), Events: events})
 	}
 }
 
@@ -139,14 +139,14 @@ func (n *nameNode) answer(c net.Conn) error {
 		_, _ = c.Write(raw)
 		return errHangUp
 	}
-	head := &hadoopv1.RpcResponseHeader{CallId: proto.Uint32(uint32(header.GetCallId())), Status: proto.Uint32(0)}
+	head := &hadoopv1.RpcResponseHeader{CallId: new(uint32(header.GetCallId())), Status: new(uint32(0))}
 	out := []proto.Message{head, response}
 	if refused != nil {
-		head.Status = proto.Uint32(1)
+		head.Status = new(uint32(1))
 		if refused.fatal {
-			head.Status, head.CallId = proto.Uint32(2), proto.Uint32(1<<32-1)
+			head.Status, head.CallId = new(uint32(2)), new(uint32(1<<32-1))
 		}
-		head.Exception, head.Message = proto.String(refused.class), proto.String(refused.message+"\n\tat a.java.Stack")
+		head.Exception, head.Message = new(refused.class), new(refused.message+"\n\tat a.java.Stack")
 		out = out[:1]
 	}
 	b, err := inotify.AppendFrame(nil, out...)
@@ -178,7 +178,7 @@ func (n *nameNode) handle(call *hadoopv1.RequestHeader, request *hadoopv1.GetEdi
 	case "org.apache.hadoop.hdfs.server.protocol.NamenodeProtocol/versionRequest":
 		return &hadoopv1.VersionResponse{Info: &hadoopv1.NamespaceInfo{BlockPool: &n.pool}}, nil, nil, false
 	case "org.apache.hadoop.hdfs.protocol.ClientProtocol/getCurrentEditLogTxid":
-		return &hadoopv1.GetCurrentEditLogTxidResponse{Txid: proto.Int64(n.last)}, nil, nil, false
+		return &hadoopv1.GetCurrentEditLogTxidResponse{Txid: new(n.last)}, nil, nil, false
 	case "org.apache.hadoop.hdfs.protocol.ClientProtocol/getEditsFromTxid":
 		return &hadoopv1.GetEditsFromTxidResponse{List: n.edits(request.GetTxid())}, nil, nil, false
 	}
@@ -187,14 +187,14 @@ func (n *nameNode) handle(call *hadoopv1.RequestHeader, request *hadoopv1.GetEdi
 
 // edits answers as FSEditLog does.
 func (n *nameNode) edits(from int64) *hadoopv1.EventsList {
-	list := &hadoopv1.EventsList{FirstTxid: proto.Int64(-1), LastTxid: proto.Int64(-1), SyncTxid: proto.Int64(n.last)}
+	list := &hadoopv1.EventsList{FirstTxid: new(int64(-1)), LastTxid: new(int64(-1)), SyncTxid: new(n.last)}
 	if n.list != nil {
 		return n.list()
 	}
 	if from > n.last || n.unread {
 		return list
 	}
-	list.FirstTxid, list.LastTxid = proto.Int64(max(from, n.first)), proto.Int64(n.last)
+	list.FirstTxid, list.LastTxid = new(max(from, n.first)), new(n.last)
 	events := 0
 	for _, b := range n.log {
 		if b.GetTxid() < list.GetFirstTxid() {

@@ -12,8 +12,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"google.golang.org/protobuf/proto"
-
 	"github.com/freshet-io/freshet"
 	"github.com/freshet-io/freshet/invalidation"
 	hadoopv1 "github.com/freshet-io/freshet/proto/hadoop/v1"
@@ -69,7 +67,7 @@ func (l *listener) failure() error {
 	return nil
 }
 
-func bubble(name string, t *testing.T, f func(t *testing.T, n *nameNode)) {
+func bubble(t *testing.T, name string, f func(t *testing.T, n *nameNode)) {
 	t.Helper()
 	t.Run(name, func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
@@ -94,13 +92,13 @@ func TestTranslation(t *testing.T) {
 		{name: "link", event: created("/l", 2), want: []invalidation.Record{{Kind: invalidation.KindCreate, Key: "/l"}}},
 		{
 			name:  "overwritten",
-			event: event(0, &hadoopv1.CreateEvent{Type: proto.Uint32(0), Path: proto.String("/f"), Overwrite: proto.Bool(true)}),
+			event: event(0, &hadoopv1.CreateEvent{Type: new(uint32(0)), Path: new("/f"), Overwrite: new(true)}),
 			want:  []invalidation.Record{{Kind: invalidation.KindContent, Key: "/f"}},
 		},
 		{name: "close", event: closed("/d/ä %+"), want: []invalidation.Record{{Kind: invalidation.KindContent, Key: "/d/ä %+"}}},
-		{name: "append", event: event(2, &hadoopv1.PathEvent{Path: proto.String("/f")}), want: []invalidation.Record{{Kind: invalidation.KindContent, Key: "/f"}}},
-		{name: "truncate", event: event(6, &hadoopv1.PathEvent{Path: proto.String("/f")}), want: []invalidation.Record{{Kind: invalidation.KindContent, Key: "/f"}}},
-		{name: "unlink", event: event(5, &hadoopv1.PathEvent{Path: proto.String("/d")}), want: []invalidation.Record{{Kind: invalidation.KindDelete, Key: "/d", Recursive: true}}},
+		{name: "append", event: event(2, &hadoopv1.PathEvent{Path: new("/f")}), want: []invalidation.Record{{Kind: invalidation.KindContent, Key: "/f"}}},
+		{name: "truncate", event: event(6, &hadoopv1.PathEvent{Path: new("/f")}), want: []invalidation.Record{{Kind: invalidation.KindContent, Key: "/f"}}},
+		{name: "unlink", event: event(5, &hadoopv1.PathEvent{Path: new("/d")}), want: []invalidation.Record{{Kind: invalidation.KindDelete, Key: "/d", Recursive: true}}},
 		{name: "rename", event: renamed("/a", "/b"), want: []invalidation.Record{{Kind: invalidation.KindRename, Key: "/a", Key2: "/b", Recursive: true}}},
 		{name: "trash", event: renamed("/a", "/user/u/.Trash/Current/a"), want: []invalidation.Record{{Kind: invalidation.KindRename, Key: "/a", Key2: "/user/u/.Trash/Current/a", Recursive: true}}},
 		{name: "owner", event: changed("/f", 2, 0), want: []invalidation.Record{{Kind: invalidation.KindMeta, Key: "/f"}}},
@@ -113,16 +111,16 @@ func TestTranslation(t *testing.T) {
 		{name: "published", event: renamed(tmp, "/d/f"), want: []invalidation.Record{{Kind: invalidation.KindContent, Key: "/d/f", Recursive: true}}},
 		{name: "put aside", event: renamed("/d/f", tmp), want: []invalidation.Record{{Kind: invalidation.KindDelete, Key: "/d/f", Recursive: true}}},
 		{name: "temporary to temporary", event: renamed(tmp, tmp+"y")},
-		{name: "new type", event: event(7, &hadoopv1.PathEvent{Path: proto.String("/f")}), gap: "type 7"},
+		{name: "new type", event: event(7, &hadoopv1.PathEvent{Path: new("/f")}), gap: "type 7"},
 		{name: "no type", event: &hadoopv1.Event{}, gap: "no type"},
-		{name: "garbage", event: &hadoopv1.Event{Type: proto.Uint32(1), Contents: []byte{0xff}}, gap: "not understood"},
+		{name: "garbage", event: &hadoopv1.Event{Type: new(uint32(1)), Contents: []byte{0xff}}, gap: "not understood"},
 		{name: "no path", event: closed(""), gap: "not absolute"},
 		{name: "relative path", event: closed("f"), gap: "not absolute"},
 		{name: "path that is no text", event: closed("/\xff"), gap: "not absolute"},
 		{name: "half a rename", event: renamed("/a", ""), gap: "not absolute"},
 	}
 	for _, row := range rows {
-		bubble(row.name, t, func(t *testing.T, n *nameNode) {
+		bubble(t, row.name, func(t *testing.T, n *nameNode) {
 			l := listen(t, source(n), nil)
 			l.notice()
 			n.add(row.event)
@@ -145,7 +143,7 @@ func sameRecord(a, b invalidation.Record) bool {
 
 func TestFirstNoticeAndHeartbeat(t *testing.T) {
 	t.Parallel()
-	bubble("", t, func(t *testing.T, n *nameNode) {
+	bubble(t, "", func(t *testing.T, n *nameNode) {
 		start := time.Now()
 		l := listen(t, source(n), nil)
 		first := l.notice()
@@ -227,7 +225,7 @@ func TestResume(t *testing.T) {
 		},
 	}
 	for _, row := range rows {
-		bubble(row.name, t, func(t *testing.T, n *nameNode) {
+		bubble(t, row.name, func(t *testing.T, n *nameNode) {
 			cursor := seen(t, n, "/a", "/b")
 			row.change(n)
 			l := listen(t, source(n), cursor)
@@ -260,7 +258,7 @@ func TestResume(t *testing.T) {
 
 func TestRewindWhileConnected(t *testing.T) {
 	t.Parallel()
-	bubble("", t, func(t *testing.T, n *nameNode) {
+	bubble(t, "", func(t *testing.T, n *nameNode) {
 		l := listen(t, source(n), nil)
 		l.notice()
 		n.add(closed("/a"))
@@ -282,7 +280,7 @@ func TestUnreadableCursor(t *testing.T) {
 		"empty": {}, "foreign": []byte("some other storage's position, which is long enough"), "short": {1, 2, 3},
 		"negative": append([]byte{1}, bytes.Repeat([]byte{0xff}, 40)...), "long": append([]byte{1}, make([]byte, 5000)...),
 	} {
-		bubble(name, t, func(t *testing.T, n *nameNode) {
+		bubble(t, name, func(t *testing.T, n *nameNode) {
 			l := listen(t, source(n), cursor)
 			if got := l.notice(); !strings.Contains(got.Gap, "not one of HDFS") {
 				t.Errorf("got %+v, want a gap", got)
@@ -297,7 +295,7 @@ func TestUnreadableCursor(t *testing.T) {
 
 func TestNoticeIsBounded(t *testing.T) {
 	t.Parallel()
-	bubble("", t, func(t *testing.T, n *nameNode) {
+	bubble(t, "", func(t *testing.T, n *nameNode) {
 		l := listen(t, source(n), nil)
 		start := l.notice().Cursor
 		var many []*hadoopv1.Event
@@ -333,7 +331,7 @@ func TestNoticeIsBounded(t *testing.T) {
 
 func TestSameMarkOncePerNotice(t *testing.T) {
 	t.Parallel()
-	bubble("", t, func(t *testing.T, n *nameNode) {
+	bubble(t, "", func(t *testing.T, n *nameNode) {
 		l := listen(t, source(n), nil)
 		l.notice()
 		n.add(changed("/f", 2, 0), closed("/f"), created("/f", 0), closed("/f"), renamed("/a", "/b"), renamed("/a", "/b"), renamed("/b", "/a"))
@@ -351,7 +349,7 @@ func TestSameMarkOncePerNotice(t *testing.T) {
 
 func TestStuckIsNotSilence(t *testing.T) {
 	t.Parallel()
-	bubble("", t, func(t *testing.T, n *nameNode) {
+	bubble(t, "", func(t *testing.T, n *nameNode) {
 		l := listen(t, source(n), nil)
 		l.notice()
 		n.set(func(n *nameNode) { n.unread = true })
@@ -367,7 +365,7 @@ func TestStuckIsNotSilence(t *testing.T) {
 func TestPromptEnd(t *testing.T) {
 	t.Parallel()
 	for _, silent := range []bool{false, true} {
-		bubble(fmt.Sprintf("silent=%v", silent), t, func(t *testing.T, n *nameNode) {
+		bubble(t, fmt.Sprintf("silent=%v", silent), func(t *testing.T, n *nameNode) {
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
 			// Silent: in the middle of a call. Otherwise: between two polls.
@@ -396,7 +394,7 @@ func TestPromptEnd(t *testing.T) {
 			}
 		})
 	}
-	bubble("consumer", t, func(t *testing.T, n *nameNode) {
+	bubble(t, "consumer", func(t *testing.T, n *nameNode) {
 		for _, err := range source(n).Watch(t.Context(), nil) {
 			if err != nil {
 				t.Fatal(err)
