@@ -169,3 +169,12 @@ func hashGo(dir string) (string, error) {
 	})
 	return short(h.Sum(nil)), err
 }
+
+// Below joins names to a directory.
+func Below(dir string, names ...string) []string {
+	paths := make([]string, len(names))
+	for i, name := range names {
+		paths[i] = filepath.Join(dir, name)
+	}
+	return paths
+}

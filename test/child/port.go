@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
+	"net/http"
 	"strconv"
 	"syscall"
 )
@@ -49,3 +50,7 @@ func FreePorts(n int) ([]int, error) {
 	}
 	return ports, nil
 }
+
+// HTTPClient returns a client for servers on this machine, which goes through no proxy.
+// The caller closes its idle connections.
+func HTTPClient() *http.Client { return &http.Client{Transport: &http.Transport{Proxy: nil}} }
