@@ -106,6 +106,14 @@ func S3(etag string, size int64) Fingerprint {
 // Azure returns the fingerprint of a blob by its ETag.
 func Azure(etag string) Fingerprint { return token("azure:", strings.Trim(etag, `"`), NoMeta) }
 
+// AzureBlob returns the fingerprint of a blob by its ETag, verbatim with or without
+// the quotes, and its length in bytes. Azure gives a new ETag to each write, also
+// to one of metadata alone. The MD5 of a blob is no part of it: whoever writes may
+// set it to anything.
+func AzureBlob(etag string, length int64) Fingerprint {
+	return token("azure:"+strconv.FormatInt(length, 10)+":", strings.Trim(etag, `"`), NoMeta)
+}
+
 // GCS returns the fingerprint of an object by its generation.
 func GCS(generation, metageneration int64) Fingerprint {
 	return Fingerprint{

@@ -56,7 +56,7 @@ func TestUnknownEqualsNothing(t *testing.T) {
 		{},
 		{Meta: "none"},
 		fingerprint.S3("", 5), fingerprint.S3(`""`, 5), fingerprint.S3(strings.Repeat("a", 129), 5), fingerprint.S3("a b", 5), fingerprint.S3("a;b", 5),
-		fingerprint.S3("é", 5), fingerprint.S3(`W/"weak"`, 5), fingerprint.Azure(""),
+		fingerprint.S3("é", 5), fingerprint.S3(`W/"weak"`, 5), fingerprint.Azure(""), fingerprint.AzureBlob("", 5), fingerprint.AzureBlob(`W/"weak"`, 5),
 	}
 	for i, a := range unknown {
 		if a.Known() || a.ETag() != "" {
@@ -79,6 +79,10 @@ func TestStorages(t *testing.T) {
 		{fingerprint.S3("abc", 5), fingerprint.S3("abc", 6)},
 		{fingerprint.S3("abc", 5), fingerprint.S3("abd", 5)},
 		{fingerprint.S3("abc", 5), fingerprint.Azure("abc")},
+		{fingerprint.AzureBlob("abc", 5), fingerprint.AzureBlob("abc", 6)},
+		{fingerprint.AzureBlob("abc", 5), fingerprint.AzureBlob("abd", 5)},
+		{fingerprint.AzureBlob("abc", 5), fingerprint.Azure("abc")},
+		{fingerprint.AzureBlob("abc", 5), fingerprint.S3("abc", 5)},
 		{fingerprint.GCS(1, 1), fingerprint.GCS(2, 1)},
 		{fingerprint.HDFS(1, 5, time.UnixMilli(9), ""), fingerprint.HDFS(2, 5, time.UnixMilli(9), "")},
 		{fingerprint.HDFS(1, 5, time.UnixMilli(9), ""), fingerprint.HDFS(1, 5, time.UnixMilli(10), "")},
@@ -171,6 +175,7 @@ func TestLongestFingerprintsFit(t *testing.T) {
 		{},
 		{Meta: "none"},
 		fingerprint.S3(strings.Repeat("e", 128), math.MinInt64), fingerprint.S3(long, math.MaxInt64), fingerprint.Azure(strings.Repeat("e", 128)), fingerprint.Azure(odd),
+		fingerprint.AzureBlob(strings.Repeat("e", 128), math.MinInt64), fingerprint.AzureBlob(odd, 5),
 		fingerprint.GCS(math.MinInt64, math.MinInt64),
 		fingerprint.HDFS(math.MaxUint64, math.MinInt64, far, long), fingerprint.HDFS(math.MaxUint64, math.MinInt64, far, odd),
 		fingerprint.HDFS(1, 2, far, fingerprint.PosixMeta(long, odd, math.MaxUint32)),
@@ -253,6 +258,7 @@ func FuzzConstructors(f *testing.F) {
 		at := time.Unix(n, n%1_000_000_000)
 		checkForms(t, fingerprint.S3(tok, n))
 		checkForms(t, fingerprint.Azure(tok))
+		checkForms(t, fingerprint.AzureBlob(tok, n))
 		checkForms(t, fingerprint.GCS(n, n))
 		checkForms(t, fingerprint.HDFS(uint64(n), n, at, name))
 		checkForms(t, fingerprint.Local(fingerprint.LocalFile{Inode: uint64(n), Size: n, ModTime: at, ChangeTime: at, Owner: name, Group: tok, Mode: mode}))

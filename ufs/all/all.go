@@ -1,9 +1,11 @@
 // Package all owns the list of storages that this build can mount. It is the one
-// place that names them; leave one out here for a smaller binary.
+// place that names them. The build tag noazure leaves Azure out, for a smaller
+// binary.
 package all
 
 import (
 	"log/slog"
+	"slices"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -14,5 +16,8 @@ import (
 
 // Openers returns an opener per storage; log and reg may be nil.
 func Openers(log *slog.Logger, reg prometheus.Registerer) ufs.Openers {
-	return ufs.Openers{local.Opener{}, s3.NewOpener(s3.Options{Log: log, Registerer: reg})}
+	return slices.Concat(
+		ufs.Openers{local.Opener{}, s3.NewOpener(s3.Options{Log: log, Registerer: reg})},
+		azure(log, reg),
+	)
 }

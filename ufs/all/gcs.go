@@ -1,0 +1,14 @@
+//go:build !nogcs
+
+package all
+
+import (
+	"log/slog"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/freshet-io/freshet/ufs"
+	"github.com/freshet-io/freshet/ufs/gcs"
+)
+
+func init() {}
