@@ -150,3 +150,28 @@ func TestLargeReportsAreSplit(t *testing.T) {
 		t.Errorf("a leader that needs all anew was sent %d parts, %v", len(got), err)
 	}
 }
+
+// A call whose storage was asked in vain often enough is not repeated; what has
+// not been repeated yet is.
+func TestRepeatedInVainIsNotRepeated(t *testing.T) {
+	f := &fake{}
+	s := start(t, f, nil, rpc.ServerOptions{})
+	c := dial(t, rpc.DialOptions{}, s.addr)
+	for want, err := range map[int]error{
+		5: freshet.Errorf(freshet.KindUnavailable, "stat", "/a", "the storage is down"),
+		1: &freshet.Error{Op: "stat", Path: "/a", Kind: freshet.KindUnavailable, Err: vain{}},
+	} {
+		f.fail(err)
+		before := f.count("Stat")
+		_, got := c.Stat(t.Context(), "/a", freshet.ReadOptions{})
+		if n := f.count("Stat") - before; n != want || !freshet.IsKind(got, freshet.KindUnavailable) {
+			t.Errorf("%v: %d calls, %v, want %d calls and unavailable", err, n, got, want)
+		}
+	}
+}
+
+// vain is the error of a storage that was asked as often as its budget allows.
+type vain struct{}
+
+func (vain) Error() string  { return "the storage is down" }
+func (vain) Repeated() bool { return true }

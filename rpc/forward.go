@@ -2,6 +2,7 @@ package rpc
 
 import (
 	"context"
+	"errors"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
@@ -70,11 +71,27 @@ func serve[Req, Resp any](
 		return resp, nil
 	}
 	var zero Resp
+	tellWhetherToRepeat(ctx, err)
 	fctx, conn, err := f.toLeader(ctx, err)
 	if err != nil {
 		return zero, StatusOf(err)
 	}
 	return remote(conn, fctx, req)
+}
+
+// pushbackKey is the trailer by which gRPC servers tell clients when to try again;
+// a negative number is never.
+const pushbackKey = "grpc-retry-pushback-ms"
+
+// tellWhetherToRepeat keeps clients from repeating a call whose storage was asked
+// as often as its budget allows: an outage must not multiply the load.
+func tellWhetherToRepeat(ctx context.Context, err error) {
+	if r, ok := errors.AsType[interface {
+		error
+		Repeated() bool
+	}](err); ok && r.Repeated() {
+		_ = grpc.SetTrailer(ctx, metadata.Pairs(pushbackKey, "-1")) // outside of a call nobody repeats
+	}
 }
 
 // after returns the session token of a request: its own field, or the metadata

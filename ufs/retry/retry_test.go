@@ -2,6 +2,8 @@ package retry_test
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -36,7 +38,10 @@ func TestConforms(t *testing.T) {
 				Remove: func(key string) error { stores[fs].Remove(key); return nil },
 			}
 		},
-		Denied: failing(freshet.KindPermission), Down: failing(freshet.KindUnavailable),
+		Denied: failing(freshet.KindPermission), Down: failing(freshet.KindUnavailable), Throttled: failing(freshet.KindExhausted),
+		Exceptions: map[string]string{
+			"failure/context-ends-while-the-storage-is-silent": "waiting is the storage's own affair; TestContextEndsTheWaiting has what this package waits for",
+		},
 	})
 }
 
@@ -181,4 +186,83 @@ func TestContextEndsTheWaiting(t *testing.T) {
 			t.Errorf("ended after %v with %v, want 1s and the storage's own error", took, err)
 		}
 	})
+}
+
+// An outage costs the quota once, and then one call each; answers earn it back.
+func TestQuotaIsShared(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		down := true
+		store := flaky("stat", freshet.KindUnavailable, func(int) bool { return down })
+		store.Put("f", nil)
+		fs := retry.New(store.FS(""), retry.Options{Quota: 10})
+		calls := func(n int) int {
+			before := store.Calls()["stat"]
+			for range n {
+				_, _ = fs.Stat(t.Context(), "f")
+			}
+			return store.Calls()["stat"] - before
+		}
+		if got := calls(100); got != 100+10 {
+			t.Errorf("100 calls during an outage became %d, want 110", got)
+		}
+		start := time.Now()
+		_, err := fs.Stat(t.Context(), "f")
+		if took := time.Since(start); took != 0 || !freshet.IsKind(err, freshet.KindUnavailable) || !errors.Is(err, ufs.ErrRepeated) {
+			t.Errorf("without quota: %v after %v, want unavailable, marked, at once", err, took)
+		}
+		down = false
+		calls(4) // earn two
+		down = true
+		if got := calls(10); got != 10+2 {
+			t.Errorf("10 calls after 4 answers became %d, want 12", got)
+		}
+	})
+}
+
+// Whoever is called is told that he is repeated, so that he does not repeat too;
+// what was given up is marked, and not repeated by another one around it.
+func TestOnePlaceRepeats(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		store := flaky("stat", freshet.KindUnavailable, func(int) bool { return true })
+		var told []bool
+		spy := spyFS{store.FS(""), func(ctx context.Context) { told = append(told, ufs.Repeated(ctx)) }}
+		_, err := retry.New(retry.New(spy, retry.Options{}), retry.Options{}).Stat(t.Context(), "f")
+		if !slices.Equal(told, []bool{true, true, true, true}) {
+			t.Errorf("told %v, want four calls that are all repeated", told)
+		}
+		own, ok := err.(*freshet.Error) //nolint:errorlint // the border type itself is demanded
+		if !ok || own.Kind != freshet.KindUnavailable || !errors.Is(err, ufs.ErrRepeated) {
+			t.Errorf("error %v", err)
+		}
+	})
+}
+
+type spyFS struct {
+	ufs.FS
+	see func(context.Context)
+}
+
+func (f spyFS) Stat(ctx context.Context, key string) (ufs.Status, error) {
+	f.see(ctx)
+	return f.FS.Stat(ctx, key)
+}
+
+// A storage without what the mount is of will not have it a second later.
+func TestMissingRootIsNotRepeated(t *testing.T) {
+	t.Parallel()
+	n := 0
+	store := mem.New(mem.Options{Hook: func(string, string) error {
+		n++
+		return &freshet.Error{Op: "stat", Kind: freshet.KindUnavailable, Err: fmt.Errorf("bucket: %w", ufs.ErrNoRoot)}
+	}})
+	fs := retry.New(store.FS(""), retry.Options{})
+	_, err := fs.Stat(t.Context(), "f")
+	if n != 1 || !freshet.IsKind(err, freshet.KindUnavailable) {
+		t.Errorf("%d calls, %v", n, err)
+	}
+	if err := ufs.Probe(t.Context(), fs); !freshet.IsKind(err, freshet.KindNotExist) {
+		t.Errorf("the probe of a mount: %v", err)
+	}
 }
