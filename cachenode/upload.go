@@ -276,9 +276,10 @@ func (n *Node) retry(ctx context.Context, fn func() error) error {
 
 // definite reports whether a failed commit certainly had no effect. "There is no
 // such upload" is not among it: that is also what a repetition inside a storage
-// client hears when the first attempt succeeded and its answer was lost.
+// client hears when the first attempt succeeded and its answer was lost. What the
+// storage can't have seen, because nobody was reached, has had none.
 func definite(err error) bool {
-	return freshet.IsKind(err, freshet.KindInvalid, freshet.KindPermission, freshet.KindUnauthenticated,
+	return errors.Is(err, ufs.ErrNotSent) || freshet.IsKind(err, freshet.KindInvalid, freshet.KindPermission, freshet.KindUnauthenticated,
 		freshet.KindConflict, freshet.KindUnsupported, freshet.KindExhausted)
 }
 

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"slices"
 	"strings"
@@ -187,6 +188,17 @@ func TestUploadThatDoesNotEndLeavesNothing(t *testing.T) {
 			b.failAt("commit", freshet.KindPermission)
 			_, err := b.write(b.ticket(1), random(some, 1))
 			wantKind(t, err, freshet.KindPermission)
+			return err
+		},
+		"the storage is not reached for the commit": func(t *testing.T, b *bed) error {
+			b.setHook(func(step string) error {
+				if step == "commit" {
+					return &freshet.Error{Op: step, Kind: freshet.KindUnavailable, Err: fmt.Errorf("connection refused: %w", ufs.ErrNotSent)}
+				}
+				return nil
+			})
+			_, err := b.write(b.ticket(1), random(some, 1))
+			wantKind(t, err, freshet.KindUnavailable)
 			return err
 		},
 		"the storage fails a write": func(t *testing.T, b *bed) error {

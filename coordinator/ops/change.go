@@ -2,6 +2,7 @@ package ops
 
 import (
 	"context"
+	"errors"
 
 	"github.com/freshet-io/freshet"
 	"github.com/freshet-io/freshet/coordinator/namespace"
@@ -117,7 +118,7 @@ func (e *Engine) count(kind namespace.OpKind, err error) {
 	outcome := "done"
 	switch {
 	case err == nil:
-	case uncertain(err):
+	case uncertain(err) && !errors.Is(err, ufs.ErrNotSent):
 		outcome = "unknown"
 	default:
 		outcome = "refused"
@@ -221,7 +222,7 @@ func (e *Engine) carryOut(ctx context.Context, c change, at place) (done freshet
 		}
 		e.opts.Hook(PointDone, op)
 		return res.Completed, true, nil
-	case uncertain(err):
+	case uncertain(err) && !errors.Is(err, ufs.ErrNotSent):
 		return done, false, freshet.Errorf(freshet.KindDeadline, kind, p, "the outcome is unknown, the path is looked at again: %w", err)
 	case c.compound:
 		// Some steps may have been taken; none is under way any more.

@@ -9,6 +9,7 @@ import (
 
 	"github.com/freshet-io/freshet"
 	"github.com/freshet-io/freshet/coordinator/ops"
+	"github.com/freshet-io/freshet/ufs"
 	"github.com/freshet-io/freshet/ufs/fault"
 	"github.com/freshet-io/freshet/ufs/mem"
 )
@@ -314,5 +315,32 @@ func TestRefusedHalfWayIsPublished(t *testing.T) {
 		if len(w.state.Intents()) != 0 {
 			t.Errorf("intents %+v", w.state.Intents())
 		}
+	})
+}
+
+// An effect that the storage can't have seen is over at once: nothing is
+// published, looked at or kept out of the caches.
+func TestEffectThatWasNeverSentIsAborted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, mem.Object, time.Minute)
+		w.put("k", "1")
+		l := w.lead(ops.Options{})
+		refused := &freshet.Error{Op: "call", Kind: freshet.KindUnavailable, Err: errors.Join(errors.New("connection refused"), ufs.ErrNotSent)}
+		l.fs.Add(fault.Rule{Op: fault.OpRemove, Times: 1, Err: refused})
+		l.fs.Add(fault.Rule{Op: fault.OpMkdir, Times: 1, Err: refused})
+		_, err := l.Remove(context.Background(), freshet.RemoveQuery{Op: freshet.OpID{1}, Path: "/m/k"})
+		kind(t, err, freshet.KindUnavailable, "connection refused")
+		_, err = l.Mkdir(context.Background(), freshet.MkdirQuery{Op: freshet.OpID{2}, Path: "/m/d"})
+		kind(t, err, freshet.KindUnavailable, "connection refused")
+		if len(w.state.Intents()) != 0 || len(w.records()) != 0 {
+			t.Errorf("intents %+v, records %v", w.state.Intents(), w.records())
+		}
+		if look, err := w.state.Lookup("/m/k"); err != nil || look.Uncachable {
+			t.Errorf("kept out of the caches: %+v %v", look, err)
+		}
+		if _, err := l.Remove(context.Background(), freshet.RemoveQuery{Op: freshet.OpID{1}, Path: "/m/k"}); err != nil {
+			t.Errorf("the same operation again: %v", err)
+		}
+		w.checkPublished()
 	})
 }
