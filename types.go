@@ -44,6 +44,18 @@ func (id OpID) String() string { return hex.EncodeToString(id[:]) }
 // IsZero reports whether no ID was given.
 func (id OpID) IsZero() bool { return id == OpID{} }
 
+// ParseOpID reads what String returns.
+func ParseOpID(text string) (OpID, error) {
+	var id OpID
+	if len(text) != hex.EncodedLen(len(id)) {
+		return OpID{}, Errorf(KindInvalid, "parse operation ID", "", "%d characters, not %d hexadecimal digits", len(text), hex.EncodedLen(len(id)))
+	}
+	if _, err := hex.Decode(id[:], []byte(text)); err != nil {
+		return OpID{}, Errorf(KindInvalid, "parse operation ID", "", "%w", err)
+	}
+	return id, nil
+}
+
 // FileType tells files from directories.
 type FileType uint8
 

@@ -1,6 +1,6 @@
 // Package all owns the list of storages that this build can mount. It is the one
-// place that names them. The build tag noazure leaves Azure out, for a smaller
-// binary.
+// place that names them. The build tags noazure, nogcs and nohdfs leave a
+// storage out, for a smaller binary.
 package all
 
 import (
@@ -19,5 +19,6 @@ func Openers(log *slog.Logger, reg prometheus.Registerer) ufs.Openers {
 	return slices.Concat(
 		ufs.Openers{local.Opener{}, s3.NewOpener(s3.Options{Log: log, Registerer: reg})},
 		azure(log, reg),
+		googleCloud(log, reg),
 	)
 }

@@ -11,4 +11,6 @@ import (
 	"github.com/freshet-io/freshet/ufs/gcs"
 )
 
-func init() {}
+func googleCloud(log *slog.Logger, reg prometheus.Registerer) ufs.Openers {
+	return ufs.Openers{gcs.NewOpener(gcs.Options{Log: log, Registerer: reg})}
+}

@@ -32,9 +32,19 @@ type Handler struct {
 	// it alone, the others together.
 	mu sync.RWMutex
 
+	sessions map[string]session // of resumable uploads that are over; mu guards it
+
 	extraMu sync.Mutex
 	extra   map[version]extra
 }
+
+// session is how a resumable upload came to its end.
+type session uint8
+
+const (
+	sessionEnded session = iota + 1
+	sessionCancelled
+)
 
 // version is one generation of one object.
 type version struct {
@@ -58,7 +68,7 @@ func New(endpoint string) (*Handler, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Handler{fake: fake, next: fake.HTTPHandler(), extra: map[version]extra{}}, nil
+	return &Handler{fake: fake, next: fake.HTTPHandler(), extra: map[version]extra{}, sessions: map[string]session{}}, nil
 }
 
 const apiPrefix = "/storage/v1/b/"
@@ -109,6 +119,10 @@ func parse(u *url.URL) (target, bool) {
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	t, isObject := parse(r.URL)
 	switch {
+	case !isObject && r.URL.Query().Has("upload_id"):
+		h.session(w, r)
+	case !isObject && (r.Method == http.MethodGet || r.Method == http.MethodHead):
+		h.readXML(w, r)
 	case !isObject:
 		h.change(w, r, nil) // uploads, whose conditions the fake knows, and buckets
 	case t.listing && r.Method == http.MethodGet:
@@ -131,6 +145,55 @@ func (h *Handler) read(w http.ResponseWriter, r *http.Request, t target) {
 		return
 	}
 	answer(w, attrs)
+}
+
+// readXML adds what the fake leaves out of the head of /BUCKET/OBJECT.
+func (h *Handler) readXML(w http.ResponseWriter, r *http.Request) {
+	bucket, name, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/"), "/")
+	if attrs, found := h.attrs(bucket, name, r.URL.Query().Get("generation")); found && name != "" {
+		w.Header().Set("X-Goog-Metageneration", strconv.FormatInt(attrs.metageneration(), 10))
+		for key, value := range attrs.Metadata {
+			w.Header().Set("X-Goog-Meta-"+key, value)
+		}
+	}
+	h.next.ServeHTTP(w, r)
+}
+
+// statusCancelled is the answer to a resumable upload that was cancelled.
+const statusCancelled = 499
+
+// session does a request of a resumable upload. One that was cancelled goes on no
+// more; one that has ended can't be cancelled.
+func (h *Handler) session(w http.ResponseWriter, r *http.Request) {
+	id := r.URL.Query().Get("upload_id")
+	if r.Method == http.MethodDelete {
+		h.mu.Lock() // not while its last chunk is on the way
+		defer h.mu.Unlock()
+		if h.sessions[id] == sessionEnded {
+			fail(w, http.StatusGone)
+			return
+		}
+		h.sessions[id] = sessionCancelled
+		w.WriteHeader(statusCancelled)
+		return
+	}
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		return // the client has gone
+	}
+	r.Body = io.NopCloser(bytes.NewReader(body))
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.sessions[id] == sessionCancelled {
+		fail(w, http.StatusGone)
+		return
+	}
+	rec := httptest.NewRecorder()
+	h.next.ServeHTTP(rec, r)
+	if rec.Code == http.StatusOK || rec.Code == http.StatusCreated {
+		h.sessions[id] = sessionEnded
+	}
+	replay(w, rec)
 }
 
 // change does what may change objects. A body is read first: nobody waits for a slow
