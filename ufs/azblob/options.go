@@ -127,7 +127,7 @@ type config struct {
 	maxOpLifetime   time.Duration
 }
 
-// Parse checks spec without any I/O. The authority is "azure://account/container",
+// Parse checks spec without any I/O. The authority is "abfs://container@account",
 // whatever the scheme and endpoint: two names of one storage must meet.
 func (o *Opener) Parse(spec ufs.Spec) (ufs.Canonical, error) {
 	_, c, err := parse(spec)
@@ -176,7 +176,7 @@ func parse(spec ufs.Spec) (config, ufs.Canonical, error) {
 		c.root = key + "/"
 	}
 	canonical, err := v.OverrideDomain(ufs.Canonical{
-		Scheme: uri.Scheme, Authority: "azure://" + c.account + "/" + c.container, DomainKey: "/" + strings.TrimSuffix(c.root, "/"),
+		Scheme: uri.Scheme, Authority: "abfs://" + c.container + "@" + c.account, DomainKey: "/" + strings.TrimSuffix(c.root, "/"),
 	})
 	return c, canonical, err
 }

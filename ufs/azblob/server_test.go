@@ -1,11 +1,8 @@
 package azblob_test
 
 import (
-	"context"
-	"crypto/rand"
 	"maps"
 	"net/http"
-	"os"
 	"strings"
 	"testing"
 	"time"
@@ -15,34 +12,28 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/storage/azblob/sas"
 	"go.uber.org/goleak"
 
+	"github.com/freshet-io/freshet/test/azuretest"
+	"github.com/freshet-io/freshet/test/child"
 	"github.com/freshet-io/freshet/ufs"
 	"github.com/freshet-io/freshet/ufs/azblob"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
-
-// emulator is a running Azurite.
-type emulator struct{ endpoint, account, key string }
-
-func server(tb testing.TB) emulator {
-	tb.Helper()
-	e := emulator{os.Getenv("FRESHET_TEST_AZURE"), "freshet", os.Getenv("FRESHET_TEST_AZURE_KEY")}
-	if e.endpoint == "" {
-		tb.Skip("SKIP azure: FRESHET_TEST_AZURE is not set")
-	}
-	return e
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(child.Main{M: m, Stop: azuretest.StopShared})
 }
 
 // bucket is a fresh container.
 type bucket struct {
-	emulator
-	name string
-	api  *container.Client // the bare SDK: another program
+	srv           *azuretest.Server
+	endpoint, key string
+	account, name string
+	api           *container.Client // the bare SDK: another program
 }
 
 func newBucket(tb testing.TB) bucket {
 	tb.Helper()
-	b := bucket{emulator: server(tb), name: "c" + strings.ToLower(rand.Text()[:12])}
+	srv := azuretest.Shared(tb)
+	b := bucket{srv: srv, endpoint: srv.Endpoint(), key: srv.Key(), account: srv.Account(), name: srv.NewContainer(tb)}
 	transport := &http.Transport{MaxIdleConnsPerHost: 64}
 	tb.Cleanup(transport.CloseIdleConnections)
 	key, err := container.NewSharedKeyCredential(b.account, b.key)
@@ -50,9 +41,6 @@ func newBucket(tb testing.TB) bucket {
 		b.api, err = container.NewClientWithSharedKeyCredential(b.endpoint+"/"+b.name, key, &container.ClientOptions{
 			ClientOptions: azcore.ClientOptions{Transport: &http.Client{Transport: transport}},
 		})
-	}
-	if err == nil {
-		_, err = b.api.Create(context.Background(), nil)
 	}
 	if err != nil {
 		tb.Fatal(err)

@@ -51,11 +51,12 @@ func (p *parser) eventGrid(body []byte) error {
 
 // azureData is what an event of Azure Storage says besides its subject.
 type azureData struct {
-	ETag           text `json:"eTag"`
-	URL            text `json:"url"`
-	SourceURL      text `json:"sourceUrl"`
-	DestinationURL text `json:"destinationUrl"`
-	ValidationCode text `json:"validationCode"`
+	ETag           text   `json:"eTag"`
+	ContentLength  *int64 `json:"contentLength"`
+	URL            text   `json:"url"`
+	SourceURL      text   `json:"sourceUrl"`
+	DestinationURL text   `json:"destinationUrl"`
+	ValidationCode text   `json:"validationCode"`
 }
 
 func (p *parser) azure(m *cloudEvent) error {
@@ -75,7 +76,10 @@ func (p *parser) azure(m *cloudEvent) error {
 	o := object{at: when(m.Time)}
 	switch what {
 	case "BlobCreated":
-		if v := fingerprint.Azure(string(d.ETag)); v.Known() {
+		if d.ContentLength == nil {
+			break
+		}
+		if v := fingerprint.AzureBlob(string(d.ETag), *d.ContentLength); v.Known() {
 			o.version = v
 		}
 	case "BlobDeleted":

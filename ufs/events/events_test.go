@@ -92,14 +92,14 @@ func TestParse(t *testing.T) {
 		"gcs object by itself":       {strings.ReplaceAll(resource, "NAME", "d/a"), "gs://bkt delete \"/d/a\"\ngs://bkt content \"/d\""},
 		"eventarc":                   {`{"specversion":"1.0","type":"google.cloud.storage.object.v1.finalized","source":"//storage.googleapis.com/projects/_/buckets/bkt","subject":"objects/x y","id":"1","data":` + strings.ReplaceAll(resource, "NAME", "x y") + `}`, `gs://bkt content "/x y" gcs:1700000000000001;;mg1`},
 		"eventarc, no data":          {`{"specversion":"1.0","type":"google.cloud.storage.object.v1.deleted","source":"//storage.googleapis.com/projects/_/buckets/bkt","subject":"objects/x","id":"1"}`, `gs://bkt delete "/x"`},
-		"event grid":                 {"[" + grid("BlobCreated", "a/b c", "a/b%20c", "") + "]", "abfs://cont@acct content \"/a/b c\" azure:0x8D4BCC2E4835CD0;;none\nabfs://cont@acct content \"/a/b%20c\" azure:0x8D4BCC2E4835CD0;;none"},
+		"event grid":                 {"[" + grid("BlobCreated", "a/b c", "a/b%20c", "") + "]", "abfs://cont@acct content \"/a/b c\" azure:5:0x8D4BCC2E4835CD0;;none\nabfs://cont@acct content \"/a/b%20c\" azure:5:0x8D4BCC2E4835CD0;;none"},
 		"event grid delete":          {"[" + grid("BlobDeleted", "a/b", "a/b", "") + "," + grid("BlobDeleted", "a/c", "a/c", "") + "]", "abfs://cont@acct delete \"/a/b\"\nabfs://cont@acct content \"/a\"\nabfs://cont@acct delete \"/a/c\""},
 		"event grid tier":            {grid("BlobTierChanged", "b", "b", ""), `abfs://cont@acct content "/b"`},
 		"event grid directory":       {grid("DirectoryDeleted", "a/d", "a/d", `"recursive":"true",`), "abfs://cont@acct delete \"/a/d\" all\nabfs://cont@acct content \"/a\""},
 		"event grid new directory":   {grid("DirectoryCreated", "d", "d", ""), `abfs://cont@acct subtree "/d" all`},
 		"event grid rename":          {grid("DirectoryRenamed", "n", "", `"sourceUrl":"https://acct.dfs.core.windows.net/cont/o","destinationUrl":"https://acct.dfs.core.windows.net/cont/n",`), "abfs://cont@acct subtree \"/o\" all\nabfs://cont@acct subtree \"/n\" all"},
 		"event grid, no subject":     {`{"eventType":"Microsoft.Storage.BlobDeleted","data":{"url":"https://Acct.blob.core.windows.net/cont/x"}}`, `abfs://cont@acct delete "/x"`},
-		"cloud events of event grid": {`{"specversion":"1.0","type":"Microsoft.Storage.BlobCreated","source":"/subscriptions/s/resourceGroups/g/providers/Microsoft.Storage/storageAccounts/acct","subject":"/blobServices/default/containers/cont/blobs/x","id":"i","time":"2026-11-05T10:11:12.1234567Z","data":{"eTag":"0x1","url":"https://acct.blob.core.windows.net/cont/x"}}`, `abfs://cont@acct content "/x" azure:0x1;;none`},
+		"cloud events of event grid": {`{"specversion":"1.0","type":"Microsoft.Storage.BlobCreated","source":"/subscriptions/s/resourceGroups/g/providers/Microsoft.Storage/storageAccounts/acct","subject":"/blobServices/default/containers/cont/blobs/x","id":"i","time":"2026-11-05T10:11:12.1234567Z","data":{"eTag":"0x1","contentLength":7,"url":"https://acct.blob.core.windows.net/cont/x"}}`, `abfs://cont@acct content "/x" azure:7:0x1;;none`},
 	} {
 		m, err := events.Parse([]byte(tt.in))
 		if err != nil {
