@@ -1,7 +1,9 @@
 # Everything that people and CI run. `make` alone lists the targets.
 # Needs Go (the version of go.mod), make, bash and git; `make race` also needs a
 # C compiler. All tools come through the Go module proxy, in the versions of
-# go.mod and tools/go.mod.
+# go.mod and tools/go.mod. The tests of HDFS, Azure and SQS run real servers, which
+# need a JDK and Maven, Node.js and npm, and Python 3 with venv; without them they
+# are skipped, and `make test` says so in its last line.
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
@@ -16,18 +18,25 @@ BIN := $(CURDIR)/bin
 # Modules of their own, so that what they need does not enter the product's module.
 TEST_MODULES := $(patsubst %/go.mod,%,$(wildcard test/*/go.mod))
 
-# What tests find their child processes by.
+# What tests find their child processes by. The servers that need more than Go are in
+# the user's cache: `make provision` writes to the first file what names them, and to
+# the second what `make test` says of those that it has to skip.
 export FRESHET_BIN := $(BIN)/freshet
 export FRESHET_TEST_S3SERVER := $(BIN)/s3server
+export FRESHET_TEST_GCSSERVER := $(BIN)/gcsserver
+BACKENDS_ENV := $(BIN)/backends.env
+SKIPPED := $(BIN)/backends.skipped
+WITH_BACKENDS = set -a; . $(BACKENDS_ENV); set +a;
 
 # Knobs: make test TESTFLAGS='-run TestX -v', make fuzz FUZZTIME=5m, …
 TAGS ?=
 TESTFLAGS ?=
 TEST_TIMEOUT ?= 20m
 RACE_TIMEOUT ?= 25m
-# Packages that start whole clusters as processes. They run one after the other, and
-# not under the race detector, which would watch only the test's own process.
-CLUSTER_TESTS ?= /test/(e2e|chaos|bench)(/|$$)
+# Packages that start whole clusters or servers as processes and test these. They run
+# one after the other, and not under the race detector, which would watch only the
+# test's own process.
+CLUSTER_TESTS ?= /test/(e2e|chaos|bench|hdfstest|azuretest|gcstest|sqstest)(/|$$)
 # Under the race detector a simulated seed takes ten times as long.
 RACE_SEEDS ?= 6
 FUZZTIME ?= 10s
@@ -63,8 +72,17 @@ build: ## build bin/freshet
 	$(GO) build $(BUILDFLAGS) -ldflags '$(LDFLAGS)' -o $(FRESHET_BIN) ./cmd/freshet
 
 .PHONY: backends
-backends: ## build bin/s3server, the S3 server that the tests start
-	$(GO) build -C test/backends -trimpath -buildvcs=false -o $(FRESHET_TEST_S3SERVER) ./cmd/s3server
+backends: backend-s3 backend-gcs ## build bin/s3server and bin/gcsserver, which the tests start
+
+# One by one: who tests S3 alone need not wait for the other, whose SDK is large.
+.PHONY: backend-s3 backend-gcs
+backend-s3 backend-gcs: backend-%:
+	$(GO) build -C test/backends -trimpath -buildvcs=false -ldflags='-s -w' -o $(BIN)/$*server ./cmd/$*server
+
+.PHONY: provision
+provision: ## install the test servers of HDFS, Azure and SQS in the user's cache (FRESHET_TEST_BACKENDS=go: leave them out)
+	@mkdir -p $(BIN)
+	$(GO) run ./test/provision -env $(BACKENDS_ENV) -skipped $(SKIPPED)
 
 .PHONY: demo
 demo: build ## build and run the guided tour over two clusters (UFS=s3://… for a real storage)
@@ -143,18 +161,28 @@ check-mod: ## go.mod and go.sum are tidy
 ##@ Test
 
 .PHONY: test
-test: build backends ## all tests, without cgo; those that start whole clusters last
-	pkgs=$$($(GO) list ./... | grep -vE '$(CLUSTER_TESTS)'); \
+test: build backends provision ## all tests, without cgo; those that start whole clusters last
+	$(WITH_BACKENDS) pkgs=$$($(GO) list ./... | grep -vE '$(CLUSTER_TESTS)'); \
 	$(GO) test $(if $(TAGS),-tags $(TAGS)) -timeout $(TEST_TIMEOUT) $(TESTFLAGS) $$pkgs
-	pkgs=$$($(GO) list ./... | grep -E '$(CLUSTER_TESTS)' || true); [ -z "$$pkgs" ] || \
+	$(WITH_BACKENDS) pkgs=$$($(GO) list ./... | grep -E '$(CLUSTER_TESTS)' || true); [ -z "$$pkgs" ] || \
 	$(GO) test -p 1 $(if $(TAGS),-tags $(TAGS)) -timeout $(TEST_TIMEOUT) $(TESTFLAGS) $$pkgs
 	for d in $(TEST_MODULES); do $(GO) -C $$d test -timeout $(TEST_TIMEOUT) $(TESTFLAGS) ./...; done
+	@cat $(SKIPPED)
+
+# Every package whose tests start a server that is not in process.
+.PHONY: test-backends
+test-backends: export FRESHET_REQUIRE_BACKENDS := all
+test-backends: build backends provision ## the tests that need any storage server, none of them skipped
+	$(WITH_BACKENDS) pkgs=$$($(GO) list -f '{{.ImportPath}} {{join .TestImports " "}} {{join .XTestImports " "}}' ./... | \
+		grep -E '/test/[a-z0-9]+test( |$$)' | cut -d ' ' -f 1); \
+	$(GO) test -p 1 $(if $(TAGS),-tags $(TAGS)) -timeout $(TEST_TIMEOUT) $(TESTFLAGS) $$pkgs
 
 .PHONY: race
-race: build backends ## tests under the race detector, without those that start whole clusters
+race: build backends provision ## tests under the race detector, without those that start whole clusters
 	@command -v "$$($(GO) env CC)" >/dev/null || { echo 'make race needs a C compiler ($$CC, for example gcc)' >&2; exit 1; }
-	pkgs=$$($(GO) list ./... | grep -vE '$(CLUSTER_TESTS)'); \
+	$(WITH_BACKENDS) pkgs=$$($(GO) list ./... | grep -vE '$(CLUSTER_TESTS)'); \
 	CGO_ENABLED=1 FRESHET_SIM_SEEDS=$(RACE_SEEDS) $(GO) test -race $(if $(TAGS),-tags $(TAGS)) -timeout $(RACE_TIMEOUT) $(TESTFLAGS) $$pkgs
+	@cat $(SKIPPED)
 
 .PHONY: fuzz
 fuzz: ## every fuzz target, each for FUZZTIME
@@ -165,9 +193,9 @@ fuzz: ## every fuzz target, each for FUZZTIME
 	done
 
 .PHONY: bench
-bench: build backends ## benchmarks in process, then of whole clusters (BENCH=pattern, BENCH_PKGS=packages, BENCHFLAGS=flags of test/bench)
-	$(GO) test -p 1 -run '^$$' -bench '$(BENCH)' -benchmem -benchtime $(BENCHTIME) -timeout $(CHAOS_TIMEOUT) $(BENCH_PKGS)
-	$(GO) run ./test/bench -bin $(FRESHET_BIN) $(BENCHFLAGS)
+bench: build backends provision ## benchmarks in process, then of whole clusters (BENCH=pattern, BENCH_PKGS=packages, BENCHFLAGS=flags of test/bench)
+	$(WITH_BACKENDS) $(GO) test -p 1 -run '^$$' -bench '$(BENCH)' -benchmem -benchtime $(BENCHTIME) -timeout $(CHAOS_TIMEOUT) $(BENCH_PKGS)
+	$(WITH_BACKENDS) $(GO) run ./test/bench -bin $(FRESHET_BIN) $(BENCHFLAGS)
 
 .PHONY: chaos
 chaos: build backends ## fault tests with SEEDS seeds instead of the few of `make test`

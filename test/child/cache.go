@@ -25,9 +25,12 @@ const cacheName = "freshet-test"
 // it, in a temporary directory that then gets the name: an interrupted build leaves
 // nothing half done. Processes that want the same one wait for each other.
 func Cached(ctx context.Context, name, key string, build func(ctx context.Context, dir string) error) (string, error) {
-	user, err := os.UserCacheDir()
-	if err != nil {
-		return "", fmt.Errorf("cache directory: %w", err)
+	user := os.Getenv("XDG_CACHE_HOME") // not looked at by the function below on every system
+	if user == "" {
+		var err error
+		if user, err = os.UserCacheDir(); err != nil {
+			return "", fmt.Errorf("cache directory: %w", err)
+		}
 	}
 	cache := filepath.Join(user, cacheName)
 	dir := filepath.Join(cache, name+"-"+key)

@@ -35,7 +35,7 @@ func Provision(ctx context.Context) (string, error) {
 	}
 	dir, err := provision(ctx)
 	if err != nil {
-		return "", &child.UnavailableError{Backend: Recipe.Backend, Reason: "making it failed", Err: err}
+		return "", &child.UnavailableError{Backend: Recipe.Backend, Reason: "making it failed, which make provision shows", Err: err}
 	}
 	return dir, nil
 }

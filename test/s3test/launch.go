@@ -5,22 +5,19 @@
 package s3test
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
-	"net/url"
 	"os"
-	"os/exec"
-	"runtime"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
+
+	"github.com/freshet-io/freshet/test/child"
 )
 
 // Engine names a server implementation.
@@ -40,11 +37,22 @@ const (
 	DefaultBucket    = "test-bucket"
 )
 
-// Limits of waiting for the child.
-const (
-	startTimeout = 60 * time.Second
-	stopTimeout  = 10 * time.Second
-)
+// BinaryEnv names the server's program; without it the program is built.
+const BinaryEnv = "FRESHET_TEST_S3SERVER"
+
+// Binary returns the path of the server's program: from the environment, or from
+// the user's cache, where it is built first if the sources have changed. The first
+// build takes minutes of CPU. Processes that build at once wait for each other.
+func Binary(ctx context.Context) (string, error) {
+	bin, err := child.Command(ctx, "s3server", BinaryEnv)
+	if err != nil {
+		return "", fmt.Errorf("s3test: %w", err)
+	}
+	return bin, nil
+}
+
+// startTimeout is the limit of waiting for the child.
+const startTimeout = 60 * time.Second
 
 // Options of a server. The zero value is usable.
 type Options struct {
@@ -99,7 +107,7 @@ type Server struct {
 	tempDir string
 	http    *http.Client
 	guards  []int // sockets that keep both ports over Restart
-	child   *child
+	process *child.Process
 }
 
 // Launch starts a server, building its program first if necessary. The caller
@@ -142,11 +150,21 @@ func Launch(ctx context.Context, opt Options) (*Server, error) {
 func (s *Server) start(ctx context.Context, addr, control string) error {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
-	c, err := startChild(ctx, s.opt, addr, control)
-	if err != nil {
-		return fmt.Errorf("s3test: start of %s: %w", s.opt.Binary, err)
+	args := []string{
+		"--engine", string(s.opt.Engine), "--root", s.opt.Root, "--addr", addr, "--control-addr", control,
+		"--access-key", s.opt.AccessKey, "--secret-key", s.opt.SecretKey, "--seed", strconv.FormatUint(s.opt.Seed, 10),
 	}
-	s.child, s.Endpoint, s.Control = c, c.endpoint, c.control
+	for _, b := range s.opt.Buckets {
+		args = append(args, "--bucket", b)
+	}
+	p, err := child.Start(ctx, child.Options{Path: s.opt.Binary, Args: args, Log: s.opt.Log})
+	if err != nil {
+		return fmt.Errorf("s3test: %w", err)
+	}
+	s.process, s.Endpoint, s.Control = p, p.Field("endpoint"), p.Field("control")
+	if s.Endpoint == "" || s.Control == "" {
+		return errors.Join(errors.New("s3test: ready line without endpoint or control"), p.Kill())
+	}
 	return nil
 }
 
@@ -154,7 +172,7 @@ func (s *Server) start(ctx context.Context, addr, control string) error {
 // the same ports. Counts, faults and held requests are gone, and with GoFakeS3 the
 // objects too.
 func (s *Server) Restart(ctx context.Context) error {
-	if err := s.child.kill(); err != nil {
+	if err := s.process.Kill(); err != nil {
 		return err
 	}
 	return s.start(ctx, hostOf(s.Endpoint), hostOf(s.Control))
@@ -163,8 +181,8 @@ func (s *Server) Restart(ctx context.Context) error {
 // Stop ends the server and removes what Launch made.
 func (s *Server) Stop() error {
 	var err error
-	if s.child != nil {
-		err = s.child.stop()
+	if s.process != nil {
+		err = s.process.Stop()
 	}
 	s.cleanUp()
 	return err
@@ -202,150 +220,3 @@ func (s *Server) HTTPClient() *http.Client {
 }
 
 func hostOf(endpoint string) string { return strings.TrimPrefix(endpoint, "http://") }
-
-// child is one server process.
-type child struct {
-	cmd               *exec.Cmd
-	stdin             io.Closer
-	endpoint, control string
-	exited            chan struct{} // closed after Wait
-	waitErr           error
-}
-
-func startChild(ctx context.Context, opt Options, addr, control string) (*child, error) {
-	args := []string{
-		"--engine", string(opt.Engine), "--root", opt.Root, "--addr", addr, "--control-addr", control,
-		"--access-key", opt.AccessKey, "--secret-key", opt.SecretKey, "--seed", strconv.FormatUint(opt.Seed, 10),
-	}
-	for _, b := range opt.Buckets {
-		args = append(args, "--bucket", b)
-	}
-	cmd := exec.Command(opt.Binary, args...)
-	tail := &tailWriter{next: opt.Log}
-	cmd.Stderr = tail
-	setDeathSignal(cmd)
-	stdin, err := cmd.StdinPipe()
-	if err != nil {
-		return nil, err
-	}
-	stdout, err := cmd.StdoutPipe()
-	if err != nil {
-		return nil, err
-	}
-	c := &child{cmd: cmd, stdin: stdin, exited: make(chan struct{})}
-	ready := make(chan string, 1)
-	started := make(chan error, 1)
-	go c.supervise(stdout, started, ready)
-	if err := <-started; err != nil {
-		return nil, err
-	}
-	select {
-	case line, ok := <-ready:
-		if ok {
-			err = c.parseReady(line)
-		} else {
-			<-c.exited
-			err = fmt.Errorf("it ended before it was ready (%w): %s", c.waitErr, tail.String())
-		}
-	case <-ctx.Done():
-		err = fmt.Errorf("not ready: %w: %s", ctx.Err(), tail.String())
-	}
-	if err != nil {
-		_ = c.kill()
-		return nil, err
-	}
-	return c, nil
-}
-
-// supervise starts the process and lives as long as it, on one OS thread: the
-// kernel sends the death signal when the thread that started the child ends.
-func (c *child) supervise(stdout io.Reader, started chan<- error, ready chan<- string) {
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	defer close(c.exited)
-	err := c.cmd.Start()
-	started <- err
-	if err != nil {
-		return
-	}
-	in := bufio.NewReader(stdout)
-	if line, err := in.ReadString('\n'); err == nil {
-		ready <- line
-	}
-	close(ready)
-	_, _ = io.Copy(io.Discard, in)
-	c.waitErr = c.cmd.Wait()
-}
-
-func (c *child) parseReady(line string) error {
-	fields := strings.Fields(line)
-	if len(fields) == 0 || fields[0] != "READY" {
-		return fmt.Errorf("unexpected first line %q", line)
-	}
-	for _, f := range fields[1:] {
-		name, value, _ := strings.Cut(f, "=")
-		if _, err := url.Parse(value); err != nil {
-			return fmt.Errorf("ready line: %w", err)
-		}
-		switch name {
-		case "endpoint":
-			c.endpoint = value
-		case "control":
-			c.control = value
-		}
-	}
-	if c.endpoint == "" || c.control == "" {
-		return fmt.Errorf("ready line without endpoint or control: %q", line)
-	}
-	return nil
-}
-
-// stop asks the process to end by closing its standard input, and kills it if it
-// does not in time.
-func (c *child) stop() error {
-	_ = c.stdin.Close()
-	timer := time.NewTimer(stopTimeout)
-	defer timer.Stop()
-	select {
-	case <-c.exited:
-		return c.waitErr
-	case <-timer.C:
-		return errors.Join(errors.New("s3test: the server did not end in time and was killed"), c.kill())
-	}
-}
-
-// kill ends the process at once and waits for it.
-func (c *child) kill() error {
-	if err := c.cmd.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
-		return fmt.Errorf("s3test: kill: %w", err)
-	}
-	<-c.exited
-	return nil
-}
-
-// tailWriter passes on and keeps the last few kilobytes for error messages.
-type tailWriter struct {
-	next io.Writer
-	mu   sync.Mutex
-	tail []byte
-}
-
-const tailSize = 4 << 10
-
-// Write passes b on.
-func (t *tailWriter) Write(b []byte) (int, error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.tail = append(t.tail, b...)
-	if len(t.tail) > tailSize {
-		t.tail = t.tail[len(t.tail)-tailSize:]
-	}
-	return t.next.Write(b)
-}
-
-// String returns the tail.
-func (t *tailWriter) String() string {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return string(t.tail)
-}

@@ -1,12 +1,12 @@
 package s3test
 
 import (
-	"errors"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"testing"
 	"time"
+
+	"github.com/freshet-io/freshet/test/child"
 )
 
 // TestServer is a Server that belongs to a test: its methods end the test where
@@ -34,7 +34,10 @@ func Start(t testing.TB, opt Options) *TestServer {
 			t.Fatalf("s3test: %v", err)
 		}
 		opt.Log = log
-		t.Cleanup(func() { printLog(t, log) })
+		t.Cleanup(func() {
+			_ = log.Close()
+			child.PrintLog(t, log.Name())
+		})
 	}
 	s, err := Launch(t.Context(), opt)
 	if err != nil {
@@ -46,21 +49,6 @@ func Start(t testing.TB, opt Options) *TestServer {
 		}
 	})
 	return &TestServer{Server: s, t: t}
-}
-
-// logTail is how much of the log a failed test prints, in bytes.
-const logTail = 16 << 10
-
-func printLog(t testing.TB, log *os.File) {
-	defer log.Close()
-	if !t.Failed() {
-		return
-	}
-	b, err := os.ReadFile(log.Name())
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		t.Logf("s3server log: %v", err)
-	}
-	t.Logf("s3server log:\n%s", b[max(0, len(b)-logTail):])
 }
 
 func must[T any](t testing.TB, v T, err error) T {
