@@ -12,6 +12,8 @@ import (
 	"testing"
 
 	"go.uber.org/goleak"
+
+	"github.com/freshet-io/freshet/test/child"
 )
 
 // BinaryEnv names the program under test; without it the program is built.
@@ -20,14 +22,23 @@ const BinaryEnv = "FRESHET_BIN"
 // Main is what TestMain of every package of end-to-end tests calls: it builds the
 // program, once for all packages thanks to Go's own cache, runs the tests and
 // looks for goroutines that they left.
-func Main(m *testing.M) {
+func Main(m *testing.M) { MainWith(m) }
+
+// MainWith is Main for tests that share storages; stop ends those.
+func MainWith(m *testing.M, stop ...func()) {
 	dir, err := prepare()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		_ = os.RemoveAll(dir) // temporary
 		os.Exit(1)
 	}
-	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
+	tests := child.Main{M: m, Stop: func() {
+		for _, f := range stop {
+			f()
+		}
+	}}
+	// Google's client starts a goroutine when it is linked in.
+	goleak.VerifyTestMain(tests, goleak.IgnoreAnyFunction("go.opencensus.io/stats/view.(*worker).start"), goleak.Cleanup(func(code int) {
 		_ = os.RemoveAll(dir) // temporary
 		os.Exit(code)
 	}))

@@ -11,10 +11,13 @@ import (
 
 	"github.com/freshet-io/freshet"
 	"github.com/freshet-io/freshet/test/e2e"
+	"github.com/freshet-io/freshet/test/gcstest"
 	"github.com/freshet-io/freshet/test/s3test"
 )
 
-func TestMain(m *testing.M) { e2e.Main(m) }
+func TestMain(m *testing.M) {
+	e2e.MainWith(m, gcstest.StopShared)
+}
 
 // place is a storage to mount.
 type place struct {
@@ -37,7 +40,7 @@ type kind struct {
 
 func kinds() []kind {
 	small := e2e.Options{Coordinators: 1, Nodes: 1}
-	return []kind{{"local", localPlace, small}, {"s3", s3Place, e2e.Options{}}}
+	return []kind{{"local", localPlace, small}, {"s3", s3Place, e2e.Options{}}, {"gcs", gcsPlace, small}}
 }
 
 func localPlace(t *testing.T) *place {
