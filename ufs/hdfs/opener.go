@@ -63,7 +63,7 @@ func (o *Opener) Open(spec ufs.Spec, env ufs.Environment) (ufs.FS, error) {
 	}
 	v := p.values
 	cfg := &config{
-		root: p.root, policy: policy, clock: o.clock, poolSize: int(v.Int(optPoolSize)), replication: int(v.Int(optReplication)),
+		authority: scheme + "://" + p.authority.String(), root: p.root, policy: policy, clock: o.clock, poolSize: int(v.Int(optPoolSize)), replication: int(v.Int(optReplication)),
 		blockSize: v.Int(optBlockSize), requestTimeout: v.Duration(optRequestTimeout), maxOpLifetime: v.Duration(ufs.OptionMaxOpLifetime),
 	}
 	conf, err := loadConf(v.Text(optHadoopConf))

@@ -64,6 +64,7 @@ func table() ufs.OptionTable {
 type config struct {
 	lib            lib.ClientOptions // without addresses and dialers
 	addresses      []string          // of the NameNodes, host:port
+	authority      string            // of the name space, as the URI names it
 	user           string
 	root           string // path of the root of the mount, "" for that of HDFS
 	policy         ufs.EndpointPolicy

@@ -685,9 +685,11 @@ func (x *Event) GetContents() []byte {
 type CreateEvent struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// 0 file, 1 directory, 2 symlink.
-	Type          *uint32 `protobuf:"varint,1,opt,name=type" json:"type,omitempty"`
-	Path          *string `protobuf:"bytes,2,opt,name=path" json:"path,omitempty"`
-	Overwrite     *bool   `protobuf:"varint,9,opt,name=overwrite" json:"overwrite,omitempty"`
+	Type *uint32 `protobuf:"varint,1,opt,name=type" json:"type,omitempty"`
+	Path *string `protobuf:"bytes,2,opt,name=path" json:"path,omitempty"`
+	// When, in milliseconds.
+	Ctime         *int64 `protobuf:"varint,3,opt,name=ctime" json:"ctime,omitempty"`
+	Overwrite     *bool  `protobuf:"varint,9,opt,name=overwrite" json:"overwrite,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -736,6 +738,13 @@ func (x *CreateEvent) GetPath() string {
 	return ""
 }
 
+func (x *CreateEvent) GetCtime() int64 {
+	if x != nil && x.Ctime != nil {
+		return *x.Ctime
+	}
+	return 0
+}
+
 func (x *CreateEvent) GetOverwrite() bool {
 	if x != nil && x.Overwrite != nil {
 		return *x.Overwrite
@@ -743,28 +752,30 @@ func (x *CreateEvent) GetOverwrite() bool {
 	return false
 }
 
-// PathEvent is what close, append, unlink and truncate have in common.
-type PathEvent struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Path          *string                `protobuf:"bytes,1,opt,name=path" json:"path,omitempty"`
+// CloseEvent is the end of writing to a file, or a truncation.
+type CloseEvent struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Path  *string                `protobuf:"bytes,1,opt,name=path" json:"path,omitempty"`
+	// When, in milliseconds.
+	Timestamp     *int64 `protobuf:"varint,3,opt,name=timestamp" json:"timestamp,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
-func (x *PathEvent) Reset() {
-	*x = PathEvent{}
+func (x *CloseEvent) Reset() {
+	*x = CloseEvent{}
 	mi := &file_hadoop_v1_hadoop_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *PathEvent) String() string {
+func (x *CloseEvent) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*PathEvent) ProtoMessage() {}
+func (*CloseEvent) ProtoMessage() {}
 
-func (x *PathEvent) ProtoReflect() protoreflect.Message {
+func (x *CloseEvent) ProtoReflect() protoreflect.Message {
 	mi := &file_hadoop_v1_hadoop_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
@@ -776,30 +787,138 @@ func (x *PathEvent) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use PathEvent.ProtoReflect.Descriptor instead.
-func (*PathEvent) Descriptor() ([]byte, []int) {
+// Deprecated: Use CloseEvent.ProtoReflect.Descriptor instead.
+func (*CloseEvent) Descriptor() ([]byte, []int) {
 	return file_hadoop_v1_hadoop_proto_rawDescGZIP(), []int{13}
 }
 
-func (x *PathEvent) GetPath() string {
+func (x *CloseEvent) GetPath() string {
 	if x != nil && x.Path != nil {
 		return *x.Path
 	}
 	return ""
 }
 
+func (x *CloseEvent) GetTimestamp() int64 {
+	if x != nil && x.Timestamp != nil {
+		return *x.Timestamp
+	}
+	return 0
+}
+
+// AppendEvent is the begin of writing to the end of a file.
+type AppendEvent struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Path          *string                `protobuf:"bytes,1,opt,name=path" json:"path,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AppendEvent) Reset() {
+	*x = AppendEvent{}
+	mi := &file_hadoop_v1_hadoop_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AppendEvent) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AppendEvent) ProtoMessage() {}
+
+func (x *AppendEvent) ProtoReflect() protoreflect.Message {
+	mi := &file_hadoop_v1_hadoop_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AppendEvent.ProtoReflect.Descriptor instead.
+func (*AppendEvent) Descriptor() ([]byte, []int) {
+	return file_hadoop_v1_hadoop_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *AppendEvent) GetPath() string {
+	if x != nil && x.Path != nil {
+		return *x.Path
+	}
+	return ""
+}
+
+// UnlinkEvent is a file, or a directory with all below it, that is gone.
+type UnlinkEvent struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Path  *string                `protobuf:"bytes,1,opt,name=path" json:"path,omitempty"`
+	// When, in milliseconds.
+	Timestamp     *int64 `protobuf:"varint,2,opt,name=timestamp" json:"timestamp,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UnlinkEvent) Reset() {
+	*x = UnlinkEvent{}
+	mi := &file_hadoop_v1_hadoop_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UnlinkEvent) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UnlinkEvent) ProtoMessage() {}
+
+func (x *UnlinkEvent) ProtoReflect() protoreflect.Message {
+	mi := &file_hadoop_v1_hadoop_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UnlinkEvent.ProtoReflect.Descriptor instead.
+func (*UnlinkEvent) Descriptor() ([]byte, []int) {
+	return file_hadoop_v1_hadoop_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *UnlinkEvent) GetPath() string {
+	if x != nil && x.Path != nil {
+		return *x.Path
+	}
+	return ""
+}
+
+func (x *UnlinkEvent) GetTimestamp() int64 {
+	if x != nil && x.Timestamp != nil {
+		return *x.Timestamp
+	}
+	return 0
+}
+
 // RenameEvent is a move of a file or a directory with all below it.
 type RenameEvent struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Source        *string                `protobuf:"bytes,1,opt,name=source" json:"source,omitempty"`
-	Destination   *string                `protobuf:"bytes,2,opt,name=destination" json:"destination,omitempty"`
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	Source      *string                `protobuf:"bytes,1,opt,name=source" json:"source,omitempty"`
+	Destination *string                `protobuf:"bytes,2,opt,name=destination" json:"destination,omitempty"`
+	// When, in milliseconds.
+	Timestamp     *int64 `protobuf:"varint,3,opt,name=timestamp" json:"timestamp,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *RenameEvent) Reset() {
 	*x = RenameEvent{}
-	mi := &file_hadoop_v1_hadoop_proto_msgTypes[14]
+	mi := &file_hadoop_v1_hadoop_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -811,7 +930,7 @@ func (x *RenameEvent) String() string {
 func (*RenameEvent) ProtoMessage() {}
 
 func (x *RenameEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_hadoop_v1_hadoop_proto_msgTypes[14]
+	mi := &file_hadoop_v1_hadoop_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -824,7 +943,7 @@ func (x *RenameEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenameEvent.ProtoReflect.Descriptor instead.
 func (*RenameEvent) Descriptor() ([]byte, []int) {
-	return file_hadoop_v1_hadoop_proto_rawDescGZIP(), []int{14}
+	return file_hadoop_v1_hadoop_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *RenameEvent) GetSource() string {
@@ -841,6 +960,13 @@ func (x *RenameEvent) GetDestination() string {
 	return ""
 }
 
+func (x *RenameEvent) GetTimestamp() int64 {
+	if x != nil && x.Timestamp != nil {
+		return *x.Timestamp
+	}
+	return 0
+}
+
 // MetadataEvent is a change of attributes.
 type MetadataEvent struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -855,7 +981,7 @@ type MetadataEvent struct {
 
 func (x *MetadataEvent) Reset() {
 	*x = MetadataEvent{}
-	mi := &file_hadoop_v1_hadoop_proto_msgTypes[15]
+	mi := &file_hadoop_v1_hadoop_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -867,7 +993,7 @@ func (x *MetadataEvent) String() string {
 func (*MetadataEvent) ProtoMessage() {}
 
 func (x *MetadataEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_hadoop_v1_hadoop_proto_msgTypes[15]
+	mi := &file_hadoop_v1_hadoop_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -880,7 +1006,7 @@ func (x *MetadataEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MetadataEvent.ProtoReflect.Descriptor instead.
 func (*MetadataEvent) Descriptor() ([]byte, []int) {
-	return file_hadoop_v1_hadoop_proto_rawDescGZIP(), []int{15}
+	return file_hadoop_v1_hadoop_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *MetadataEvent) GetPath() string {
@@ -913,7 +1039,7 @@ type VersionRequest struct {
 
 func (x *VersionRequest) Reset() {
 	*x = VersionRequest{}
-	mi := &file_hadoop_v1_hadoop_proto_msgTypes[16]
+	mi := &file_hadoop_v1_hadoop_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -925,7 +1051,7 @@ func (x *VersionRequest) String() string {
 func (*VersionRequest) ProtoMessage() {}
 
 func (x *VersionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_hadoop_v1_hadoop_proto_msgTypes[16]
+	mi := &file_hadoop_v1_hadoop_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -938,7 +1064,7 @@ func (x *VersionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VersionRequest.ProtoReflect.Descriptor instead.
 func (*VersionRequest) Descriptor() ([]byte, []int) {
-	return file_hadoop_v1_hadoop_proto_rawDescGZIP(), []int{16}
+	return file_hadoop_v1_hadoop_proto_rawDescGZIP(), []int{18}
 }
 
 // VersionResponse says who a NameNode is.
@@ -951,7 +1077,7 @@ type VersionResponse struct {
 
 func (x *VersionResponse) Reset() {
 	*x = VersionResponse{}
-	mi := &file_hadoop_v1_hadoop_proto_msgTypes[17]
+	mi := &file_hadoop_v1_hadoop_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -963,7 +1089,7 @@ func (x *VersionResponse) String() string {
 func (*VersionResponse) ProtoMessage() {}
 
 func (x *VersionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_hadoop_v1_hadoop_proto_msgTypes[17]
+	mi := &file_hadoop_v1_hadoop_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -976,7 +1102,7 @@ func (x *VersionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VersionResponse.ProtoReflect.Descriptor instead.
 func (*VersionResponse) Descriptor() ([]byte, []int) {
-	return file_hadoop_v1_hadoop_proto_rawDescGZIP(), []int{17}
+	return file_hadoop_v1_hadoop_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *VersionResponse) GetInfo() *NamespaceInfo {
@@ -998,7 +1124,7 @@ type NamespaceInfo struct {
 
 func (x *NamespaceInfo) Reset() {
 	*x = NamespaceInfo{}
-	mi := &file_hadoop_v1_hadoop_proto_msgTypes[18]
+	mi := &file_hadoop_v1_hadoop_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1010,7 +1136,7 @@ func (x *NamespaceInfo) String() string {
 func (*NamespaceInfo) ProtoMessage() {}
 
 func (x *NamespaceInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_hadoop_v1_hadoop_proto_msgTypes[18]
+	mi := &file_hadoop_v1_hadoop_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1023,7 +1149,7 @@ func (x *NamespaceInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NamespaceInfo.ProtoReflect.Descriptor instead.
 func (*NamespaceInfo) Descriptor() ([]byte, []int) {
-	return file_hadoop_v1_hadoop_proto_rawDescGZIP(), []int{18}
+	return file_hadoop_v1_hadoop_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *NamespaceInfo) GetBlockPool() string {
@@ -1060,7 +1186,7 @@ type StorageInfo struct {
 
 func (x *StorageInfo) Reset() {
 	*x = StorageInfo{}
-	mi := &file_hadoop_v1_hadoop_proto_msgTypes[19]
+	mi := &file_hadoop_v1_hadoop_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1072,7 +1198,7 @@ func (x *StorageInfo) String() string {
 func (*StorageInfo) ProtoMessage() {}
 
 func (x *StorageInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_hadoop_v1_hadoop_proto_msgTypes[19]
+	mi := &file_hadoop_v1_hadoop_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1085,7 +1211,7 @@ func (x *StorageInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StorageInfo.ProtoReflect.Descriptor instead.
 func (*StorageInfo) Descriptor() ([]byte, []int) {
-	return file_hadoop_v1_hadoop_proto_rawDescGZIP(), []int{19}
+	return file_hadoop_v1_hadoop_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *StorageInfo) GetNamespaceId() uint32 {
@@ -1154,16 +1280,25 @@ const file_hadoop_v1_hadoop_proto_rawDesc = "" +
 	"\x06events\x18\x02 \x03(\v2\x18.freshet.hadoop.v1.EventR\x06events\"7\n" +
 	"\x05Event\x12\x12\n" +
 	"\x04type\x18\x01 \x01(\rR\x04type\x12\x1a\n" +
-	"\bcontents\x18\x02 \x01(\fR\bcontents\"S\n" +
+	"\bcontents\x18\x02 \x01(\fR\bcontents\"i\n" +
 	"\vCreateEvent\x12\x12\n" +
 	"\x04type\x18\x01 \x01(\rR\x04type\x12\x12\n" +
-	"\x04path\x18\x02 \x01(\tR\x04path\x12\x1c\n" +
-	"\toverwrite\x18\t \x01(\bR\toverwrite\"\x1f\n" +
-	"\tPathEvent\x12\x12\n" +
-	"\x04path\x18\x01 \x01(\tR\x04path\"G\n" +
+	"\x04path\x18\x02 \x01(\tR\x04path\x12\x14\n" +
+	"\x05ctime\x18\x03 \x01(\x03R\x05ctime\x12\x1c\n" +
+	"\toverwrite\x18\t \x01(\bR\toverwrite\">\n" +
+	"\n" +
+	"CloseEvent\x12\x12\n" +
+	"\x04path\x18\x01 \x01(\tR\x04path\x12\x1c\n" +
+	"\ttimestamp\x18\x03 \x01(\x03R\ttimestamp\"!\n" +
+	"\vAppendEvent\x12\x12\n" +
+	"\x04path\x18\x01 \x01(\tR\x04path\"?\n" +
+	"\vUnlinkEvent\x12\x12\n" +
+	"\x04path\x18\x01 \x01(\tR\x04path\x12\x1c\n" +
+	"\ttimestamp\x18\x02 \x01(\x03R\ttimestamp\"e\n" +
 	"\vRenameEvent\x12\x16\n" +
 	"\x06source\x18\x01 \x01(\tR\x06source\x12 \n" +
-	"\vdestination\x18\x02 \x01(\tR\vdestination\"M\n" +
+	"\vdestination\x18\x02 \x01(\tR\vdestination\x12\x1c\n" +
+	"\ttimestamp\x18\x03 \x01(\x03R\ttimestamp\"M\n" +
 	"\rMetadataEvent\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x12\n" +
 	"\x04type\x18\x02 \x01(\rR\x04type\x12\x14\n" +
@@ -1194,7 +1329,7 @@ func file_hadoop_v1_hadoop_proto_rawDescGZIP() []byte {
 	return file_hadoop_v1_hadoop_proto_rawDescData
 }
 
-var file_hadoop_v1_hadoop_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
+var file_hadoop_v1_hadoop_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
 var file_hadoop_v1_hadoop_proto_goTypes = []any{
 	(*ConnectionContext)(nil),             // 0: freshet.hadoop.v1.ConnectionContext
 	(*User)(nil),                          // 1: freshet.hadoop.v1.User
@@ -1209,21 +1344,23 @@ var file_hadoop_v1_hadoop_proto_goTypes = []any{
 	(*EventBatch)(nil),                    // 10: freshet.hadoop.v1.EventBatch
 	(*Event)(nil),                         // 11: freshet.hadoop.v1.Event
 	(*CreateEvent)(nil),                   // 12: freshet.hadoop.v1.CreateEvent
-	(*PathEvent)(nil),                     // 13: freshet.hadoop.v1.PathEvent
-	(*RenameEvent)(nil),                   // 14: freshet.hadoop.v1.RenameEvent
-	(*MetadataEvent)(nil),                 // 15: freshet.hadoop.v1.MetadataEvent
-	(*VersionRequest)(nil),                // 16: freshet.hadoop.v1.VersionRequest
-	(*VersionResponse)(nil),               // 17: freshet.hadoop.v1.VersionResponse
-	(*NamespaceInfo)(nil),                 // 18: freshet.hadoop.v1.NamespaceInfo
-	(*StorageInfo)(nil),                   // 19: freshet.hadoop.v1.StorageInfo
+	(*CloseEvent)(nil),                    // 13: freshet.hadoop.v1.CloseEvent
+	(*AppendEvent)(nil),                   // 14: freshet.hadoop.v1.AppendEvent
+	(*UnlinkEvent)(nil),                   // 15: freshet.hadoop.v1.UnlinkEvent
+	(*RenameEvent)(nil),                   // 16: freshet.hadoop.v1.RenameEvent
+	(*MetadataEvent)(nil),                 // 17: freshet.hadoop.v1.MetadataEvent
+	(*VersionRequest)(nil),                // 18: freshet.hadoop.v1.VersionRequest
+	(*VersionResponse)(nil),               // 19: freshet.hadoop.v1.VersionResponse
+	(*NamespaceInfo)(nil),                 // 20: freshet.hadoop.v1.NamespaceInfo
+	(*StorageInfo)(nil),                   // 21: freshet.hadoop.v1.StorageInfo
 }
 var file_hadoop_v1_hadoop_proto_depIdxs = []int32{
 	1,  // 0: freshet.hadoop.v1.ConnectionContext.user:type_name -> freshet.hadoop.v1.User
 	9,  // 1: freshet.hadoop.v1.GetEditsFromTxidResponse.list:type_name -> freshet.hadoop.v1.EventsList
 	10, // 2: freshet.hadoop.v1.EventsList.batches:type_name -> freshet.hadoop.v1.EventBatch
 	11, // 3: freshet.hadoop.v1.EventBatch.events:type_name -> freshet.hadoop.v1.Event
-	18, // 4: freshet.hadoop.v1.VersionResponse.info:type_name -> freshet.hadoop.v1.NamespaceInfo
-	19, // 5: freshet.hadoop.v1.NamespaceInfo.storage:type_name -> freshet.hadoop.v1.StorageInfo
+	20, // 4: freshet.hadoop.v1.VersionResponse.info:type_name -> freshet.hadoop.v1.NamespaceInfo
+	21, // 5: freshet.hadoop.v1.NamespaceInfo.storage:type_name -> freshet.hadoop.v1.StorageInfo
 	6,  // [6:6] is the sub-list for method output_type
 	6,  // [6:6] is the sub-list for method input_type
 	6,  // [6:6] is the sub-list for extension type_name
@@ -1242,7 +1379,7 @@ func file_hadoop_v1_hadoop_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_hadoop_v1_hadoop_proto_rawDesc), len(file_hadoop_v1_hadoop_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   20,
+			NumMessages:   22,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

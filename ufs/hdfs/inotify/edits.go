@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"google.golang.org/protobuf/proto"
@@ -105,11 +106,12 @@ func translate(ev *hadoopv1.Event) ([]invalidation.Record, error) {
 	switch ev.GetType() {
 	case eventCreate:
 		return translateCreate(ev.GetContents())
-	case eventClose, eventAppend, eventTruncate:
-		return translatePath(ev.GetContents(), invalidation.Record{Kind: invalidation.KindContent})
+	case eventClose, eventTruncate:
+		return translateClose(ev.GetContents())
+	case eventAppend:
+		return translateAppend(ev.GetContents())
 	case eventUnlink:
-		// One for the top of a tree, whatever is below it.
-		return translatePath(ev.GetContents(), invalidation.Record{Kind: invalidation.KindDelete, Recursive: true})
+		return translateUnlink(ev.GetContents())
 	case eventRename:
 		return translateRename(ev.GetContents())
 	case eventMetadata:
@@ -123,7 +125,7 @@ func translateCreate(contents []byte) ([]invalidation.Record, error) {
 	if err := proto.Unmarshal(contents, &ev); err != nil {
 		return nil, err
 	}
-	r := invalidation.Record{Kind: invalidation.KindCreate}
+	r := invalidation.Record{Kind: invalidation.KindCreate, PublishedAt: when(ev.GetCtime())}
 	switch {
 	case ev.Type == nil:
 		return nil, errors.New("it creates nothing known")
@@ -135,12 +137,29 @@ func translateCreate(contents []byte) ([]invalidation.Record, error) {
 	return record(ev.GetPath(), r)
 }
 
-func translatePath(contents []byte, r invalidation.Record) ([]invalidation.Record, error) {
-	var ev hadoopv1.PathEvent
+func translateClose(contents []byte) ([]invalidation.Record, error) {
+	var ev hadoopv1.CloseEvent
 	if err := proto.Unmarshal(contents, &ev); err != nil {
 		return nil, err
 	}
-	return record(ev.GetPath(), r)
+	return record(ev.GetPath(), invalidation.Record{Kind: invalidation.KindContent, PublishedAt: when(ev.GetTimestamp())})
+}
+
+func translateAppend(contents []byte) ([]invalidation.Record, error) {
+	var ev hadoopv1.AppendEvent
+	if err := proto.Unmarshal(contents, &ev); err != nil {
+		return nil, err
+	}
+	return record(ev.GetPath(), invalidation.Record{Kind: invalidation.KindContent})
+}
+
+// translateUnlink: there is one event for the top of a tree, whatever is below it.
+func translateUnlink(contents []byte) ([]invalidation.Record, error) {
+	var ev hadoopv1.UnlinkEvent
+	if err := proto.Unmarshal(contents, &ev); err != nil {
+		return nil, err
+	}
+	return record(ev.GetPath(), invalidation.Record{Kind: invalidation.KindDelete, Recursive: true, PublishedAt: when(ev.GetTimestamp())})
 }
 
 func translateMetadata(contents []byte) ([]invalidation.Record, error) {
@@ -170,13 +189,26 @@ func translateRename(contents []byte) ([]invalidation.Record, error) {
 	if !legal(from) || !legal(to) {
 		return nil, errPath
 	}
+	r := invalidation.Record{Kind: invalidation.KindRename, Recursive: true, PublishedAt: when(ev.GetTimestamp())}
 	switch {
 	case temporary(from):
-		return record(to, invalidation.Record{Kind: invalidation.KindContent, Recursive: true})
+		r.Kind = invalidation.KindContent
+		return record(to, r)
 	case temporary(to):
-		return record(from, invalidation.Record{Kind: invalidation.KindDelete, Recursive: true})
+		r.Kind = invalidation.KindDelete
+		return record(from, r)
 	}
-	return []invalidation.Record{{Kind: invalidation.KindRename, Key: from, Key2: to, Recursive: true}}, nil
+	r.Key, r.Key2 = from, to
+	return []invalidation.Record{r}, nil
+}
+
+// when returns the time of an event, zero if it has none. It is the NameNode's
+// clock, for metrics only.
+func when(millis int64) time.Time {
+	if millis <= 0 {
+		return time.Time{}
+	}
+	return time.UnixMilli(millis)
 }
 
 // record returns r for path, nothing for a temporary name.

@@ -46,7 +46,7 @@ func FuzzFrame(f *testing.F) {
 func FuzzEdits(f *testing.F) {
 	n := newNameNode()
 	n.add(created("/a", 0), closed("/a"), renamed("/a", "/b"), changed("/b", 0, 5))
-	n.add(event(9, &hadoopv1.PathEvent{}))
+	n.add(event(9, &hadoopv1.CloseEvent{}))
 	good, err := proto.Marshal(&hadoopv1.GetEditsFromTxidResponse{List: n.edits(1)})
 	if err != nil {
 		f.Fatal(err)

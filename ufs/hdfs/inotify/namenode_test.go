@@ -221,7 +221,9 @@ func event(typ uint32, contents proto.Message) *hadoopv1.Event {
 	return &hadoopv1.Event{Type: &typ, Contents: b}
 }
 
-func closed(path string) *hadoopv1.Event { return event(1, &hadoopv1.PathEvent{Path: &path}) }
+func closed(path string) *hadoopv1.Event {
+	return event(1, &hadoopv1.CloseEvent{Path: &path, Timestamp: new(int64(1700000000123))})
+}
 
 func created(path string, typ uint32) *hadoopv1.Event {
 	return event(0, &hadoopv1.CreateEvent{Path: &path, Type: &typ})

@@ -31,6 +31,7 @@ type watch struct {
 	gap   string // not told yet
 
 	told    bool      // the first notice was
+	caught  bool      // a later one said that there is no more
 	yielded time.Time // last notice
 	changed time.Time // last change seen
 	stuck   time.Time // since when durable edits can't be read; zero if they can
@@ -206,10 +207,17 @@ func (w *watch) nothing(e edits) error {
 		return nil
 	}
 	w.stuck = time.Time{}
-	if w.gap != "" || !w.told || time.Since(w.yielded) >= w.s.opts.Heartbeat {
+	w.idle()
+	return nil
+}
+
+// idle tells that there is nothing more: at the start, once more as soon as
+// all is told that happened before it, and now and then.
+func (w *watch) idle() {
+	if w.gap != "" || !w.told || !w.caught || time.Since(w.yielded) >= w.s.opts.Heartbeat {
+		w.caught = w.told
 		w.tell(ufs.Notice{Gap: w.gap, Cursor: w.pos.cursor()})
 	}
-	return nil
 }
 
 // deliver tells of e.
@@ -218,9 +226,6 @@ func (w *watch) deliver(e edits) {
 		w.changed = time.Now()
 	}
 	all, pos := notices(w.pos, e)
-	if len(all) == 0 && (w.gap != "" || !w.told || time.Since(w.yielded) >= w.s.opts.Heartbeat) {
-		all = []ufs.Notice{{Cursor: pos.cursor()}}
-	}
 	for i, n := range all {
 		if i == 0 && w.gap != "" {
 			n.Gap = w.gap
@@ -230,6 +235,10 @@ func (w *watch) deliver(e edits) {
 		}
 	}
 	w.pos = pos
+	// An empty notice while there are more changes would deny them.
+	if len(all) == 0 && (e.last >= e.sync || !w.told) {
+		w.idle()
+	}
 }
 
 // tell yields n and reports whether to go on.

@@ -96,9 +96,9 @@ func TestTranslation(t *testing.T) {
 			want:  []invalidation.Record{{Kind: invalidation.KindContent, Key: "/f"}},
 		},
 		{name: "close", event: closed("/d/ä %+"), want: []invalidation.Record{{Kind: invalidation.KindContent, Key: "/d/ä %+"}}},
-		{name: "append", event: event(2, &hadoopv1.PathEvent{Path: new("/f")}), want: []invalidation.Record{{Kind: invalidation.KindContent, Key: "/f"}}},
-		{name: "truncate", event: event(6, &hadoopv1.PathEvent{Path: new("/f")}), want: []invalidation.Record{{Kind: invalidation.KindContent, Key: "/f"}}},
-		{name: "unlink", event: event(5, &hadoopv1.PathEvent{Path: new("/d")}), want: []invalidation.Record{{Kind: invalidation.KindDelete, Key: "/d", Recursive: true}}},
+		{name: "append", event: event(2, &hadoopv1.AppendEvent{Path: new("/f")}), want: []invalidation.Record{{Kind: invalidation.KindContent, Key: "/f"}}},
+		{name: "truncate", event: event(6, &hadoopv1.CloseEvent{Path: new("/f")}), want: []invalidation.Record{{Kind: invalidation.KindContent, Key: "/f"}}},
+		{name: "unlink", event: event(5, &hadoopv1.UnlinkEvent{Path: new("/d")}), want: []invalidation.Record{{Kind: invalidation.KindDelete, Key: "/d", Recursive: true}}},
 		{name: "rename", event: renamed("/a", "/b"), want: []invalidation.Record{{Kind: invalidation.KindRename, Key: "/a", Key2: "/b", Recursive: true}}},
 		{name: "trash", event: renamed("/a", "/user/u/.Trash/Current/a"), want: []invalidation.Record{{Kind: invalidation.KindRename, Key: "/a", Key2: "/user/u/.Trash/Current/a", Recursive: true}}},
 		{name: "owner", event: changed("/f", 2, 0), want: []invalidation.Record{{Kind: invalidation.KindMeta, Key: "/f"}}},
@@ -111,7 +111,7 @@ func TestTranslation(t *testing.T) {
 		{name: "published", event: renamed(tmp, "/d/f"), want: []invalidation.Record{{Kind: invalidation.KindContent, Key: "/d/f", Recursive: true}}},
 		{name: "put aside", event: renamed("/d/f", tmp), want: []invalidation.Record{{Kind: invalidation.KindDelete, Key: "/d/f", Recursive: true}}},
 		{name: "temporary to temporary", event: renamed(tmp, tmp+"y")},
-		{name: "new type", event: event(7, &hadoopv1.PathEvent{Path: new("/f")}), gap: "type 7"},
+		{name: "new type", event: event(7, &hadoopv1.CloseEvent{Path: new("/f")}), gap: "type 7"},
 		{name: "no type", event: &hadoopv1.Event{}, gap: "no type"},
 		{name: "garbage", event: &hadoopv1.Event{Type: new(uint32(1)), Contents: []byte{0xff}}, gap: "not understood"},
 		{name: "no path", event: closed(""), gap: "not absolute"},
@@ -149,6 +149,9 @@ func TestFirstNoticeAndHeartbeat(t *testing.T) {
 		first := l.notice()
 		if len(first.Changes) != 0 || first.Gap != "" || len(first.Cursor) == 0 || time.Since(start) > 0 {
 			t.Errorf("first notice %+v after %v", first, time.Since(start))
+		}
+		if caught := l.notice(); len(caught.Changes) != 0 || caught.Gap != "" || time.Since(start) > 20*time.Millisecond {
+			t.Errorf("second notice %+v after %v", caught, time.Since(start))
 		}
 		n.add() // a transaction without events
 		for range 10 {
@@ -291,6 +294,33 @@ func TestUnreadableCursor(t *testing.T) {
 			}
 		})
 	}
+}
+
+// An empty notice after the first one says that all that happened before the
+// watch was told: it must not come earlier, and soon then.
+func TestBacklogBeforeSilence(t *testing.T) {
+	t.Parallel()
+	bubble(t, "", func(t *testing.T, n *nameNode) {
+		cursor := seen(t, n, "/a")
+		n.set(func(n *nameNode) { n.perCall = 1 })
+		for range 5 {
+			n.add()
+			n.add(closed("/b"))
+			n.add(closed("/d/" + ufs.TempPrefix + "x"))
+			n.add(closed("/c"))
+		}
+		n.add()
+		l := listen(t, source(n), cursor)
+		start := time.Now()
+		for i := range 10 {
+			if got := l.notice(); len(got.Changes) != 1 || !got.Changes[0].PublishedAt.Equal(time.UnixMilli(1700000000123)) {
+				t.Errorf("notice %d: %+v", i, got)
+			}
+		}
+		if got := l.notice(); len(got.Changes) != 0 || time.Since(start) > 20*time.Millisecond {
+			t.Errorf("at the end %+v after %v", got, time.Since(start))
+		}
+	})
 }
 
 func TestNoticeIsBounded(t *testing.T) {
