@@ -24,6 +24,7 @@ type FS struct {
 	asNamed       string   // the path in the URI
 	named         ufs.Canonical
 	maxOpLifetime time.Duration
+	mountPoint    bool // the root must be one
 	names         owners
 	replace       sync.Mutex // held over check and rename of a conditional commit
 }
@@ -223,11 +224,17 @@ func kindOf(err error) (freshet.Kind, string) {
 		return freshet.KindConflict, "the directory is not empty"
 	case syscall.EISDIR:
 		return freshet.KindConflict, "is a directory"
-	case syscall.EACCES, syscall.EPERM, syscall.EROFS:
+	case syscall.EROFS:
+		return freshet.KindPermission, "the file system is mounted read-only"
+	case syscall.EACCES, syscall.EPERM:
 		return freshet.KindPermission, "the system denies it to the user that Freshet runs as"
 	case syscall.ELOOP:
 		return freshet.KindPermission, "too many links"
-	case syscall.ENOSPC, syscall.EDQUOT, syscall.EMFILE, syscall.ENFILE, syscall.EFBIG, syscall.EMLINK:
+	case syscall.ENOSPC:
+		return freshet.KindExhausted, "the file system is full"
+	case syscall.EDQUOT:
+		return freshet.KindExhausted, "the quota of the user that Freshet runs as is used up"
+	case syscall.EMFILE, syscall.ENFILE, syscall.EFBIG, syscall.EMLINK:
 		return freshet.KindExhausted, "a limit of the system is reached"
 	case syscall.ENAMETOOLONG, syscall.EINVAL, syscall.EILSEQ:
 		return freshet.KindInvalid, "the file system takes no such name"
@@ -254,13 +261,18 @@ func (f *FS) fail(op, key string, err error) error {
 	return ufs.Errorf(k, op, key, "%s", text)
 }
 
-// gone reports whether the root directory was removed: then nothing can be found,
-// which says nothing about what was there.
+// gone reports whether the root directory that is open is no longer the one at its
+// path: it was removed or moved, or a file system was mounted over it or unmounted
+// below it. Then nothing can be found, which says nothing about what was there.
 func (f *FS) gone() bool {
 	info, err := f.dir.Stat()
-	return err != nil || info.Sys().(*syscall.Stat_t).Nlink == 0
+	if err != nil || info.Sys().(*syscall.Stat_t).Nlink == 0 {
+		return true
+	}
+	now, err := os.Stat(f.path)
+	return err != nil || !os.SameFile(info, now) || f.mountPoint && !isMountPoint(f.path)
 }
 
 func (f *FS) removed(op string) error {
-	return ufs.Errorf(freshet.KindUnavailable, op, "", "the root directory %s was removed while mounted; restore it, then unmount and mount again", f.path)
+	return ufs.Errorf(freshet.KindUnavailable, op, "", "the root directory %s was removed, moved or mounted over while in use; restore it, or unmount it from Freshet and mount it again", f.path)
 }

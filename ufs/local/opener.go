@@ -32,11 +32,16 @@ var _ ufs.Opener = Opener{}
 const (
 	scheme       = "file"
 	optionCreate = "create"
+	// optionMountPoint guards against a file system that is not mounted (yet):
+	// the empty directory below would look as if all files were gone.
+	optionMountPoint = "mount_point"
 )
 
 func options() ufs.OptionTable {
 	return append(ufs.CommonOptions(0), ufs.Option{
 		Name: optionCreate, Type: ufs.OptionBool, Default: "false", Help: "make the root directory if it is missing",
+	}, ufs.Option{
+		Name: optionMountPoint, Type: ufs.OptionBool, Default: "false", Help: "the root is where a file system is mounted, such as NFS: unavailable while none is",
 	})
 }
 
@@ -113,10 +118,14 @@ func (Opener) Open(spec ufs.Spec, env ufs.Environment) (ufs.FS, error) {
 	if info, err := os.Stat(resolved); err == nil && !info.IsDir() {
 		return nil, freshet.Errorf(freshet.KindConflict, "open storage", "", "%s is not a directory", u.Path)
 	}
+	if v.Bool(optionMountPoint) && !isMountPoint(resolved) {
+		return nil, freshet.Errorf(freshet.KindUnavailable, "open storage", "", "no file system is mounted at %s; mount it, or leave out the option %s if none has to be", u.Path, optionMountPoint)
+	}
 	f, err := open(resolved, v.Duration(ufs.OptionMaxOpLifetime))
 	if err != nil {
 		return nil, openError(u.Path, err)
 	}
+	f.mountPoint = v.Bool(optionMountPoint)
 	f.asNamed, f.named = u.Path, c
 	return f, nil
 }

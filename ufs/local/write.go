@@ -8,7 +8,6 @@ import (
 	"hash/fnv"
 	"io/fs"
 	"os"
-	"path"
 	"strings"
 	"syscall"
 
@@ -21,17 +20,20 @@ const (
 	defaultDirMode  = 0o755
 )
 
-// tempPrefix starts the names of the temporary files of op for key. They lie
-// beside key, so that a rename is enough.
+// tempPrefix starts the base names of the temporary files of op for key.
 func tempPrefix(key string, op freshet.OpID) string {
 	h := fnv.New32a()
 	h.Write([]byte(key))
-	return ufs.JoinKey(ufs.ParentKey(key), ufs.TempPrefix+op.String()+"."+hex.EncodeToString(h.Sum(nil))+".")
+	return ufs.TempPrefix + op.String() + "." + hex.EncodeToString(h.Sum(nil)) + "."
 }
 
 // tempName is new for each attempt: an attempt that was given up for dead must
-// never publish the half-written file of the next one.
-func tempName(key string, op freshet.OpID) string { return tempPrefix(key, op) + rand.Text()[:10] }
+// never publish the half-written file of the next one. The file lies in the
+// lowest directory above key that is there, so that a rename is enough and an
+// upload that fails leaves no directories behind.
+func tempName(dir, key string, op freshet.OpID) string {
+	return ufs.JoinKey(dir, tempPrefix(key, op)+rand.Text()[:10])
+}
 
 // Create implements ufs.FS.
 func (f *FS) Create(ctx context.Context, key string, opts ufs.CreateOptions) (ufs.Writer, error) {
@@ -45,11 +47,11 @@ func (f *FS) Create(ctx context.Context, key string, opts ufs.CreateOptions) (uf
 	case found && opts.IfAbsent:
 		return nil, ufs.Errorf(freshet.KindExist, op, key, "exists")
 	}
-	made, err := f.makeParents(op, key)
+	dir, err := f.lowest(op, key)
 	if err != nil {
 		return nil, err
 	}
-	w := &writer{ctx: ctx, fs: f, key: key, temp: tempName(key, opts.Op), opts: opts, made: made}
+	w := &writer{ctx: ctx, fs: f, key: key, temp: tempName(dir, key, opts.Op), opts: opts}
 	w.file, err = f.root.OpenFile(w.temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return nil, f.fail(op, key, err)
@@ -86,25 +88,34 @@ func (f *FS) replaceable(op, key string) (old stat, found bool, err error) {
 	return old, true, nil
 }
 
-// makeParents makes the directories above key and returns the lowest one that
-// existed before.
-func (f *FS) makeParents(op, key string) (existed string, err error) {
-	existed = ufs.ParentKey(key)
-	for existed != "" {
-		st, err := f.stat(op, existed)
+// lowest returns the lowest directory above key that is there.
+func (f *FS) lowest(op, key string) (dir string, err error) {
+	dir = ufs.ParentKey(key)
+	for dir != "" {
+		st, err := f.stat(op, dir)
 		if err == nil && st.IsDir() {
 			break
 		}
 		if err == nil {
-			return "", ufs.Errorf(freshet.KindConflict, op, key, "%q is not a directory", existed)
+			return "", ufs.Errorf(freshet.KindConflict, op, key, "%q is not a directory", dir)
 		}
 		if !freshet.IsKind(err, freshet.KindNotExist) {
 			return "", err
 		}
-		existed = ufs.ParentKey(existed)
+		dir = ufs.ParentKey(dir)
+	}
+	return dir, nil
+}
+
+// makeParents makes the directories above key, all or none, and returns the lowest
+// one that existed before.
+func (f *FS) makeParents(op, key string) (existed string, err error) {
+	if existed, err = f.lowest(op, key); err != nil {
+		return "", err
 	}
 	if parent := ufs.ParentKey(key); parent != existed {
 		if err := f.root.MkdirAll(parent, defaultDirMode); err != nil {
+			f.removeEmpty(parent, existed)
 			if errors.Is(err, syscall.ENOTDIR) {
 				return "", ufs.Errorf(freshet.KindConflict, op, key, "%q is not a directory", parent)
 			}
@@ -112,6 +123,14 @@ func (f *FS) makeParents(op, key string) (existed string, err error) {
 		}
 	}
 	return existed, nil
+}
+
+// removeEmpty removes the directories from dir up to, and without, top, as far as
+// nobody put anything into them.
+func (f *FS) removeEmpty(dir, top string) {
+	for ; dir != top; dir = ufs.ParentKey(dir) {
+		_ = f.root.Remove(dir) // it may not have been made, or be in use
+	}
 }
 
 // syncUp makes the entries from key's directory up to the directory top durable.
@@ -138,10 +157,12 @@ type writer struct {
 	key   string
 	temp  string
 	opts  ufs.CreateOptions
-	made  string // lowest directory above key that was there before
+	made  string // lowest directory above key that was there before the commit
 	file  *os.File
 	size  int64
 	ended bool
+	// broken: a write failed, so that bytes are missing.
+	broken bool
 }
 
 func (w *writer) Write(p []byte) (int, error) {
@@ -150,11 +171,13 @@ func (w *writer) Write(p []byte) (int, error) {
 		return 0, ufs.Errorf(freshet.KindConflict, op, w.key, "the upload has ended")
 	}
 	if err := ufs.ContextError(w.ctx, op, w.key); err != nil {
+		w.broken = true
 		return 0, err
 	}
 	n, err := w.file.Write(p)
 	w.size += int64(n)
 	if err != nil {
+		w.broken = true
 		return n, w.fs.fail(op, w.key, err)
 	}
 	return n, nil
@@ -166,6 +189,9 @@ func (w *writer) Commit(ctx context.Context) (ufs.Status, error) {
 	const op = "commit"
 	if w.ended {
 		return ufs.Status{}, ufs.Errorf(freshet.KindConflict, op, w.key, "the upload has ended")
+	}
+	if w.broken {
+		return ufs.Status{}, ufs.Errorf(freshet.KindConflict, op, w.key, "the upload has ended: a write failed; abort it and begin anew")
 	}
 	if err := ufs.ContextError(ctx, op, w.key); err != nil {
 		return ufs.Status{}, err
@@ -183,7 +209,11 @@ func (w *writer) Commit(ctx context.Context) (ufs.Status, error) {
 	if err := ufs.ContextError(ctx, op, w.key); err != nil { // the sync may have taken its time
 		return ufs.Status{}, err
 	}
+	if w.made, err = w.fs.makeParents(op, w.key); err != nil {
+		return ufs.Status{}, err
+	}
 	if err := w.publish(op); err != nil {
+		w.fs.removeEmpty(ufs.ParentKey(w.key), w.made)
 		return ufs.Status{}, err
 	}
 	w.ended = true
@@ -276,7 +306,22 @@ func (f *FS) AbortUpload(ctx context.Context, key string, id freshet.OpID) (bool
 	if err := beginWrite(ctx, op, key); err != nil {
 		return false, err
 	}
-	d, err := f.root.Open(name(ufs.ParentKey(key)))
+	ended := false
+	for dir := key; dir != ""; {
+		dir = ufs.ParentKey(dir)
+		here, err := f.removeTemp(op, key, dir, tempPrefix(key, id))
+		ended = ended || here
+		if err != nil {
+			return ended, err
+		}
+	}
+	return ended, nil
+}
+
+// removeTemp removes the files in dir whose names start with prefix and reports
+// whether there was one.
+func (f *FS) removeTemp(op, key, dir, prefix string) (found bool, err error) {
+	d, err := f.root.Open(name(dir))
 	if err != nil {
 		if err = f.fail(op, key, err); freshet.IsKind(err, freshet.KindNotExist) {
 			return false, nil
@@ -286,22 +331,23 @@ func (f *FS) AbortUpload(ctx context.Context, key string, id freshet.OpID) (bool
 	names, err := d.Readdirnames(-1)
 	_ = d.Close() // nothing was written
 	if err != nil {
+		if errors.Is(err, syscall.ENOTDIR) { // a file has taken the place of the directory
+			return false, nil
+		}
 		return false, f.fail(op, key, err)
 	}
-	ended := false
-	prefix := path.Base(tempPrefix(key, id))
 	for _, n := range names {
 		if !strings.HasPrefix(n, prefix) {
 			continue
 		}
-		switch err := f.root.Remove(ufs.JoinKey(ufs.ParentKey(key), n)); {
+		switch err := f.root.Remove(ufs.JoinKey(dir, n)); {
 		case err == nil:
-			ended = true
+			found = true
 		case !errors.Is(err, fs.ErrNotExist):
-			return ended, f.fail(op, key, err)
+			return found, f.fail(op, key, err)
 		}
 	}
-	return ended, nil
+	return found, nil
 }
 
 // fileMode turns permission bits of the system into those of package os.

@@ -75,8 +75,9 @@ type upload struct {
 	key  string
 	opts ufs.CreateOptions
 
-	mu  sync.Mutex
-	buf bytes.Buffer
+	mu     sync.Mutex
+	buf    bytes.Buffer
+	broken bool // a write failed, so that bytes are missing
 }
 
 // Create implements ufs.FS.
@@ -114,11 +115,13 @@ func (f *FS) checkTarget(op, key string, opts ufs.CreateOptions) error {
 }
 
 func (u *upload) Write(p []byte) (int, error) {
-	if err := u.fs.act(u.ctx, "write", u.key); err != nil {
-		return 0, err
-	}
+	err := u.fs.act(u.ctx, "write", u.key)
 	u.mu.Lock()
 	defer u.mu.Unlock()
+	if err != nil {
+		u.broken = true
+		return 0, err
+	}
 	return u.buf.Write(p)
 }
 
@@ -134,6 +137,9 @@ func (u *upload) Commit(ctx context.Context) (ufs.Status, error) {
 	defer s.mu.Unlock()
 	if _, ok := s.uploads[u]; !ok {
 		return ufs.Status{}, ufs.Errorf(freshet.KindConflict, "commit", u.key, "the upload has ended")
+	}
+	if u.broken {
+		return ufs.Status{}, ufs.Errorf(freshet.KindConflict, "commit", u.key, "the upload has ended: a write failed; abort it and begin anew")
 	}
 	if err := f.checkTarget("commit", u.key, u.opts); err != nil {
 		return ufs.Status{}, err

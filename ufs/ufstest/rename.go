@@ -1,8 +1,7 @@
 package ufstest
 
 import (
-	"context"
-	"slices"
+	"fmt"
 	"strings"
 	"sync"
 
@@ -103,45 +102,56 @@ func renameAtOnce(e *env) {
 	if !e.feat.AtomicRename {
 		e.lacks("Features.AtomicRename is false: a rename is announced as a copy and a removal of each file")
 	}
-	names := []string{"here", "there"}
-	files := len(e.fill("here", min(e.h.Many, 200)))
-	ctx, stop := context.WithCancel(e.ctx())
-	var wg sync.WaitGroup
-	for range 2 {
-		wg.Go(func() {
-			defer stop() // a failure ends the movement too
-			for ctx.Err() == nil {
-				if !e.lookAtBoth(names, files) {
-					return
-				}
-			}
-		})
-	}
-	for i := range 60 {
-		if ctx.Err() != nil {
-			break
-		}
-		_, err := e.fs.Rename(e.ctx(), names[i%2], names[1-i%2])
+	files := len(e.fill("d0", min(e.h.Many, 200)))
+	for i := range 30 {
+		from, to := fmt.Sprintf("d%d", i), fmt.Sprintf("d%d", i+1)
+		begun, moved, seen := make(chan struct{}), make(chan struct{}), make(chan struct{})
+		go func() {
+			defer close(seen)
+			e.watchMove(from, to, files, begun, moved)
+		}()
+		<-begun
+		_, err := e.fs.Rename(e.ctx(), from, to)
+		close(moved)
+		<-seen
 		e.must(err)
 	}
-	stop()
-	wg.Wait()
 }
 
-// lookAtBoth reports whether the listing of the root, and of the directory that
-// it shows, could be of one moment.
-func (e *env) lookAtBoth(names []string, files int) bool {
-	all, err := e.list("", ufs.ListOptions{})
-	if err != nil || len(all) != 1 || !slices.Contains(names, all[0].Key) {
-		e.Errorf("while a directory moves the root holds %v, %v", all, err)
-		return false
+// watchMove looks at both names until the directory is seen at the new one. One
+// look is after the other: what is gone here must be there, and what is there
+// must be gone here and whole.
+func (e *env) watchMove(from, to string, files int, begun chan<- struct{}, moved <-chan struct{}) {
+	is := func(key string) bool {
+		_, err := e.fs.Stat(e.ctx(), key)
+		if err != nil && !freshet.IsKind(err, freshet.KindNotExist) {
+			e.Errorf("stat %q while it moves: %v", key, err)
+		}
+		return err == nil
 	}
-	below, err := e.list(all[0].Key, ufs.ListOptions{})
-	if err != nil && !freshet.IsKind(err, freshet.KindNotExist) || err == nil && len(below) != files && len(below) != 0 {
-		e.Errorf("while a directory of %d files moves it holds %d, %v", files, len(below), err)
-		return false
+	begin := sync.OnceFunc(func() { close(begun) })
+	defer begin()
+	for last := false; ; {
+		select {
+		case <-moved:
+			last = true
+		default:
+		}
+		gone := !is(from)
+		if there := is(to); there {
+			if is(from) {
+				e.Errorf("%q is there, and %q too", to, from)
+			}
+			if got, err := e.list(to, ufs.ListOptions{}); err != nil || len(got) != files {
+				e.Errorf("%q is there with %d of %d files, %v", to, len(got), files, err)
+			}
+			return
+		} else if gone || last {
+			e.Errorf("%q is not there; %q is gone: %v; the rename returned: %v", to, from, gone, last)
+			return
+		}
+		begin()
 	}
-	return true
 }
 
 func renameMissing(e *env) {

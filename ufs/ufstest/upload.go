@@ -11,8 +11,10 @@ func uploadCases() []testCase {
 	return []testCase{
 		{"upload/invisible-before-commit", uploadInvisible},
 		{"upload/abort", uploadAbort},
+		{"upload/abort-leaves-no-parents", uploadAbortParents},
 		{"upload/abort-keeps-old-version", uploadAbortKeeps},
 		{"upload/context-ends", uploadContext},
+		{"upload/no-commit-after-a-failed-write", uploadBroken},
 		{"upload/abort-by-operation", uploadAbortByOp},
 		{"upload/abort-by-operation-leaves-others", uploadAbortOthers},
 		{"upload/abort-unknown-operation", uploadAbortUnknown},
@@ -57,6 +59,29 @@ func uploadAbort(e *env) {
 	e.must(e.fs.Remove(e.ctx(), "d", ufs.RemoveOptions{})) // really empty
 }
 
+// uploadAbortParents: what is not committed makes no directories either.
+func uploadAbortParents(e *env) {
+	w := e.half("a/b/f", opID(1))
+	e.must(w.Abort(e.ctx()))
+	if _, err := e.write("c/d/f", []byte("x"), ufs.CreateOptions{Size: 2}); !freshet.IsKind(err, freshet.KindInvalid) {
+		e.Errorf("a commit of other length than announced: %v", err)
+	}
+	if left := e.keys("", ufs.ListOptions{Recursive: true}); len(left) > 0 {
+		e.Errorf("uploads that failed left %q", left)
+	}
+	e.wantNothingLeft()
+	w = e.half("a/b/f", opID(2))
+	ended, err := e.fs.AbortUpload(e.ctx(), "a/b/f", opID(2))
+	e.must(err)
+	if ended {
+		if _, err := w.Commit(e.ctx()); err == nil {
+			e.Error("the commit of the ended upload succeeded")
+		}
+		e.wantNothingLeft()
+	}
+	e.must(w.Abort(e.ctx()))
+}
+
 func uploadAbortKeeps(e *env) {
 	st := e.put("f", []byte("old"))
 	w := e.half("f", opID(1))
@@ -85,6 +110,34 @@ func uploadContext(e *env) {
 	e.wantAbsent("d/f")
 	e.wantNothingLeft()
 	e.must(e.fs.Remove(e.ctx(), "d", ufs.RemoveOptions{})) // really empty
+}
+
+// uploadBroken: after a write that failed bytes are missing, whatever the length
+// announced; not even a context that still holds makes that a file.
+func uploadBroken(e *env) {
+	ctx, cancel := context.WithCancel(e.ctx())
+	defer cancel()
+	w, err := e.fs.Create(ctx, "f", ufs.CreateOptions{Op: opID(1), Size: -1})
+	e.must(err)
+	_, err = w.Write([]byte("head"))
+	e.must(err)
+	cancel()
+	failed := false
+	for range 3 { // some only fail once they have a part to send
+		if _, err := w.Write(pattern(32, e.h.Large)); err != nil {
+			failed = true
+			break
+		}
+	}
+	_, err = w.Commit(e.ctx())
+	if err == nil && failed {
+		e.Error("a commit succeeded after a write had failed")
+	}
+	if err != nil {
+		e.must(w.Abort(e.ctx()))
+		e.wantAbsent("f")
+	}
+	e.wantNothingLeft()
 }
 
 func uploadAbortByOp(e *env) {
