@@ -20,5 +20,6 @@ func Openers(log *slog.Logger, reg prometheus.Registerer) ufs.Openers {
 		ufs.Openers{local.Opener{}, s3.NewOpener(s3.Options{Log: log, Registerer: reg})},
 		azure(log, reg),
 		googleCloud(log, reg),
+		hadoop(log, reg),
 	)
 }

@@ -273,12 +273,12 @@ func (w *writer) dress(ctx context.Context, op string) (ufs.Status, uint64, erro
 	if st.Length != w.size {
 		return st, 0, ufs.Errorf(freshet.KindUnavailable, op, w.key, "HDFS has %d of %d bytes", st.Length, w.size)
 	}
-	attr, err := w.attributes(ctx, op, st)
-	if err != nil || attr.Mode == nil {
-		return st, s.GetFileId(), err
-	}
-	if err := w.fs.setAttr(ctx, op, w.key, w.temp, attr); err != nil {
+	changed, err := w.attributes(ctx, op, st)
+	if err != nil {
 		return st, 0, w.fail(ctx, op, err)
+	}
+	if !changed {
+		return st, s.GetFileId(), nil
 	}
 	if s, err = w.fs.statPath(ctx, op, w.key, w.temp); err != nil {
 		return st, 0, w.fail(ctx, op, err)
@@ -286,37 +286,36 @@ func (w *writer) dress(ctx context.Context, op string) (ufs.Status, uint64, erro
 	return status(w.key, s), s.GetFileId(), nil
 }
 
-// attributes returns what must change of the temporary file. If the mode is that
-// of the file that it replaces, it gets its owner and group too. Who may not give
-// it the group gives the group no right that others do not have.
-func (w *writer) attributes(ctx context.Context, op string, now ufs.Status) (attr ufs.Attr, err error) {
+// attributes gives the temporary file, which is as now says, the mode that it is to
+// have, and reports whether anything changed. If that is the mode of the file that
+// it replaces, it gets its owner and group too. Who may not give it the group gives
+// the group no right that others do not have.
+func (w *writer) attributes(ctx context.Context, op string, now ufs.Status) (changed bool, err error) {
 	mode := w.opts.Mode & permBits
 	if mode == 0 {
 		old, _, found, err := w.fs.find(ctx, op, w.key)
 		switch {
 		case err != nil:
-			return attr, err
+			return false, err
 		case !found || old.IsDir(): // a directory is refused by the rename
 			mode = defaultFileMode
 		default:
 			mode = old.Mode & 0o777
-			if !w.inherit(ctx, op, old, now) {
+			changed = old.Owner != now.Owner || old.Group != now.Group
+			if changed && !w.inherit(ctx, op, old, now) {
 				mode = mode&^0o070 | mode&(mode<<3)&0o070
 			}
 		}
 	}
-	if mode != now.Mode || mode&^0o777 != 0 {
-		attr.Mode = &mode
+	if mode == now.Mode {
+		return changed, nil
 	}
-	return attr, nil
+	return true, w.fs.setAttr(ctx, op, w.key, w.temp, ufs.Attr{Mode: &mode})
 }
 
 // inherit gives the temporary file the owner and the group of old as far as HDFS
 // lets it, and reports whether it has the group.
 func (w *writer) inherit(ctx context.Context, op string, old, now ufs.Status) bool {
-	if old.Owner == now.Owner && old.Group == now.Group {
-		return true
-	}
 	if w.fs.setAttr(ctx, op, w.key, w.temp, ufs.Attr{Owner: &old.Owner, Group: &old.Group}) == nil {
 		return true
 	}
