@@ -23,6 +23,7 @@ type FS struct {
 	path          string   // real
 	asNamed       string   // the path in the URI
 	named         ufs.Canonical
+	events        string // the option
 	maxOpLifetime time.Duration
 	mountPoint    bool // the root must be one
 	names         owners

@@ -38,7 +38,7 @@ const (
 )
 
 func options() ufs.OptionTable {
-	return append(ufs.CommonOptions(0), ufs.Option{
+	return append(append(ufs.CommonOptions(0), eventOptions()...), ufs.Option{
 		Name: optionCreate, Type: ufs.OptionBool, Default: "false", Help: "make the root directory if it is missing",
 	}, ufs.Option{
 		Name: optionMountPoint, Type: ufs.OptionBool, Default: "false", Help: "the root is where a file system is mounted, such as NFS: unavailable while none is",
@@ -126,7 +126,7 @@ func (Opener) Open(spec ufs.Spec, env ufs.Environment) (ufs.FS, error) {
 		return nil, openError(u.Path, err)
 	}
 	f.mountPoint = v.Bool(optionMountPoint)
-	f.asNamed, f.named = u.Path, c
+	f.asNamed, f.named, f.events = u.Path, c, v.Text(optionEvents)
 	return f, nil
 }
 
