@@ -261,6 +261,9 @@ func (s *store) Get(ctx context.Context, name string, req object.GetRequest) (ob
 		return object.Answer{}, s.unread(ctx, name, err)
 	}
 	a, err := answer(name, out)
+	if err == nil && opts.Range != (blob.HTTPRange{}) && out.ContentRange == nil {
+		err = object.Errorf(freshet.KindUnavailable, "the endpoint does not answer like a blob service: it ignores the range asked for")
+	}
 	if err != nil {
 		_ = out.Body.Close()
 		return object.Answer{}, err
