@@ -39,7 +39,7 @@ func (w *writer) complete(ctx context.Context, op string) (ufs.Status, error) {
 	}
 }
 
-// countingRetryer remembers whether a request was sent more than once.
+// countingRetryer remembers whether a request is repeated that may have arrived.
 type countingRetryer struct {
 	*resender
 	used bool
@@ -47,6 +47,6 @@ type countingRetryer struct {
 
 // RetryDelay is asked before each repetition.
 func (r *countingRetryer) RetryDelay(attempt int, err error) (time.Duration, error) {
-	r.used = true
+	r.used = r.used || sent(err) || statusOf(err) != 0
 	return r.resender.RetryDelay(attempt, err)
 }

@@ -142,7 +142,23 @@ func (f *FS) classify(err error) (freshet.Kind, string) {
 			return freshet.KindPermission, fmt.Sprintf("redirect refused: bucket %q is in region %s: set option region=%s: %s", f.bucket, region, region, text)
 		}
 	}
+	if host := redirection(err); status/100 == 3 && host != "" {
+		return freshet.KindPermission, fmt.Sprintf("redirect refused: the endpoint sends to %s; give that endpoint or region in the options if it is right: %s", host, text)
+	}
 	return classifyStatus(status, text)
+}
+
+// redirection returns scheme and host of where an answer sends.
+func redirection(err error) string {
+	var resp *smithyhttp.ResponseError
+	if !errors.As(err, &resp) || resp.Response == nil {
+		return ""
+	}
+	to, perr := resp.Response.Location()
+	if perr != nil {
+		return ""
+	}
+	return to.Scheme + "://" + to.Host
 }
 
 // regionOf returns where the server says that the bucket is, if it does.

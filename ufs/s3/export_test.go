@@ -43,3 +43,6 @@ func (f *FS) SetNow(now func() time.Time) { f.now = now }
 
 // SetPartSize makes parts smaller than the protocol allows.
 func (f *FS) SetPartSize(n int) { f.cfg.partSize = n }
+
+// SetForeign sets the option clean_untagged_after.
+func (f *FS) SetForeign(d time.Duration) { f.cfg.cleanForeign = d }

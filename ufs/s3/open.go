@@ -11,7 +11,9 @@ import (
 	"strings"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	awsmiddleware "github.com/aws/aws-sdk-go-v2/aws/middleware"
 	awss3 "github.com/aws/aws-sdk-go-v2/service/s3"
+	smithyhttp "github.com/aws/smithy-go/transport/http"
 
 	"github.com/freshet-io/freshet"
 	"github.com/freshet-io/freshet/fingerprint"
@@ -116,10 +118,17 @@ func (f *FS) body(ctx context.Context, key string, opts ufs.OpenOptions, out *aw
 	}
 	n, size := *out.ContentLength, *out.ContentLength
 	first := int64(0)
+	if resp, ok := awsmiddleware.GetRawResponse(out.ResultMetadata).(*smithyhttp.Response); ok && (out.ContentRange != nil) != (resp.StatusCode == http.StatusPartialContent) {
+		return nil, ufs.Status{}, ufs.Errorf(freshet.KindUnavailable, op, key, "the storage answered %d with Content-Range %.60q", resp.StatusCode, aws.ToString(out.ContentRange))
+	}
 	if out.ContentRange != nil {
+		var last int64
 		var err error
-		if first, size, err = parseContentRange(*out.ContentRange); err != nil {
+		if first, last, size, err = parseContentRange(*out.ContentRange); err != nil {
 			return nil, ufs.Status{}, ufs.Errorf(freshet.KindUnavailable, op, key, "%w", err)
+		}
+		if n != last-first+1 {
+			return nil, ufs.Status{}, ufs.Errorf(freshet.KindUnavailable, op, key, "the storage answered with %d bytes for Content-Range %.60q", n, *out.ContentRange)
 		}
 	}
 	st := ufs.Status{
@@ -187,16 +196,17 @@ func httpRange(offset, length int64) string {
 }
 
 // parseContentRange reads "bytes 0-9/100".
-func parseContentRange(s string) (first, size int64, err error) {
+func parseContentRange(s string) (first, last, size int64, err error) {
 	spec, ok := strings.CutPrefix(s, "bytes ")
 	span, total, ok2 := strings.Cut(spec, "/")
-	from, _, ok3 := strings.Cut(span, "-")
+	from, to, ok3 := strings.Cut(span, "-")
 	first, err1 := strconv.ParseInt(from, 10, 64)
-	size, err2 := strconv.ParseInt(total, 10, 64)
-	if !ok || !ok2 || !ok3 || err1 != nil || err2 != nil || first < 0 || size < first {
-		return 0, 0, fmt.Errorf("unusable Content-Range %.60q", s)
+	last, err2 := strconv.ParseInt(to, 10, 64)
+	size, err3 := strconv.ParseInt(total, 10, 64)
+	if !ok || !ok2 || !ok3 || err1 != nil || err2 != nil || err3 != nil || first < 0 || last < first || size <= last {
+		return 0, 0, 0, fmt.Errorf("unusable Content-Range %.60q", s)
 	}
-	return first, size, nil
+	return first, last, size, nil
 }
 
 // version is what a fingerprint of ours says.

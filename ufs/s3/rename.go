@@ -158,7 +158,7 @@ func (f *FS) copyAll(ctx context.Context, src ufs.Status, w *writer, source, mat
 				return f.failure(ctx, "rename", src.Key, err, reads)
 			}
 			parts[i] = types.CompletedPart{PartNumber: number, ETag: out.CopyPartResult.ETag}
-			if f.cfg.checksum == checksumSupported {
+			if f.cfg.checksum == checksumSupported && aws.ToString(out.CopyPartResult.ChecksumCRC32) != "" {
 				parts[i].ChecksumCRC32 = out.CopyPartResult.ChecksumCRC32
 			}
 			return nil

@@ -272,6 +272,16 @@ func TestCAFile(t *testing.T) {
 	wantKind(t, err, freshet.KindUnavailable)
 }
 
+// newServer starts a server of the test's own and returns its URL and a way to it.
+func newServer(t testing.TB, handler http.HandlerFunc) (string, *http.Transport) {
+	t.Helper()
+	srv := httptest.NewServer(handler)
+	t.Cleanup(srv.Close)
+	transport := &http.Transport{}
+	t.Cleanup(transport.CloseIdleConnections)
+	return srv.URL, transport
+}
+
 // pages serves listings of 1,000 keys for ever.
 func pages(doc []byte) http.HandlerFunc {
 	doc = []byte(strings.Replace(string(doc), "<Key>", "<Key>p/", -1))
