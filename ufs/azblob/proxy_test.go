@@ -31,6 +31,8 @@ const (
 	pageOfHTML       // 200 and something that is no answer of such a service
 	notThere         // 404 without a code
 	noBucket         // 404 ContainerNotFound
+	pending          // the answer says that a copy is under way
+	failed           // the answer says that a copy failed
 )
 
 // proxy stands between a mount and the server.
@@ -175,6 +177,8 @@ func (p *proxy) forward(client *http.Client, w http.ResponseWriter, r *http.Requ
 	case shortened:
 		body = body[:len(body)/2]
 		w.Header().Del("Content-Length")
+	case pending, failed:
+		w.Header().Set("x-ms-copy-status", map[fault]string{pending: "pending", failed: "failed"}[f])
 	case unranged:
 		w.Header().Del("Content-Range")
 	}
