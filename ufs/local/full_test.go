@@ -162,8 +162,8 @@ func again(t *testing.T, cred *syscall.Credential, env string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer self.Close() //nolint:errcheck // read only
-	dir, err := os.MkdirTemp("", "freshet")
+	defer self.Close()                      //nolint:errcheck // read only
+	dir, err := os.MkdirTemp("", "freshet") //nolint:usetesting // below t.TempDir another user could not go
 	if err != nil {
 		t.Fatal(err)
 	}
