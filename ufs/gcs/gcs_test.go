@@ -202,3 +202,13 @@ func TestCompressedObjectsAreReadAsTheyAre(t *testing.T) {
 		t.Errorf("%d bytes, status %+v, %v", got.Len(), st, err)
 	}
 }
+
+func TestHTTPFaults(t *testing.T) {
+	srv := gcstest.Shared(t)
+	ufstest.HTTPFaults(t, ufstest.HTTPHarness{
+		Target: srv.Endpoint(),
+		New: func(t *testing.T, endpoint string) ufs.FS {
+			return open(t, "gs://"+srv.NewBucket(t)+"/root", endpoint, nil, map[string]string{"request_timeout": "1s"})
+		},
+	})
+}

@@ -99,7 +99,7 @@ func (s *store) connect(p parsed, env ufs.Environment, base *http.Transport) err
 	if err != nil {
 		return freshet.Errorf(freshet.KindInvalid, op, "", "credentials of the mount can't be used: set the option credentials (%w)", err)
 	}
-	s.http = &http.Client{Transport: sessions{transport}, CheckRedirect: ufs.RefuseRedirect}
+	s.http = &http.Client{Transport: insight{transport}, CheckRedirect: ufs.RefuseRedirect}
 	opts := []option.ClientOption{
 		option.WithHTTPClient(s.http),
 		option.WithTelemetryDisabled(),

@@ -123,40 +123,6 @@ func (s *store) List(ctx context.Context, req object.ListRequest) (object.Page, 
 	return p, nil
 }
 
-// Get implements object.Store.
-func (s *store) Get(ctx context.Context, name string, req object.GetRequest) (object.Answer, error) {
-	o := s.api.Object(name).ReadCompressed(true)
-	if req.Want.Known() {
-		gen, ok := generation(req.Want)
-		if !ok {
-			return object.Answer{}, errOtherKind(req.Want)
-		}
-		o = o.If(storage.Conditions{GenerationMatch: gen})
-	}
-	r, err := o.NewRangeReader(ctx, req.Offset, req.Length)
-	if err != nil {
-		return object.Answer{}, s.failure(err, reads)
-	}
-	a := object.Answer{
-		Object: object.Object{
-			Name: name, Size: r.Attrs.Size, ModTime: r.Attrs.LastModified,
-			Fingerprint: fingerprint.GCS(r.Attrs.Generation, r.Attrs.Metageneration),
-		},
-		Body: body{r}, First: r.Attrs.StartOffset, Length: r.Remain(),
-	}
-	// Here the names of metadata come as those of headers.
-	a.Object.Op, _ = freshet.ParseOpID(r.Metadata()[http.CanonicalHeaderKey(opKey)])
-	return a, nil
-}
-
-// body is a reader whose Close has nothing to tell: what was cut off, Read told.
-type body struct{ *storage.Reader }
-
-func (b body) Close() error {
-	_ = b.Reader.Close()
-	return nil
-}
-
 // writer returns the SDK's writer of one object; chunk is 0 for a single request.
 func (s *store) writer(ctx context.Context, name string, opts object.PutOptions, chunk int) (*storage.Writer, error) {
 	o := s.api.Object(name)

@@ -83,11 +83,12 @@ func (u *upload) Abort(ctx context.Context) (bool, error) {
 
 type sessionKey struct{}
 
-// sessions tells uploads their URI, which the client keeps for itself.
-type sessions struct{ base http.RoundTripper }
+// insight tells uploads their URI, and readers that their answer broke off, both of
+// which the client keeps for itself.
+type insight struct{ base http.RoundTripper }
 
 // RoundTrip implements http.RoundTripper.
-func (t sessions) RoundTrip(req *http.Request) (*http.Response, error) {
+func (t insight) RoundTrip(req *http.Request) (*http.Response, error) {
 	resp, err := t.base.RoundTrip(req)
 	if err != nil {
 		return nil, err //nolint:wrapcheck // a layer of the transport
@@ -96,11 +97,14 @@ func (t sessions) RoundTrip(req *http.Request) (*http.Response, error) {
 	if uri := resp.Header.Get("Location"); ok && uri != "" && resp.StatusCode == http.StatusOK {
 		session.Store(&uri)
 	}
+	if broken, ok := req.Context().Value(readingKey{}).(context.CancelCauseFunc); ok {
+		resp.Body = &answered{resp.Body, broken}
+	}
 	return resp, nil
 }
 
 // CloseIdleConnections closes those of the base.
-func (t sessions) CloseIdleConnections() {
+func (t insight) CloseIdleConnections() {
 	if c, ok := t.base.(interface{ CloseIdleConnections() }); ok {
 		c.CloseIdleConnections()
 	}

@@ -126,9 +126,11 @@ func (r *exactReader) Read(p []byte) (int, error) {
 		p = p[:r.left]
 	}
 	n, err := r.body.Read(p)
-	r.left -= int64(n)
+	if r.left -= int64(n); err == nil && r.left == 0 {
+		err = r.end()
+	}
 	switch {
-	case err == nil || r.left == 0:
+	case err == nil || errors.Is(err, io.EOF) && r.left == 0:
 		return n, nil
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 		err = ufs.Errorf(freshet.KindUnavailable, "read", r.key, "the storage's answer ended %d bytes early", r.left)
@@ -136,6 +138,17 @@ func (r *exactReader) Read(p []byte) (int, error) {
 		err = r.f.failure(r.ctx, "read", r.key, err)
 	}
 	return n, err
+}
+
+// end looks for the end of the body, at which a client that compares checksums says
+// whether they are right.
+func (r *exactReader) end() error {
+	var more [1]byte
+	n, err := io.ReadFull(r.body, more[:])
+	if n > 0 {
+		return ufs.Errorf(freshet.KindUnavailable, "read", r.key, "the storage's answer is longer than it said")
+	}
+	return err //nolint:wrapcheck // Read does
 }
 
 func (r *exactReader) Close() error {

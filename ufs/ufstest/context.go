@@ -163,12 +163,17 @@ func interruptedCreate(e *env, ctx context.Context, key string) error { //nolint
 	if err != nil {
 		return err
 	}
+	asked := false
 	if _, err = w.Write(e.large()); err == nil {
+		asked = true
 		if _, err = w.Commit(ctx); err == nil {
 			return nil
 		}
 	}
-	e.must(w.Abort(e.ctx()))
+	// Once it was asked for its effect, that may have come before the abort.
+	if aborted := w.Abort(e.ctx()); aborted != nil && (!asked || !freshet.IsKind(aborted, freshet.KindDeadline)) {
+		e.Errorf("abort %s: %v", key, aborted)
+	}
 	return err
 }
 

@@ -152,6 +152,7 @@ func (h *Handler) readXML(w http.ResponseWriter, r *http.Request) {
 	bucket, name, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/"), "/")
 	if attrs, found := h.attrs(bucket, name, r.URL.Query().Get("generation")); found && name != "" {
 		w.Header().Set("X-Goog-Metageneration", strconv.FormatInt(attrs.metageneration(), 10))
+		w.Header().Set("X-Goog-Hash", "crc32c="+attrs.CRC32C)
 		for key, value := range attrs.Metadata {
 			w.Header().Set("X-Goog-Meta-"+key, value)
 		}
