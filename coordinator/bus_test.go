@@ -121,11 +121,11 @@ func subs(m *member) []string {
 // await waits in fake time until cond holds.
 func (w *world) await(what string, cond func() bool) {
 	w.Helper()
-	for range 600 {
+	for range 1800 {
 		if cond() {
 			return
 		}
 		time.Sleep(100 * time.Millisecond)
 	}
-	w.Fatalf("not within a minute: %s", what)
+	w.Fatalf("not within three minutes: %s", what)
 }

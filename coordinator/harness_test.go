@@ -57,6 +57,7 @@ type settings struct {
 	metrics prometheus.Registerer
 	cluster string     // eu-west by default
 	store   *mem.Store // of another world
+	feed    *feed      // what the storage tells of changes, if it does
 	disk    string     // a single member's log is on disk here, outside of a bubble
 }
 
@@ -86,6 +87,9 @@ func newWorld(t *testing.T, s settings) *world {
 		w.store = s.store
 	}
 	w.openers = ufs.Openers{mem.Opener{"lake": w.store}}
+	if s.feed != nil {
+		w.openers = ufs.Openers{telling{w.openers[0], s.feed}}
+	}
 	if s.world != nil {
 		*s.world = w
 	}

@@ -95,15 +95,14 @@ func (s *source) stop() {
 func (s *source) run(ctx context.Context) {
 	wait := s.e.opts.First
 	for {
-		began := s.e.clock.Elapsed()
-		err := s.watch(ctx)
+		notices, err := s.watch(ctx)
 		if ctx.Err() != nil {
 			return
 		}
 		s.lose(err)
 		s.e.metrics.restarts.WithLabelValues(s.kind).Inc()
 		s.e.log.Warn("a storage's notices of changes are not heard: its mounts are degraded", "source", s.w.about.ID, "error", err)
-		if s.e.clock.Elapsed()-began > s.e.opts.Most {
+		if notices > 1 { // more than a greeting: it gets on
 			wait = s.e.opts.First
 		}
 		jitter := wait/2 + rand.N(wait) //nolint:gosec // only to spread the load
@@ -116,8 +115,9 @@ func (s *source) run(ctx context.Context) {
 	}
 }
 
-// watch is one watch, from the replicated cursor to its end.
-func (s *source) watch(ctx context.Context) error {
+// watch is one watch, from the replicated cursor to its end. It returns how many
+// notices were applied.
+func (s *source) watch(ctx context.Context) (notices int, err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	at := newWatching(s)
 	s.last.Store(int64(at.began))
@@ -143,15 +143,15 @@ func (s *source) watch(ctx context.Context) error {
 		}
 		if err != nil {
 			if cause := context.Cause(ctx); cause != nil {
-				return cause
+				return at.notices, cause
 			}
-			return err
+			return at.notices, err
 		}
 	}
 	if cause := context.Cause(ctx); cause != nil {
-		return cause
+		return at.notices, cause
 	}
-	return errEnded
+	return at.notices, errEnded
 }
 
 // silence ends a watch that says nothing.

@@ -18,8 +18,8 @@ type watching struct {
 	*source
 
 	since    []byte // the cursor that it began with
-	notices  int
-	caught   bool // all that happened before the watch is marked
+	notices  int    // that were applied
+	caught   bool   // all that happened before the watch is marked
 	began    time.Duration
 	cursorAt time.Duration // when the cursor was kept last
 }
@@ -39,7 +39,6 @@ func newWatching(s *source) *watching {
 
 // take applies one notice. When it returns nil the source may forget it.
 func (w *watching) take(ctx context.Context, n ufs.Notice) error {
-	w.notices++
 	users := w.served()
 	m := marks{}
 	result := w.collect(&m, users, n)
@@ -54,6 +53,7 @@ func (w *watching) take(ctx context.Context, n ufs.Notice) error {
 		w.e.metrics.notices.WithLabelValues(w.kind, "failed").Inc()
 		return err
 	}
+	w.notices++
 	w.covers.Store(&covers)
 	w.e.metrics.notices.WithLabelValues(w.kind, result).Inc()
 	w.measure(n)
@@ -79,7 +79,7 @@ func (w *watching) collect(m *marks, users []user, n ufs.Notice) string {
 	case n.Gap != "":
 		missed = n.Gap
 		w.e.metrics.gaps.WithLabelValues(w.kind).Inc()
-	case w.notices == 1 && len(w.since) == 0:
+	case w.notices == 0 && len(w.since) == 0:
 		missed = "this is the first watch, or the source keeps no cursor"
 	case !w.caught && w.e.clock.Elapsed()-w.began > w.e.opts.Silence:
 		missed = "what happened meanwhile takes too long to be told"
@@ -117,7 +117,7 @@ func (w *watching) commit(ctx context.Context, m marks, cursor []byte, covers []
 	now, id := w.e.clock.Elapsed(), w.w.about.ID
 	held, _ := w.e.deps.State.WatchCursor(id)
 	same := string(held.Cursor) == string(cursor) && slices.Equal(held.Covers, covers)
-	if len(m) == 0 && (len(cursor) == 0 || same || (w.notices > 1 && now-w.cursorAt < w.e.opts.CursorEvery)) {
+	if len(m) == 0 && (len(cursor) == 0 || same || (w.notices > 0 && now-w.cursorAt < w.e.opts.CursorEvery)) {
 		return nil
 	}
 	err := m.commit(ctx, w.e, func() *namespace.Hint {
