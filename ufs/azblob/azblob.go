@@ -69,7 +69,7 @@ func (s *store) Limits() object.Limits {
 	return object.Limits{
 		Kind: "azure", Bucket: s.cfg.container, ListPage: listPage, DeleteBatch: deleteBatch,
 		SinglePut: s.cfg.blockSize, PartSize: s.cfg.blockSize, MaxPart: maxBlock, MaxParts: blocks, Concurrency: s.cfg.uploads,
-		DirObjects: true, IfAbsent: true, IfMatch: true, OperationMark: true,
+		DirObjects: true, Segmented: s.cfg.hierarchical, IfAbsent: true, IfMatch: true, OperationMark: true,
 		ModTimeResolution: time.Second, MaxOpLifetime: s.cfg.maxOpLifetime,
 	}
 }

@@ -16,11 +16,35 @@ import (
 // at all is there, to tell a file from nothing.
 func (f *FS) List(ctx context.Context, dir string, opts ufs.ListOptions) iter.Seq2[ufs.Status, error] {
 	return func(yield func(ufs.Status, error) bool) {
+		if opts.Recursive && f.limits.Segmented {
+			f.walk(ctx, dir, opts, yield)
+			return
+		}
 		l := lister{f: f, dir: dir, prefix: f.marker(dir), opts: opts, yield: yield}
 		if err := l.run(ctx); err != nil {
 			yield(ufs.Status{}, err)
 		}
 	}
+}
+
+// walk lists recursively by one listing for each directory.
+func (f *FS) walk(ctx context.Context, dir string, opts ufs.ListOptions, yield func(ufs.Status, error) bool) bool {
+	for st, err := range f.List(ctx, dir, ufs.ListOptions{PageSize: opts.PageSize}) {
+		if err != nil {
+			return yield(ufs.Status{}, err) && false
+		}
+		key := st.SortKey()
+		if (opts.StartAfter == "" || key > opts.StartAfter) && !yield(st, nil) {
+			return false
+		}
+		if !st.IsDir() || key <= opts.StartAfter && !strings.HasPrefix(opts.StartAfter, key) {
+			continue
+		}
+		if !f.walk(ctx, st.Key, opts, yield) {
+			return false
+		}
+	}
+	return true
 }
 
 // lister is one run of List.
@@ -116,11 +140,18 @@ func (l *lister) emit(p Page) error {
 			return ufs.Errorf(freshet.KindUnavailable, "list", l.dir, "the storage lists %q, which does not begin with %q", o.Name, l.prefix)
 		}
 		l.any = true
+		if l.f.limits.Segmented && strings.HasSuffix(o.Name, "/") && o.Name != l.prefix {
+			if o.Name < l.last {
+				return l.disorder(o.Name, l.last)
+			}
+			l.later(o.Name)
+			continue
+		}
 		switch {
 		case o.Name == l.raw:
 			continue // some servers repeat a common prefix on the next page
 		case o.Name < l.raw:
-			return ufs.Errorf(freshet.KindUnavailable, "list", l.dir, "the storage lists out of order: %q after %q", o.Name, l.raw)
+			return l.disorder(o.Name, l.raw)
 		}
 		l.raw = o.Name
 		for len(l.dirs) > 0 && l.dirs[0] <= o.Name {
@@ -134,6 +165,10 @@ func (l *lister) emit(p Page) error {
 		l.entry(o)
 	}
 	return nil
+}
+
+func (l *lister) disorder(name, before string) error {
+	return ufs.Errorf(freshet.KindUnavailable, "list", l.dir, "the storage lists out of order: %q after %q", name, before)
 }
 
 // later keeps a directory until its place in the order has come.

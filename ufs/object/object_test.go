@@ -28,6 +28,9 @@ func TestConformance(t *testing.T) {
 		"empty pages": func(s *flat) { s.shortPages, s.noAfter = true, true },
 		"repeats":     func(s *flat) { s.repeats = true },
 		"folders":     func(s *flat) { s.folders, s.limits.DirObjects, s.noAfter = true, true, true },
+		"segmented": func(s *flat) {
+			s.folders, s.limits.DirObjects, s.limits.Segmented = true, true, true
+		},
 		"in order": func(s *flat) {
 			s.limits.Concurrency, s.limits.MaxParts, s.limits.DeleteBatch, s.limits.SinglePut = 1, 0, 1, s.limits.PartSize
 		},
@@ -156,8 +159,14 @@ func TestNamesWithoutAPath(t *testing.T) {
 // Objects that stand for directories come at the place of the directory, not at
 // that of their name, also across pages and when a listing is resumed.
 func TestFoldersAreInOrder(t *testing.T) {
+	for _, segmented := range []bool{false, true} {
+		t.Run(fmt.Sprintf("segmented %v", segmented), func(t *testing.T) { foldersAreInOrder(t, segmented) })
+	}
+}
+
+func foldersAreInOrder(t *testing.T, segmented bool) {
 	s := newFlat()
-	s.folders, s.limits.DirObjects = true, true
+	s.folders, s.limits.DirObjects, s.limits.Segmented = true, true, segmented
 	for _, dir := range []string{"d/", "d!/", "d-e/", "e/", "d-e/in/", "z/"} {
 		if err := s.Mark(t.Context(), dir); err != nil {
 			t.Fatal(err)

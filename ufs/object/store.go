@@ -107,6 +107,10 @@ type Limits struct {
 	// which Object.Dir tells. It costs a look before each write that is not vouched
 	// for.
 	DirObjects bool
+	// Segmented says that names may come in the order of their segments ("d", "d/a",
+	// "d-x"), as in a hierarchical namespace. A recursive listing is then made of one
+	// for each directory.
+	Segmented bool
 
 	IfAbsent, IfMatch bool // the store decides these conditions
 	OperationMark     bool // Put and Complete keep the OpID
@@ -140,8 +144,8 @@ type ListRequest struct {
 }
 
 // Page is one answer to a ListRequest. It may be short, even empty, although
-// others follow. Pages are in ascending byte order of the names; within a page
-// objects and prefixes may be in any.
+// others follow. Pages are in ascending byte order of the names, unless
+// Limits.Segmented; within a page objects and prefixes may be in any.
 type Page struct {
 	Objects  []Object
 	Prefixes []string // common prefixes, each with its slash; one may come on two pages

@@ -91,6 +91,9 @@ func (s *flat) List(ctx context.Context, req object.ListRequest) (object.Page, e
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.limits.Segmented {
+		return s.segmented(req), nil
+	}
 	if s.shortPages && !strings.HasSuffix(req.Token, "\x00") {
 		return object.Page{Next: req.Token + "\x00"}, nil
 	}
@@ -124,6 +127,35 @@ func (s *flat) List(ctx context.Context, req object.ListRequest) (object.Page, e
 	}
 	slices.Reverse(p.Prefixes) // in any order
 	return p, nil
+}
+
+// segmented lists in the order of segments. The token is the last name's place.
+func (s *flat) segmented(req object.ListRequest) object.Page {
+	order := func(name string) string { return strings.ReplaceAll(strings.TrimSuffix(name, "/"), "/", "\x00") }
+	names := slices.SortedFunc(maps.Keys(s.objects), func(a, b string) int { return cmp.Compare(order(a), order(b)) })
+	var all []string
+	for _, name := range names {
+		rest, ok := strings.CutPrefix(name, req.Prefix)
+		if i := strings.IndexByte(rest, '/'); ok && req.Delimited && i >= 0 {
+			name = name[:len(req.Prefix)+i+1]
+		}
+		if ok && order(name) > req.Token && !slices.Contains(all, name) {
+			all = append(all, name)
+		}
+	}
+	to := min(len(all), cmp.Or(req.Max, s.limits.ListPage))
+	var p object.Page
+	for _, name := range all[:to] {
+		if req.Delimited && strings.HasSuffix(name, "/") && name != req.Prefix {
+			p.Prefixes = append(p.Prefixes, name)
+			continue
+		}
+		p.Objects = append(p.Objects, s.objects[name].Object)
+	}
+	if to < len(all) {
+		p.Next = order(all[to-1])
+	}
+	return p
 }
 
 func (s *flat) Get(ctx context.Context, name string, req object.GetRequest) (object.Answer, error) {
