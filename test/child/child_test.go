@@ -92,7 +92,11 @@ func TestAPausedProcessAnswersAfterResume(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer p.Stop()
+	defer func() {
+		if err := p.Stop(); err != nil {
+			t.Error(err)
+		}
+	}()
 	if err := p.Pause(); err != nil {
 		t.Fatal(err)
 	}
