@@ -25,7 +25,7 @@ const webhookPrefix = "webhook:"
 // Option returns the row of the option for a storage that is heard of by the
 // webhook only.
 func Option() ufs.Option {
-	return ufs.Option{Name: OptionName, Type: ufs.OptionChoice, Choices: []string{OptionWebhook}, Help: "webhook: the storage tells of changes by POST to /api/v1/events of a coordinator"}
+	return ufs.Option{Name: OptionName, Type: ufs.OptionChoice, Choices: []string{OptionWebhook}, Help: "webhook: the storage tells of changes by POST to /v1/events of a coordinator"}
 }
 
 // Webhook returns the source of mounts of the storage authority which the webhook

@@ -197,12 +197,15 @@ func TestReceiverGivesBackWhatWasNotApplied(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q := newFakeQueue(1, 0)
 		q.send(put("a", 1))
-		for range events.NewReceiver(q, events.ReceiverOptions{}).Watch(t.Context(), nil) {
+		for _, err := range events.NewReceiver(q, events.ReceiverOptions{}).Watch(t.Context(), nil) {
+			if err != nil {
+				t.Fatal(err)
+			}
 			break
 		}
 		start := time.Now()
-		for n := range events.NewReceiver(q, events.ReceiverOptions{}).Watch(t.Context(), nil) {
-			if len(n.Changes) == 1 {
+		for n, err := range events.NewReceiver(q, events.ReceiverOptions{}).Watch(t.Context(), nil) {
+			if err != nil || len(n.Changes) == 1 {
 				break
 			}
 		}

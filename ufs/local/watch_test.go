@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -43,9 +44,7 @@ func follow(t *testing.T, options map[string]string) *follower {
 		t.Fatal(err)
 	}
 	all := map[string]string{"events": "inotify"}
-	for k, v := range options {
-		all[k] = v
-	}
+	maps.Copy(all, options)
 	fs, err := local.Opener{}.Open(ufs.Spec{URI: "file://" + root, Options: all}, ufs.Environment{})
 	if err != nil {
 		t.Fatal(err)

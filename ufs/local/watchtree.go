@@ -149,7 +149,7 @@ func (t *tree) one(key string) (bool, error) {
 	info, err := os.Lstat(path)
 	if !ok || err != nil || after != before || placeOf(info) != before {
 		_ = t.w.Remove(path)
-		return false, nil
+		return false, nil //nolint:nilerr // something else is there by now, of which the watch above tells
 	}
 	t.dirs[key] = &watched{place: before, children: map[string]bool{}}
 	t.at[before] = key
@@ -180,7 +180,7 @@ func (t *tree) below(key string) ([]string, error) {
 		if k, _ := kindOf(err); k == freshet.KindExhausted {
 			return nil, t.fs.fail("watch", key, err)
 		}
-		return nil, nil // gone, or not for us
+		return nil, nil //nolint:nilerr // gone, or not for us
 	}
 	defer d.Close() //nolint:errcheck // nothing was written
 	var keys []string

@@ -70,15 +70,15 @@ func (q *queue) Receive(ctx context.Context, wait time.Duration) ([]events.Lette
 		return first, nil
 	}
 	var g errgroup.Group
-	more := make([][]events.Letter, moreReceives)
-	for i := range more {
+	all := [1 + moreReceives][]events.Letter{first}
+	for i := range moreReceives {
 		g.Go(func() error {
-			more[i], _ = q.receive(ctx, 0) // the next Receive tells
+			all[1+i], _ = q.receive(ctx, 0) // the next Receive tells
 			return nil
 		})
 	}
 	_ = g.Wait()
-	return slices.Concat(append(more, first)...), nil
+	return slices.Concat(all[:]...), nil
 }
 
 func (q *queue) receive(ctx context.Context, wait time.Duration) ([]events.Letter, error) {

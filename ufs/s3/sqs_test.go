@@ -208,8 +208,10 @@ func queueTellsOfCopiesAndMultipart(t *testing.T, srv *sqstest.Server) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := h.api.CompleteMultipartUpload(t.Context(), &awss3.CompleteMultipartUploadInput{Bucket: &h.bucket, Key: &key, UploadId: up.UploadId,
-		MultipartUpload: &types.CompletedMultipartUpload{Parts: []types.CompletedPart{{ETag: part.ETag, PartNumber: aws.Int32(1)}}}}); err != nil {
+	if _, err := h.api.CompleteMultipartUpload(t.Context(), &awss3.CompleteMultipartUploadInput{
+		Bucket: &h.bucket, Key: &key, UploadId: up.UploadId,
+		MultipartUpload: &types.CompletedMultipartUpload{Parts: []types.CompletedPart{{ETag: part.ETag, PartNumber: aws.Int32(1)}}},
+	}); err != nil {
 		t.Fatal(err)
 	}
 	h.until(t, about("/dir/big"))

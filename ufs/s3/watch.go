@@ -24,7 +24,7 @@ const optEventsEndpoint = "events_endpoint"
 
 func eventOptions() ufs.OptionTable {
 	return ufs.OptionTable{
-		{Name: events.OptionName, Help: "where changes by others are told: sqs:URL of a queue that the bucket notifies and nobody else reads; webhook: the bucket posts to /api/v1/events of a coordinator"},
+		{Name: events.OptionName, Help: "where changes by others are told: sqs:URL of a queue that the bucket notifies and nobody else reads; webhook: the bucket posts to /v1/events of a coordinator"},
 		{Name: optEventsEndpoint, Help: "URL of the SQS server; default as in the URL of the queue"},
 	}
 }
