@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"crypto/subtle"
+	"log/slog"
 	"time"
 
 	"github.com/freshet-io/freshet"
@@ -26,7 +27,7 @@ func (e *Engine) Post(ctx context.Context, p freshet.EventPost, secret func(ufs.
 		return freshet.EventAnswer{}, freshet.Errorf(freshet.KindInvalid, opPost, "", "%w", err)
 	}
 	all := e.mounted()
-	gate := gate{post: p, secret: secret}
+	gate := gate{post: p, secret: secret, log: e.log}
 	if err := gate.enter(all); err != nil {
 		e.metrics.notices.WithLabelValues(kindPosted, "refused").Inc()
 		return freshet.EventAnswer{}, err
@@ -124,6 +125,7 @@ func (e *Engine) posted(ctx context.Context, m marks, oldest map[freshet.DomainI
 type gate struct {
 	post   freshet.EventPost
 	secret func(ufs.SecretRef) (ufs.Secret, error)
+	log    *slog.Logger
 }
 
 // enter lets a caller in that may post for any mount at all, so that strangers
@@ -132,18 +134,19 @@ func (g *gate) enter(all []user) error {
 	if g.post.Trusted {
 		return nil
 	}
-	err := g.refusal()
 	for i := range all {
 		if all[i].Options[ufs.OptionEventsToken] == "" {
 			continue
 		}
-		if e := g.pass(&all[i]); e == nil {
+		err := g.pass(&all[i])
+		if err == nil {
 			return nil
-		} else if freshet.IsKind(e, freshet.KindUnavailable) {
-			err = e
+		}
+		if freshet.IsKind(err, freshet.KindUnavailable) { // for us to know, not for them
+			g.log.Warn("nobody can post the events of a mount", "error", err)
 		}
 	}
-	return err
+	return g.refusal()
 }
 
 func (g *gate) refusal() error {
