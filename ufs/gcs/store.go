@@ -14,6 +14,7 @@ package gcs
 import (
 	"context"
 	"errors"
+	"hash/crc32"
 	"net/http"
 	"slices"
 	"strconv"
@@ -152,6 +153,9 @@ func (s *store) Put(ctx context.Context, name string, data []byte, opts object.P
 	if err != nil {
 		return object.Object{}, err
 	}
+	// The server then refuses bytes that were damaged on the way, rather than to
+	// keep them and leave the comparison to us.
+	w.SendCRC32C, w.CRC32C = true, crc32.Checksum(data, crc32.MakeTable(crc32.Castagnoli))
 	if _, err := w.Write(data); err != nil {
 		cancel()
 		return object.Object{}, s.refused(cmpErr(w.Close(), err), opts)
