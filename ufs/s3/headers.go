@@ -5,6 +5,7 @@ import (
 	"crypto/md5" //nolint:gosec // the protocol wants it beside the key
 	"encoding/base64"
 	"errors"
+	"maps"
 	"net/http"
 
 	awsmiddleware "github.com/aws/aws-sdk-go-v2/aws/middleware"
@@ -77,9 +78,7 @@ func (h headers) add(stack *middleware.Stack) error {
 	) (middleware.BuildOutput, middleware.Metadata, error) {
 		if req, ok := in.Request.(*smithyhttp.Request); ok {
 			for _, op := range []string{"", awsmiddleware.GetOperationName(ctx)} {
-				for name, values := range h[op] {
-					req.Header[name] = values
-				}
+				maps.Copy(req.Header, h[op])
 			}
 		}
 		return next.HandleBuild(ctx, in)

@@ -155,7 +155,7 @@ func TestOptionsBecomeSignedHeaders(t *testing.T) {
 			rec := &recorder{}
 			fs := overTLS(t, rec, tc.options, map[string]string{"SSEC": key})
 			everything(t, fs)
-			for _, op := range strings.Fields(tc.on) {
+			for op := range strings.FieldsSeq(tc.on) {
 				if len(rec.seen[op]) == 0 {
 					t.Errorf("no request %s was made", op)
 				}
@@ -170,7 +170,7 @@ func TestOptionsBecomeSignedHeaders(t *testing.T) {
 					}
 				}
 			}
-			for _, op := range strings.Fields(tc.none) {
+			for op := range strings.FieldsSeq(tc.none) {
 				for _, r := range rec.seen[op] {
 					for h := range tc.header {
 						if r.Header.Values(h) != nil {

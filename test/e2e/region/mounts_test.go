@@ -147,7 +147,7 @@ func mountRefusals(t *testing.T, w *e2e.World, dir string) {
 		{"over what exists", []string{"mount", "add", "/base/full", other}, freshet.ExitConflict, "/base/full"},
 		{"over a file", []string{"mount", "add", "/base/file", other}, freshet.ExitConflict, "/base/file"},
 		{"no such directory", []string{"mount", "add", "/none", "file://" + dir + "/none"}, freshet.ExitNotFound, "none"},
-		{"no such bucket", append([]string{"mount", "add", "/none", "s3://no-such-bucket"}, s3Options(w)...), freshet.ExitUnavailable, `bucket "no-such-bucket" does not exist`},
+		{"no such bucket", append([]string{"mount", "add", "/none", "s3://no-such-bucket"}, s3Options(w)...), freshet.ExitNotFound, `bucket "no-such-bucket" does not exist`},
 		{"bounded", []string{"mount", "add", "/b", other, "--consistency", "bounded"}, freshet.ExitError, "bounded"},
 		{"strict", []string{"mount", "add", "/b", other, "--consistency", "strict"}, freshet.ExitError, "strict"},
 		{"interval without one", []string{"mount", "add", "/b", other, "--consistency", "interval"}, freshet.ExitUsage, "interval"},
