@@ -242,9 +242,11 @@ func (s *store) Get(ctx context.Context, name string, req object.GetRequest) (ob
 	if unnameable(name) {
 		return object.Answer{}, noBlob()
 	}
-	opts := &blob.DownloadStreamOptions{}
-	if req.Offset > 0 || req.Length > 0 {
-		opts.Range = blob.HTTPRange{Offset: req.Offset, Count: max(req.Length, 0)}
+	// Also of a whole blob a range is asked for: the answer then says how long the blob
+	// is besides how long the answer is, so that one that was cut is seen.
+	opts := &blob.DownloadStreamOptions{Range: blob.HTTPRange{Offset: req.Offset, Count: req.Length}}
+	if req.Length < 0 {
+		opts.Range.Count = max(1, maxBlob-req.Offset)
 	}
 	if req.Want.Known() {
 		etag, ok := etagOf(req.Want)
@@ -261,7 +263,7 @@ func (s *store) Get(ctx context.Context, name string, req object.GetRequest) (ob
 		return object.Answer{}, s.unread(ctx, name, err)
 	}
 	a, err := answer(name, out)
-	if err == nil && opts.Range != (blob.HTTPRange{}) && out.ContentRange == nil {
+	if err == nil && out.ContentRange == nil {
 		err = object.Errorf(freshet.KindUnavailable, "the endpoint does not answer like a blob service: it ignores the range asked for")
 	}
 	if err != nil {

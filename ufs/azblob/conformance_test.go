@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -15,6 +16,7 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/storage/azblob/sas"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/freshet-io/freshet/test/azuretest"
 	"github.com/freshet-io/freshet/ufs"
 	"github.com/freshet-io/freshet/ufs/ufstest"
 )
@@ -89,5 +91,17 @@ func TestConformance(t *testing.T) {
 		Exceptions: map[string]string{
 			"list/odd-names": "Azure takes a backslash for a slash; TestOddNames has all the others",
 		},
+	})
+}
+
+func TestHTTPFaults(t *testing.T) {
+	target := strings.TrimSuffix(newBucket(t).endpoint, "/"+azuretest.Account)
+	ufstest.HTTPFaults(t, ufstest.HTTPHarness{
+		Target: target,
+		New: func(t *testing.T, endpoint string) ufs.FS {
+			b := newBucket(t)
+			return b.open(t, "root", map[string]string{"endpoint": endpoint + "/" + b.account, "retries": "0", "request_timeout": "1s"})
+		},
+		Large: 3<<20 + 12345,
 	})
 }

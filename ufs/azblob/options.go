@@ -54,7 +54,8 @@ const (
 	listPage = 5000
 	maxBlock = 4000 << 20
 	blocks   = 50_000
-	maxName  = 1024 // characters
+	maxName  = 1024    // characters
+	maxBlob  = 1 << 48 // bytes; in truth it is 50,000 blocks of 4000 MiB
 )
 
 func schemes() []string { return []string{"abfs", "abfss", "az", "wasb", "wasbs"} }
