@@ -30,6 +30,8 @@ func busy(t tester) *cluster {
 	c.must(namespace.Command{Mark: &namespace.Mark{Path: "/m/unknown/path", Recursive: true}})
 	c.begin(4, namespace.OpWrite, "/m/zombie")
 	c.must(namespace.Command{Resolve: &namespace.Resolve{Op: opID(4), At: epochTime}})
+	c.listen("/live", 17)
+	c.must(namespace.Command{Hint: &namespace.Hint{Domain: freshet.DomainID{17}, Source: "feed://live", Cursor: []byte("at 5"), Covers: []uint64{2}}})
 	return c
 }
 
@@ -39,6 +41,7 @@ func viewOf(t tester, s *namespace.State) map[string]any {
 	v := map[string]any{
 		"applied": s.Applied(), "identity": s.Identity(), "members": s.Members(), "policies": s.Policies(),
 		"intents": s.Intents(), "heads": s.Heads(), "subs": s.Subscriptions(),
+		"cursors": s.WatchCursors(),
 	}
 	v["mounts"], v["revision"] = s.Mounts()
 	for _, p := range []freshet.Path{"/", "/m", "/m/d", "/m/d/f", "/m/d/e", "/m/zombie", "/m/unknown/path"} {
