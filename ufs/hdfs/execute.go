@@ -28,7 +28,7 @@ func executorOf(c *lib.Client) (executor, error) {
 	if !method.IsValid() {
 		return nil, errLibrary
 	}
-	execute, ok := method.Interface().(func(string, proto.Message, proto.Message) error)
+	execute, ok := reflect.TypeAssert[func(string, proto.Message, proto.Message) error](method)
 	if !ok {
 		return nil, errLibrary
 	}

@@ -56,12 +56,9 @@ func closeWriter(t testing.TB, w *lib.FileWriter) {
 // private is an FS on a cluster that a test may break.
 func private(t *testing.T, more map[string]string) (ufs.FS, root) {
 	t.Helper()
-	dir := ""
-	r := root{}
 	c := hdfstest.Start(t, hdfstest.Options{})
-	r = newRoot(t, c)
-	dir = r.dir
-	fs := open(t, c.Addr(), dir, more)
+	r := newRoot(t, c)
+	fs := open(t, c.Addr(), r.dir, more)
 	t.Cleanup(func() {
 		if err := fs.Close(); err != nil {
 			t.Error(err)

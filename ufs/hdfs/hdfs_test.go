@@ -9,8 +9,10 @@ import (
 	"log/slog"
 	"maps"
 	"net"
+	"net/url"
 	"os"
 	"path"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -102,6 +104,33 @@ func (r root) put(key string, data []byte) error {
 	return err
 }
 
+// putMany copies a tree of this machine, by many threads of one command.
+func (r root) putMany(keys []string) error {
+	tree, err := os.MkdirTemp(r.local, "tree")
+	if err != nil {
+		return err
+	}
+	for _, key := range keys {
+		name := filepath.Join(tree, key)
+		if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+			return err
+		}
+		if err := os.WriteFile(name, []byte("x"), 0o600); err != nil {
+			return err
+		}
+	}
+	top, err := os.ReadDir(tree)
+	if err != nil {
+		return err
+	}
+	args := []string{"-put", "-f", "-t", "8"}
+	for _, e := range top {
+		args = append(args, (&url.URL{Scheme: "file", Path: filepath.Join(tree, e.Name())}).String())
+	}
+	_, err = r.dfs(append(args, r.dir)...)
+	return err
+}
+
 // rewrite truncates the file and appends to it, which keeps the inode. It leaves the
 // modification time alone: with that, too, put back, nothing of the file would tell.
 func (r root) rewrite(key string, data []byte) error {
@@ -135,6 +164,7 @@ func (r root) leftovers() ([]string, error) {
 func (r root) outside() ufstest.Outside {
 	return ufstest.Outside{
 		Put:     r.put,
+		PutMany: r.putMany,
 		Rewrite: r.rewrite,
 		Remove: func(key string) error {
 			_, err := r.dfs("-rm", "-skipTrash", r.at(key))

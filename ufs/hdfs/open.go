@@ -175,7 +175,7 @@ func (r *reader) open(again bool) error {
 	}
 	c, err := r.fs.pool.get(r.ctx)
 	if err != nil {
-		return err
+		return fail(r.ctx, "read", r.key, c, err)
 	}
 	r.client, r.stop = c, context.AfterFunc(r.ctx, c.kill)
 	file, err := c.lib.Open(r.path)

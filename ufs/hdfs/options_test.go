@@ -1,6 +1,7 @@
 package hdfs_test
 
 import (
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -21,9 +22,7 @@ func TestParse(t *testing.T) {
 	type options = map[string]string
 	kerberos := func(more options) options {
 		o := options{"kerberos_principal": "freshet@EXAMPLE.COM", "kerberos_keytab": "file:/etc/freshet.keytab"}
-		for k, v := range more {
-			o[k] = v
-		}
+		maps.Copy(o, more)
 		return o
 	}
 	for _, tc := range []struct {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"os"
-	"path"
 	"strings"
 	"time"
 
@@ -19,7 +18,7 @@ const (
 	writePiece = 256 << 10
 	// firstWait and lastWait bound the wait between two attempts to close a file
 	// whose last block has not been reported yet.
-	firstWait = 20 * time.Millisecond
+	firstWait = 3 * time.Millisecond
 	lastWait  = time.Second
 )
 
@@ -64,30 +63,34 @@ type writer struct {
 	key    string
 	opts   ufs.CreateOptions
 	mode   uint32 // of the temporary file
-	temp   string // its path
+	dir    string // the lowest directory above key that was there
+	temp   string // path of the temporary file, in dir
 	size   int64
 	client *client
 	stop   func() bool // ends the watch over ctx
 	file   *lib.FileWriter
-	sealed bool // the file is complete, and the connection given back
+	failed error // of a Write: what is there is not what was meant
+	sealed bool  // the file is complete, and the connection given back
 	ended  bool
 }
 
-// start makes the temporary file, with the directories above it.
+// start makes the temporary file, beside the key or, where directories are missing,
+// in the lowest one that is there: what is not committed makes none.
 func (w *writer) start(ctx context.Context) error {
 	const op = "create"
+	w.dir = ufs.ParentKey(w.key)
 	err := w.create(ctx)
-	switch {
-	case freshet.IsKind(err, freshet.KindNotExist):
-		if err = w.fs.makeParents(ctx, op, w.key); err == nil {
-			err = w.create(ctx)
-		}
-	case freshet.IsKind(err, freshet.KindUnavailable) && ctx.Err() == nil && !errors.Is(err, errClosed):
+	if freshet.IsKind(err, freshet.KindUnavailable) && ctx.Err() == nil && !errors.Is(err, errClosed) {
 		w.fs.pool.flush() // the first call after a NameNode restarted meets a dead connection
 		err = w.create(ctx)
-	case freshet.IsKind(err, freshet.KindPermission):
-		if parent, _, found, ferr := w.fs.find(ctx, op, ufs.ParentKey(w.key)); ferr == nil && found && !parent.IsDir() {
-			err = ufs.Errorf(freshet.KindConflict, op, w.key, "%q is not a directory", parent.Key)
+	}
+	for freshet.IsKind(err, freshet.KindNotExist) && w.dir != "" {
+		w.dir = ufs.ParentKey(w.dir)
+		err = w.create(ctx)
+	}
+	if freshet.IsKind(err, freshet.KindPermission) {
+		if dir, _, found, ferr := w.fs.find(ctx, op, w.dir); ferr == nil && found && !dir.IsDir() {
+			err = ufs.Errorf(freshet.KindConflict, op, w.key, "%q is not a directory", dir.Key)
 		}
 	}
 	return err
@@ -101,7 +104,7 @@ func (w *writer) create(ctx context.Context) error {
 	if err != nil {
 		return fail(ctx, op, w.key, c, err)
 	}
-	w.temp = w.fs.path(ufs.UploadKey(w.key, w.opts.Op))
+	w.temp = w.fs.path(ufs.JoinKey(w.dir, ufs.UploadName(w.key, w.opts.Op)))
 	err = c.run(ctx, func() (err error) {
 		w.file, err = w.fs.newFile(c, w.temp, w.mode)
 		return err
@@ -160,12 +163,15 @@ func (f *FS) removeTemp(ctx context.Context, key, path string) (found bool, err 
 // Write implements io.Writer.
 func (w *writer) Write(p []byte) (int, error) {
 	const op = "write"
-	if w.ended || w.sealed {
+	switch {
+	case w.ended || w.sealed:
 		return 0, w.over(op)
+	case w.failed != nil:
+		return 0, w.failed
 	}
 	for n := 0; n < len(p); {
-		if err := ufs.ContextError(w.ctx, op, w.key); err != nil {
-			return n, err
+		if w.failed = ufs.ContextError(w.ctx, op, w.key); w.failed != nil {
+			return n, w.failed
 		}
 		m, err := w.file.Write(p[n:min(len(p), n+writePiece)])
 		n += m
@@ -174,7 +180,8 @@ func (w *writer) Write(p []byte) (int, error) {
 			err = w.client.failure()
 		}
 		if err != nil {
-			return n, w.fail(w.ctx, op, err)
+			w.failed = w.fail(w.ctx, op, err)
+			return n, w.failed
 		}
 	}
 	return len(p), nil
@@ -202,6 +209,9 @@ func (w *writer) Commit(ctx context.Context) (ufs.Status, error) {
 	}
 	if err := ufs.ContextError(ctx, op, w.key); err != nil {
 		return ufs.Status{}, err
+	}
+	if w.failed != nil {
+		return ufs.Status{}, freshet.Wrap(op, freshet.Path(w.key), w.failed)
 	}
 	if w.opts.Size >= 0 && w.opts.Size != w.size {
 		return ufs.Status{}, ufs.Errorf(freshet.KindInvalid, op, w.key, "%d bytes written, %d announced", w.size, w.opts.Size)
@@ -336,6 +346,11 @@ func (w *writer) publish(ctx context.Context, op string, id uint64) error {
 			return ufs.Errorf(freshet.KindStale, op, w.key, "the storage holds another version")
 		}
 	}
+	if w.dir != ufs.ParentKey(w.key) {
+		if err := f.makeParents(ctx, op, w.key); err != nil {
+			return err
+		}
+	}
 	lost := false
 	err := f.call(ctx, op, w.key, idempotent, func(c *client, second bool) error {
 		lost = second
@@ -395,11 +410,23 @@ func (f *FS) AbortUpload(ctx context.Context, key string, id freshet.OpID) (bool
 	if err := beginWrite(ctx, op, key); err != nil {
 		return false, err
 	}
-	prefix := path.Base(ufs.UploadPrefix(key, id))
-	w := walk{ctx: ctx, fs: f}
 	ended := false
+	for dir := key; dir != ""; {
+		dir = ufs.ParentKey(dir)
+		found, err := f.abortIn(ctx, key, dir, ufs.UploadPrefix(key, id))
+		ended = ended || found
+		if err != nil {
+			return ended, err
+		}
+	}
+	return ended, nil
+}
+
+// abortIn removes the temporary files in dir whose names start with prefix.
+func (f *FS) abortIn(ctx context.Context, key, dir, prefix string) (ended bool, err error) {
+	w := walk{ctx: ctx, fs: f}
 	for after := prefix; ; { // a name that starts with the prefix goes after it
-		page, left, err := w.page(ufs.ParentKey(key), after, false)
+		page, left, err := w.page(dir, after, false)
 		if err != nil {
 			return ended, err
 		}
@@ -408,7 +435,7 @@ func (f *FS) AbortUpload(ctx context.Context, key string, id freshet.OpID) (bool
 			if !strings.HasPrefix(name, prefix) {
 				return ended, nil
 			}
-			found, err := f.removeTemp(ctx, key, f.path(ufs.JoinKey(ufs.ParentKey(key), name)))
+			found, err := f.removeTemp(ctx, key, f.path(ufs.JoinKey(dir, name)))
 			if err != nil {
 				return ended, err
 			}
