@@ -11,8 +11,9 @@
 // nothing happened, and a hole is a Gap.
 //
 // What is not told, because HDFS makes no event of it:
-//   - bytes that a writer flushes (hflush, hsync) into a file that is still
-//     open: the file is told when it is closed, by its writer or by lease recovery;
+//   - what a writer adds to a file that is still open, be it flushed (hflush,
+//     hsync) or whole blocks: the file is told when it is opened and again when
+//     it is closed, by its writer or by lease recovery;
 //   - snapshots made, renamed or deleted, so that a listing of a directory's
 //     .snapshot may be old; the files in a snapshot never change. Bringing one
 //     back is a copy or a move out of it, and told like any other;
