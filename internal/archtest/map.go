@@ -35,9 +35,9 @@ func rules() map[string]rule {
 		"ufs/ufstest":      acting("ufs", "ufs/mem", "ufs/fault", "ufs/retry"), // the suite makes storages go wrong
 		"ufs/object":       acting("ufs"),                                      // directories and renames over flat keys, for all object stores
 		"ufs/events":       acting("ufs", "invalidation"),                      // the records in which clouds tell of changes
-		"ufs/s3":           acting("ufs", "ufs/object", "ufs/events", "invalidation"),
-		"ufs/gcs":          acting("ufs", "ufs/object", "ufs/events", "invalidation"),
-		"ufs/azblob":       acting("ufs", "ufs/object", "ufs/events", "invalidation"),
+		"ufs/s3":           acting("ufs", "ufs/object", "ufs/httpclient", "ufs/events", "invalidation"),
+		"ufs/gcs":          acting("ufs", "ufs/object", "ufs/httpclient", "ufs/events", "invalidation"),
+		"ufs/azblob":       acting("ufs", "ufs/object", "ufs/httpclient", "ufs/events", "invalidation"),
 		"ufs/hdfs":         acting("ufs", "ufs/hdfs/...", "invalidation"),
 		"ufs/hdfs/inotify": acting("ufs", "invalidation", "proto/hadoop/v1"),
 

@@ -10,13 +10,15 @@ import (
 	"testing"
 
 	"github.com/freshet-io/freshet"
+	"github.com/freshet-io/freshet/test/azuretest"
 	"github.com/freshet-io/freshet/test/e2e"
 	"github.com/freshet-io/freshet/test/gcstest"
+	"github.com/freshet-io/freshet/test/hdfstest"
 	"github.com/freshet-io/freshet/test/s3test"
 )
 
 func TestMain(m *testing.M) {
-	e2e.MainWith(m, gcstest.StopShared)
+	e2e.MainWith(m, gcstest.StopShared, azuretest.StopShared, hdfstest.StopShared)
 }
 
 // place is a storage to mount.
@@ -27,6 +29,8 @@ type place struct {
 	env     []string // of the servers
 	// missing is the URI of a bucket, container or directory that does not exist.
 	missing string
+	// notices: the storage tells of changes by itself.
+	notices bool
 }
 
 // kind is one kind of storage; start makes an empty place with a directory x. What
@@ -40,7 +44,7 @@ type kind struct {
 
 func kinds() []kind {
 	small := e2e.Options{Coordinators: 1, Nodes: 1}
-	return []kind{{"local", localPlace, small}, {"s3", s3Place, e2e.Options{}}, {"gcs", gcsPlace, small}}
+	return []kind{{"local", localPlace, small}, {"s3", s3Place, e2e.Options{}}, {"gcs", gcsPlace, small}, {"azure", azurePlace, small}, {"hdfs", hdfsPlace, small}}
 }
 
 func localPlace(t *testing.T) *place {
@@ -80,14 +84,14 @@ func TestMistakesInAMountAreToldAtOnce(t *testing.T) {
 		t.Run(k.name, func(t *testing.T) {
 			p := k.start(t)
 			w := e2e.NewBareWorld(t, p.storage, p.env, e2e.Options{Lone: true, Coordinators: 1, Nodes: 1})
-			scheme, rest, _ := strings.Cut(p.uri, "://")
+			scheme, _, _ := strings.Cut(p.uri, "://")
 			for _, c := range []struct {
 				name, uri string
 				more      map[string]string
 				code      int
 				says      []string
 			}{
-				{"unknown scheme", scheme + "q://" + rest, nil, freshet.ExitUsage, []string{"scheme", scheme}},
+				{"unknown scheme", scheme + "q://lake", nil, freshet.ExitUsage, []string{"scheme", scheme}},
 				{"unknown option", p.uri, map[string]string{"domian": "x"}, freshet.ExitUsage, []string{"domian", "domain"}},
 				{"missing", p.missing, nil, freshet.ExitNotFound, []string{"does not exist"}},
 			} {
