@@ -60,6 +60,8 @@ type store struct {
 	http *http.Client
 	cfg  config
 	sas  *secretCache // nil without a shared access signature
+
+	tokens *http.Client // asks for tokens, nil without any
 }
 
 var _ object.Store = (*store)(nil)
@@ -77,6 +79,9 @@ func (s *store) Limits() object.Limits {
 // Close closes idle connections.
 func (s *store) Close() error {
 	s.http.CloseIdleConnections()
+	if s.tokens != nil {
+		s.tokens.CloseIdleConnections()
+	}
 	return nil
 }
 

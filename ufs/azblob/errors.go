@@ -94,7 +94,7 @@ func (s *store) classify(err error) (freshet.Kind, string) {
 	}
 	status := statusOf(err)
 	text := describe(err, status)
-	switch code := bloberror.Code(codeOf(err)); code {
+	switch code := bloberror.Code(codeOf(err)); code { //nolint:exhaustive // the others go by their status
 	case bloberror.BlobNotFound:
 		return freshet.KindNotExist, "no such blob"
 	case bloberror.ContainerNotFound:

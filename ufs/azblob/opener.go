@@ -203,8 +203,8 @@ func (c *secretCache) get() (string, error) {
 func (s *store) identity(env ufs.Environment, endpoints ufs.EndpointPolicy) (azcore.TokenCredential, error) {
 	const op = "get credentials"
 	c := s.cfg
-	asker := &http.Client{Transport: endpoints.Transport(), CheckRedirect: ufs.RefuseRedirect}
-	opts := azcore.ClientOptions{Transport: asker, Cloud: cloudOf(c.endpoint)}
+	s.tokens = &http.Client{Transport: endpoints.Transport(), CheckRedirect: ufs.RefuseRedirect}
+	opts := azcore.ClientOptions{Transport: s.tokens, Cloud: cloudOf(c.endpoint)}
 	var token azcore.TokenCredential
 	var err error
 	switch {
@@ -219,7 +219,7 @@ func (s *store) identity(env ufs.Environment, endpoints ufs.EndpointPolicy) (azc
 			managed.ID = azidentity.ClientID(c.clientID)
 		}
 		token, err = azidentity.NewManagedIdentityCredential(managed)
-	case c.credentials == credWorkload, os.Getenv("AZURE_FEDERATED_TOKEN_FILE") != "" && os.Getenv("AZURE_CLIENT_SECRET") == "":
+	case c.credentials == credWorkload, env.Getenv("AZURE_FEDERATED_TOKEN_FILE") != "" && env.Getenv("AZURE_CLIENT_SECRET") == "":
 		token, err = azidentity.NewWorkloadIdentityCredential(&azidentity.WorkloadIdentityCredentialOptions{ClientOptions: opts, ClientID: c.clientID, TenantID: c.tenantID})
 	default:
 		token, err = azidentity.NewEnvironmentCredential(&azidentity.EnvironmentCredentialOptions{ClientOptions: opts})

@@ -120,7 +120,7 @@ func (p *proxy) serve(client *http.Client, w http.ResponseWriter, r *http.Reques
 		}
 		w.WriteHeader(status)
 	}
-	switch f {
+	switch f { //nolint:exhaustive // the others happen elsewhere
 	case busy:
 		code(http.StatusServiceUnavailable, "ServerBusy")
 		return
@@ -168,7 +168,7 @@ func (p *proxy) forward(client *http.Client, w http.ResponseWriter, r *http.Requ
 		panic(http.ErrAbortHandler)
 	}
 	maps.Copy(w.Header(), resp.Header)
-	switch f {
+	switch f { //nolint:exhaustive // the others happen elsewhere
 	case short:
 		w.WriteHeader(resp.StatusCode)
 		_, _ = w.Write(body[:len(body)/2])

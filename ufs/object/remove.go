@@ -167,9 +167,9 @@ func (f *FS) leaving(ctx context.Context, op, key string, remove func() error) e
 // child is and nobody else is removing. It reports whether it did.
 func (f *FS) keep(ctx context.Context, op, dir, child string, others bool) (marked bool, err error) {
 	prefix := f.marker(dir)
-	stays, any := false, false
+	stays, some := false, false
 	see := func(name string) {
-		any = true
+		some = true
 		stays = stays || name == prefix || !others && name != f.root+child && name != f.marker(child)
 	}
 	err = f.pages(ctx, op, dir, ListRequest{Prefix: prefix, Delimited: true, Max: 3}, func(p Page) (bool, error) {
@@ -179,9 +179,9 @@ func (f *FS) keep(ctx context.Context, op, dir, child string, others bool) (mark
 		for _, name := range p.Prefixes {
 			see(name)
 		}
-		return !stays && !(others && any), nil // the marker comes first
+		return !stays && !(others && some), nil // the marker comes first
 	})
-	if err != nil || stays || !any { // nothing: it vanished already
+	if err != nil || stays || !some { // nothing: it vanished already
 		return false, err
 	}
 	if f.limits.DirObjects {
