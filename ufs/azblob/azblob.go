@@ -61,7 +61,8 @@ type store struct {
 	cfg  config
 	sas  *secretCache // nil without a shared access signature
 
-	tokens *http.Client // asks for tokens, nil without any
+	token  azcore.TokenCredential // nil without tokens
+	tokens *http.Client           // asks for them; may be nil
 }
 
 var _ object.Store = (*store)(nil)

@@ -33,6 +33,11 @@ const (
 
 // Open returns the FS of spec. It reads secrets but does not contact the storage.
 func (o *Opener) Open(spec ufs.Spec, env ufs.Environment) (ufs.FS, error) {
+	return o.open(spec, env, nil)
+}
+
+// open takes tokens from token, or, if that is nil, from where the options say.
+func (o *Opener) open(spec ufs.Spec, env ufs.Environment, token azcore.TokenCredential) (ufs.FS, error) {
 	const op = "open azure mount"
 	cfg, _, err := parse(spec)
 	if err != nil {
@@ -55,7 +60,7 @@ func (o *Opener) Open(spec ufs.Spec, env ufs.Environment) (ufs.FS, error) {
 			return nil, &freshet.Error{Op: op, Kind: freshet.KindInvalid, Err: fmt.Errorf("option 'ca_file': %w", err)}
 		}
 	}
-	s := &store{cfg: cfg, http: &http.Client{Transport: transport, CheckRedirect: ufs.RefuseRedirect}}
+	s := &store{cfg: cfg, token: token, http: &http.Client{Transport: transport, CheckRedirect: ufs.RefuseRedirect}}
 	if err := s.connect(env, policy); err != nil {
 		return nil, freshet.Wrap(op, "", err)
 	}
@@ -127,11 +132,12 @@ func (s *store) connect(env ufs.Environment, endpoints ufs.EndpointPolicy) error
 		s.api, err = container.NewClientWithNoCredential(address, opts)
 		return err
 	}
-	token, err := s.identity(env, endpoints)
-	if err != nil {
-		return err
+	if s.token == nil {
+		if s.token, err = s.identity(env, endpoints); err != nil {
+			return err
+		}
 	}
-	s.api, err = container.NewClient(address, &explained{TokenCredential: token}, opts)
+	s.api, err = container.NewClient(address, &explained{TokenCredential: s.token}, opts)
 	return err
 }
 
