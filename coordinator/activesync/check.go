@@ -21,12 +21,11 @@ func (e *Engine) checkSources(ctx context.Context, planned <-chan struct{}) erro
 		case <-planned:
 		case <-again.C():
 		case <-ctx.Done():
+			again.Stop()
+			return nil
 		}
 		again.Stop()
 		h := e.ears.Load()
-		if ctx.Err() != nil {
-			return nil
-		}
 		if h == nil {
 			continue
 		}
