@@ -66,8 +66,14 @@ func (w *walk) directory(dir string, top bool) error {
 			if strings.HasPrefix(name, ufs.TempPrefix) {
 				continue
 			}
-			held.add(status(prefix+name, s))
-			if err := w.release(&held, prefix, watermark(name)); err != nil {
+			st, mark := status(prefix+name, s), watermark(name)
+			if held.Len() == 0 && mark == name && !st.IsDir() { // the usual case: nothing to wait for
+				err = w.entry(entry{st.Key, st})
+			} else {
+				held.add(st)
+				err = w.release(&held, prefix, mark)
+			}
+			if err != nil {
 				return err
 			}
 		}
