@@ -2,8 +2,8 @@
 // of a NameNode, or of several that stand in for each other. It never caches, and
 // never shows a file before all of it is written.
 //
-// A write goes to a temporary file beside its target, which gets its name by one
-// rename. A read is of an inode, not of a name, and hands out no byte before it was
+// A write goes to a temporary file in the lowest directory above its target that is
+// there, which gets its name by one rename. A read is of an inode, not of a name, and hands out no byte before it was
 // checked against the checksum of HDFS and the inode was seen to be unchanged after
 // it. A fingerprint is inode number, length and modification time in milliseconds:
 // it misses only a change that keeps the inode and the length and ends in the same
