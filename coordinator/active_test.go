@@ -10,6 +10,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/freshet-io/freshet"
 	"github.com/freshet-io/freshet/invalidation"
 	"github.com/freshet-io/freshet/ufs/mem"
@@ -502,4 +504,73 @@ func (w *world) readAnywhere(rng *rand.Rand) {
 			w.Errorf("read %s: %v", p, err)
 		}
 	}
+}
+
+func TestAbandonedUploadsAreEndedNowAndThen(t *testing.T) {
+	t.Parallel()
+	f := newFeed("feed://lake", true)
+	reg := prometheus.NewRegistry()
+	inBubble(t, settings{feed: f, metrics: reg}, func(w *world) {
+		m := w.leader()
+		time.Sleep(90 * time.Minute)
+		f.set(func() { f.cleaning = errDown }) // the next one fails, and the one after is made all the same
+		time.Sleep(2 * time.Hour)
+		yes := true
+		if _, err := m.UpdateMount(w.Context(), freshet.MountChange{Path: "/data", ReadOnly: &yes}); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(3 * time.Hour)
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		if want := []time.Duration{24 * time.Hour, 24 * time.Hour, 24 * time.Hour}; !slices.Equal(f.cleaned, want) {
+			t.Errorf("cleaned %v, want %v", f.cleaned, want)
+		}
+		if n := counted(t, reg, "freshet_coordinator_cleaned_uploads_total"); n != 6 {
+			t.Errorf("counted %v uploads", n)
+		}
+	})
+}
+
+func TestOnlyTheLeaderTakesWhatIsPosted(t *testing.T) {
+	t.Parallel()
+	seeds := []freshet.MountChange{mount("/data", "mem://lake", freshet.Never)}
+	seeds[0].Options = map[string]string{"domain": "s3://b"}
+	inBubble(t, settings{members: 3, seeds: seeds}, func(w *world) {
+		w.store.Put("f", []byte("one"))
+		m := w.leader()
+		w.lengthOf(m, "/data/f")
+		w.store.Put("f", []byte("three"))
+		post := freshet.EventPost{Trusted: true, Body: []byte(`{"Records":[{"eventVersion":"2.1","eventSource":"aws:s3","eventName":"ObjectCreated:Put","s3":{"bucket":{"name":"b"},"object":{"key":"f"}}}]}`)}
+		for _, o := range w.members {
+			if o != m {
+				_, err := o.PostEvents(w.Context(), post)
+				w.wantKind(err, freshet.KindNotLeader)
+			}
+		}
+		if got := w.lengthOf(m, "/data/f"); got != 3 {
+			t.Errorf("%d bytes before anything was posted", got)
+		}
+		if a, err := m.PostEvents(w.Context(), post); err != nil || a.Marked != 1 {
+			t.Errorf("%+v, %v", a, err)
+		}
+		if got := w.lengthOf(m, "/data/f"); got != 5 {
+			t.Errorf("%d bytes after it was posted", got)
+		}
+	})
+}
+
+// counted returns the value of a counter without labels.
+func counted(t *testing.T, reg *prometheus.Registry, name string) float64 {
+	t.Helper()
+	all, err := reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, family := range all {
+		if family.GetName() == name {
+			return family.GetMetric()[0].GetCounter().GetValue()
+		}
+	}
+	t.Fatalf("%s is not there", name)
+	return 0
 }

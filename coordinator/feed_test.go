@@ -33,6 +33,8 @@ type feed struct {
 	watches  int
 	watching int
 	cursors  []uint64 // that watches began with
+	cleaned  []time.Duration
+	cleaning error
 }
 
 func newFeed(id string, complete bool) *feed {
@@ -195,6 +197,14 @@ func (t *tellingFS) CheckSource(context.Context) error {
 	t.feed.mu.Lock()
 	defer t.feed.mu.Unlock()
 	return t.feed.fitness
+}
+
+// CleanUploads implements ufs.Cleaner.
+func (t *tellingFS) CleanUploads(_ context.Context, idle time.Duration) (int, error) {
+	t.feed.mu.Lock()
+	defer t.feed.mu.Unlock()
+	t.feed.cleaned = append(t.feed.cleaned, idle)
+	return 2, t.feed.cleaning
 }
 
 // active makes a mount listen.

@@ -97,7 +97,7 @@ func SourceOf(fs ufs.FS) (ufs.Watcher, ufs.WatchSource, error) {
 	w := ufs.WatcherOf(fs)
 	if w == nil {
 		return nil, ufs.WatchSource{}, freshet.Errorf(freshet.KindUnsupported, op, "",
-			"storage of kind %q does not tell of changes: active sync is for hdfs:// (as superuser), file:// (changes made on the leader's machine), s3:// with events=sqs:URL, and s3://, gs:// and abfs:// with events=webhook",
+			"storage of kind %q does not tell of changes: active sync is for hdfs:// (as superuser), file:// with events=inotify (changes made on the leader's machine), s3:// with events=sqs:URL, and s3://, gs:// and abfs:// with events=webhook",
 			fs.Features().Kind)
 	}
 	about, err := w.WatchSource()

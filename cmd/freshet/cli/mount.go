@@ -157,7 +157,7 @@ func activeSyncText(m *freshetv1.Mount) string {
 	case s == nil:
 		return yesNo(m.GetConsistency().GetActiveSync())
 	case !s.GetHeard():
-		return fmt.Sprintf("%s, NOT heard: %s", s.GetSource(), s.GetReason())
+		return fmt.Sprintf("%s, %s", s.GetSource(), s.GetReason())
 	}
 	text := fmt.Sprintf("%s, heard since %s", s.GetSource(), timeText(s.GetHeardSince()))
 	if s.GetSinceNotice() != nil {
