@@ -141,11 +141,11 @@ func renamesDirectory(t *testing.T, w *World) {
 	if _, err := w.A.S.Mkdir(t.Context(), freshet.MkdirQuery{Path: w.A.At("tree/empty")}); err != nil {
 		t.Fatal(err)
 	}
-	Seen(t, "the tree in B", func(ctx context.Context) error { return count(ctx, w.B, "x/tree", 12) })
+	Seen(t, "the tree in B", func(ctx context.Context) error { return Count(ctx, w.B, "x/tree", 12) })
 	if _, err := w.A.S.Rename(t.Context(), freshet.RenameQuery{Path: w.A.At("tree"), Target: w.A.At("moved")}); err != nil {
 		t.Fatal(err)
 	}
-	Seen(t, "the tree at its new place in B", func(ctx context.Context) error { return count(ctx, w.B, "x/moved", 12) })
+	Seen(t, "the tree at its new place in B", func(ctx context.Context) error { return Count(ctx, w.B, "x/moved", 12) })
 	Seen(t, "the old place is gone in B", Lacks(w.B, "x/tree"))
 	Seen(t, "a file of it", Shows(w.B, "x/moved/d1/f7", Content("t", 7, 5000)))
 	if err := Lacks(w.B, "x/tree/d1/f7")(t.Context()); err != nil {
@@ -153,8 +153,8 @@ func renamesDirectory(t *testing.T, w *World) {
 	}
 }
 
-// count returns nil if exactly n entries are below a directory.
-func count(ctx context.Context, r *Region, name string, n int) error {
+// Count returns nil if exactly n entries are below a directory.
+func Count(ctx context.Context, r *Region, name string, n int) error {
 	page, err := r.S.List(ctx, freshet.ListQuery{Path: r.At(name), Recursive: true})
 	if err == nil && len(page.Entries) != n {
 		err = fmt.Errorf("%d entries below %s, not %d", len(page.Entries), name, n)
@@ -166,7 +166,7 @@ func removesTree(t *testing.T, w *World) {
 	for i := range 6 {
 		Put(t, w.A, fmt.Sprintf("rmtree/d%d/f", i), []byte("x"))
 	}
-	Seen(t, "the tree in B", func(ctx context.Context) error { return count(ctx, w.B, "x/rmtree", 12) })
+	Seen(t, "the tree in B", func(ctx context.Context) error { return Count(ctx, w.B, "x/rmtree", 12) })
 	_, err := w.A.S.Remove(t.Context(), freshet.RemoveQuery{Path: w.A.At("rmtree")})
 	if !freshet.IsKind(err, freshet.KindConflict) {
 		t.Errorf("removing what is not empty: %v", err)

@@ -57,6 +57,9 @@ func NewBucket(t testing.TB, srv *s3test.TestServer, name string) *Bucket {
 	})}
 }
 
+// BucketOf is the bucket of that name, as a client sees it.
+func BucketOf(api *s3.Client, name string) *Bucket { return &Bucket{Name: name, api: api} }
+
 // Tree implements Storage.
 func (b *Bucket) Tree(ctx context.Context, prefix string) (map[string]Object, error) {
 	out := map[string]Object{}

@@ -16,8 +16,9 @@ import (
 	"github.com/freshet-io/freshet/test/hdfstest"
 )
 
-func hdfsPlace(t *testing.T) *place {
-	c := hdfstest.Shared(t)
+func hdfsPlace(t *testing.T) *place { return hdfsPlaceOn(t, hdfstest.Shared(t)) }
+
+func hdfsPlaceOn(t *testing.T, c *hdfstest.Cluster) *place {
 	api, err := hdfs.NewClient(hdfs.ClientOptions{Addresses: []string{c.Addr()}, User: c.User()})
 	if err != nil {
 		t.Fatal(err)
@@ -29,7 +30,7 @@ func hdfsPlace(t *testing.T) *place {
 	}
 	return &place{
 		storage: tree{api, root}, uri: c.URI(root), options: map[string]string{"user": c.User()},
-		missing: c.URI(root + "/none"), notices: true,
+		missing: c.URI(root + "/none"),
 	}
 }
 

@@ -29,8 +29,6 @@ type place struct {
 	env     []string // of the servers
 	// missing is the URI of a bucket, container or directory that does not exist.
 	missing string
-	// notices: the storage tells of changes by itself.
-	notices bool
 }
 
 // kind is one kind of storage; start makes an empty place with a directory x. What
