@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -32,6 +34,25 @@ type bucket struct {
 // Close is that of the storage.
 func (b bucket) Close() error { return b.FS.Close() }
 
+// quiet is a storage that tells that it is watched, and nothing else.
+type quiet struct{ *mem.FS }
+
+func (quiet) WatchSource() (ufs.WatchSource, error) {
+	return ufs.WatchSource{ID: "quiet", Complete: true}, nil
+}
+
+func (quiet) Watch(ctx context.Context, since []byte) iter.Seq2[ufs.Notice, error] {
+	return func(yield func(ufs.Notice, error) bool) {
+		for yield(ufs.Notice{Cursor: append([]byte("then"), since...)}, nil) {
+			select {
+			case <-time.After(10 * time.Second):
+			case <-ctx.Done():
+				return
+			}
+		}
+	}
+}
+
 // cluster is the mounts and the log that an engine works with.
 type cluster struct {
 	mu      sync.Mutex
@@ -40,16 +61,21 @@ type cluster struct {
 	changed chan struct{}
 	hints   []namespace.Hint
 	refuse  error
+	cursor  namespace.WatchCursor
+	watched bool // not posted to
 }
 
-func (c *cluster) WatchCursor(string) (namespace.WatchCursor, bool) {
-	return namespace.WatchCursor{}, false
+func (c *cluster) WatchCursor(source string) (namespace.WatchCursor, bool) {
+	return c.cursor, c.cursor.Source == source
 }
 func (c *cluster) WatchCursors() []namespace.WatchCursor { return nil }
 
 func (c *cluster) table() ([]freshet.Mount, <-chan struct{}) { return c.mounts, c.changed }
 
 func (c *cluster) storage(m freshet.Mount) (ufs.FS, func(), error) {
+	if c.watched {
+		return quiet{mem.New(mem.Options{}).FS("")}, func() {}, nil
+	}
 	fs := bucket{mem.New(mem.Options{}).FS(""), events.NewHooked(events.OptionWebhook, c.places[m.ID])}
 	return fs, func() {}, nil
 }
@@ -254,6 +280,36 @@ func TestHandshakesAndWhatCanNotBeRead(t *testing.T) {
 		a, err = e.Post(t.Context(), freshet.EventPost{Body: []byte(body), Trusted: true}, secrets)
 		if got := c.marked(); err != nil || a.Unread != 1 || got != "subtree/" {
 			t.Errorf("%+v, %q, %v", a, got, err)
+		}
+	})
+}
+
+// TestAMountThatAnEarlierLeaderDidNotCoverIsMarked begins to watch from a cursor
+// that one of two mounts is not covered by.
+func TestAMountThatAnEarlierLeaderDidNotCoverIsMarked(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		c := &cluster{places: map[freshet.MountID]ufs.Place{}, watched: true, cursor: namespace.WatchCursor{Source: "quiet", Cursor: []byte("now"), Covers: []uint64{1}}}
+		c.add("quiet://b", "/old", nil)
+		c.add("quiet://b", "/new", nil)
+		e := start(t, c)
+		hint := c.hints[len(c.hints)-1]
+		if got := c.marked(); got != "subtree/new" {
+			t.Errorf("marked %q", got)
+		}
+		if string(hint.Cursor) != "thennow" || hint.Source != "quiet" || !slices.Equal(hint.Covers, []uint64{1, 2}) {
+			t.Errorf("kept %+v", hint)
+		}
+		// What happened since the cursor may still be told: a greeting is no proof.
+		if _, ok := e.Heard(1, 1); ok {
+			t.Error("heard at once")
+		}
+		time.Sleep(10 * time.Second)
+		synctest.Wait()
+		for id := range freshet.MountID(2) {
+			if complete, ok := e.Heard(id+1, 1); !complete || !ok {
+				t.Errorf("mount %d: complete %v, heard %v", id+1, complete, ok)
+			}
 		}
 	})
 }
