@@ -10,6 +10,7 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/storage/azblob/blob"
 	"github.com/Azure/azure-sdk-for-go/sdk/storage/azblob/container"
 
+	"github.com/freshet-io/freshet"
 	"github.com/freshet-io/freshet/test/azuretest"
 	"github.com/freshet-io/freshet/test/e2e"
 )
@@ -25,12 +26,14 @@ func azurePlace(t *testing.T) *place {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &place{
+	p := &place{
 		storage: &blobs{api}, uri: "abfs://" + name + "@" + srv.Account(),
 		options: map[string]string{"endpoint": srv.Endpoint(), "account_key": "env:FRESHET_E2E_AZURE", "max_op_lifetime": "6s"},
-		env:     []string{"FRESHET_E2E_AZURE=" + srv.Key()},
+		env:     []string{"FRESHET_E2E_AZURE=" + srv.Key(), "FRESHET_E2E_WRONG=aHVudGVyMg=="},
 		missing: "abfs://no-such-container@" + srv.Account(),
 	}
+	p.own = []mistake{{"wrong key", p.uri, p.with("account_key", "env:FRESHET_E2E_WRONG"), freshet.ExitDenied, []string{"credentials"}}}
+	return p
 }
 
 // blobs is a container, as another client sees it.

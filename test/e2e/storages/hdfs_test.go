@@ -12,6 +12,7 @@ import (
 
 	"github.com/colinmarc/hdfs/v2"
 
+	"github.com/freshet-io/freshet"
 	"github.com/freshet-io/freshet/test/e2e"
 	"github.com/freshet-io/freshet/test/hdfstest"
 )
@@ -28,10 +29,19 @@ func hdfsPlaceOn(t *testing.T, c *hdfstest.Cluster) *place {
 	if err := api.MkdirAll(root+"/x", 0o755); err != nil {
 		t.Fatal(err)
 	}
-	return &place{
+	if err := errors.Join(api.Mkdir(root+"/secret", 0o700), api.Chown(root+"/secret", "hdfs", "hdfs")); err != nil {
+		t.Fatal(err)
+	}
+	p := &place{
 		storage: tree{api, root}, uri: c.URI(root), options: map[string]string{"user": c.User()},
 		missing: c.URI(root + "/none"),
 	}
+	p.own = []mistake{
+		{"no permission", p.uri + "/secret", map[string]string{"user": "alice"}, freshet.ExitDenied, []string{"denie"}},
+		{"nobody there", "hdfs://127.0.0.1:1/x", p.options, freshet.ExitUnavailable, []string{"endpoint"}},
+		{"address of the machine's metadata", "hdfs://169.254.169.254:8020/x", p.options, freshet.ExitDenied, []string{"link-local"}},
+	}
+	return p
 }
 
 // tree is a directory of HDFS, as another client sees it.
