@@ -26,6 +26,8 @@ export FRESHET_TEST_S3SERVER := $(BIN)/s3server
 export FRESHET_TEST_GCSSERVER := $(BIN)/gcsserver
 BACKENDS_ENV := $(BIN)/backends.env
 SKIPPED := $(BIN)/backends.skipped
+# A name of its own for each run: a cached test result would add nothing to it.
+REPORT := $(BIN)/conformance-$(shell date +%s).txt
 WITH_BACKENDS = set -a; . $(BACKENDS_ENV); set +a;
 
 # Knobs: make test TESTFLAGS='-run TestX -v', make fuzz FUZZTIME=5m, …
@@ -160,6 +162,8 @@ check-mod: ## go.mod and go.sum are tidy
 
 ##@ Test
 
+test test-backends: export FRESHET_TEST_REPORT := $(REPORT)
+
 .PHONY: test
 test: build backends provision ## all tests, without cgo; those that start whole clusters last
 	$(WITH_BACKENDS) pkgs=$$($(GO) list ./... | grep -vE '$(CLUSTER_TESTS)'); \
@@ -167,6 +171,7 @@ test: build backends provision ## all tests, without cgo; those that start whole
 	$(WITH_BACKENDS) pkgs=$$($(GO) list ./... | grep -E '$(CLUSTER_TESTS)' || true); [ -z "$$pkgs" ] || \
 	$(GO) test -p 1 $(if $(TAGS),-tags $(TAGS)) -timeout $(TEST_TIMEOUT) $(TESTFLAGS) $$pkgs
 	for d in $(TEST_MODULES); do $(GO) -C $$d test -timeout $(TEST_TIMEOUT) $(TESTFLAGS) ./...; done
+	@echo; echo 'Conformance of storages:'; cat $(REPORT); rm -f $(REPORT)
 	@cat $(SKIPPED)
 
 # Every package whose tests start a server that is not in process.
@@ -176,6 +181,7 @@ test-backends: build backends provision ## the tests that need any storage serve
 	$(WITH_BACKENDS) pkgs=$$($(GO) list -f '{{.ImportPath}} {{join .TestImports " "}} {{join .XTestImports " "}}' ./... | \
 		grep -E '/test/[a-z0-9]+test( |$$)' | cut -d ' ' -f 1); \
 	$(GO) test -p 1 $(if $(TAGS),-tags $(TAGS)) -timeout $(TEST_TIMEOUT) $(TESTFLAGS) $$pkgs
+	@echo; echo 'Conformance of storages:'; cat $(REPORT); rm -f $(REPORT)
 
 .PHONY: race
 race: build backends provision ## tests under the race detector, without those that start whole clusters

@@ -64,6 +64,7 @@ func conformance(t *testing.T, set func(*flat)) {
 		}
 	}
 	ufstest.Run(t, ufstest.Harness{
+		Quiet: true,
 		New: func(*testing.T) ufs.FS {
 			s := newFlat()
 			set(s)

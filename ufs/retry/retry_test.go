@@ -25,6 +25,7 @@ func TestConforms(t *testing.T) {
 		}
 	}
 	ufstest.Run(t, ufstest.Harness{
+		Quiet: true,
 		New: func(*testing.T) ufs.FS {
 			s := mem.New(mem.Options{})
 			f := retry.New(s.FS(""), retry.Options{})

@@ -34,7 +34,7 @@ func InMemory(mode mem.Mode, wrap func(t *testing.T, fs ufs.FS) ufs.FS) Harness 
 		}
 	}
 	return Harness{
-		Many: 10_000,
+		Quiet: true, Many: 10_000,
 		New: func(t *testing.T) ufs.FS {
 			s := mem.New(mem.Options{Mode: mode})
 			fs := wrap(t, s.FS(root))

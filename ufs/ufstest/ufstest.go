@@ -5,8 +5,11 @@
 package ufstest
 
 import (
+	"errors"
 	"fmt"
 	"maps"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -40,6 +43,8 @@ type Harness struct {
 	Large int
 	// PageSize is the smallest page that a listing can be asked for; 0 is 3.
 	PageSize int
+	// Quiet keeps the run out of the report: a wrapper, not a storage.
+	Quiet bool
 	// Exceptions maps names of cases to the reason why they do not apply.
 	Exceptions map[string]string
 }
@@ -121,8 +126,34 @@ func Run(t *testing.T, h Harness) {
 			t.Errorf("exception for the unknown case %q", name)
 		}
 	}
-	t.Logf("ufstest: %d of %d cases run\nnot asked of this storage by its Features: %d%s\nexceptions: %d%s",
-		ran-len(lacks), len(cases), len(lacks), reasons(lacks), len(h.Exceptions), reasons(h.Exceptions))
+	report(t, h.Quiet, fmt.Sprintf("%d of %d cases run\n not asked of this storage by its Features: %d%s\n exceptions: %d%s",
+		ran-len(lacks), len(cases), len(lacks), reasons(lacks), len(h.Exceptions), reasons(h.Exceptions)))
+}
+
+// ReportEnv names a file to which each run of the suite adds what it ran and what
+// it left out, for `make test` to print: go test shows no log of what passes.
+const ReportEnv = "FRESHET_TEST_REPORT"
+
+func report(t *testing.T, quiet bool, text string) {
+	t.Helper()
+	t.Log("ufstest: " + text)
+	name := os.Getenv(ReportEnv)
+	if name == "" || quiet {
+		return
+	}
+	f, err := os.OpenFile(name, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o644) //nolint:gosec // named by whoever runs the tests
+	if err == nil {
+		outcome := "passed"
+		if t.Failed() {
+			outcome = "FAILED"
+		}
+		dir, _ := os.Getwd()
+		_, err = fmt.Fprintf(f, "%s %s %s: %s\n", outcome, filepath.Base(dir), t.Name(), text)
+		err = errors.Join(err, f.Close())
+	}
+	if err != nil {
+		t.Errorf("report: %v", err)
+	}
 }
 
 func reasons(by map[string]string) string {
