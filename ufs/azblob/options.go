@@ -105,6 +105,9 @@ func NewOpener(opts Options) *Opener {
 // Schemes returns the schemes of URIs.
 func (o *Opener) Schemes() []string { return schemes() }
 
+// OptionTable returns all options that a mount of Azure may have.
+func (o *Opener) OptionTable() ufs.OptionTable { return table() }
+
 // config is a checked Spec.
 type config struct {
 	account         string

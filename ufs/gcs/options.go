@@ -59,6 +59,9 @@ func NewOpener(opts Options) *Opener {
 // Schemes returns "gs".
 func (o *Opener) Schemes() []string { return []string{scheme} }
 
+// OptionTable returns all options that a mount of gs:// may have.
+func (o *Opener) OptionTable() ufs.OptionTable { return table() }
+
 // maxOpLifetime is how long a request that was sent may still take effect. Google
 // ends a request that sends or receives nothing within minutes, and an upload in
 // chunks takes effect by its last chunk only, which a dead process can't send.

@@ -41,6 +41,9 @@ func NewOpener(opts Options) *Opener {
 // Schemes returns "hdfs".
 func (o *Opener) Schemes() []string { return []string{scheme} }
 
+// OptionTable returns all options that a mount of hdfs:// may have.
+func (o *Opener) OptionTable() ufs.OptionTable { return table() }
+
 // Parse checks spec without any I/O. The authority is that of the URI, with several
 // NameNodes in order: a nameservice and the addresses behind it are two domains,
 // unless the option domain makes them one.

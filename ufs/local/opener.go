@@ -48,6 +48,9 @@ func options() ufs.OptionTable {
 // Schemes returns "file".
 func (Opener) Schemes() []string { return []string{scheme} }
 
+// OptionTable returns all options that a mount of file:// may have.
+func (Opener) OptionTable() ufs.OptionTable { return options() }
+
 // Parse checks spec without any I/O: the path is cleaned, links in it are not
 // resolved.
 func (Opener) Parse(spec ufs.Spec) (ufs.Canonical, error) {

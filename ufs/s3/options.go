@@ -88,6 +88,9 @@ func NewOpener(opts Options) *Opener {
 // Schemes returns "s3".
 func (o *Opener) Schemes() []string { return []string{scheme} }
 
+// OptionTable returns all options that a mount of s3:// may have.
+func (o *Opener) OptionTable() ufs.OptionTable { return table() }
+
 // skipCounter counts the object names that List can't show.
 type skipCounter struct{ c prometheus.Counter }
 
