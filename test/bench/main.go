@@ -36,7 +36,10 @@ func main() {
 	flag.IntVar(&b.kills, "kills", 7, "kills of the failover measurement")
 	flag.IntVar(&b.inodeDirs, "dirs", 1000, "directories of 1,000 entries of the inode measurement")
 	flag.StringVar(&b.profiles, "profiles", "", "directory for CPU profiles of the first coordinator, one per measurement")
-	only := flag.String("only", "", "comma-separated parts: meta, complete, create, sync, read, latency, failover, inodes")
+	flag.StringVar(&b.storages, "storages", "local,s3,hdfs,azure,gcs,sqs", "comma-separated storages of the parts storages and notices; sqs is for notices only")
+	flag.IntVar(&b.noticeRounds, "changes", 100, "changes by others of the notices measurement")
+	flag.DurationVar(&b.pause, "pause", 200*time.Millisecond, "longest pause between two of these changes")
+	only := flag.String("only", "", "comma-separated parts: inodes, meta, complete, create, sync, read, latency, failover, storages, notices")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
@@ -53,17 +56,30 @@ type bench struct {
 	kills         int
 	inodeDirs     int
 	profiles      string
+	storages      string
+	noticeRounds  int
+	pause         time.Duration
 
-	dir       string
+	dir, load string
+	heading   heading
 	rows      []row
 	profileAt string // HTTP address of the first coordinator
 }
 
-// row is one line of the table.
-type row struct{ what, result, perCPU, limit string }
+// heading is that of the two columns which are not the same for all tables.
+type heading struct{ perCPU, limit string }
+
+// row is one line of a table.
+type row struct {
+	heading                     heading
+	what, result, perCPU, limit string
+}
+
+// under says what the columns of the next rows are.
+func (b *bench) under(limit, perCPU string) { b.heading = heading{perCPU, limit} }
 
 func (b *bench) add(what, result, perCPU, limit string) {
-	b.rows = append(b.rows, row{what, result, perCPU, limit})
+	b.rows = append(b.rows, row{b.heading, what, result, perCPU, limit})
 	fmt.Fprintf(os.Stderr, "%-64s %s   %s   %s\n", what, result, perCPU, limit)
 }
 
@@ -73,7 +89,7 @@ func (b *bench) run(ctx context.Context, only string) error {
 		return err
 	}
 	defer func() { _ = os.RemoveAll(dir) }() // the system cleans up what is left
-	b.dir = dir
+	b.dir, b.load = dir, loadAverage()
 	if b.binary, err = filepath.Abs(b.binary); err != nil {
 		return err
 	}
@@ -89,7 +105,10 @@ func (b *bench) run(ctx context.Context, only string) error {
 		{"read", b.reads},
 		{"latency", b.latencies},
 		{"failover", b.failovers},
+		{"storages", b.compare},
+		{"notices", b.notices},
 	} {
+		b.under("limit in the same run", "per CPU-second, client and servers")
 		if only != "" && !slices.Contains(strings.Split(only, ","), part.name) {
 			continue
 		}
@@ -102,12 +121,20 @@ func (b *bench) run(ctx context.Context, only string) error {
 }
 
 func (b *bench) print() {
-	fmt.Printf("Machine: %d CPUs, %s, %s, load average %s before the run's own load.\n\n", runtime.NumCPU(), cpuModel(), runtime.Version(), loadAverage())
-	fmt.Println("| what | result | per CPU-second, client and servers | limit in the same run |")
-	fmt.Println("| --- | --- | --- | --- |")
-	for _, r := range b.rows {
+	fmt.Printf("Machine: %d CPUs, %s, %s, load average %s before the run and %s at its end.\n", runtime.NumCPU(), cpuModel(), runtime.Version(), b.load, loadAverage())
+	var last heading
+	for _, r := range slices.SortedStableFunc(slices.Values(b.rows), func(x, y row) int { return b.first(x.heading) - b.first(y.heading) }) {
+		if r.heading != last {
+			fmt.Printf("\n| what | result | %s | %s |\n| --- | --- | --- | --- |\n", r.heading.perCPU, r.heading.limit)
+			last = r.heading
+		}
 		fmt.Printf("| %s | %s | %s | %s |\n", r.what, r.result, r.perCPU, r.limit)
 	}
+}
+
+// first is the place of the first row below a heading.
+func (b *bench) first(h heading) int {
+	return slices.IndexFunc(b.rows, func(r row) bool { return r.heading == h })
 }
 
 // clusterOptions describe a cluster to measure.
@@ -117,20 +144,27 @@ type clusterOptions struct {
 	coordinators int
 	tier         string
 	heartbeat    time.Duration
+	bare         bool // nothing is mounted
+	env          []string
 }
 
-// cluster starts clusters over one directory, mounted at / in each.
+// cluster starts clusters over one directory, mounted at / in each unless they are to
+// be bare.
 func (b *bench) cluster(ctx context.Context, o clusterOptions) (*fleet.Fleet, string, error) {
 	dir := filepath.Join(b.dir, o.name)
 	storage := filepath.Join(dir, "storage")
 	if err := os.MkdirAll(storage, 0o755); err != nil {
 		return nil, "", err
 	}
-	spec := fleet.Spec{Binary: b.binary, Dir: dir, Gossip: o.clusters > 1, LogLevel: "warn"}
+	spec := fleet.Spec{Binary: b.binary, Dir: dir, Gossip: o.clusters > 1, LogLevel: "warn", Env: o.env}
+	roots := mounts(storage)
+	if o.bare {
+		roots = nil
+	}
 	for i := range o.clusters {
 		spec.Clusters = append(spec.Clusters, fleet.ClusterSpec{
 			Name: fmt.Sprintf("r%d", i), Coordinators: o.coordinators, Nodes: 1, Tier: o.tier, TierSize: "4GiB", Alone: o.clusters == 1,
-			Mounts: mounts(storage), Heartbeat: o.heartbeat,
+			Mounts: roots, Heartbeat: o.heartbeat,
 		})
 	}
 	f, err := fleet.Build(ctx, spec)

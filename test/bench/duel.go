@@ -1,0 +1,108 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"runtime/pprof"
+	"slices"
+	"time"
+)
+
+// duels is how many rounds a comparison has.
+const duels = 5
+
+// side is one of the two who do the same, and what one time cost on average, by
+// round.
+type side struct {
+	do        func(context.Context) error
+	wall, cpu []time.Duration
+}
+
+// once bounds a measurement to one time a turn.
+const once = time.Duration(0)
+
+// turnLength is how long each does it before the other has its turn.
+func (b *bench) turnLength() time.Duration { return b.length / 6 }
+
+// duel has ours and theirs do the same in turns, so that a busy machine hurts both.
+// The CPU time is that of this process: the server's is not in it.
+func (b *bench) duel(ctx context.Context, what string, atLeast time.Duration, ours, theirs func(context.Context) error) (our, their *side, err error) {
+	our, their = &side{do: ours}, &side{do: theirs}
+	for _, s := range []*side{our, their} { // connections, caches
+		if err := s.do(ctx); err != nil {
+			return nil, nil, fmt.Errorf("%s: %w", what, err)
+		}
+	}
+	for round := range duels {
+		turns := []*side{our, their}
+		if round%2 == 1 {
+			slices.Reverse(turns)
+		}
+		for _, s := range turns {
+			if err := s.turn(ctx, atLeast); err != nil {
+				return nil, nil, fmt.Errorf("%s: %w", what, err)
+			}
+		}
+	}
+	return our, their, errors.Join(b.profileDuel(ctx, what+"-driver", 6*atLeast, ours), b.profileDuel(ctx, what+"-bare", 6*atLeast, theirs))
+}
+
+func (s *side) turn(ctx context.Context, atLeast time.Duration) error {
+	runtime.GC() // each pays for its own garbage
+	cpu, begun := cpuTime(nil), time.Now()
+	for n := time.Duration(1); ; n++ {
+		if err := s.do(ctx); err != nil {
+			return err
+		}
+		if wall := time.Since(begun); wall >= atLeast {
+			s.wall, s.cpu = append(s.wall, wall/n), append(s.cpu, (cpuTime(nil)-cpu)/n)
+			return nil
+		}
+	}
+}
+
+// profileDuel does it for a while under the profiler, if profiles were asked for.
+func (b *bench) profileDuel(ctx context.Context, name string, length time.Duration, do func(context.Context) error) error {
+	if b.profiles == "" || length == once {
+		return nil
+	}
+	f, err := os.Create(filepath.Join(b.profiles, name+".prof"))
+	if err != nil {
+		return err
+	}
+	err = pprof.StartCPUProfile(f)
+	for begun := time.Now(); err == nil && time.Since(begun) < length; {
+		err = do(ctx)
+	}
+	pprof.StopCPUProfile()
+	return errors.Join(err, f.Close())
+}
+
+// ratios says how much faster ours is than theirs, by the median of the rounds: 1 is
+// as fast, 0.5 takes twice as long.
+func ratios(ours, theirs []time.Duration) (median, low, high float64) {
+	all := make([]float64, len(ours))
+	for i := range ours {
+		all[i] = float64(theirs[i]) / float64(ours[i])
+	}
+	slices.Sort(all)
+	return all[len(all)/2], all[0], all[len(all)-1]
+}
+
+func middle(all []time.Duration) time.Duration {
+	all = slices.Sorted(slices.Values(all))
+	return all[len(all)/2]
+}
+
+// addDuel adds the row of a comparison; show makes a rate readable that units were
+// done at in the time given.
+func (b *bench) addDuel(what string, our, their *side, show func(time.Duration) string) {
+	cpu, low, high := ratios(our.cpu, their.cpu)
+	wall, _, _ := ratios(our.wall, their.wall)
+	b.add(what, show(middle(our.wall)), show(middle(our.cpu)),
+		fmt.Sprintf("%s per CPU-second: **%.2f** of it (%.2f–%.2f), %.2f by time", show(middle(their.cpu)), cpu, low, high, wall))
+}
