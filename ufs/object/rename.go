@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"sync/atomic"
 
 	"golang.org/x/sync/errgroup"
 
@@ -178,23 +179,38 @@ func (f *FS) setRename(ctx context.Context, to, name string, state renameState) 
 	return f.failure(ctx, "rename", to, err)
 }
 
-// copyTree copies every object below from, page by page.
+// copyTree copies every object below from, page by page. After a failure none is
+// begun, and those under way are waited for.
 func (f *FS) copyTree(ctx context.Context, from, to string) error {
 	const op = "rename"
 	prefix := f.marker(from)
 	return f.pages(ctx, op, from, ListRequest{Prefix: prefix}, func(p Page) (bool, error) {
-		group, gctx := errgroup.WithContext(ctx)
+		var group errgroup.Group
 		group.SetLimit(parallelCopies)
-		for _, o := range p.Objects {
+		var failed atomic.Bool
+		outcomes := make([]error, len(p.Objects))
+		for i, o := range p.Objects {
+			if failed.Load() {
+				break
+			}
 			group.Go(func() error {
-				rest := o.Name[len(prefix):]
-				if o.Dir || o.Size == 0 && (rest == "" || strings.HasSuffix(rest, "/")) {
-					return f.mark(gctx, op, strings.TrimSuffix(to+"/"+rest, "/")) // some servers can't copy it
+				outcomes[i] = f.copyOne(ctx, o, o.Name[len(prefix):], to)
+				if outcomes[i] != nil {
+					failed.Store(true)
 				}
-				_, err := f.copy(gctx, o, strings.TrimPrefix(o.Name, f.root), f.marker(to)+rest)
-				return err
+				return nil
 			})
 		}
-		return true, group.Wait()
+		_ = group.Wait()
+		return true, Outcome(outcomes...)
 	})
+}
+
+// copyOne copies o to the name rest below the directory to.
+func (f *FS) copyOne(ctx context.Context, o Object, rest, to string) error {
+	if o.Dir || o.Size == 0 && (rest == "" || strings.HasSuffix(rest, "/")) {
+		return f.mark(ctx, "rename", strings.TrimSuffix(to+"/"+rest, "/")) // some servers can't copy it
+	}
+	_, err := f.copy(ctx, o, strings.TrimPrefix(o.Name, f.root), f.marker(to)+rest)
+	return err
 }
