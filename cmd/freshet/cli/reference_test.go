@@ -2,6 +2,7 @@ package cli_test
 
 import (
 	"bytes"
+	"io/fs"
 	"os"
 	"regexp"
 	"slices"
@@ -83,5 +84,60 @@ func TestReferenceHasEveryCommandAndFlag(t *testing.T) {
 	walk(nil)
 	if seen < 40 {
 		t.Errorf("only %d commands were found: this test no longer reads the help", seen)
+	}
+}
+
+// TestReferenceHasEveryMetric fails when a metric of the code is not in the table of
+// docs/reference.md, or the other way round. Of a name that the code puts together,
+// such as "freshet_raft_" and more, it sees the beginning.
+func TestReferenceHasEveryMetric(t *testing.T) {
+	t.Parallel()
+	root := os.DirFS("../../..")
+	inCode := map[string]bool{}
+	literal := regexp.MustCompile(`"(freshet_[a-z_]+)"`)
+	err := fs.WalkDir(root, ".", func(path string, d fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case d.IsDir() && (path == "test" || path == "tools" || path == "bin" || strings.HasPrefix(path, ".") && path != "."):
+			return fs.SkipDir
+		case !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go"):
+			return nil
+		}
+		b, err := fs.ReadFile(root, path)
+		for _, m := range literal.FindAllSubmatch(b, -1) {
+			inCode[string(m[1])] = true
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	delete(inCode, "freshet_op") // of a blob's metadata
+	b, err := fs.ReadFile(root, "docs/reference.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	inTable := map[string]bool{}
+	for _, m := range regexp.MustCompile("(?m)^\\| `(freshet_[a-z_]+)`").FindAllSubmatch(b, -1) {
+		name := string(m[1])
+		inTable[name] = true
+		for at := range inCode {
+			if strings.HasSuffix(at, "_") && strings.HasPrefix(name, at) {
+				inTable[at], inCode[name] = true, true
+				break
+			}
+		}
+		if !inCode[name] {
+			t.Errorf("docs/reference.md has a metric %s, the code has not", m[1])
+		}
+	}
+	for name := range inCode {
+		if !inTable[name] {
+			t.Errorf("docs/reference.md does not have the metric %s", name)
+		}
+	}
+	if len(inCode) < 50 {
+		t.Errorf("only %d metrics were found: this test no longer reads the code", len(inCode))
 	}
 }
