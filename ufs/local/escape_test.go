@@ -378,13 +378,13 @@ func TestRemovedRootIsAnOutage(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err := fs.Stat(t.Context(), "dir/file")
-	wantKind(t, err, freshet.KindUnavailable, "was removed while mounted")
+	wantKind(t, err, freshet.KindUnavailable, "was removed, moved or mounted over")
 	_, err = fs.Stat(t.Context(), "")
-	wantKind(t, err, freshet.KindUnavailable, "was removed while mounted")
+	wantKind(t, err, freshet.KindUnavailable, "was removed, moved or mounted over")
 	n := 0
 	for _, err := range fs.List(t.Context(), "", ufs.ListOptions{}) {
 		n++
-		wantKind(t, err, freshet.KindUnavailable, "was removed while mounted")
+		wantKind(t, err, freshet.KindUnavailable, "was removed, moved or mounted over")
 	}
 	if n != 1 {
 		t.Errorf("the listing has %d entries, want one error", n)
