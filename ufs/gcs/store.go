@@ -16,7 +16,6 @@ import (
 	"errors"
 	"hash/crc32"
 	"net/http"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -217,18 +216,21 @@ func (s *store) Mark(ctx context.Context, name string) error {
 	return err
 }
 
-// Delete implements object.Store.
+// Delete implements object.Store, one request per object. All are sent, whatever
+// becomes of the others.
 func (s *store) Delete(ctx context.Context, names []string) error {
-	g, ctx := errgroup.WithContext(ctx)
+	var g errgroup.Group
 	g.SetLimit(parallelDeletes)
-	for name := range slices.Values(names) {
+	outcomes := make([]error, len(names))
+	for i, name := range names {
 		g.Go(func() error {
 			err := s.failure(s.api.Object(name).Delete(ctx), changes)
-			if freshet.IsKind(err, freshet.KindNotExist) {
-				return nil
+			if !freshet.IsKind(err, freshet.KindNotExist) {
+				outcomes[i] = err
 			}
-			return err
+			return nil
 		})
 	}
-	return g.Wait() //nolint:wrapcheck // made by failure
+	_ = g.Wait()
+	return object.Outcome(outcomes...) //nolint:wrapcheck // made by failure
 }

@@ -2,11 +2,15 @@ package gcs
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"sync/atomic"
+	"time"
 
 	"cloud.google.com/go/storage"
 
+	"github.com/freshet-io/freshet"
+	"github.com/freshet-io/freshet/ufs"
 	"github.com/freshet-io/freshet/ufs/httpclient"
 	"github.com/freshet-io/freshet/ufs/object"
 )
@@ -18,7 +22,7 @@ const statusCancelled = 499
 // Begin implements object.Store.
 func (s *store) Begin(ctx context.Context, name string, opts object.PutOptions) (object.Parts, error) {
 	u := &upload{s: s, opts: opts}
-	ctx = context.WithValue(httpclient.WithPatience(ctx, s.patience(s.limits.PartSize)), sessionKey{}, &u.session)
+	ctx = context.WithValue(httpclient.WithPatience(ctx, s.patience(s.limits.PartSize)), uploadKey{}, u)
 	ctx, u.cancel = context.WithCancel(ctx)
 	var err error
 	if u.w, err = s.writer(ctx, name, opts, s.limits.PartSize); err != nil {
@@ -29,14 +33,17 @@ func (s *store) Begin(ctx context.Context, name string, opts object.PutOptions) 
 }
 
 // upload is a resumable upload. The client keeps one chunk and sends it when the
-// next begins or the upload ends, so nothing is published before Complete.
+// next begins or the upload ends, so nothing is published before Complete. It sends
+// a chunk again for a while if it got no answer: the session takes each byte once.
 type upload struct {
 	s       *store
 	w       *storage.Writer
 	opts    object.PutOptions
 	cancel  context.CancelFunc
-	session atomic.Pointer[string] // its URI
-	asked   bool                   // for the effect
+	session atomic.Pointer[string]    // its URI
+	asked   bool                      // for the effect
+	end     atomic.Pointer[time.Time] // of the time for the effect
+	doubt   atomic.Bool               // an attempt was sent and has no definite answer
 }
 
 // Part implements object.Parts; parts come in order.
@@ -49,9 +56,17 @@ func (u *upload) Part(_ context.Context, _ int, data []byte) error {
 func (u *upload) Complete(ctx context.Context, _ int, _ int64) (object.Object, error) {
 	stop := context.AfterFunc(ctx, u.cancel)
 	defer stop()
+	if end, ok := ctx.Deadline(); ok {
+		u.end.Store(&end)
+	}
 	u.asked = true
+	u.doubt.Store(false)
 	if err := u.w.Close(); err != nil {
-		return object.Object{}, u.s.refused(err, u.opts)
+		if err = u.s.refused(err, u.opts); u.doubt.Load() && errors.Is(err, ufs.ErrNotSent) {
+			// The last attempt was not sent, but one before it was.
+			return object.Object{}, object.Errorf(freshet.KindDeadline, "no definite answer, it may still take effect: %s", err.Error())
+		}
+		return object.Object{}, err
 	}
 	u.cancel()
 	return describe(u.w.Attrs()), nil
@@ -81,21 +96,56 @@ func (u *upload) Abort(ctx context.Context) (bool, error) {
 	return !u.asked || resp.StatusCode == statusCancelled, nil
 }
 
-type sessionKey struct{}
+type uploadKey struct{}
 
-// insight tells uploads their URI, and readers that their answer broke off, both of
-// which the client keeps for itself.
+// see notes what an upload must know of one of its requests.
+func (u *upload) see(resp *http.Response, err error) {
+	if err != nil || resp.StatusCode >= http.StatusInternalServerError {
+		if !errors.Is(err, ufs.ErrNotSent) {
+			u.doubt.Store(true)
+		}
+		return
+	}
+	if uri := resp.Header.Get("Location"); uri != "" && resp.StatusCode == http.StatusOK {
+		u.session.Store(&uri)
+	}
+}
+
+// until is a context that says when its time is over, which its timer may tell late.
+type until struct {
+	context.Context //nolint:containedctx // it is one
+
+	end time.Time
+}
+
+// Deadline implements context.Context.
+func (u until) Deadline() (time.Time, bool) {
+	if end, ok := u.Context.Deadline(); ok && end.Before(u.end) {
+		return end, true
+	}
+	return u.end, true
+}
+
+// insight tells uploads their URI and what became of their requests, and readers
+// that their answer broke off: the client keeps that for itself. It gives the
+// requests of an upload's completion the end of that: they have the context of its
+// beginning.
 type insight struct{ base http.RoundTripper }
 
 // RoundTrip implements http.RoundTripper.
 func (t insight) RoundTrip(req *http.Request) (*http.Response, error) {
+	u, uploads := req.Context().Value(uploadKey{}).(*upload)
+	if uploads {
+		if end := u.end.Load(); end != nil {
+			req = req.WithContext(until{req.Context(), *end})
+		}
+	}
 	resp, err := t.base.RoundTrip(req)
+	if uploads {
+		u.see(resp, err)
+	}
 	if err != nil {
 		return nil, err //nolint:wrapcheck // a layer of the transport
-	}
-	session, ok := req.Context().Value(sessionKey{}).(*atomic.Pointer[string])
-	if uri := resp.Header.Get("Location"); ok && uri != "" && resp.StatusCode == http.StatusOK {
-		session.Store(&uri)
 	}
 	if broken, ok := req.Context().Value(readingKey{}).(context.CancelCauseFunc); ok {
 		resp.Body = &answered{resp.Body, broken}
