@@ -400,6 +400,41 @@ func TestActiveSyncIsRefusedWhereItIsNotPossible(t *testing.T) {
 	})
 }
 
+// TestWhatAStorageDidNotTellIsMarkedBeforeItIsHeardAgain changes a storage while it
+// does not tell its source, which goes on to be heard.
+func TestWhatAStorageDidNotTellIsMarkedBeforeItIsHeardAgain(t *testing.T) {
+	t.Parallel()
+	seeds := []freshet.MountChange{active(mount("/data", "mem://lake", freshet.Never))}
+	unfit := freshet.Errorf(freshet.KindInvalid, "check source", "", "the bucket does not tell the queue")
+	for name, ends := range map[string]bool{"another mount is watched": false, "the watch ends": true} {
+		t.Run(name, func(t *testing.T) {
+			f := newFeed("feed://lake", true)
+			inBubble(t, settings{seeds: seeds, feed: f}, func(w *world) {
+				w.store.Put("f", []byte("one"))
+				m := w.leader()
+				w.heard(m, "/data", true)
+				if got := w.lengthOf(m, "/data/f"); got != 3 {
+					t.Errorf("served %d bytes", got)
+				}
+				f.set(func() {
+					f.fitness = unfit
+					if ends {
+						f.fitness, f.down = nil, unfit
+					}
+				})
+				time.Sleep(2 * time.Minute)
+				w.heard(m, "/data", false)
+				w.store.Put("f", []byte("three"))
+				f.set(func() { f.fitness, f.down = nil, nil })
+				w.heard(m, "/data", true)
+				if got := w.lengthOf(m, "/data/f"); got != 5 {
+					t.Errorf("served %d bytes of what nobody told", got)
+				}
+			})
+		})
+	}
+}
+
 // TestS1NothingStaysStaleOfWhatAStorageTells lets another program change the
 // storage, which tells of it late, twice, in another order, with breaks, under
 // leaders that come and go. When all is quiet every path is what the storage has.

@@ -245,9 +245,14 @@ func (e *Engine) forget(ctx context.Context, p plan) {
 		if p.sources[c.Source] != nil {
 			continue
 		}
-		_, err := e.deps.Propose(ctx, namespace.Command{ForgetWatch: &namespace.ForgetWatch{Source: c.Source}})
-		if err != nil && ctx.Err() == nil && !freshet.IsKind(err, freshet.KindNotExist) {
-			e.log.Warn("the cursor of a source of notices that nobody uses was not dropped", "source", c.Source, "error", err)
-		}
+		e.drop(ctx, c.Source)
+	}
+}
+
+// drop drops the cursor of a source.
+func (e *Engine) drop(ctx context.Context, source string) {
+	_, err := e.deps.Propose(ctx, namespace.Command{ForgetWatch: &namespace.ForgetWatch{Source: source}})
+	if err != nil && ctx.Err() == nil && !freshet.IsKind(err, freshet.KindNotExist) {
+		e.log.Warn("the cursor of a source of notices was not dropped", "source", source, "error", err)
 	}
 }

@@ -17,6 +17,9 @@ type user struct {
 
 	place  ufs.Place
 	placed bool
+	// hidden: the storage can't be opened now, and the mount's options give it
+	// another name than its own, so that it may be any.
+	hidden bool
 }
 
 // newUser asks an open storage where the root of a mount lies.
@@ -24,6 +27,11 @@ func newUser(m freshet.Mount, fs ufs.FS) user {
 	u := user{Mount: m}
 	u.place, u.placed = ufs.PlaceOf(fs)
 	return u
+}
+
+// closedUser is a mount whose storage can't be opened now.
+func closedUser(m freshet.Mount) user {
+	return user{Mount: m, hidden: m.Options[ufs.OptionDomain] != "" || m.Options[ufs.OptionDomainRoot] != ""}
 }
 
 // in returns what a record about the storage of says in the user's domain.

@@ -39,7 +39,7 @@ func (e *Engine) Post(ctx context.Context, p freshet.EventPost, secret func(ufs.
 		named := false
 		for i := range all {
 			u := &all[i]
-			if !u.isOf(ev.Authority) {
+			if u.hidden || !u.isOf(ev.Authority) {
 				continue
 			}
 			if err := gate.pass(u); err != nil {
@@ -59,6 +59,11 @@ func (e *Engine) Post(ctx context.Context, p freshet.EventPost, secret func(ufs.
 			a.Ignored++
 		}
 	}
+	for i := range all {
+		if u := &all[i]; u.hidden && len(msg.Events) > 0 && gate.pass(u) == nil {
+			m.all(u) // any event may be of it
+		}
+	}
 	if msg.Unread > 0 {
 		e.log.Warn("posted events could not be made out: everything that listens to such is marked", "events", msg.Unread, "reason", msg.Why)
 	}
@@ -69,14 +74,14 @@ func (e *Engine) Post(ctx context.Context, p freshet.EventPost, secret func(ufs.
 }
 
 // mounted returns all mounts. One whose storage can't be opened now counts as of
-// the storage that its URI names.
+// the storage that its URI names, unless its options hide that.
 func (e *Engine) mounted() []user {
 	mounts, _ := e.deps.Mounts()
 	all := make([]user, 0, len(mounts))
 	for _, m := range mounts {
 		fs, release, err := e.deps.Storage(m)
 		if err != nil {
-			all = append(all, user{Mount: m})
+			all = append(all, closedUser(m))
 			continue
 		}
 		all = append(all, newUser(m, fs))

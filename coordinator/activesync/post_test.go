@@ -62,7 +62,8 @@ type cluster struct {
 	hints   []namespace.Hint
 	refuse  error
 	cursor  namespace.WatchCursor
-	watched bool // not posted to
+	watched bool            // not posted to
+	closed  freshet.MountID // its storage can't be opened
 }
 
 func (c *cluster) WatchCursor(source string) (namespace.WatchCursor, bool) {
@@ -73,6 +74,9 @@ func (c *cluster) WatchCursors() []namespace.WatchCursor { return nil }
 func (c *cluster) table() ([]freshet.Mount, <-chan struct{}) { return c.mounts, c.changed }
 
 func (c *cluster) storage(m freshet.Mount) (ufs.FS, func(), error) {
+	if c.closed == m.ID {
+		return nil, nil, freshet.Errorf(freshet.KindUnavailable, "open", "", "a secret can't be read")
+	}
 	if c.watched {
 		return quiet{mem.New(mem.Options{}).FS("")}, func() {}, nil
 	}
@@ -214,6 +218,27 @@ func TestPostsReachTheMountsByTheStoragesOwnNames(t *testing.T) {
 		c.refuse = freshet.Errorf(freshet.KindNotLeader, "propose", "", "not the leader")
 		if _, err := e.Post(t.Context(), freshet.EventPost{Body: s3("b", "in/f"), Trusted: true}, secrets); !errors.Is(err, freshet.KindNotLeader) {
 			t.Errorf("answered before the marks were replicated: %v", err)
+		}
+	})
+}
+
+// The option domain hides which storage a mount is of while that can't be opened.
+func TestAPostMarksAMountThatCanNotBeOpenedNow(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		c := &cluster{places: map[freshet.MountID]ufs.Place{}}
+		c.add("s3://b", "/there", map[string]string{ufs.OptionDomain: "lake", ufs.OptionDomainRoot: "/root"})
+		c.add("s3://guarded", "/there", map[string]string{ufs.OptionDomain: "pond", ufs.OptionDomainRoot: "/root", ufs.OptionEventsToken: "env:A"})
+		c.add("s3://c", "/in", nil)
+		e := start(t, c)
+		for closed, want := range map[freshet.MountID]string{0: "content/root/f", 1: "subtree/root", 2: "content/root/f", 3: "content/root/f"} {
+			c.closed = closed
+			if _, err := e.Post(t.Context(), freshet.EventPost{Body: s3("b", "there/f"), Trusted: true}, secrets); err != nil {
+				t.Error(err)
+			}
+			if got := c.marked(); got != want {
+				t.Errorf("mount %d closed: marked %q, want %q", closed, got, want)
+			}
 		}
 	})
 }

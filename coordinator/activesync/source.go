@@ -38,9 +38,15 @@ type source struct {
 	covers atomic.Pointer[[]uint64]
 	// unfit says, by generation, why the storage of a mount does not tell the source.
 	unfit atomic.Pointer[map[uint64]string]
+	// anew says that the next watch must not go on from the cursor: its storage did
+	// not tell the source, and nobody knows since when. Only run and below use it.
+	anew bool
 
-	mu     sync.Mutex
-	users  []user    // replaced, never changed
+	mu    sync.Mutex
+	users []user // replaced, never changed
+	// missed counts, by generation, how often the storage of a mount was found not to
+	// tell the source; it is dropped when all of the mount was marked after that.
+	missed map[uint64]int
 	since  time.Time // it is heard, or not heard, since then
 	ever   bool      // a notice came
 	why    string    // why it is not heard
@@ -49,10 +55,12 @@ type source struct {
 }
 
 func newSource(e *Engine, m freshet.Mount, kind string, w watcher) *source {
-	return &source{
+	s := &source{
 		e: e, mount: m, kind: kind, w: w, done: make(chan struct{}),
-		since: e.clock.Now(), why: "this leader has just begun to listen", lag: -1,
+		missed: map[uint64]int{}, since: e.clock.Now(), why: "this leader has just begun to listen", lag: -1,
 	}
+	s.covers.Store(&[]uint64{})
+	return s
 }
 
 // same reports whether what runs is what is wanted.
@@ -100,6 +108,10 @@ func (s *source) run(ctx context.Context) {
 			return
 		}
 		s.lose(err)
+		if freshet.IsKind(err, freshet.KindInvalid) { // it is not set up so that it would tell
+			s.anew = true
+			s.e.drop(ctx, s.w.about.ID)
+		}
 		s.e.metrics.restarts.WithLabelValues(s.kind).Inc()
 		s.e.log.Warn("a storage's notices of changes are not heard: its mounts are degraded", "source", s.w.about.ID, "error", err)
 		if notices > 1 { // more than a greeting: it gets on
@@ -213,7 +225,8 @@ func (s *source) heard(generation uint64) bool {
 }
 
 // judge notes what is wrong with the source for the mount of a generation, "" if
-// nothing is.
+// nothing is. What was wrong once may have lost changes: the mount is not covered
+// before all of it is marked.
 func (s *source) judge(generation uint64, wrong string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -226,6 +239,36 @@ func (s *source) judge(generation uint64, wrong string) {
 	}
 	next[generation] = wrong
 	s.unfit.Store(&next)
+	if wrong != "" {
+		s.missed[generation]++
+		s.cover(*s.covers.Load())
+	}
+}
+
+// cover sets the mounts that are covered, without those that missed changes. It is
+// called with the lock held.
+func (s *source) cover(generations []uint64) {
+	covered := slices.DeleteFunc(slices.Clone(generations), func(g uint64) bool { return s.missed[g] > 0 })
+	s.covers.Store(&covered)
+}
+
+// misses returns how often each mount was found to miss changes.
+func (s *source) misses() map[uint64]int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return maps.Clone(s.missed)
+}
+
+// covered notes that generations are covered, by marks made after misses.
+func (s *source) covered(generations []uint64, misses map[uint64]int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, g := range generations {
+		if s.missed[g] == misses[g] {
+			delete(s.missed, g)
+		}
+	}
+	s.cover(generations)
 }
 
 func (s *source) wrong(generation uint64) string {

@@ -30,23 +30,29 @@ func newWatching(s *source) *watching {
 	now := s.e.clock.Elapsed()
 	w := &watching{source: s, began: now, cursorAt: now}
 	covers := []uint64{}
-	if at, ok := s.e.deps.State.WatchCursor(s.w.about.ID); ok {
-		w.since, covers = slices.Clone(at.Cursor), slices.Clone(at.Covers)
+	if at, ok := s.e.deps.State.WatchCursor(s.w.about.ID); ok && !s.anew {
+		w.since, covers = slices.Clone(at.Cursor), at.Covers
 	}
-	s.covers.Store(&covers)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.cover(covers)
 	return w
 }
 
 // take applies one notice. When it returns nil the source may forget it.
 func (w *watching) take(ctx context.Context, n ufs.Notice) error {
-	users := w.served()
+	users, misses := w.served(), w.misses()
 	m := marks{}
 	result := w.collect(&m, users, n)
 	covers := make([]uint64, 0, len(users))
-	for _, u := range users {
+	for i := range users {
+		u := &users[i]
+		if w.wrong(u.Generation) != "" {
+			continue // it may miss changes even now
+		}
 		covers = append(covers, u.Generation)
-		if !slices.Contains(*w.covers.Load(), u.Generation) {
-			m.all(&u)
+		if misses[u.Generation] > 0 || !slices.Contains(*w.covers.Load(), u.Generation) {
+			m.all(u)
 		}
 	}
 	if err := w.commit(ctx, m, n.Cursor, covers); err != nil {
@@ -54,7 +60,8 @@ func (w *watching) take(ctx context.Context, n ufs.Notice) error {
 		return err
 	}
 	w.notices++
-	w.covers.Store(&covers)
+	w.anew = false
+	w.covered(covers, misses)
 	w.e.metrics.notices.WithLabelValues(w.kind, result).Inc()
 	w.measure(n)
 	// A notice without changes says that there are no more. The first one need not:
@@ -116,8 +123,9 @@ func (w *watching) collect(m *marks, users []user, n ufs.Notice) string {
 func (w *watching) commit(ctx context.Context, m marks, cursor []byte, covers []uint64) error {
 	now, id := w.e.clock.Elapsed(), w.w.about.ID
 	held, _ := w.e.deps.State.WatchCursor(id)
-	same := string(held.Cursor) == string(cursor) && slices.Equal(held.Covers, covers)
-	if len(m) == 0 && (len(cursor) == 0 || same || (w.notices > 0 && now-w.cursorAt < w.e.opts.CursorEvery)) {
+	same := slices.Equal(held.Covers, covers)
+	recent := w.notices > 0 && now-w.cursorAt < w.e.opts.CursorEvery
+	if len(m) == 0 && (len(cursor) == 0 || (same && (recent || string(held.Cursor) == string(cursor)))) {
 		return nil
 	}
 	err := m.commit(ctx, w.e, func() *namespace.Hint {
