@@ -238,8 +238,7 @@ func (s *store) copied(ctx context.Context, dest *blob.Client, id *string, from 
 }
 
 // Delete implements object.Store, one request per blob. All are sent, whatever
-// becomes of the others: an outcome that is not known is reported before one that
-// is.
+// becomes of the others.
 func (s *store) Delete(ctx context.Context, names []string) error {
 	var group errgroup.Group
 	group.SetLimit(parallelDeletes)
@@ -251,13 +250,7 @@ func (s *store) Delete(ctx context.Context, names []string) error {
 		})
 	}
 	_ = group.Wait()
-	var first error
-	for _, err := range failed {
-		if first == nil || freshet.IsKind(err, freshet.KindDeadline) && !freshet.IsKind(first, freshet.KindDeadline) {
-			first = err
-		}
-	}
-	return first
+	return object.Outcome(failed...) //nolint:wrapcheck // made by failure
 }
 
 func (s *store) delete(ctx context.Context, name string) error {
