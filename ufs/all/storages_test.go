@@ -87,8 +87,10 @@ func values(o ufs.Option) string {
 		switch {
 		case o.Min == 0 && o.Max == 0:
 			return kind
+		case o.Min == 0 && kind == "number":
+			return "0 to " + format(o.Max)
 		case o.Min == 0:
-			return kind + " to " + format(o.Max)
+			return "up to " + format(o.Max)
 		}
 		return format(o.Min) + " to " + format(o.Max)
 	}
