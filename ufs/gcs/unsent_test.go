@@ -59,42 +59,51 @@ func answer(w http.ResponseWriter, text string) {
 }
 
 // The client sends a chunk again after a break. That the last attempt reached
-// nobody says nothing of the first one, which may have published the object.
-func TestLastChunkMayHaveArrivedBeforeTheServerWasGone(t *testing.T) {
-	published := false
-	srv := newLeaving(t, func(s *leaving, w http.ResponseWriter, r *http.Request) {
-		_, _ = io.Copy(io.Discard, r.Body)
-		switch {
-		case r.URL.Path != "/session":
-			w.Header().Set("Location", s.url()+"/session")
-		case strings.HasSuffix(r.Header.Get("Content-Range"), "/*"):
-			w.Header().Set("X-Http-Status-Code-Override", "308")
-		default:
-			published = true
-			s.leave()
-			s.reset(w)
-		}
-	})
-	fs := open(t, "gs://bucket", srv.url(), nil, nil)
-	defer fs.Close()
-	w, err := fs.Create(t.Context(), "f", ufs.CreateOptions{Size: 600 << 10, Vouched: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := w.Write(make([]byte, 600<<10)); err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
-	defer cancel()
-	_, err = w.Commit(ctx)
-	if !published {
-		t.Fatalf("the last chunk did not arrive: %v", err)
-	}
-	if !freshet.IsKind(err, freshet.KindDeadline) || errors.Is(err, ufs.ErrNotSent) {
-		t.Errorf("not sent %v: %v", errors.Is(err, ufs.ErrNotSent), err)
-	}
-	if err := w.Abort(t.Context()); !freshet.IsKind(err, freshet.KindDeadline) {
-		t.Errorf("abort: %v, want an unknown outcome", err)
+// nobody, or was refused, says nothing of the first one, which may have published
+// the object.
+func TestLastChunkMayHaveArrivedAtTheFirstAttempt(t *testing.T) {
+	for name, gone := range map[string]bool{"the server is gone": true, "refused": false} {
+		t.Run(name, func(t *testing.T) {
+			published := false
+			srv := newLeaving(t, func(s *leaving, w http.ResponseWriter, r *http.Request) {
+				_, _ = io.Copy(io.Discard, r.Body)
+				switch {
+				case r.URL.Path != "/session":
+					w.Header().Set("Location", s.url()+"/session")
+				case strings.HasSuffix(r.Header.Get("Content-Range"), "/*"):
+					w.Header().Set("X-Http-Status-Code-Override", "308")
+				case published:
+					w.WriteHeader(http.StatusForbidden)
+				default:
+					published = true
+					if gone {
+						s.leave()
+					}
+					s.reset(w)
+				}
+			})
+			fs := open(t, "gs://bucket", srv.url(), nil, nil)
+			defer fs.Close()
+			w, err := fs.Create(t.Context(), "f", ufs.CreateOptions{Size: 600 << 10, Vouched: true})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := w.Write(make([]byte, 600<<10)); err != nil {
+				t.Fatal(err)
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+			defer cancel()
+			_, err = w.Commit(ctx)
+			if !published {
+				t.Fatalf("the last chunk did not arrive: %v", err)
+			}
+			if !freshet.IsKind(err, freshet.KindDeadline) || errors.Is(err, ufs.ErrNotSent) {
+				t.Errorf("not sent %v: %v", errors.Is(err, ufs.ErrNotSent), err)
+			}
+			if err := w.Abort(t.Context()); !freshet.IsKind(err, freshet.KindDeadline) {
+				t.Errorf("abort: %v, want an unknown outcome", err)
+			}
+		})
 	}
 }
 

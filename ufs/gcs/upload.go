@@ -62,8 +62,9 @@ func (u *upload) Complete(ctx context.Context, _ int, _ int64) (object.Object, e
 	u.asked = true
 	u.doubt.Store(false)
 	if err := u.w.Close(); err != nil {
-		if err = u.s.refused(err, u.opts); u.doubt.Load() && errors.Is(err, ufs.ErrNotSent) {
-			// The last attempt was not sent, but one before it was.
+		err = u.s.refused(err, u.opts)
+		if u.doubt.Load() && !freshet.IsKind(err, freshet.KindExist, freshet.KindStale) {
+			// Whatever became of the last attempt, one before it was sent.
 			return object.Object{}, object.Errorf(freshet.KindDeadline, "no definite answer, it may still take effect: %s", err.Error())
 		}
 		return object.Object{}, err
