@@ -34,16 +34,21 @@ type bucket struct {
 // Close is that of the storage.
 func (b bucket) Close() error { return b.FS.Close() }
 
-// quiet is a storage that tells that it is watched, and nothing else.
-type quiet struct{ *mem.FS }
+// quiet is a storage that tells that it is watched, and nothing else
+// but what it is given.
+type quiet struct {
+	*mem.FS
+
+	tells []invalidation.Record
+}
 
 func (quiet) WatchSource() (ufs.WatchSource, error) {
 	return ufs.WatchSource{ID: "quiet", Complete: true}, nil
 }
 
-func (quiet) Watch(ctx context.Context, since []byte) iter.Seq2[ufs.Notice, error] {
+func (q quiet) Watch(ctx context.Context, since []byte) iter.Seq2[ufs.Notice, error] {
 	return func(yield func(ufs.Notice, error) bool) {
-		for yield(ufs.Notice{Cursor: append([]byte("then"), since...)}, nil) {
+		for yield(ufs.Notice{Changes: q.tells, Cursor: append([]byte("then"), since...)}, nil) {
 			select {
 			case <-time.After(10 * time.Second):
 			case <-ctx.Done():
@@ -64,6 +69,8 @@ type cluster struct {
 	cursor  namespace.WatchCursor
 	watched bool            // not posted to
 	closed  freshet.MountID // its storage can't be opened
+	tells   []invalidation.Record
+	largest int // bytes that were proposed at once
 }
 
 func (c *cluster) WatchCursor(source string) (namespace.WatchCursor, bool) {
@@ -78,7 +85,7 @@ func (c *cluster) storage(m freshet.Mount) (ufs.FS, func(), error) {
 		return nil, nil, freshet.Errorf(freshet.KindUnavailable, "open", "", "a secret can't be read")
 	}
 	if c.watched {
-		return quiet{mem.New(mem.Options{}).FS("")}, func() {}, nil
+		return quiet{mem.New(mem.Options{}).FS(""), c.tells}, func() {}, nil
 	}
 	fs := bucket{mem.New(mem.Options{}).FS(""), events.NewHooked(events.OptionWebhook, c.places[m.ID])}
 	return fs, func() {}, nil
@@ -90,6 +97,11 @@ func (c *cluster) propose(_ context.Context, cmds ...namespace.Command) ([]names
 	if c.refuse != nil {
 		return nil, c.refuse
 	}
+	data, err := namespace.EncodeBatch(cmds)
+	if err != nil {
+		return nil, err
+	}
+	c.largest = max(c.largest, len(data))
 	for _, cmd := range cmds {
 		c.hints = append(c.hints, *cmd.Hint)
 	}
@@ -335,6 +347,33 @@ func TestAMountThatAnEarlierLeaderDidNotCoverIsMarked(t *testing.T) {
 			if complete, ok := e.Heard(id+1, 1); !complete || !ok {
 				t.Errorf("mount %d: complete %v, heard %v", id+1, complete, ok)
 			}
+		}
+	})
+}
+
+// An entry of the log that is too large is refused, each time that it is told.
+func TestManyLongNamesFitIntoTheLog(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		c := &cluster{places: map[freshet.MountID]ufs.Place{}, watched: true, cursor: namespace.WatchCursor{Source: "quiet", Cursor: []byte("now"), Covers: []uint64{1}}}
+		long := strings.Repeat("/"+strings.Repeat("x", 254), 16)[:4080]
+		for i := range 1000 {
+			name := fmt.Sprintf("%s/%03d", long, i)
+			c.tells = append(c.tells, invalidation.Record{Kind: invalidation.KindRename, Recursive: true, Key: name, Key2: name + "-to"})
+		}
+		c.add("quiet://b", "/", nil)
+		start(t, c)
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if last := c.hints[len(c.hints)-1]; string(last.Cursor) != "thennow" {
+			t.Errorf("the cursor is %q", last.Cursor)
+		}
+		n := 0
+		for _, h := range c.hints {
+			n += len(h.Records)
+		}
+		if n != 1000 || c.largest > 2<<20 {
+			t.Errorf("%d records, %d bytes at once; the log takes 4 MiB", n, c.largest)
 		}
 	})
 }

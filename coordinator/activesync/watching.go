@@ -201,23 +201,32 @@ func (m marks) changes(u *user, of string, changes []invalidation.Record) int {
 	return n
 }
 
+// maxEntry bounds the bytes of the names in one log entry, which takes 4 MiB in all.
+const maxEntry = 1 << 20
+
 // commit replicates the marks in entries of a bounded size; last, if not nil, makes
 // what goes into the last of them, as one with its marks. What fails in between
 // leaves marks that do no harm when they are made again.
 func (m marks) commit(ctx context.Context, e *Engine, last func() *namespace.Hint) error {
 	var cmds []namespace.Command
-	room := e.opts.Batch
+	records, bytes := 0, 0
 	for _, d := range slices.SortedFunc(maps.Keys(m), func(a, b freshet.DomainID) int { return slices.Compare(a[:], b[:]) }) {
 		for rest := m[d]; len(rest) > 0; {
-			n := min(len(rest), room)
+			n := 0
+			for n < len(rest) && records < e.opts.Batch && bytes < maxEntry {
+				bytes += len(rest[n].Key) + len(rest[n].Key2)
+				n++
+				records++
+			}
 			cmds = append(cmds, namespace.Command{Hint: &namespace.Hint{Domain: d, Records: rest[:n]}})
 			rest = rest[n:]
-			if room -= n; room == 0 {
-				if _, err := e.deps.Propose(ctx, cmds...); err != nil {
-					return err
-				}
-				cmds, room = nil, e.opts.Batch
+			if records < e.opts.Batch && bytes < maxEntry {
+				continue
 			}
+			if _, err := e.deps.Propose(ctx, cmds...); err != nil {
+				return err
+			}
+			cmds, records, bytes = nil, 0, 0
 		}
 	}
 	if last != nil {
