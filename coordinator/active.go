@@ -22,7 +22,7 @@ func (c *Coordinator) listens(m *freshet.Mount) (complete, heard bool) {
 	if !m.ActiveSync {
 		return false, false
 	}
-	return c.active.Heard(m.ID, c.term.Load())
+	return c.active.Heard(m.ID, m.Generation, c.term.Load())
 }
 
 // unheard says why a mount's storage is not heard, and what that means under the

@@ -109,6 +109,8 @@ type hearing struct {
 
 // ear is what a mount hears its storage by.
 type ear interface {
+	// of is the generation of the mount.
+	of() uint64
 	// heard is asked at each look at an entry: it must be quick.
 	heard() (complete, ok bool)
 	status() freshet.ActiveSyncStatus
@@ -125,15 +127,15 @@ func New(deps Deps, opts Options) *Engine {
 	return &Engine{deps: deps, opts: opts.withDefaults(), clock: deps.Clock, log: deps.Log, metrics: newMetrics(deps.Metrics)}
 }
 
-// Heard reports whether the source of a mount is heard in the term, and whether
-// it tells of every change.
-func (e *Engine) Heard(mount freshet.MountID, term uint64) (complete, ok bool) {
+// Heard reports whether the source of a mount, as it is in the given generation, is
+// heard in the term, and whether it tells of every change.
+func (e *Engine) Heard(mount freshet.MountID, generation, term uint64) (complete, ok bool) {
 	h := e.ears.Load()
 	if h == nil || h.term != term {
 		return false, false
 	}
 	at := h.ears[mount]
-	if at == nil {
+	if at == nil || at.of() != generation { // it was changed, and is not listened for yet
 		return false, false
 	}
 	return at.heard()
@@ -227,7 +229,7 @@ func (e *Engine) listen(p plan, term uint64) *hearing {
 			at = newHook(e.clock)
 		}
 		h.hooks[m.Domain] = at
-		h.ears[m.ID] = hookEar{hook: at, most: maxSilence(m.Mount)}
+		h.ears[m.ID] = hookEar{hook: at, generation: m.Generation, most: maxSilence(m.Mount)}
 	}
 	for id, why := range p.broken {
 		h.ears[id] = why

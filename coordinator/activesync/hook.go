@@ -47,9 +47,12 @@ func (h *hook) heardNow(e *Engine, oldest time.Time) {
 
 // hookEar is how a mount hears a hook.
 type hookEar struct {
-	hook *hook
-	most time.Duration
+	hook       *hook
+	generation uint64
+	most       time.Duration
 }
+
+func (h hookEar) of() uint64 { return h.generation }
 
 func (h hookEar) idle() time.Duration {
 	return h.hook.clock.Elapsed() - time.Duration(h.hook.last.Load())

@@ -118,6 +118,8 @@ func SourceOf(fs ufs.FS) (ufs.Watcher, ufs.WatchSource, error) {
 // deaf is the ear of a mount whose source is not known.
 type deaf struct{ source, why string }
 
+func (d deaf) of() uint64 { return 0 }
+
 func (d deaf) heard() (complete, ok bool) { return false, false }
 
 func (d deaf) status() freshet.ActiveSyncStatus {

@@ -271,13 +271,13 @@ func TestNothingPostedForTooLongDegradesAndMarksWhenItComesAgain(t *testing.T) {
 		}
 		heard := func(want bool) {
 			t.Helper()
-			if complete, ok := e.Heard(1, 1); complete || ok != want {
+			if complete, ok := e.Heard(1, 1, 1); complete || ok != want {
 				t.Errorf("complete %v, heard %v", complete, ok)
 			}
-			if _, ok := e.Heard(1, 2); ok {
+			if _, ok := e.Heard(1, 1, 2); ok {
 				t.Error("heard in another term")
 			}
-			if _, ok := e.Heard(2, 1); !ok {
+			if _, ok := e.Heard(2, 2, 1); !ok {
 				t.Error("who sets no bound is not heard")
 			}
 		}
@@ -338,14 +338,17 @@ func TestAMountThatAnEarlierLeaderDidNotCoverIsMarked(t *testing.T) {
 			t.Errorf("kept %+v", hint)
 		}
 		// What happened since the cursor may still be told: a greeting is no proof.
-		if _, ok := e.Heard(1, 1); ok {
+		if _, ok := e.Heard(1, 1, 1); ok {
 			t.Error("heard at once")
 		}
 		time.Sleep(10 * time.Second)
 		synctest.Wait()
 		for id := range freshet.MountID(2) {
-			if complete, ok := e.Heard(id+1, 1); !complete || !ok {
+			if complete, ok := e.Heard(id+1, uint64(id+1), 1); !complete || !ok {
 				t.Errorf("mount %d: complete %v, heard %v", id+1, complete, ok)
+			}
+			if complete, ok := e.Heard(id+1, uint64(id+3), 1); complete || ok {
+				t.Errorf("mount %d is heard before anybody listens for what it was changed to", id+1)
 			}
 		}
 	})

@@ -285,6 +285,8 @@ type sourceEar struct {
 	user user
 }
 
+func (e sourceEar) of() uint64 { return e.user.Generation }
+
 func (e sourceEar) heard() (complete, ok bool) {
 	return e.w.about.Complete, e.source.wrong(e.user.Generation) == "" && e.source.heard(e.user.Generation)
 }
