@@ -37,7 +37,7 @@ type place struct {
 	env     []string // what options refer to, for servers and for our own driver
 	rival   rival
 	entries int  // how many files of a directory the server can list in good time
-	scarce  bool // the server keeps the bytes of all uploads, and little of them
+	scarce  bool // the server is slow to take bytes, or keeps all that it ever took
 	stop    func() error
 }
 

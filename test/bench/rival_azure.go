@@ -33,7 +33,7 @@ func startAzure(ctx context.Context) (*place, error) {
 		uri:     "abfs://" + benchBucket + "@" + srv.Account(),
 		options: map[string]string{"endpoint": srv.Endpoint(), "account_key": "env:FRESHET_BENCH_AZURE", "block_size": "8MiB"},
 		env:     []string{"FRESHET_BENCH_AZURE=" + srv.Key()},
-		rival:   azureRival{api}, entries: 5000, scarce: true, stop: srv.Close,
+		rival:   azureRival{api}, entries: 2000, scarce: true, stop: srv.Close,
 	}, nil
 }
 

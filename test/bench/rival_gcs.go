@@ -27,7 +27,7 @@ func startGCS(ctx context.Context) (*place, error) {
 	return &place{
 		uri: "gs://" + benchBucket, options: map[string]string{"endpoint": srv.Endpoint(), "credentials": "anonymous", "part_size": "8MiB"},
 		// The server searches for each object among all.
-		rival: gcsRival{api.Bucket(benchBucket)}, entries: 1000,
+		rival: gcsRival{api.Bucket(benchBucket)}, entries: 1000, scarce: true,
 		stop: func() error { return errors.Join(api.Close(), srv.Close()) },
 	}, nil
 }

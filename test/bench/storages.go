@@ -14,9 +14,8 @@ import (
 )
 
 const (
-	uploadSize = 64 << 20
-	rangeSize  = 8 << 20
-	chunkSize  = 1 << 20 // of one Write
+	rangeSize = 8 << 20
+	chunkSize = 1 << 20 // of one Write
 )
 
 // compare measures each storage's driver beside the bare client of that storage, and
@@ -59,37 +58,41 @@ func (b *bench) drivers(ctx context.Context, p *place) (err error) {
 		return err
 	}
 	b.addDuel(fmt.Sprintf("%s: list a directory of %d, entries", p.name, p.entries), our, their, func(d time.Duration) string { return rate(perSecond(int64(p.entries), d)) })
-
-	data := make([]byte, uploadSize)
-	_, _ = rand.Read(data) // never fails
-	var st ufs.Status
-	turn := b.turnLength()
+	size, turn := 64<<20, b.turnLength()
 	if p.scarce {
-		turn = once
+		size, turn = 32<<20, once
 	}
-	our, their, err = b.duel(ctx, "upload-"+p.name, turn, func(ctx context.Context) (err error) {
+	return b.transfers(ctx, p, fs, size, turn)
+}
+
+// transfers measures upload and ranged reads of a file.
+func (b *bench) transfers(ctx context.Context, p *place, fs ufs.FS, size int, uploads time.Duration) error {
+	data := make([]byte, size)
+	_, _ = rand.Read(data) // never fails
+	gigabytes := func(d time.Duration) string { return fmt.Sprintf("%.2f GB/s", perSecond(int64(size), d)/1e9) }
+	var st ufs.Status
+	our, their, err := b.duel(ctx, "upload-"+p.name, uploads, func(ctx context.Context) (err error) {
 		st, err = uploadOnce(ctx, fs, data)
 		return err
 	}, func(ctx context.Context) error { return p.rival.upload(ctx, "bare", data) })
 	if err != nil {
 		return err
 	}
-	bytesPerSecond := func(d time.Duration) string { return fmt.Sprintf("%.2f GB/s", perSecond(uploadSize, d)/1e9) }
-	b.addDuel(p.name+": upload 64 MiB in parts of 8 MiB", our, their, bytesPerSecond)
+	b.addDuel(fmt.Sprintf("%s: upload %d MiB in parts of 8 MiB", p.name, size>>20), our, their, gigabytes)
 
 	buf := make([]byte, rangeSize)
-	our, their, err = b.duel(ctx, "read-"+p.name, b.turnLength(), eachRange(func(ctx context.Context, off int64) error {
+	our, their, err = b.duel(ctx, "read-"+p.name, b.turnLength(), eachRange(size, func(ctx context.Context, off int64) error {
 		r, _, err := fs.Open(ctx, "ours", ufs.OpenOptions{Want: st.Fingerprint, Offset: off, Length: rangeSize})
 		if err != nil {
 			return err
 		}
 		_, err = io.ReadFull(r, buf)
 		return errors.Join(err, r.Close())
-	}), eachRange(func(ctx context.Context, off int64) error { return p.rival.readAt(ctx, "bare", off, buf) }))
+	}), eachRange(size, func(ctx context.Context, off int64) error { return p.rival.readAt(ctx, "bare", off, buf) }))
 	if err != nil {
 		return err
 	}
-	b.addDuel(p.name+": read 64 MiB in ranges of 8 MiB", our, their, bytesPerSecond)
+	b.addDuel(fmt.Sprintf("%s: read %d MiB in ranges of 8 MiB", p.name, size>>20), our, their, gigabytes)
 	return nil
 }
 
@@ -125,9 +128,9 @@ func uploadOnce(ctx context.Context, fs ufs.FS, data []byte) (ufs.Status, error)
 	return w.Commit(ctx)
 }
 
-func eachRange(read func(ctx context.Context, off int64) error) func(context.Context) error {
+func eachRange(size int, read func(ctx context.Context, off int64) error) func(context.Context) error {
 	return func(ctx context.Context) error {
-		for off := int64(0); off < uploadSize; off += rangeSize {
+		for off := int64(0); off < int64(size); off += rangeSize {
 			if err := read(ctx, off); err != nil {
 				return err
 			}
