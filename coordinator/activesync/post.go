@@ -22,16 +22,17 @@ const opPost = "take events"
 // KindUnauthenticated without a token that is needed, KindPermission with a wrong
 // one, and those of Propose.
 func (e *Engine) Post(ctx context.Context, p freshet.EventPost, secret func(ufs.SecretRef) (ufs.Secret, error)) (freshet.EventAnswer, error) {
+	mounts, _ := e.deps.Mounts()
+	gate := gate{post: p, secret: secret, log: e.log}
+	if err := gate.enter(mounts); err != nil { // before anything that costs more
+		e.metrics.notices.WithLabelValues(kindPosted, "refused").Inc()
+		return freshet.EventAnswer{}, err
+	}
 	msg, err := events.Parse(p.Body)
 	if err != nil {
 		return freshet.EventAnswer{}, freshet.Errorf(freshet.KindInvalid, opPost, "", "%w", err)
 	}
-	all := e.mounted()
-	gate := gate{post: p, secret: secret, log: e.log}
-	if err := gate.enter(all); err != nil {
-		e.metrics.notices.WithLabelValues(kindPosted, "refused").Inc()
-		return freshet.EventAnswer{}, err
-	}
+	all := e.mounted(mounts)
 	a := freshet.EventAnswer{Unread: msg.Unread, Validation: msg.Validation, Confirm: msg.Confirm}
 	m := marks{}
 	oldest := map[freshet.DomainID]time.Time{}
@@ -73,10 +74,9 @@ func (e *Engine) Post(ctx context.Context, p freshet.EventPost, secret func(ufs.
 	return a, e.posted(ctx, m, oldest, &gate, msg.Unread > 0)
 }
 
-// mounted returns all mounts. One whose storage can't be opened now counts as of
+// mounted returns mounts with their places. One whose storage can't be opened now counts as of
 // the storage that its URI names, unless its options hide that.
-func (e *Engine) mounted() []user {
-	mounts, _ := e.deps.Mounts()
+func (e *Engine) mounted(mounts []freshet.Mount) []user {
 	all := make([]user, 0, len(mounts))
 	for _, m := range mounts {
 		fs, release, err := e.deps.Storage(m)
@@ -135,15 +135,15 @@ type gate struct {
 
 // enter lets a caller in that may post for any mount at all, so that strangers
 // don't learn what is mounted.
-func (g *gate) enter(all []user) error {
+func (g *gate) enter(mounts []freshet.Mount) error {
 	if g.post.Trusted {
 		return nil
 	}
-	for i := range all {
-		if all[i].Options[ufs.OptionEventsToken] == "" {
+	for _, m := range mounts {
+		if m.Options[ufs.OptionEventsToken] == "" {
 			continue
 		}
-		err := g.pass(&all[i])
+		err := g.pass(&user{Mount: m})
 		if err == nil {
 			return nil
 		}

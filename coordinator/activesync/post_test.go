@@ -71,6 +71,7 @@ type cluster struct {
 	closed  freshet.MountID // its storage can't be opened
 	tells   []invalidation.Record
 	largest int // bytes that were proposed at once
+	opened  int // storages
 }
 
 func (c *cluster) WatchCursor(source string) (namespace.WatchCursor, bool) {
@@ -81,6 +82,9 @@ func (c *cluster) WatchCursors() []namespace.WatchCursor { return nil }
 func (c *cluster) table() ([]freshet.Mount, <-chan struct{}) { return c.mounts, c.changed }
 
 func (c *cluster) storage(m freshet.Mount) (ufs.FS, func(), error) {
+	c.mu.Lock()
+	c.opened++
+	c.mu.Unlock()
 	if c.closed == m.ID {
 		return nil, nil, freshet.Errorf(freshet.KindUnavailable, "open", "", "a secret can't be read")
 	}
@@ -230,6 +234,25 @@ func TestPostsReachTheMountsByTheStoragesOwnNames(t *testing.T) {
 		c.refuse = freshet.Errorf(freshet.KindNotLeader, "propose", "", "not the leader")
 		if _, err := e.Post(t.Context(), freshet.EventPost{Body: s3("b", "in/f"), Trusted: true}, secrets); !errors.Is(err, freshet.KindNotLeader) {
 			t.Errorf("answered before the marks were replicated: %v", err)
+		}
+	})
+}
+
+// A stranger can't make a leader read what he sent, nor open storages.
+func TestStrangersCostNothing(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		c := &cluster{places: map[freshet.MountID]ufs.Place{}}
+		c.add("s3://guarded", "/", map[string]string{ufs.OptionEventsToken: "env:A"})
+		e := start(t, c)
+		before := c.opened
+		for token, want := range map[string]freshet.Kind{"": freshet.KindUnauthenticated, "guess": freshet.KindPermission} {
+			if _, err := e.Post(t.Context(), freshet.EventPost{Body: []byte("not an event"), Token: token}, secrets); freshet.KindOf(err) != want {
+				t.Errorf("token %q: %v", token, err)
+			}
+		}
+		if n := c.opened - before; n != 0 {
+			t.Errorf("%d storages were opened", n)
 		}
 	})
 }
