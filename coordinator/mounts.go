@@ -67,8 +67,12 @@ func (c *Coordinator) planMount(ch freshet.MountChange) (freshet.Mount, []string
 		return m, nil, freshet.Errorf(freshet.KindInvalid, opMountAdd, ch.Path, "the URI of the storage is missing")
 	}
 	m = merge(m, ch)
-	notes, err := c.completeMount(&m, ch.Interval != nil, ch.DryRun)
-	return m, notes, freshet.Wrap(opMountAdd, ch.Path, err)
+	notes, err := checkLevel(m, ch.Interval != nil)
+	if err != nil {
+		return m, nil, freshet.Wrap(opMountAdd, ch.Path, err)
+	}
+	more, err := c.locate(&m, ch.DryRun)
+	return m, append(notes, more...), freshet.Wrap(opMountAdd, ch.Path, err)
 }
 
 // merge applies a change to a mount.
@@ -104,9 +108,8 @@ func set[T any](to *T, from *T) {
 	}
 }
 
-// completeMount checks level, interval and storage settings and fills in what
-// follows from them.
-func (c *Coordinator) completeMount(m *freshet.Mount, intervalGiven, dryRun bool) (notes []string, err error) {
+// checkLevel checks path, level and interval.
+func checkLevel(m freshet.Mount, intervalGiven bool) (notes []string, err error) {
 	if err := checkPath(m.Path); err != nil {
 		return nil, err
 	}
@@ -125,6 +128,11 @@ func (c *Coordinator) completeMount(m *freshet.Mount, intervalGiven, dryRun bool
 			notes = append(notes, "sync interval is never: changes made directly in the storage, not through a cluster on the bus, are seen after `freshet sync now` only; set an interval if there are such writers")
 		}
 	}
+	return notes, nil
+}
+
+// locate checks the storage settings and fills in what follows from them.
+func (c *Coordinator) locate(m *freshet.Mount, dryRun bool) (notes []string, err error) {
 	spec := ufs.Spec{URI: m.URI, Options: m.Options}
 	canonical, err := c.openers.Parse(spec)
 	if err != nil {
@@ -139,11 +147,9 @@ func (c *Coordinator) completeMount(m *freshet.Mount, intervalGiven, dryRun bool
 	m.Domain, m.DomainKey = canonical.Domain(), canonical.DomainKey
 	m.MaxOpLifetime = fs.Features().MaxOpLifetime
 	if m.ActiveSync {
-		more, err := checkActive(fs, m)
-		if err != nil {
+		if notes, err = checkActive(fs, m); err != nil {
 			return nil, firstError(errors.Join(err, fs.Close()))
 		}
-		notes = append(notes, more...)
 	}
 	return notes, fs.Close()
 }
@@ -212,8 +218,7 @@ func (c *Coordinator) AddMount(ctx context.Context, ch freshet.MountChange) (fre
 
 // firstError unwraps a join of one error, so that its kind is seen.
 func firstError(err error) error {
-	var joined interface{ Unwrap() []error }
-	if errors.As(err, &joined) {
+	if joined, ok := err.(interface{ Unwrap() []error }); ok { //nolint:errorlint // only what errors.Join made here
 		return joined.Unwrap()[0]
 	}
 	return err
@@ -288,17 +293,23 @@ func (c *Coordinator) UpdateMount(ctx context.Context, ch freshet.MountChange) (
 		return freshet.MountAnswer{}, freshet.Errorf(freshet.KindConflict, opMountUpdate, ch.Path, "the mount's generation is %d, not %d: it was changed meanwhile, read it again", old.Generation, ch.IfGeneration)
 	}
 	m := merge(old, ch)
-	notes, err := c.completeMount(&m, ch.Interval != nil || ch.Level == nil, ch.DryRun)
+	notes, err := checkLevel(m, ch.Interval != nil || ch.Level == nil)
+	// What does not change the storage must also work while that is away.
+	if m.URI != old.URI || !maps.Equal(m.Options, old.Options) || (m.ActiveSync && !old.ActiveSync) {
+		var more []string
+		if err == nil {
+			more, err = c.locate(&m, ch.DryRun)
+		}
+		if err == nil {
+			err = c.probe(ctx, m, ch.DryRun)
+		}
+		notes = append(notes, more...)
+	}
 	if err != nil {
-		return freshet.MountAnswer{}, freshet.Wrap(opMountUpdate, ch.Path, err)
+		return freshet.MountAnswer{}, freshet.Wrap(opMountUpdate, ch.Path, firstError(err))
 	}
 	if m.Domain != old.Domain || m.DomainKey != old.DomainKey {
 		return freshet.MountAnswer{}, freshet.Errorf(freshet.KindConflict, opMountUpdate, ch.Path, "the change names another storage, or another part of it, than %s: remove the mount and add it again", old.URI)
-	}
-	if m.URI != old.URI || !maps.Equal(m.Options, old.Options) || (m.ActiveSync && !old.ActiveSync) {
-		if err := firstError(c.probe(ctx, m, ch.DryRun)); err != nil {
-			return freshet.MountAnswer{}, freshet.Wrap(opMountUpdate, ch.Path, err)
-		}
 	}
 	if !ch.DryRun {
 		results, err := c.propose(ctx, namespace.Command{UpdateMount: &namespace.UpdateMount{Mount: m, IfGeneration: old.Generation}})

@@ -22,6 +22,7 @@ import (
 
 	"github.com/freshet-io/freshet"
 	"github.com/freshet-io/freshet/ufs"
+	"github.com/freshet-io/freshet/ufs/events"
 	"github.com/freshet-io/freshet/ufs/object"
 )
 
@@ -64,7 +65,16 @@ func (o *Opener) open(spec ufs.Spec, env ufs.Environment, token azcore.TokenCred
 	if err := s.connect(env, policy); err != nil {
 		return nil, freshet.Wrap(op, "", err)
 	}
-	return object.New(s, object.Options{Root: cfg.root, Log: o.log, Skips: o.skips}), nil
+	return &fileSystem{
+		FS:     object.New(s, object.Options{Root: cfg.root, Log: o.log, Skips: o.skips}),
+		Hooked: events.NewHooked(cfg.events, cfg.place()),
+	}, nil
+}
+
+// fileSystem is a prefix of a container that may be told of changes.
+type fileSystem struct {
+	*object.FS
+	events.Hooked
 }
 
 func withDefaults(env ufs.Environment) ufs.Environment {

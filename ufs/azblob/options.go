@@ -11,6 +11,7 @@ import (
 
 	"github.com/freshet-io/freshet"
 	"github.com/freshet-io/freshet/ufs"
+	"github.com/freshet-io/freshet/ufs/events"
 	"github.com/freshet-io/freshet/ufs/object"
 )
 
@@ -62,6 +63,7 @@ func schemes() []string { return []string{"abfs", "abfss", "az", "wasb", "wasbs"
 
 func table() ufs.OptionTable {
 	return append(ufs.CommonOptions(maxOpLifetime), ufs.OptionTable{
+		events.Option(),
 		{Name: optAccount, Help: "storage account of an az:// URI"},
 		{Name: optEndpoint, Help: "URL of the account's Blob service, where it is not the usual one: a private name, or http://host:port/account of an emulator"},
 		{Name: optCredentials, Type: ufs.OptionChoice, Default: credEnv, Choices: []string{credEnv, credWorkload, credManaged, credAnonymous}, Help: "env: AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_CLIENT_SECRET or a certificate, or workload identity if AZURE_FEDERATED_TOKEN_FILE is set"},
@@ -129,6 +131,12 @@ type config struct {
 	hierarchical    bool
 	deleteSnapshots bool
 	maxOpLifetime   time.Duration
+	events          string
+}
+
+// place is where the mount lies, in the storage's own names.
+func (c config) place() ufs.Place {
+	return ufs.Place{Authority: "abfs://" + c.container + "@" + c.account, Key: "/" + strings.TrimSuffix(c.root, "/")}
 }
 
 // Parse checks spec without any I/O. The authority is "abfs://container@account",
@@ -157,6 +165,7 @@ func parse(spec ufs.Spec) (config, ufs.Canonical, error) {
 		caFile: v.Text(optCAFile), blockSize: int(v.Int(optBlockSize)), uploads: int(v.Int(optUploads)),
 		timeout: v.Duration(optTimeout), retries: int(v.Int(optRetries)), hierarchical: v.Bool(optHierarchical),
 		deleteSnapshots: v.Bool(optDeleteSnapshots), maxOpLifetime: v.Duration(ufs.OptionMaxOpLifetime),
+		events: v.Text(events.OptionName),
 	}
 	var suffix string
 	if c.container, c.account, suffix, err = names(uri, v.Text(optAccount)); err != nil {
@@ -179,9 +188,8 @@ func parse(spec ufs.Spec) (config, ufs.Canonical, error) {
 	if key := strings.TrimPrefix(uri.Path, "/"); key != "" {
 		c.root = key + "/"
 	}
-	canonical, err := v.OverrideDomain(ufs.Canonical{
-		Scheme: uri.Scheme, Authority: "abfs://" + c.container + "@" + c.account, DomainKey: "/" + strings.TrimSuffix(c.root, "/"),
-	})
+	at := c.place()
+	canonical, err := v.OverrideDomain(ufs.Canonical{Scheme: uri.Scheme, Authority: at.Authority, DomainKey: at.Key})
 	return c, canonical, err
 }
 

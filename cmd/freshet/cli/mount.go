@@ -150,6 +150,12 @@ func mountState(m *freshetv1.Mount) string {
 	return "ok"
 }
 
+// stateWord is mountState for a column.
+func stateWord(m *freshetv1.Mount) string {
+	state, _, _ := strings.Cut(mountState(m), ":")
+	return state
+}
+
 // activeSyncText says whether the storage's own notices are heard.
 func activeSyncText(m *freshetv1.Mount) string {
 	s := m.GetActiveSync()
@@ -196,7 +202,7 @@ func (a *app) mountList() *cobra.Command {
 						if m.GetReadOnly() {
 							access = "ro"
 						}
-						t.row(m.GetPath(), m.GetUfs(), access, m.GetConsistency().GetLevel(), m.GetConsistency().GetInterval(), activeWord(m), mountState(m), m.GetOrigin())
+						t.row(m.GetPath(), m.GetUfs(), access, m.GetConsistency().GetLevel(), m.GetConsistency().GetInterval(), activeWord(m), stateWord(m), m.GetOrigin())
 					}
 				})
 			})

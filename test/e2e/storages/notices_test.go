@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"os"
 	"strings"
 	"testing"
 
@@ -21,7 +22,7 @@ type telling struct {
 	*place
 
 	// told is called after each change, for storages that others must speak for.
-	told func(t *testing.T, r *e2e.Region, key string, removed bool)
+	told func(t *testing.T, s *telling, r *e2e.Region, key string, removed bool)
 	// deafen makes the source silent, hear lets it speak again; nil where only a
 	// restart of the region can.
 	deafen, hear func(t *testing.T)
@@ -60,24 +61,63 @@ func sources() map[string]func(t *testing.T) *telling {
 			p := s3Place(t)
 			p.options["events"], p.options["events_token"] = "webhook", "env:FRESHET_E2E_HOOK"
 			p.env = append(p.env, "FRESHET_E2E_HOOK=hook-secret")
-			return &telling{place: p, told: post}
+			return &telling{place: p, told: hook(s3Event)}
+		},
+		"eventgrid": func(t *testing.T) *telling {
+			p := azurePlace(t)
+			p.options["events"], p.options["events_token"] = "webhook", "env:FRESHET_E2E_HOOK"
+			p.env = append(p.env, "FRESHET_E2E_HOOK=hook-secret")
+			return &telling{place: p, told: hook(gridEvent)}
+		},
+		"pubsub": func(t *testing.T) *telling {
+			p := gcsPlace(t)
+			p.options["events"], p.options["events_token"] = "webhook", "env:FRESHET_E2E_HOOK"
+			p.env = append(p.env, "FRESHET_E2E_HOOK=hook-secret")
+			return &telling{place: p, told: hook(pubSubEvent)}
 		},
 	}
 }
 
-// post tells a region of a change in the form of S3.
-func post(t *testing.T, r *e2e.Region, key string, removed bool) {
-	t.Helper()
+// hook returns what posts a change to a region in the form of a cloud.
+func hook(form func(p *place, key string, removed bool) string) func(*testing.T, *telling, *e2e.Region, string, bool) {
+	return func(t *testing.T, s *telling, r *e2e.Region, key string, removed bool) {
+		t.Helper()
+		body := form(s.place, key, removed)
+		// Strangers are not let in.
+		at := "http://" + r.HTTP[0] + "/v1/events"
+		e2e.HTTP(t, http.MethodPost, at, body, "Authorization", "Bearer wrong").Want(t, http.StatusForbidden)
+		e2e.HTTP(t, http.MethodPost, at, body, "Authorization", "Bearer hook-secret").Want(t, http.StatusOK, `"unread":0`)
+	}
+}
+
+func s3Event(_ *place, key string, removed bool) string {
 	event := "ObjectCreated:Put"
 	if removed {
 		event = "ObjectRemoved:Delete"
 	}
-	body := fmt.Sprintf(`{"Records":[{"eventVersion":"2.1","eventSource":"aws:s3","eventName":%q,"eventTime":"2026-11-05T10:11:12.000Z",
+	return fmt.Sprintf(`{"Records":[{"eventVersion":"2.1","eventSource":"aws:s3","eventName":%q,"eventTime":"2026-11-05T10:11:12.000Z",
 		"s3":{"bucket":{"name":"lake"},"object":{"key":%q}}}]}`, event, url.QueryEscape(key))
-	// Strangers are not let in.
-	hook := "http://" + r.HTTP[0] + "/v1/events"
-	e2e.HTTP(t, http.MethodPost, hook, body, "Authorization", "Bearer wrong").Want(t, http.StatusForbidden)
-	e2e.HTTP(t, http.MethodPost, hook, body, "Authorization", "Bearer hook-secret").Want(t, http.StatusOK, `"unread":0`)
+}
+
+func gridEvent(p *place, key string, removed bool) string {
+	event := "Microsoft.Storage.BlobCreated"
+	if removed {
+		event = "Microsoft.Storage.BlobDeleted"
+	}
+	container, account, _ := strings.Cut(strings.TrimPrefix(p.uri, "abfs://"), "@")
+	return fmt.Sprintf(`[{"id":"1","eventType":%q,"eventTime":"2026-11-05T10:11:12Z","dataVersion":"","metadataVersion":"1",
+		"topic":"/subscriptions/s/resourceGroups/g/providers/Microsoft.Storage/storageAccounts/%s",
+		"subject":"/blobServices/default/containers/%s/blobs/%s","data":{"api":"PutBlob","url":"https://%s.blob.core.windows.net/%s/%s"}}]`,
+		event, account, container, key, account, container, (&url.URL{Path: key}).EscapedPath())
+}
+
+func pubSubEvent(p *place, key string, removed bool) string {
+	event := "OBJECT_FINALIZE"
+	if removed {
+		event = "OBJECT_DELETE"
+	}
+	return fmt.Sprintf(`{"subscription":"projects/p/subscriptions/s","message":{"messageId":"1","publishTime":"2026-11-05T10:11:12Z",
+		"attributes":{"bucketId":%q,"objectId":%q,"eventType":%q,"payloadFormat":"NONE"}}}`, strings.TrimPrefix(p.uri, "gs://"), key, event)
 }
 
 // change changes the storage behind the region's back and waits until it is seen.
@@ -87,7 +127,7 @@ func (s *telling) change(t *testing.T, r *e2e.Region, name string, data []byte) 
 		t.Fatal(err)
 	}
 	if s.told != nil {
-		s.told(t, r, name, false)
+		s.told(t, s, r, name, false)
 	}
 	e2e.Seen(t, name, e2e.Shows(r, name, data))
 }
@@ -114,7 +154,7 @@ func TestChangesByOthersAreSeenWithoutAnyInterval(t *testing.T) {
 				t.Fatal(err)
 			}
 			if s.told != nil {
-				s.told(t, w.A, "d/f", true)
+				s.told(t, s, w.A, "d/f", true)
 			}
 			e2e.Seen(t, "the removal", e2e.Lacks(w.A, "d/f"))
 
@@ -156,7 +196,7 @@ func (s *telling) whileAway(t *testing.T, w *e2e.World) {
 		t.Fatal(err)
 	}
 	if s.told != nil { // a sender repeats what was not accepted
-		s.told(t, w.A, "away", false)
+		s.told(t, s, w.A, "away", false)
 	}
 	e2e.Seen(t, "a change while the region was down", e2e.Shows(w.A, "away", data))
 }
@@ -197,4 +237,26 @@ func TestActiveSyncNeedsASource(t *testing.T) {
 		args = append(args, "--option", name+"="+value)
 	}
 	w.A.CLI(t, args...).Want(t, freshet.ExitUsage, "events=")
+}
+
+func TestAMountCanBeChangedWhileItsStorageIsAway(t *testing.T) {
+	p := localPlace(t)
+	dir := strings.TrimPrefix(p.uri, "file://")
+	w := e2e.NewBareWorld(t, p.storage, nil, e2e.Options{Lone: true, Coordinators: 1, Nodes: 1})
+	w.A.Mount(t, "/m", p.uri, p.with("events", "inotify"), "--active-sync")
+	if err := os.Rename(dir, dir+"-away"); err != nil {
+		t.Fatal(err)
+	}
+	w.A.CLI(t, "mount", "update", "/m", "--active-sync=false", "--read-only", "--degraded-interval", "5s").Want(t, 0)
+	w.A.CLI(t, "mount", "update", "/m", "--active-sync").Want(t, freshet.ExitNotFound, dir)
+	var shown struct {
+		Mounts []struct {
+			ReadOnly    bool
+			Consistency struct{ ActiveSync bool }
+		}
+	}
+	w.A.CLI(t, "mount", "ls", "-o", "json").Want(t, 0).JSON(t, &shown)
+	if len(shown.Mounts) != 1 || !shown.Mounts[0].ReadOnly || shown.Mounts[0].Consistency.ActiveSync {
+		t.Errorf("mounts: %+v", shown.Mounts)
+	}
 }
