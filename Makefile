@@ -42,7 +42,7 @@ CLUSTER_TESTS ?= /test/(e2e|chaos|bench|hdfstest|azuretest|gcstest|sqstest)(/|$$
 # Under the race detector a simulated seed takes ten times as long.
 RACE_SEEDS ?= 6
 FUZZTIME ?= 10s
-# `make bench` takes some minutes; docs/performance.md says how to take longer.
+# `make bench` takes seven minutes or more; docs/performance.md says how to take longer or parts.
 BENCH ?= StatHot|ListHot|LookupHot|List1000|LoadListing|ParsePage
 BENCHTIME ?= 300ms
 BENCH_PKGS ?= ./coordinator ./coordinator/namespace ./ufs/s3

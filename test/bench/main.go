@@ -37,7 +37,7 @@ func main() {
 	flag.IntVar(&b.inodeDirs, "dirs", 1000, "directories of 1,000 entries of the inode measurement")
 	flag.StringVar(&b.profiles, "profiles", "", "directory for CPU profiles of the first coordinator, one per measurement")
 	flag.StringVar(&b.storages, "storages", "local,s3,hdfs,azure,gcs,sqs", "comma-separated storages of the parts storages and notices; sqs is for notices only")
-	flag.IntVar(&b.noticeRounds, "changes", 100, "changes by others of the notices measurement")
+	flag.IntVar(&b.noticeRounds, "changes", 60, "changes by others of the notices measurement")
 	flag.DurationVar(&b.pause, "pause", 200*time.Millisecond, "longest pause between two of these changes")
 	only := flag.String("only", "", "comma-separated parts: inodes, meta, complete, create, sync, read, latency, failover, storages, notices")
 	flag.Parse()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net/http"
 	"net/url"
@@ -61,9 +62,7 @@ func (b *bench) notice(ctx context.Context, t teller) (err error) {
 	if p.options == nil {
 		p.options = map[string]string{}
 	}
-	for name, value := range t.options {
-		p.options[name] = value
-	}
+	maps.Copy(p.options, t.options)
 	p.env = append(p.env, hookEnv+"="+hookToken)
 	f, s, err := b.region(ctx, "notice-"+t.storage, p)
 	if err != nil {
