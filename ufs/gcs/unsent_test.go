@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -64,7 +65,7 @@ func answer(w http.ResponseWriter, text string) {
 func TestLastChunkMayHaveArrivedAtTheFirstAttempt(t *testing.T) {
 	for name, gone := range map[string]bool{"the server is gone": true, "refused": false} {
 		t.Run(name, func(t *testing.T) {
-			published := false
+			var published atomic.Bool
 			srv := newLeaving(t, func(s *leaving, w http.ResponseWriter, r *http.Request) {
 				_, _ = io.Copy(io.Discard, r.Body)
 				switch {
@@ -72,10 +73,10 @@ func TestLastChunkMayHaveArrivedAtTheFirstAttempt(t *testing.T) {
 					w.Header().Set("Location", s.url()+"/session")
 				case strings.HasSuffix(r.Header.Get("Content-Range"), "/*"):
 					w.Header().Set("X-Http-Status-Code-Override", "308")
-				case published:
+				case published.Load():
 					w.WriteHeader(http.StatusForbidden)
 				default:
-					published = true
+					published.Store(true)
 					if gone {
 						s.leave()
 					}
@@ -94,7 +95,7 @@ func TestLastChunkMayHaveArrivedAtTheFirstAttempt(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 			defer cancel()
 			_, err = w.Commit(ctx)
-			if !published {
+			if !published.Load() {
 				t.Fatalf("the last chunk did not arrive: %v", err)
 			}
 			if !freshet.IsKind(err, freshet.KindDeadline) || errors.Is(err, ufs.ErrNotSent) {
@@ -142,7 +143,7 @@ func (late) Deadline() (time.Time, bool) { return time.Now().Add(-time.Second), 
 
 // A commit that comes out of a pause after its time must not publish (C13).
 func TestLateCommitOfLargeFileIsNotSent(t *testing.T) {
-	published := false
+	var published atomic.Bool
 	srv := newLeaving(t, func(s *leaving, w http.ResponseWriter, r *http.Request) {
 		_, _ = io.Copy(io.Discard, r.Body)
 		switch {
@@ -151,7 +152,7 @@ func TestLateCommitOfLargeFileIsNotSent(t *testing.T) {
 		case strings.HasSuffix(r.Header.Get("Content-Range"), "/*"):
 			w.Header().Set("X-Http-Status-Code-Override", "308")
 		case r.Method != http.MethodDelete:
-			published = true
+			published.Store(true)
 			answer(w, `{"kind":"storage#object","name":"f","size":"614400","generation":"1","metageneration":"1"}`)
 		}
 	})
@@ -165,8 +166,8 @@ func TestLateCommitOfLargeFileIsNotSent(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err = w.Commit(late{t.Context()})
-	if published || !errors.Is(err, ufs.ErrNotSent) {
-		t.Errorf("published %v, %v", published, err)
+	if published.Load() || !errors.Is(err, ufs.ErrNotSent) {
+		t.Errorf("published %v, %v", published.Load(), err)
 	}
 	if err := w.Abort(t.Context()); err != nil {
 		t.Error(err)
