@@ -45,6 +45,10 @@ func (h *hook) heardNow(e *Engine, oldest time.Time) {
 	}
 }
 
+// unproved reports whether nothing may have been posted for too long although this
+// term is not that old: nothing was posted in it, and the one before is forgotten.
+func (h *hook) unproved(m freshet.Mount) bool { return maxSilence(m) > 0 && !h.ever.Load() }
+
 // hookEar is how a mount hears a hook.
 type hookEar struct {
 	hook       *hook

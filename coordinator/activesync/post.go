@@ -91,7 +91,7 @@ func (e *Engine) mounted(mounts []freshet.Mount) []user {
 }
 
 // posted replicates the marks of a post, and notes that it came. Where nothing had
-// come for too long, or something can't be read, all that listens is marked.
+// come for too long, or may not have before this term, or something can't be read, all that listens is marked.
 func (e *Engine) posted(ctx context.Context, m marks, oldest map[freshet.DomainID]time.Time, g *gate, unread bool) error {
 	e.posting.Lock()
 	defer e.posting.Unlock()
@@ -105,6 +105,9 @@ func (e *Engine) posted(ctx context.Context, m marks, oldest map[freshet.DomainI
 			u := &h.posted[i]
 			_, heard := h.ears[u.ID].heard()
 			_, named := oldest[u.Domain]
+			if h.hooks[u.Domain].unproved(u.Mount) {
+				heard = false
+			}
 			if (unread && g.pass(u) == nil) || (named && !heard) {
 				m.all(u)
 				e.metrics.gaps.WithLabelValues(kindPosted).Inc()
