@@ -3,6 +3,7 @@ package rpc
 import (
 	"context"
 	"errors"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
@@ -34,6 +35,32 @@ func NewForwarder(leader LeaderFinder, conns *Conns) *Forwarder {
 	return &Forwarder{leader: leader, conns: conns}
 }
 
+// An election takes about this long at the default heartbeat. Calls that can only
+// be answered by a leader wait for it rather than fail at every change of leader.
+const (
+	electionPatience = 3 * time.Second
+	electionPoll     = 50 * time.Millisecond
+)
+
+// await returns the leader's address, "" if there is none for too long.
+func (f *Forwarder) await(ctx context.Context) string {
+	ctx, cancel := context.WithTimeout(ctx, electionPatience)
+	defer cancel()
+	poll := time.NewTicker(electionPoll)
+	defer poll.Stop()
+	for {
+		addr := f.leader.LeaderAddress()
+		if addr != "" {
+			return addr
+		}
+		select {
+		case <-poll.C:
+		case <-ctx.Done():
+			return ""
+		}
+	}
+}
+
 // toLeader returns a connection to the leader and a context that marks the call
 // as forwarded, or err itself where the call can't be forwarded.
 func (f *Forwarder) toLeader(ctx context.Context, err error) (context.Context, *grpc.ClientConn, error) {
@@ -43,7 +70,7 @@ func (f *Forwarder) toLeader(ctx context.Context, err error) (context.Context, *
 	if md, ok := metadata.FromIncomingContext(ctx); ok && len(md.Get(forwardedKey)) > 0 {
 		return nil, nil, err
 	}
-	addr := f.leader.LeaderAddress()
+	addr := f.await(ctx)
 	if addr == "" {
 		return nil, nil, freshet.Errorf(freshet.KindUnavailable, "find leader", "", "the cluster has no leader at the moment; try again")
 	}
