@@ -21,6 +21,8 @@ type FS struct {
 	calls   chan struct{} // a place for each call on its way
 	replace sync.Mutex    // held over check and rename of a conditional commit
 
+	segments sync.Pool // *[]byte, buffers of readers
+
 	end     context.Context //nolint:containedctx // ends what was left to be done, at Close
 	endNow  context.CancelFunc
 	pending sync.WaitGroup

@@ -59,7 +59,7 @@ func (f *FS) Open(ctx context.Context, key string, opts ufs.OpenOptions) (io.Rea
 		return r, st, nil
 	}
 	// The first bytes are read now, so that what stops a read is known early.
-	if err := r.advance(); err != nil {
+	if err := r.buffer(); err != nil {
 		_ = r.Close()
 		return nil, st, err
 	}
@@ -76,9 +76,9 @@ type reader struct {
 	status ufs.Status
 	next   int64 // where the next segment starts
 	end    int64
-	buf    []byte // of the segment
-	ready  []byte // what is left of it
-	err    error  // the end of the stream, once it was reached
+	buf    *[]byte // of a segment, from the pool; nil until it is needed
+	ready  []byte  // what is left of it
+	err    error   // the end of the stream, once it was reached
 
 	client *client
 	stop   func() bool // ends the watch over ctx
@@ -98,9 +98,15 @@ func (r *reader) Read(p []byte) (int, error) {
 			r.release(true)
 			return 0, io.EOF
 		}
-		if err := r.advance(); err != nil {
-			r.err = err
-			return 0, err
+		size := min(segment, r.end-r.next)
+		if int64(len(p)) >= size { // no need to copy it
+			if r.err = r.advance(p[:size]); r.err != nil {
+				return 0, r.err
+			}
+			return int(size), nil
+		}
+		if r.err = r.buffer(); r.err != nil {
+			return 0, r.err
 		}
 	}
 	if err := ufs.ContextError(r.ctx, "read", r.key); err != nil {
@@ -116,32 +122,43 @@ func (r *reader) Close() error {
 	if r.err == nil {
 		r.err = ufs.Errorf(freshet.KindInvalid, "read", r.key, "the stream is closed")
 	}
+	if r.buf != nil {
+		r.fs.segments.Put(r.buf)
+	}
 	r.ready, r.buf = nil, nil
 	r.release(true)
 	return nil
 }
 
-// advance reads the next segment and makes it ready if the file is still the one
-// that was opened.
-func (r *reader) advance() error {
-	err := r.read()
-	if err == nil {
-		err = r.unchanged()
+// buffer makes the next segment ready.
+func (r *reader) buffer() error {
+	if r.buf == nil {
+		r.buf, _ = r.fs.segments.Get().(*[]byte)
 	}
-	if err != nil {
-		r.ready = nil
+	if r.buf == nil {
+		b := make([]byte, segment)
+		r.buf = &b
+	}
+	next := (*r.buf)[:min(segment, r.end-r.next)]
+	err := r.advance(next)
+	if err == nil {
+		r.ready = next
 	}
 	return err
 }
 
-// read reads the next segment, on other connections if one fails.
-func (r *reader) read() error {
-	const op = "read"
-	size := min(segment, r.end-r.next)
-	if cap(r.buf) < int(size) {
-		r.buf = make([]byte, size)
+// advance reads the next len(buf) bytes, if the file is still the one that was
+// opened.
+func (r *reader) advance(buf []byte) error {
+	if err := r.read(buf); err != nil {
+		return err
 	}
-	buf := r.buf[:size]
+	return r.unchanged()
+}
+
+// read reads the next len(buf) bytes, on other connections if one fails.
+func (r *reader) read(buf []byte) error {
+	const op = "read"
 	var last error
 	for attempt := range attempts {
 		err := r.open(attempt > 0)
@@ -149,8 +166,7 @@ func (r *reader) read() error {
 			err = r.fill(buf, attempt > 0)
 		}
 		if err == nil {
-			r.next += size
-			r.ready = buf
+			r.next += int64(len(buf))
 			return nil
 		}
 		last = failure(r.ctx, op, r.key, r.client, err)

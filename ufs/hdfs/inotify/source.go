@@ -55,7 +55,7 @@ type Options struct {
 	// default 20 s.
 	CallTimeout time.Duration
 	// MinPoll and MaxPoll bound the wait between two polls, which is a
-	// twentieth of the time since the last change; default 10 ms and 1 s. Where
+	// twentieth of the time since the last change; default 10 ms and 250 ms. Where
 	// the NameNode itself is slow to answer it is twice as long as the answer
 	// took, at most 5 s.
 	MinPoll, MaxPoll time.Duration
@@ -80,7 +80,7 @@ func (o Options) withDefaults() Options {
 	}{
 		{&o.CallTimeout, 20 * time.Second},
 		{&o.MinPoll, 10 * time.Millisecond},
-		{&o.MaxPoll, time.Second},
+		{&o.MaxPoll, 250 * time.Millisecond},
 		{&o.Heartbeat, 5 * time.Second},
 		{&o.Patience, 10 * time.Second},
 	} {
