@@ -29,8 +29,9 @@ func (silentError) Error() string   { return "the storage gave no answer in time
 func (silentError) Timeout() bool   { return true }
 func (silentError) Temporary() bool { return true }
 
-// errLate says that a request was ready and then kept back.
-var errLate = errors.New("not sent: the time for it was over")
+// ErrLate is in the chain of the error of a request that was ready and then kept
+// back. The context need not have ended: its timer may be late.
+var ErrLate = errors.New("not sent: the time for it was over")
 
 // unsentError is the error of a request that the server can't have seen.
 type unsentError struct{ err error }
@@ -105,7 +106,7 @@ func inTime(ctx context.Context) error {
 	now := time.Now()
 	end, ok := ctx.Deadline()
 	if ctx.Err() != nil || ok && (!now.Before(end) || !now.Round(0).Before(end.Round(0))) {
-		return &unsentError{errors.Join(errLate, ctx.Err())}
+		return &unsentError{errors.Join(ErrLate, ctx.Err())}
 	}
 	return nil
 }

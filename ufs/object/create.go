@@ -25,7 +25,7 @@ func (f *FS) Create(ctx context.Context, key string, opts ufs.CreateOptions) (uf
 	if err := ufs.ContextError(ctx, op, key); err != nil {
 		return nil, err
 	}
-	w := &writer{f: f, key: key, opts: opts, partSize: f.limits.partSizeFor(opts.Size)}
+	w := &writer{f: f, key: key, opts: opts, partSize: f.limits.PartLength(opts.Size, 0)}
 	w.ctx, w.cancel = context.WithCancel(ctx)
 	w.slots = make(chan struct{}, f.limits.Concurrency)
 	f.live.add(w)
@@ -147,30 +147,12 @@ func (w *writer) Write(p []byte) (int, error) {
 	return n, nil
 }
 
-// partSizeFor doubles the size of parts until a file of size bytes has enough.
-func (l Limits) partSizeFor(size int64) int {
-	base := int64(l.PartSize)
-	for l.MaxParts > 0 && base < size/int64(l.MaxParts-1)+1 {
-		base *= 2
-	}
-	if l.MaxPart > 0 {
-		base = min(base, l.MaxPart)
-	}
-	return int(base)
-}
-
-// size is the length of the part that is being filled. It doubles now and then if
-// the length of the file is unknown, so that there are always enough parts.
+// size is the length of the part that is being filled.
 func (w *writer) size() int {
-	l := w.f.limits
-	if w.opts.Size >= 0 || l.MaxParts < 10 {
+	if w.opts.Size >= 0 {
 		return w.partSize
 	}
-	size := int64(w.partSize) << (w.sent / (l.MaxParts / 10))
-	if l.MaxPart > 0 {
-		size = min(size, l.MaxPart)
-	}
-	return int(size)
+	return w.f.limits.PartLength(w.opts.Size, w.sent)
 }
 
 // reserve makes room in a buffer that is to hold size bytes, for at least one of
@@ -209,9 +191,12 @@ func (w *writer) start(op string) error {
 	if err != nil {
 		err = w.f.failure(w.ctx, op, w.key, err) // it changes nothing that others see
 		w.fail(err)
-		return err
+		return w.failed() // which may be why this request ended
 	}
 	w.parts = parts
+	if p, ok := parts.(Preparer); ok {
+		w.run(func() error { return w.f.failure(w.ctx, "write", w.key, p.Prepare(w.ctx)) })
+	}
 	return nil
 }
 
@@ -259,7 +244,7 @@ func (w *writer) Commit(ctx context.Context) (ufs.Status, error) {
 		w.done = true
 		w.cancel()
 		o.Name, o.Op = w.f.root+w.key, w.opts.Op
-		return w.f.status(o), nil
+		return w.f.status(&o), nil
 	}
 	w.cancel()
 	w.wg.Wait()

@@ -82,7 +82,7 @@ func (l *lister) run(ctx context.Context) error {
 		return err
 	}
 	for _, name := range l.dirs {
-		l.entry(Object{Name: name})
+		l.entry(&Object{Name: name})
 	}
 	l.warn()
 	if l.any || l.dir == "" || l.stopped {
@@ -121,23 +121,14 @@ func (l *lister) missing(ctx context.Context, op string, partial bool) error {
 // emit merges the objects and the common prefixes of a page, each in order, and
 // yields them, with the directories whose place has come.
 func (l *lister) emit(p Page) error {
-	byName := func(a, b Object) int { return cmp.Compare(a.Name, b.Name) }
-	if !slices.IsSortedFunc(p.Objects, byName) {
-		slices.SortFunc(p.Objects, byName)
-	}
-	if !slices.IsSorted(p.Prefixes) {
-		slices.Sort(p.Prefixes)
-	}
+	sortPage(p)
 	objects, prefixes := p.Objects, p.Prefixes
 	for len(objects)+len(prefixes) > 0 && !l.stopped {
-		var o Object
+		var o *Object
 		if len(objects) == 0 || len(prefixes) > 0 && prefixes[0] < objects[0].Name {
-			o, prefixes = Object{Name: prefixes[0]}, prefixes[1:]
+			o, prefixes = &Object{Name: prefixes[0]}, prefixes[1:]
 		} else {
-			o, objects = objects[0], objects[1:]
-		}
-		if !strings.HasPrefix(o.Name, l.prefix) {
-			return ufs.Errorf(freshet.KindUnavailable, "list", l.dir, "the storage lists %q, which does not begin with %q", o.Name, l.prefix)
+			o, objects = &objects[0], objects[1:]
 		}
 		l.any = true
 		if l.f.limits.Segmented && strings.HasSuffix(o.Name, "/") && o.Name != l.prefix {
@@ -155,7 +146,7 @@ func (l *lister) emit(p Page) error {
 		}
 		l.raw = o.Name
 		for len(l.dirs) > 0 && l.dirs[0] <= o.Name {
-			l.entry(Object{Name: l.dirs[0]})
+			l.entry(&Object{Name: l.dirs[0]})
 			l.dirs = l.dirs[1:]
 		}
 		if o.Dir {
@@ -165,6 +156,19 @@ func (l *lister) emit(p Page) error {
 		l.entry(o)
 	}
 	return nil
+}
+
+// sortPage puts both lists of a page in order, where they are not.
+func sortPage(p Page) {
+	for i := range p.Objects[:max(len(p.Objects)-1, 0)] {
+		if p.Objects[i].Name > p.Objects[i+1].Name {
+			slices.SortFunc(p.Objects, func(a, b Object) int { return cmp.Compare(a.Name, b.Name) })
+			break
+		}
+	}
+	if !slices.IsSorted(p.Prefixes) {
+		slices.Sort(p.Prefixes)
+	}
 }
 
 func (l *lister) disorder(name, before string) error {
@@ -181,8 +185,9 @@ func (l *lister) later(name string) {
 
 // entry yields what the name of o in the bucket stands for: a file, or the
 // directories on the way to it that were not yet seen.
-func (l *lister) entry(o Object) {
-	defer func() { l.last = o.Name }()
+func (l *lister) entry(o *Object) {
+	before := l.last
+	l.last = o.Name
 	for i := len(l.prefix); i < len(o.Name); {
 		end := strings.IndexByte(o.Name[i:], '/')
 		name := o.Name[i:]
@@ -199,7 +204,7 @@ func (l *lister) entry(o Object) {
 		case end < 0:
 			l.send(l.f.status(o))
 			return
-		case !strings.HasPrefix(l.last, o.Name[:end+1]):
+		case !strings.HasPrefix(before, o.Name[:end+1]):
 			l.send(directory(o.Name[len(l.f.root):end]))
 		}
 		i = end + 1
@@ -211,12 +216,15 @@ func showable(name string) bool {
 	if name == "" || name == "." || name == ".." || len(name) > freshet.MaxSegmentLen {
 		return false
 	}
+	high := byte(0)
 	for i := range len(name) {
-		if c := name[i]; c < 0x20 || c == 0x7f {
+		c := name[i]
+		if c < 0x20 || c == 0x7f {
 			return false
 		}
+		high |= c
 	}
-	return utf8.ValidString(name)
+	return high < utf8.RuneSelf || utf8.ValidString(name)
 }
 
 func (l *lister) skip(name string) {

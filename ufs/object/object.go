@@ -129,7 +129,7 @@ func directory(key string) ufs.Status {
 }
 
 // status makes the status of a file, or of the directory that o stands for.
-func (f *FS) status(o Object) ufs.Status {
+func (f *FS) status(o *Object) ufs.Status {
 	key := strings.TrimPrefix(o.Name, f.root)
 	if o.Dir {
 		return directory(key)
@@ -212,7 +212,7 @@ func (f *FS) head(ctx context.Context, op, key string) (st ufs.Status, found boo
 		return ufs.Status{}, false, f.failure(ctx, op, key, err)
 	}
 	o.Name = f.root + key
-	return f.status(o), true, nil
+	return f.status(&o), true, nil
 }
 
 // first returns the first n names below the directory key, its marker included.
@@ -228,16 +228,21 @@ func (f *FS) first(ctx context.Context, op, key string, n int) ([]string, error)
 }
 
 // pages gives each page of a listing of the directory key to use until that wants
-// no more. Objects that the store should not have listed are left out.
+// no more. A name that the store should not have listed is an error.
 func (f *FS) pages(ctx context.Context, op, key string, req ListRequest, use func(Page) (more bool, err error)) error {
 	for {
 		p, err := f.store.List(ctx, req)
 		if err != nil {
 			return f.failure(ctx, op, key, err)
 		}
-		for _, o := range p.Objects {
-			if !strings.HasPrefix(o.Name, req.Prefix) {
-				return ufs.Errorf(freshet.KindUnavailable, op, key, "the storage lists %q, which does not begin with %q", o.Name, req.Prefix)
+		for i := range p.Objects {
+			if name := p.Objects[i].Name; !strings.HasPrefix(name, req.Prefix) {
+				return elsewhere(op, key, name, req.Prefix)
+			}
+		}
+		for _, name := range p.Prefixes {
+			if !strings.HasPrefix(name, req.Prefix) {
+				return elsewhere(op, key, name, req.Prefix)
 			}
 		}
 		more, err := use(p)
@@ -249,4 +254,8 @@ func (f *FS) pages(ctx context.Context, op, key string, req ListRequest, use fun
 		}
 		req.StartAfter, req.Token = "", p.Next
 	}
+}
+
+func elsewhere(op, key, name, prefix string) error {
+	return ufs.Errorf(freshet.KindUnavailable, op, key, "the storage lists %q, which does not begin with %q", name, prefix)
 }

@@ -91,7 +91,7 @@ func stale(op, key string) error {
 func (f *FS) check(key string, opts ufs.OpenOptions, a Answer) (ufs.Status, error) {
 	const op = "open"
 	a.Object.Name = f.root + key
-	st := f.status(a.Object)
+	st := f.status(&a.Object)
 	switch {
 	case st.IsDir():
 		return ufs.Status{}, isDirectory(op, key)

@@ -69,7 +69,7 @@ func (f *FS) copy(ctx context.Context, src Object, from, to string) (ufs.Status,
 		return ufs.Status{}, f.failure(ctx, op, from, err)
 	}
 	o.Name, o.Size, o.Op = to, src.Size, src.Op
-	return f.status(o), nil
+	return f.status(&o), nil
 }
 
 // renameState is the content of the hidden object in the new directory.

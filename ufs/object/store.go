@@ -25,7 +25,8 @@ import (
 // a repetition can do no harm, and only while ctx has not ended by the clocks
 // (C13). KindDeadline says that the effect may have happened or may yet happen;
 // any other Kind says that it neither did nor will. ufs.ErrNotSent in the chain
-// says that the request certainly never left this process, whatever the Kind.
+// says that the request certainly never left this process, whatever the Kind; of a
+// call that sends several, see Outcome.
 type Store interface {
 	// Limits is constant.
 	Limits() Limits
@@ -90,6 +91,13 @@ type Parts interface {
 	Abort(ctx context.Context) (ended bool, err error)
 }
 
+// Preparer is implemented by Parts of which the storage needs more than the data.
+type Preparer interface {
+	// Prepare is called once, after Begin, and runs beside Part; it has returned
+	// before Complete or Abort is called. Its failure ends the upload.
+	Prepare(ctx context.Context) error
+}
+
 // Limits say what a store can do and how it wants to be asked.
 type Limits struct {
 	Kind      string // of Features, such as "s3"
@@ -117,6 +125,26 @@ type Limits struct {
 	AbortEndsEffects  bool // as in ufs.Features
 	ModTimeResolution time.Duration
 	MaxOpLifetime     time.Duration
+}
+
+// PartLength returns the length in bytes of the part after sent others of a file of
+// size bytes, < 0 if that is not known. It is so large that there are always enough
+// parts: where the length is known by as many doublings of PartSize as it takes, else
+// by one now and then.
+func (l Limits) PartLength(size int64, sent int) int {
+	length := int64(l.PartSize)
+	switch {
+	case size < 0 && l.MaxParts >= 10:
+		length <<= sent / (l.MaxParts / 10)
+	case l.MaxParts > 0:
+		for length < size/int64(max(l.MaxParts-1, 1))+1 {
+			length *= 2
+		}
+	}
+	if l.MaxPart > 0 {
+		length = min(length, l.MaxPart)
+	}
+	return int(length)
 }
 
 // Object is what a store says of one object.

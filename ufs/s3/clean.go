@@ -23,17 +23,17 @@ var _ ufs.Cleaner = (*FS)(nil)
 // each that is old enough.
 func (f *FS) CleanUploads(ctx context.Context, idle time.Duration) (n int, err error) {
 	const what = "clean uploads"
-	idle = max(idle, f.cfg.maxOpLifetime)
-	in := &awss3.ListMultipartUploadsInput{Bucket: &f.bucket, Prefix: &f.root}
+	idle = max(idle, f.store.cfg.maxOpLifetime)
+	in := &awss3.ListMultipartUploadsInput{Bucket: &f.store.bucket, Prefix: &f.root}
 	for {
-		out, err := f.api.ListMultipartUploads(ctx, in, f.reading(ctx))
+		out, err := f.store.api.ListMultipartUploads(ctx, in, f.store.reading(ctx))
 		if err != nil {
-			return n, f.failure(ctx, what, "", err, reads)
+			return n, freshet.Wrap(what, "", f.store.failure(ctx, err, reads))
 		}
 		for _, u := range out.Uploads {
-			ended, err := f.cleanUpload(ctx, what, u, idle)
+			ended, err := f.cleanUpload(ctx, u, idle)
 			if err != nil {
-				return n, err
+				return n, freshet.Wrap(what, freshet.Path(strings.TrimPrefix(aws.ToString(u.Key), f.root)), err)
 			}
 			if ended {
 				n++
@@ -51,48 +51,47 @@ func (f *FS) CleanUploads(ctx context.Context, idle time.Duration) (n int, err e
 }
 
 // cleanUpload aborts u if it is one of ours that was given up.
-func (f *FS) cleanUpload(ctx context.Context, what string, u types.MultipartUpload, idle time.Duration) (bool, error) {
+func (f *FS) cleanUpload(ctx context.Context, u types.MultipartUpload, idle time.Duration) (bool, error) {
 	object, id := aws.ToString(u.Key), aws.ToString(u.UploadId)
-	if !strings.HasPrefix(object, f.root) || u.Initiated == nil || f.now().Sub(*u.Initiated) < idle || f.live.has(id) {
+	if !strings.HasPrefix(object, f.root) || u.Initiated == nil || f.now().Sub(*u.Initiated) < idle || f.store.live.has(id) {
 		return false, nil
 	}
-	m, err := f.markOf(ctx, what, object, id)
+	m, err := f.store.markOf(ctx, object, id)
 	if err != nil {
 		return false, err
 	}
 	if !m.ours(object) {
-		if f.cfg.cleanForeign == 0 || f.now().Sub(*u.Initiated) < f.cfg.cleanForeign {
+		if f.store.cfg.cleanForeign == 0 || f.now().Sub(*u.Initiated) < f.store.cfg.cleanForeign {
 			return false, nil
 		}
-		idle = max(idle, f.cfg.cleanForeign)
+		idle = max(idle, f.store.cfg.cleanForeign)
 	}
-	key := object[len(f.root):]
-	at, err := f.lastPart(ctx, what, key, id)
+	at, err := f.lastPart(ctx, object, id)
 	if err != nil || f.now().Sub(at) < idle {
 		return false, err
 	}
-	err = f.abortUpload(ctx, what, key, id)
+	err = f.store.abortUpload(ctx, object, id)
 	switch {
 	case hasCode(err, "NoSuchUpload"):
 		return false, nil // somebody was faster
 	case err != nil:
 		return false, err
 	}
-	f.log.Info("ended an abandoned upload", "bucket", f.bucket, "object", object, "initiated", *u.Initiated, "last_part", at)
+	f.log.Info("ended an abandoned upload", "bucket", f.store.bucket, "object", object, "initiated", *u.Initiated, "last_part", at)
 	return true, nil
 }
 
 // lastPart returns when the latest part of an upload was stored; the zero time if
 // there is none.
-func (f *FS) lastPart(ctx context.Context, what, key, id string) (at time.Time, err error) {
-	in := &awss3.ListPartsInput{Bucket: &f.bucket, Key: f.object(key), UploadId: &id}
+func (f *FS) lastPart(ctx context.Context, object, id string) (at time.Time, err error) {
+	in := &awss3.ListPartsInput{Bucket: &f.store.bucket, Key: &object, UploadId: &id}
 	for {
-		out, err := f.api.ListParts(ctx, in, f.reading(ctx))
+		out, err := f.store.api.ListParts(ctx, in, f.store.reading(ctx))
 		if hasCode(err, "NoSuchUpload") {
 			return f.now(), nil
 		}
 		if err != nil {
-			return at, f.failure(ctx, what, key, err, reads)
+			return at, f.store.failure(ctx, err, reads)
 		}
 		for _, p := range out.Parts {
 			if t := aws.ToTime(p.LastModified); t.After(at) {

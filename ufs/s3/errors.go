@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
 	"strings"
 
 	"github.com/aws/aws-sdk-go-v2/aws/retry"
@@ -14,6 +15,8 @@ import (
 
 	"github.com/freshet-io/freshet"
 	"github.com/freshet-io/freshet/ufs"
+	"github.com/freshet-io/freshet/ufs/httpclient"
+	"github.com/freshet-io/freshet/ufs/object"
 )
 
 // effect says whether a request changes what others see.
@@ -34,53 +37,45 @@ type answerError struct {
 func (e *answerError) Error() string { return e.text }
 func (e *answerError) Unwrap() error { return e.err }
 
-// failure makes the error of the contract from one of the SDK. An effect without
+// failure makes the error of the contract of ufs/object from one of the SDK. An effect without
 // a definite answer (none at all, or 5xx) is KindDeadline, for it may still land;
 // what was certainly never sent is not, and has ufs.ErrNotSent in its chain.
-func (f *FS) failure(ctx context.Context, op, key string, err error, e effect) error {
+func (s *store) failure(ctx context.Context, err error, e effect) error {
 	if err == nil {
 		return nil
 	}
 	if own, ok := err.(*freshet.Error); ok { //nolint:errorlint // made by an inner call
 		return own
 	}
-	kind, text := f.classify(err)
-	status, unsent := statusOf(err), !sent(err)
+	kind, text := s.classify(err)
+	status, lost := statusOf(err), sent(err)
 	own, isOwn := errors.AsType[*freshet.Error](err)
 	switch {
 	case isOwn: // the endpoint policy, a redirect, a secret
 		kind, text = own.Kind, own.Error()
-	case errors.As(err, new(notSentError)):
+	case errors.Is(err, httpclient.ErrLate):
 		kind = freshet.KindDeadline
 	case ctx.Err() != nil:
 		kind, text = freshet.KindDeadline, ctx.Err().Error()
 		err = errors.Join(ctx.Err(), err)
-	case e == changes && status == 0 && !unsent, e == changes && status >= 500 && status != http.StatusNotImplemented,
+	case e == changes && status == 0 && lost, e == changes && status >= 500 && status != http.StatusNotImplemented,
 		e == changes && status/100 == 2:
 		kind, text = freshet.KindDeadline, "no definite answer, it may still take effect: "+text
 	}
 	switch {
 	case hasCode(err, "NoSuchBucket"):
 		err = errors.Join(ufs.ErrNoRoot, err)
-	case e == changes && status == 0 && unsent:
+	case status == http.StatusRequestedRangeNotSatisfiable:
+		err = errors.Join(object.ErrRange, err)
+	case e == changes && status == 0 && !lost:
 		err = errors.Join(ufs.ErrNotSent, err)
 	}
-	return &freshet.Error{Op: op, Path: freshet.Path(key), Kind: kind, Err: &answerError{text, err}}
-}
-
-// begun takes the word of err that the storage was not asked back: a step before
-// the one that failed was taken.
-func begun(err error) error {
-	own, ok := errors.AsType[*freshet.Error](err)
-	if !ok || !errors.Is(err, ufs.ErrNotSent) {
-		return err
-	}
-	return &freshet.Error{Op: own.Op, Path: own.Path, Kind: own.Kind, Err: errors.New(own.Err.Error())}
+	return &freshet.Error{Kind: kind, Err: &answerError{text, err}}
 }
 
 // sent reports whether a request that got no answer may have reached the server.
 func sent(err error) bool {
-	if errors.As(err, new(notSentError)) || errors.As(err, new(*unconnectedError)) {
+	if unsent(err) {
 		return false
 	}
 	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
@@ -89,6 +84,9 @@ func sent(err error) bool {
 	_, ok := errors.AsType[*smithyhttp.RequestSendError](err)
 	return ok // else it failed before: no credentials, not signed
 }
+
+// unsent reports whether the server certainly saw nothing of the last attempt.
+func unsent(err error) bool { return errors.Is(err, ufs.ErrNotSent) }
 
 func statusOf(err error) int {
 	var resp *smithyhttp.ResponseError
@@ -111,14 +109,14 @@ func hasCode(err error, code string) bool { return err != nil && codeOf(err) == 
 // classify maps an answer to a Kind. KindNotExist is given only for a code that
 // says it of the key: a missing bucket or a server that knows no S3 must not
 // look like an absent file.
-func (f *FS) classify(err error) (freshet.Kind, string) {
+func (s *store) classify(err error) (freshet.Kind, string) {
 	status, code := statusOf(err), codeOf(err)
 	text := describe(err, status, code)
 	switch code {
 	case "NoSuchKey":
 		return freshet.KindNotExist, "no such object"
 	case "NoSuchBucket":
-		return freshet.KindUnavailable, fmt.Sprintf("bucket %q does not exist at %s: create it or correct the URI", f.bucket, f.cfg.where())
+		return freshet.KindUnavailable, fmt.Sprintf("bucket %q does not exist at %s: create it or correct the URI", s.bucket, s.cfg.where())
 	case "NoSuchUpload":
 		return freshet.KindConflict, "the upload was ended by somebody else"
 	case "ExistingObjectIsDirectory", "ObjectParentIsFile":
@@ -139,7 +137,7 @@ func (f *FS) classify(err error) (freshet.Kind, string) {
 	}
 	if status/100 == 3 || code == "AuthorizationHeaderMalformed" || code == "IllegalLocationConstraintException" {
 		if region := regionOf(err); region != "" {
-			return freshet.KindPermission, fmt.Sprintf("redirect refused: bucket %q is in region %s: set option region=%s: %s", f.bucket, region, region, text)
+			return freshet.KindPermission, fmt.Sprintf("redirect refused: bucket %q is in region %s: set option region=%s: %s", s.bucket, region, region, text)
 		}
 	}
 	if host := redirection(err); status/100 == 3 && host != "" {
@@ -252,16 +250,12 @@ func innermost(err error) error {
 			err = e.Err
 		case *retry.MaxAttemptsError:
 			err = e.Err
-		case *unconnectedError:
-			err = e.err
+		case *url.Error: // it repeats the address
+			err = e.Err
 		case interface{ Unwrap() []error }: // the SDK adds that its quota of retries is used up
 			err = e.Unwrap()[0]
 		default:
 			return err
 		}
 	}
-}
-
-func notExist(op, key string) error {
-	return ufs.Errorf(freshet.KindNotExist, op, key, "no such file or directory")
 }

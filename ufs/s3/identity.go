@@ -65,7 +65,7 @@ func identity(c config, env ufs.Environment, client *http.Client) (aws.Credentia
 func assumed(creds aws.CredentialsProvider, region string, c config, client *http.Client) aws.CredentialsProvider {
 	opts := sts.Options{
 		Region: region, Credentials: creds, Retryer: standard(stsRetries),
-		HTTPClient: &doer{client: client, timeout: c.requestTimeout},
+		HTTPClient: client,
 	}
 	if c.stsEndpoint != "" {
 		opts.BaseEndpoint = aws.String(strings.TrimSuffix(c.stsEndpoint, "/"))

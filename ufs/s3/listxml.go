@@ -7,33 +7,29 @@ import (
 	"strconv"
 	"time"
 	"unicode/utf8"
+
+	"github.com/freshet-io/freshet/fingerprint"
+	"github.com/freshet-io/freshet/ufs/object"
 )
-
-// page is one answer to ListObjectsV2: what a listing needs of it.
-type page struct {
-	objects  []object // <Contents>, in the order of the answer
-	prefixes []string // <CommonPrefixes>, in the order of the answer
-	next     string   // continuation token, "" at the end
-}
-
-// object is one <Contents> element.
-type object struct {
-	key     string
-	etag    string // verbatim, with its quotes
-	size    int64
-	modTime time.Time
-}
 
 // errXML is the cause of every failed parse.
 var errXML = errors.New("malformed list response")
 
-// parsePage reads the XML of one ListObjectsV2 answer. It is a single pass over
-// the bytes, about twenty times cheaper than encoding/xml, and knows just enough
-// of XML for what S3 servers send: elements with or without a namespace prefix,
-// attributes, comments, CDATA, the predefined and the numeric entities. A
-// document that ends early is an error, so a cut answer never looks short.
-func parsePage(doc []byte) (page, error) {
-	p := page{objects: make([]object, 0, min(bytes.Count(doc, []byte("<Contents>")), listPage))}
+// parsePage reads the XML of one ListObjectsV2 answer.
+func parsePage(doc []byte) (object.Page, error) {
+	return parseList(doc, fingerprint.S3)
+}
+
+// parseList makes the fingerprint of each object by version, of its ETag, verbatim,
+// and its length.
+//
+// It is a single pass over the bytes, about twenty times cheaper than encoding/xml,
+// and knows just enough of XML for what S3 servers send: elements with or without a
+// namespace prefix, attributes, comments, CDATA, the predefined and the numeric
+// entities. A document that ends early is an error, so a cut answer never looks
+// short.
+func parseList(doc []byte, version func(etag string, size int64) fingerprint.Fingerprint) (object.Page, error) {
+	p := object.Page{Objects: make([]object.Object, 0, min(bytes.Count(doc, []byte("<Contents>")), listPage))}
 	s := scanner{rest: doc}
 	root, err := s.open()
 	if err != nil {
@@ -46,7 +42,7 @@ func parsePage(doc []byte) (page, error) {
 	err = s.children(root, func(name []byte) error {
 		switch string(name) {
 		case "Contents":
-			return s.object(&p)
+			return s.object(&p, version)
 		case "CommonPrefixes":
 			return s.prefix(&p)
 		case "IsTruncated":
@@ -54,50 +50,51 @@ func parsePage(doc []byte) (page, error) {
 			truncated = text == "true"
 			return err
 		case "NextContinuationToken":
-			p.next, err = s.text(name)
+			p.Next, err = s.text(name)
 			return err
 		default:
 			return s.skip(name)
 		}
 	})
 	if err != nil {
-		return page{}, err
+		return object.Page{}, err
 	}
 	if err := s.end(); err != nil {
-		return page{}, err
+		return object.Page{}, err
 	}
 	switch {
 	case !truncated:
-		p.next = ""
-	case p.next == "":
-		return page{}, fmt.Errorf("%w: truncated without a continuation token", errXML)
+		p.Next = ""
+	case p.Next == "":
+		return object.Page{}, fmt.Errorf("%w: truncated without a continuation token", errXML)
 	}
 	return p, nil
 }
 
-func (s *scanner) object(p *page) error {
-	var o object
+func (s *scanner) object(p *object.Page, version func(string, int64) fingerprint.Fingerprint) error {
+	var o object.Object
+	var etag string
 	seen := false
 	err := s.children([]byte("Contents"), func(name []byte) (err error) {
 		var text []byte
 		switch string(name) {
 		case "Key":
-			o.key, err = s.text(name)
+			o.Name, err = s.text(name)
 			seen = true
 		case "ETag":
-			o.etag, err = s.text(name)
+			etag, err = s.text(name)
 		case "Size":
 			if text, err = s.data(name); err != nil {
 				return err
 			}
-			if o.size, err = strconv.ParseInt(string(bytes.TrimSpace(text)), 10, 64); err != nil || o.size < 0 {
+			if o.Size, err = strconv.ParseInt(string(bytes.TrimSpace(text)), 10, 64); err != nil || o.Size < 0 {
 				return fmt.Errorf("%w: size %q", errXML, clip(text))
 			}
 		case "LastModified":
 			if text, err = s.data(name); err != nil {
 				return err
 			}
-			o.modTime, err = parseTime(bytes.TrimSpace(text))
+			o.ModTime, err = parseTime(bytes.TrimSpace(text))
 		default:
 			err = s.skip(name)
 		}
@@ -106,17 +103,18 @@ func (s *scanner) object(p *page) error {
 	if err == nil && !seen {
 		err = fmt.Errorf("%w: object without a key", errXML)
 	}
-	p.objects = append(p.objects, o)
+	o.Fingerprint = version(etag, o.Size)
+	p.Objects = append(p.Objects, o)
 	return err
 }
 
-func (s *scanner) prefix(p *page) error {
+func (s *scanner) prefix(p *object.Page) error {
 	return s.children([]byte("CommonPrefixes"), func(name []byte) error {
 		if string(name) != "Prefix" {
 			return s.skip(name)
 		}
 		text, err := s.text(name)
-		p.prefixes = append(p.prefixes, text)
+		p.Prefixes = append(p.Prefixes, text)
 		return err
 	})
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	awss3 "github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/freshet-io/freshet"
 )
@@ -66,20 +67,20 @@ func codeSizes(op freshet.OpID) (sizes [codeParts]int64) {
 	return sizes
 }
 
-// tag marks the upload. It runs beside the parts of the data.
-func (w *writer) tag(ctx context.Context) error {
-	object := *w.f.object(w.key)
-	part, err := w.put(ctx, tagPart, tagOf(object, w.opts.Op))
-	if err != nil || strings.Trim(aws.ToString(part.ETag), `"`) == tagETag(object, w.opts.Op) {
+// Prepare implements object.Preparer: it marks the upload.
+func (p *parts) Prepare(ctx context.Context) error {
+	part, err := p.put(ctx, tagPart, tagOf(p.name, p.op))
+	if err != nil || strings.Trim(aws.ToString(part.ETag), `"`) == tagETag(p.name, p.op) {
 		return err
 	}
-	for i, size := range codeSizes(w.opts.Op) {
-		w.run(func() error {
-			_, err := w.put(ctx, firstCode+int32(i), make([]byte, size)) //nolint:gosec // a few
+	group, ctx := errgroup.WithContext(ctx)
+	for i, size := range codeSizes(p.op) {
+		group.Go(func() error {
+			_, err := p.put(ctx, firstCode+i, make([]byte, size))
 			return err
 		})
 	}
-	return nil
+	return group.Wait() //nolint:wrapcheck // made by failure
 }
 
 // uploadMark is what the last parts of an upload show.
@@ -92,15 +93,15 @@ type uploadMark struct {
 
 // markOf looks for the mark. Most uploads have so few parts that the first page
 // shows it; else the page behind the parts of the data does.
-func (f *FS) markOf(ctx context.Context, what, object, id string) (m uploadMark, err error) {
-	in := &awss3.ListPartsInput{Bucket: &f.bucket, Key: &object, UploadId: &id}
+func (s *store) markOf(ctx context.Context, object, id string) (m uploadMark, err error) {
+	in := &awss3.ListPartsInput{Bucket: &s.bucket, Key: &object, UploadId: &id}
 	for {
-		out, err := f.api.ListParts(ctx, in, f.reading(ctx))
+		out, err := s.api.ListParts(ctx, in, s.reading(ctx))
 		if hasCode(err, "NoSuchUpload") {
 			return m, nil // it ended meanwhile
 		}
 		if err != nil {
-			return m, f.failure(ctx, what, strings.TrimPrefix(object, f.root), err, reads)
+			return m, s.failure(ctx, err, reads)
 		}
 		for _, p := range out.Parts {
 			m.see(p)

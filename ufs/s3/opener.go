@@ -1,11 +1,8 @@
 package s3
 
 import (
-	"crypto/tls"
-	"crypto/x509"
 	"fmt"
 	"net/http"
-	"os"
 	"strings"
 	"time"
 
@@ -14,6 +11,8 @@ import (
 
 	"github.com/freshet-io/freshet"
 	"github.com/freshet-io/freshet/ufs"
+	"github.com/freshet-io/freshet/ufs/httpclient"
+	"github.com/freshet-io/freshet/ufs/object"
 )
 
 // maxConns is how many connections one mount has to its endpoint.
@@ -39,7 +38,7 @@ func (o *Opener) Open(spec ufs.Spec, env ufs.Environment) (ufs.FS, error) {
 	transport := policy.Transport()
 	transport.MaxConnsPerHost = maxConns
 	if p.caFile != "" {
-		if transport.TLSClientConfig, err = trust(p.caFile); err != nil {
+		if transport.TLSClientConfig, err = httpclient.Trust(p.caFile); err != nil {
 			return nil, &freshet.Error{Op: op, Kind: freshet.KindInvalid, Err: fmt.Errorf("option 'ca_file': %w", err)}
 		}
 	}
@@ -48,7 +47,7 @@ func (o *Opener) Open(spec ufs.Spec, env ufs.Environment) (ufs.FS, error) {
 			return nil, err
 		}
 	}
-	client := &http.Client{Transport: transport, CheckRedirect: ufs.RefuseRedirect}
+	client := &http.Client{Transport: &httpclient.Transport{Base: transport, Timeout: p.requestTimeout}, CheckRedirect: ufs.RefuseRedirect}
 	creds, region, err := identity(p.config, env, client)
 	if err != nil {
 		return nil, err
@@ -57,55 +56,41 @@ func (o *Opener) Open(spec ufs.Spec, env ufs.Environment) (ufs.FS, error) {
 	if err != nil {
 		return nil, freshet.Wrap(op, "", invalid(err))
 	}
-	f := &FS{
-		http: client, cfg: p.config, bucket: p.bucket, root: p.root,
-		log: o.log, skips: o.skips, letters: o.letters, removing: map[string]int{}, now: time.Now,
-	}
-	f.once, f.again = retryers(p.retries, creds)
-	f.api = awss3.New(f.sdkOptions(creds, region, client), func(opts *awss3.Options) {
+	s := &store{http: client, cfg: p.config, bucket: p.bucket}
+	s.once, s.again = retryers(p.retries, creds)
+	s.api = awss3.New(s.sdkOptions(creds, region), func(opts *awss3.Options) {
 		opts.APIOptions = append(opts.APIOptions, newHeaders(p.config, key).add)
 	})
+	f := &FS{
+		FS:    object.New(s, object.Options{Root: p.root, Log: o.log, Skips: o.skips}),
+		store: s, root: p.root, log: o.log, letters: o.letters, now: time.Now,
+	}
 	if f.queue, err = f.openQueue(creds, region, policy); err != nil {
 		return nil, err
 	}
 	return f, nil
 }
 
-func (f *FS) sdkOptions(creds aws.CredentialsProvider, region string, client *http.Client) awss3.Options {
+func (s *store) sdkOptions(creds aws.CredentialsProvider, region string) awss3.Options {
 	opts := awss3.Options{
 		Region:       region,
 		Credentials:  creds,
-		HTTPClient:   &doer{client: client, timeout: f.cfg.requestTimeout},
-		UsePathStyle: f.cfg.pathStyle,
-		Retryer:      f.again,
+		HTTPClient:   s.http,
+		UsePathStyle: s.cfg.pathStyle,
+		Retryer:      s.again,
 		// Many servers refuse the checksums that the SDK would add by default.
 		RequestChecksumCalculation:     aws.RequestChecksumCalculationWhenRequired,
 		ResponseChecksumValidation:     aws.ResponseChecksumValidationWhenRequired,
 		DisableMultiRegionAccessPoints: true,
 	}
-	if f.cfg.checksum == checksumSupported {
+	if s.cfg.checksum == checksumSupported {
 		opts.RequestChecksumCalculation = aws.RequestChecksumCalculationWhenSupported
 		opts.ResponseChecksumValidation = aws.ResponseChecksumValidationWhenSupported
 	}
-	if f.cfg.endpoint != "" {
-		opts.BaseEndpoint = aws.String(strings.TrimSuffix(f.cfg.endpoint, "/"))
+	if s.cfg.endpoint != "" {
+		opts.BaseEndpoint = aws.String(strings.TrimSuffix(s.cfg.endpoint, "/"))
 	}
 	return opts
-}
-
-func trust(file string) (*tls.Config, error) {
-	pem, err := os.ReadFile(file) //nolint:gosec // the operator names the file
-	if err != nil {
-		return nil, err
-	}
-	pool, err := x509.SystemCertPool()
-	if err != nil {
-		pool = x509.NewCertPool()
-	}
-	if !pool.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("%s holds no PEM certificate", file)
-	}
-	return &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}, nil
 }
 
 // invalid makes err KindInvalid unless it has a Kind.

@@ -14,6 +14,7 @@ import (
 
 	"github.com/freshet-io/freshet"
 	"github.com/freshet-io/freshet/ufs"
+	"github.com/freshet-io/freshet/ufs/object"
 )
 
 // scheme is the one that this driver opens.
@@ -70,7 +71,7 @@ type Options struct {
 // Opener opens s3:// URIs. Safe for concurrent use.
 type Opener struct {
 	log     *slog.Logger
-	skips   skipCounter
+	skips   prometheus.Counter
 	letters letterCounter
 }
 
@@ -78,7 +79,7 @@ var _ ufs.Opener = (*Opener)(nil)
 
 // NewOpener returns an Opener; it does nothing yet.
 func NewOpener(opts Options) *Opener {
-	o := &Opener{log: opts.Log, skips: newSkipCounter(opts.Registerer), letters: newLetterCounter(opts.Registerer)}
+	o := &Opener{log: opts.Log, skips: object.NewSkips(opts.Registerer), letters: newLetterCounter(opts.Registerer)}
 	if o.log == nil {
 		o.log = slog.New(slog.DiscardHandler)
 	}
@@ -90,28 +91,6 @@ func (o *Opener) Schemes() []string { return []string{scheme} }
 
 // OptionTable returns all options that a mount of s3:// may have.
 func (o *Opener) OptionTable() ufs.OptionTable { return table() }
-
-// skipCounter counts the object names that List can't show.
-type skipCounter struct{ c prometheus.Counter }
-
-func newSkipCounter(r prometheus.Registerer) skipCounter {
-	c := prometheus.NewCounter(prometheus.CounterOpts{
-		Name: "freshet_ufs_skipped_keys_total",
-		Help: "Object names left out of listings because no path can name them.",
-	})
-	if r != nil {
-		if err := r.Register(c); err != nil {
-			if again, ok := errors.AsType[prometheus.AlreadyRegisteredError](err); ok {
-				if existing, ok := again.ExistingCollector.(prometheus.Counter); ok {
-					c = existing
-				}
-			}
-		}
-	}
-	return skipCounter{c}
-}
-
-func (s skipCounter) add(n int) { s.c.Add(float64(n)) }
 
 // config is a checked Spec.
 type config struct {

@@ -94,13 +94,13 @@ func skewed(err error) bool {
 
 // reading is an API option for requests that change nothing: who repeats the
 // whole call himself has them sent once.
-func (f *FS) reading(ctx context.Context) func(*awss3.Options) {
+func (s *store) reading(ctx context.Context) func(*awss3.Options) {
 	if ufs.Repeated(ctx) {
-		return f.sendOnce
+		return s.sendOnce
 	}
 	return func(*awss3.Options) {}
 }
 
 // sendOnce is an API option for requests that change what others see: none is
 // sent again after it may have been carried out.
-func (f *FS) sendOnce(o *awss3.Options) { o.Retryer = f.once }
+func (s *store) sendOnce(o *awss3.Options) { o.Retryer = s.once }

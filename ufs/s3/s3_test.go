@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/credentials"
@@ -182,5 +183,31 @@ func TestConformanceGoFakeS3(t *testing.T) {
 		"failure/denied-is-not-absent": "the server checks no signature",
 		"create/if-absent":             "the server ignores If-None-Match of CompleteMultipartUpload",
 		"fingerprint/one-truth":        "the server answers CompleteMultipartUpload with another ETag than it gives the object",
+	})
+}
+
+func TestHTTPFaults(t *testing.T) {
+	srv := s3test.Start(t, s3test.Options{})
+	bare := client(srv)
+	var prefixes sync.Map
+	ufstest.HTTPFaults(t, ufstest.HTTPHarness{
+		Target: srv.Endpoint, KeepHost: true, Large: 6<<20 + 12345,
+		New: func(t *testing.T, endpoint string) ufs.FS {
+			m := newMount(t, srv, map[string]string{"endpoint": endpoint, "retries": "0", "request_timeout": "1s", "part_size": "5MiB"})
+			prefixes.Store(ufs.FS(m.FS), m.prefix)
+			return m.FS
+		},
+		// An upload that had no mark yet when its storage failed can't be told from
+		// another program's: it is ended with the operator's consent.
+		Leftovers: func(fs ufs.FS) ([]string, error) {
+			own := fs.(*s3.FS) //nolint:forcetypeassert // made by New
+			own.SetNow(func() time.Time { return time.Now().Add(48 * time.Hour) })
+			own.SetForeign(time.Hour)
+			if _, err := own.CleanUploads(t.Context(), time.Hour); err != nil {
+				return nil, err
+			}
+			prefix, _ := prefixes.Load(fs)
+			return unfinished(bare, prefix.(string)) //nolint:forcetypeassert // stored by New
+		},
 	})
 }

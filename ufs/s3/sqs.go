@@ -2,6 +2,7 @@ package s3
 
 import (
 	"context"
+	"log/slog"
 	"net/http"
 	"slices"
 	"strconv"
@@ -15,6 +16,7 @@ import (
 	"github.com/freshet-io/freshet"
 	"github.com/freshet-io/freshet/ufs"
 	"github.com/freshet-io/freshet/ufs/events"
+	"github.com/freshet-io/freshet/ufs/httpclient"
 )
 
 const (
@@ -30,9 +32,10 @@ const (
 
 // queue is the SQS queue that a bucket notifies.
 type queue struct {
-	fs  *FS
-	api *sqs.Client
-	url string
+	store *store
+	log   *slog.Logger
+	api   *sqs.Client
+	url   string
 }
 
 var _ events.Queue = (*queue)(nil)
@@ -40,7 +43,7 @@ var _ events.Queue = (*queue)(nil)
 // openQueue returns the queue of the option events, nil if there is none. It has
 // the credentials and the rules of the mount.
 func (f *FS) openQueue(creds aws.CredentialsProvider, region string, policy ufs.EndpointPolicy) (*queue, error) {
-	c := f.cfg.events
+	c := f.store.cfg.events
 	if c.queue == "" {
 		return nil, nil //nolint:nilnil // none is an answer
 	}
@@ -50,12 +53,12 @@ func (f *FS) openQueue(creds aws.CredentialsProvider, region string, policy ufs.
 	if c.region != "" {
 		region = c.region
 	}
-	return &queue{fs: f, url: c.queue, api: sqs.New(sqs.Options{
+	return &queue{store: f.store, log: f.log, url: c.queue, api: sqs.New(sqs.Options{
 		Region:       region,
 		Credentials:  creds,
 		BaseEndpoint: &c.endpoint,
-		HTTPClient:   &doer{client: f.http, timeout: f.cfg.requestTimeout},
-		Retryer:      f.again,
+		HTTPClient:   f.store.http,
+		Retryer:      f.store.again,
 	})}, nil
 }
 
@@ -83,7 +86,7 @@ func (q *queue) Receive(ctx context.Context, wait time.Duration) ([]events.Lette
 
 func (q *queue) receive(ctx context.Context, wait time.Duration) ([]events.Letter, error) {
 	seconds := int32(wait / time.Second)
-	out, err := q.api.ReceiveMessage(withPatience(ctx, q.fs.cfg.requestTimeout+wait), &sqs.ReceiveMessageInput{
+	out, err := q.api.ReceiveMessage(httpclient.WithPatience(ctx, q.store.cfg.requestTimeout+wait), &sqs.ReceiveMessageInput{
 		QueueUrl: &q.url, MaxNumberOfMessages: queueBatch, WaitTimeSeconds: seconds, VisibilityTimeout: visibility,
 	})
 	if err != nil {
@@ -129,7 +132,7 @@ func (q *queue) Release(ctx context.Context, letters []events.Letter) {
 			in.Entries = append(in.Entries, types.ChangeMessageVisibilityBatchRequestEntry{Id: aws.String(strconv.Itoa(i)), ReceiptHandle: &l.Receipt})
 		}
 		if _, err := q.api.ChangeMessageVisibilityBatch(ctx, in); err != nil {
-			q.fs.log.Info("messages of the queue come back later", "err", q.failure(ctx, "release to queue", err))
+			q.log.Info("messages of the queue come back later", "err", q.failure(ctx, "release to queue", err))
 			return
 		}
 	}
@@ -168,7 +171,7 @@ func (q *queue) failure(ctx context.Context, op string, err error) error {
 	case http.StatusUnauthorized, http.StatusForbidden:
 		return say(freshet.KindPermission, "the queue "+q.url+" denies it: allow sqs:ReceiveMessage, sqs:DeleteMessage, sqs:ChangeMessageVisibility and sqs:GetQueueAttributes to the mount's credentials, and kms:Decrypt if the queue is encrypted")
 	case http.StatusNotFound:
-		return say(freshet.KindUnavailable, "the endpoint "+q.fs.cfg.events.endpoint+" does not answer like an SQS server")
+		return say(freshet.KindUnavailable, "the endpoint "+q.store.cfg.events.endpoint+" does not answer like an SQS server")
 	}
-	return q.fs.failure(ctx, op, "", err, reads)
+	return freshet.Wrap(op, "", q.store.failure(ctx, err, reads))
 }

@@ -100,14 +100,14 @@ var (
 
 // Place returns the bucket and the prefix.
 func (f *FS) Place() ufs.Place {
-	return ufs.Place{Authority: scheme + "://" + f.bucket, Key: "/" + strings.TrimSuffix(f.root, "/")}
+	return ufs.Place{Authority: scheme + "://" + f.store.bucket, Key: "/" + strings.TrimSuffix(f.root, "/")}
 }
 
 // WatchSource returns the queue or the webhook. Notifications of S3 come late,
 // twice and out of order, and are lost when somebody changes the bucket's
 // configuration: neither is complete.
 func (f *FS) WatchSource() (ufs.WatchSource, error) {
-	switch c := f.cfg.events; {
+	switch c := f.store.cfg.events; {
 	case c.queue != "":
 		return ufs.WatchSource{ID: events.OptionSQS + c.queue}, nil
 	case c.option == events.OptionWebhook:
@@ -119,7 +119,7 @@ func (f *FS) WatchSource() (ufs.WatchSource, error) {
 // Watch receives from the queue.
 func (f *FS) Watch(ctx context.Context, since []byte) iter.Seq2[ufs.Notice, error] {
 	if f.queue == nil {
-		return events.NewHooked(f.cfg.events.option, f.Place()).Watch(ctx, since)
+		return events.NewHooked(f.store.cfg.events.option, f.Place()).Watch(ctx, since)
 	}
 	return func(yield func(ufs.Notice, error) bool) {
 		r := events.NewReceiver(f.queue, events.ReceiverOptions{
@@ -140,19 +140,19 @@ func (f *FS) CheckSource(ctx context.Context) error {
 	if f.queue == nil {
 		return nil
 	}
-	out, err := f.api.GetBucketNotificationConfiguration(ctx, &awss3.GetBucketNotificationConfigurationInput{Bucket: &f.bucket})
+	out, err := f.store.api.GetBucketNotificationConfiguration(ctx, &awss3.GetBucketNotificationConfigurationInput{Bucket: &f.store.bucket})
 	if err != nil {
-		err = f.failure(ctx, op, "", err, reads)
+		err = freshet.Wrap(op, "", f.store.failure(ctx, err, reads))
 		if kind := freshet.KindOf(err); kind == freshet.KindPermission || kind == freshet.KindUnsupported {
 			f.uncheckable.Do(func() {
-				f.log.Warn("can't look whether the bucket notifies the queue; allow s3:GetBucketNotification to be told when it no longer does", "bucket", f.bucket, "err", err)
+				f.log.Warn("can't look whether the bucket notifies the queue; allow s3:GetBucketNotification to be told when it no longer does", "bucket", f.store.bucket, "err", err)
 			})
 			return nil
 		}
 		return err
 	}
 	if why := f.unheard(out); why != "" {
-		return freshet.Errorf(freshet.KindInvalid, op, "", "bucket %q %s: add a notification of s3:ObjectCreated:* and s3:ObjectRemoved:* to the queue %s (directly, by SNS or by EventBridge)", f.bucket, why, f.cfg.events.queue)
+		return freshet.Errorf(freshet.KindInvalid, op, "", "bucket %q %s: add a notification of s3:ObjectCreated:* and s3:ObjectRemoved:* to the queue %s (directly, by SNS or by EventBridge)", f.store.bucket, why, f.store.cfg.events.queue)
 	}
 	return nil
 }
@@ -166,7 +166,7 @@ func (f *FS) unheard(c *awss3.GetBucketNotificationConfigurationOutput) string {
 	found, reached := false, false
 	missing := map[string]bool{"s3:ObjectCreated:": true, "s3:ObjectRemoved:": true}
 	for _, q := range c.QueueConfigurations {
-		if !strings.HasSuffix(aws.ToString(q.QueueArn), ":"+f.cfg.events.name) {
+		if !strings.HasSuffix(aws.ToString(q.QueueArn), ":"+f.store.cfg.events.name) {
 			continue
 		}
 		found = true

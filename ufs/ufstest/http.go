@@ -351,7 +351,7 @@ func httpRedirect(e *httpEnv) {
 	for _, status := range []int{http.StatusMovedPermanently, http.StatusTemporaryRedirect, http.StatusPermanentRedirect} {
 		e.proxy.set(func(w http.ResponseWriter, r *http.Request, _ func() *http.Response) bool {
 			_, _ = io.Copy(io.Discard, r.Body)
-			w.Header().Set("Location", other.URL+r.URL.Path)
+			w.Header().Set("Location", other.URL+r.URL.EscapedPath())
 			w.WriteHeader(status)
 			return true
 		})
