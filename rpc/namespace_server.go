@@ -2,7 +2,6 @@ package rpc
 
 import (
 	"context"
-	"encoding/hex"
 
 	"google.golang.org/grpc"
 
@@ -122,16 +121,13 @@ func (s *NamespaceServer) list(ctx context.Context, req *freshetv1.ListRequest) 
 	return &freshetv1.ListResponse{NextPageToken: page.NextPageToken, Entries: entriesToWire(page.Entries)}, nil
 }
 
-// parseOp reads an operation ID of 32 hexadecimal digits; "" is none.
+// parseOp reads an operation ID; "" is none.
 func parseOp(s string) (freshet.OpID, error) {
-	var op freshet.OpID
 	if s == "" {
-		return op, nil
+		return freshet.OpID{}, nil
 	}
-	if n, err := hex.Decode(op[:], []byte(s)); err != nil || n != len(op) || len(s) != 2*len(op) {
-		return freshet.OpID{}, freshet.Errorf(freshet.KindInvalid, "read message", "", "op_id %q is not 32 hexadecimal digits", s)
-	}
-	return op, nil
+	op, err := freshet.ParseOpID(s)
+	return op, freshet.Wrap("read message", "", err)
 }
 
 // Mkdir implements the service.

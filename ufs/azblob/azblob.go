@@ -45,6 +45,7 @@ import (
 	"github.com/freshet-io/freshet"
 	"github.com/freshet-io/freshet/fingerprint"
 	"github.com/freshet-io/freshet/ufs"
+	"github.com/freshet-io/freshet/ufs/httpclient"
 	"github.com/freshet-io/freshet/ufs/object"
 )
 
@@ -112,12 +113,12 @@ func (s *store) again(ctx context.Context) context.Context {
 // patience is how long the answer to a request with n bytes of body may take to
 // begin: a slow line still does 128 KiB/s.
 func (s *store) patience(ctx context.Context, n int) context.Context {
-	return withPatience(ctx, s.cfg.timeout+time.Duration(n/(128<<10))*time.Second)
+	return httpclient.WithPatience(ctx, s.cfg.timeout+time.Duration(n/(128<<10))*time.Second)
 }
 
 // longPatience is for requests in which the server copies or assembles bytes.
 func (s *store) longPatience(ctx context.Context) context.Context {
-	return withPatience(ctx, max(s.cfg.timeout, min(10*s.cfg.timeout, s.cfg.maxOpLifetime/2)))
+	return httpclient.WithPatience(ctx, max(s.cfg.timeout, min(10*s.cfg.timeout, s.cfg.maxOpLifetime/2)))
 }
 
 // said is what an answer tells of a blob.
@@ -141,7 +142,7 @@ func (a said) object() (object.Object, error) {
 		switch {
 		case value == nil:
 		case strings.EqualFold(name, opMetadata):
-			o.Op, _ = parseOp(*value)
+			o.Op, _ = freshet.ParseOpID(*value)
 		case strings.EqualFold(name, folderMetadata):
 			o.Dir = strings.EqualFold(*value, "true")
 		}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/freshet-io/freshet"
 	"github.com/freshet-io/freshet/ufs"
+	"github.com/freshet-io/freshet/ufs/httpclient"
 	"github.com/freshet-io/freshet/ufs/object"
 )
 
@@ -42,11 +43,10 @@ func (s *store) failure(ctx context.Context, err error, e effect) error {
 	kind, text := s.classify(err)
 	status, unsent := statusOf(err), !sent(err)
 	own, isOwn := errors.AsType[*freshet.Error](err)
-	late, isLate := errors.AsType[*unsentError](err)
 	switch {
 	case isOwn: // the endpoint policy, a redirect, a secret
 		kind, text = own.Kind, own.Error()
-	case isLate && late.late:
+	case errors.Is(err, httpclient.ErrLate):
 		kind = freshet.KindDeadline
 	case ctx.Err() != nil:
 		kind, text = freshet.KindDeadline, ctx.Err().Error()
@@ -65,7 +65,7 @@ func (s *store) failure(ctx context.Context, err error, e effect) error {
 
 // sent reports whether a request that got no answer may have reached the server.
 func sent(err error) bool {
-	return !errors.As(err, new(*unsentError)) && !noIdentity(err)
+	return !errors.Is(err, ufs.ErrNotSent) && !noIdentity(err)
 }
 
 // noIdentity reports whether there was no token: nothing was sent to the storage.
@@ -178,8 +178,8 @@ func describe(err error, status int) string {
 			}
 		}
 		return text
-	case errors.Is(err, errNoAnswer):
-		return errNoAnswer.Error()
+	case errors.Is(err, httpclient.ErrSilent):
+		return httpclient.ErrSilent.Error()
 	}
 	return firstLine(err)
 }

@@ -2,13 +2,10 @@ package azblob
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
-	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -23,6 +20,7 @@ import (
 	"github.com/freshet-io/freshet"
 	"github.com/freshet-io/freshet/ufs"
 	"github.com/freshet-io/freshet/ufs/events"
+	"github.com/freshet-io/freshet/ufs/httpclient"
 	"github.com/freshet-io/freshet/ufs/object"
 )
 
@@ -57,11 +55,11 @@ func (o *Opener) open(spec ufs.Spec, env ufs.Environment, token azcore.TokenCred
 	transport := policy.Transport()
 	transport.MaxConnsPerHost = maxConns
 	if cfg.caFile != "" {
-		if transport.TLSClientConfig, err = trust(cfg.caFile); err != nil {
+		if transport.TLSClientConfig, err = httpclient.Trust(cfg.caFile); err != nil {
 			return nil, &freshet.Error{Op: op, Kind: freshet.KindInvalid, Err: fmt.Errorf("option 'ca_file': %w", err)}
 		}
 	}
-	s := &store{cfg: cfg, token: token, http: &http.Client{Transport: transport, CheckRedirect: ufs.RefuseRedirect}}
+	s := &store{cfg: cfg, token: token, http: &http.Client{Transport: &httpclient.Transport{Base: transport, Timeout: cfg.timeout}, CheckRedirect: ufs.RefuseRedirect}}
 	if err := s.connect(env, policy); err != nil {
 		return nil, freshet.Wrap(op, "", err)
 	}
@@ -84,25 +82,10 @@ func withDefaults(env ufs.Environment) ufs.Environment {
 	return env
 }
 
-func trust(file string) (*tls.Config, error) {
-	pem, err := os.ReadFile(file) //nolint:gosec // the operator names the file
-	if err != nil {
-		return nil, err
-	}
-	pool, err := x509.SystemCertPool()
-	if err != nil {
-		pool = x509.NewCertPool()
-	}
-	if !pool.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("%s holds no PEM certificate", file)
-	}
-	return &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}, nil
-}
-
 // connect makes the client, whose own retries are off: a context turns them on.
 func (s *store) connect(env ufs.Environment, endpoints ufs.EndpointPolicy) error {
 	opts := &container.ClientOptions{ClientOptions: policy.ClientOptions{
-		Transport: &doer{client: s.http, timeout: s.cfg.timeout},
+		Transport: &doer{s.http},
 		Retry:     policy.RetryOptions{MaxRetries: -1},
 		Telemetry: policy.TelemetryOptions{ApplicationID: "freshet"},
 	}}
@@ -157,7 +140,7 @@ type policyFunc func(*policy.Request) error
 // Do implements policy.Policy.
 func (f policyFunc) Do(req *policy.Request) (*http.Response, error) {
 	if err := f(req); err != nil {
-		return nil, &refusedError{&unsentError{err: err}}
+		return nil, &refusedError{&unsentError{err}}
 	}
 	return req.Next()
 }

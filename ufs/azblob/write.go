@@ -6,7 +6,6 @@ import (
 	"crypto/rand"
 	"encoding/base64"
 	"encoding/binary"
-	"encoding/hex"
 	"strings"
 	"time"
 
@@ -30,15 +29,6 @@ const (
 	// service does in the background.
 	copyPoll, copyPollMax = 50 * time.Millisecond, 2 * time.Second
 )
-
-func parseOp(text string) (freshet.OpID, bool) {
-	var id freshet.OpID
-	b, err := hex.DecodeString(text)
-	if err != nil || len(b) != len(id) {
-		return freshet.OpID{}, false
-	}
-	return freshet.OpID(b), true
-}
 
 func metadata(op freshet.OpID) map[string]*string {
 	if op.IsZero() {
@@ -225,7 +215,7 @@ func (s *store) copied(ctx context.Context, dest *blob.Client, id *string, from 
 		now, err := dest.GetProperties(s.again(ctx), nil)
 		switch {
 		case err != nil:
-			return unknown("%w", s.failure(ctx, err, reads))
+			return unknown("%v", s.failure(ctx, err, reads)) // its chain tells of this look, not of the copy
 		case now.CopyID == nil || id == nil || *now.CopyID != *id || now.CopyStatus == nil:
 			return unknown("somebody else wrote to its place")
 		case *now.CopyStatus == blob.CopyStatusTypePending:

@@ -11,6 +11,7 @@ import (
 
 	"github.com/freshet-io/freshet"
 	"github.com/freshet-io/freshet/ufs"
+	"github.com/freshet-io/freshet/ufs/httpclient"
 	"github.com/freshet-io/freshet/ufs/object"
 )
 
@@ -74,7 +75,7 @@ func (s *store) classify(err error, status int) (freshet.Kind, string) {
 	case errors.Is(err, storage.ErrObjectNotExist):
 		return freshet.KindNotExist, "no such object"
 	case status == 0:
-		if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, httpclient.ErrLate) {
 			return freshet.KindDeadline, text
 		}
 		return freshet.KindUnavailable, text
