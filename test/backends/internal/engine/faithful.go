@@ -3,10 +3,12 @@ package engine
 import (
 	"context"
 	"errors"
+	"hash/fnv"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"sync"
 	"syscall"
 	"time"
 
@@ -28,11 +30,38 @@ const etagAttribute = "etag"
 // is of one version if the path named the same file before and after.
 //
 // Writes: an upload whose client goes in the middle would become an object of the
-// bytes that came.
+// bytes that came. And an upload that is aborted while it is completed could do
+// both, where S3 ends it once.
 type faithful struct {
 	*posix.Posix
 	root string
 	meta meta.MetadataStorer
+	ends *[64]sync.Mutex // by the ID of an upload that is to end
+}
+
+// end returns the lock that who ends an upload holds.
+func (c faithful) end(id *string) *sync.Mutex {
+	h := fnv.New32a()
+	if id != nil {
+		_, _ = h.Write([]byte(*id)) // never fails
+	}
+	return &c.ends[h.Sum32()%uint32(len(c.ends))]
+}
+
+// CompleteMultipartUpload is not done while the upload is aborted.
+func (c faithful) CompleteMultipartUpload(ctx context.Context, in *s3.CompleteMultipartUploadInput) (s3response.CompleteMultipartUploadResult, string, error) {
+	lock := c.end(in.UploadId)
+	lock.Lock()
+	defer lock.Unlock()
+	return c.Posix.CompleteMultipartUpload(ctx, in)
+}
+
+// AbortMultipartUpload is not done while the upload is completed.
+func (c faithful) AbortMultipartUpload(ctx context.Context, in *s3.AbortMultipartUploadInput) error {
+	lock := c.end(in.UploadId)
+	lock.Lock()
+	defer lock.Unlock()
+	return c.Posix.AbortMultipartUpload(ctx, in)
 }
 
 // identity of the file under a path; the zero value stands for none. An inode

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"sync"
 
 	"github.com/versity/versitygw/backend/meta"
 	"github.com/versity/versitygw/backend/posix"
@@ -38,7 +39,7 @@ func (e *Engine) versityGW() (func(context.Context) error, error) {
 	if err != nil {
 		return nil, fmt.Errorf("versitygw over %s: %w", data, err)
 	}
-	be := faithful{Posix: files, root: data, meta: store}
+	be := faithful{Posix: files, root: data, meta: store, ends: &[64]sync.Mutex{}}
 	cfg := &embedgw.Config{
 		RootUserAccess:    e.opt.AccessKey,
 		RootUserSecret:    e.opt.SecretKey,
