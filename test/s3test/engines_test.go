@@ -299,3 +299,35 @@ func waitFor(t *testing.T, cond func() bool) {
 		}
 	}
 }
+
+// An upload that is completed and aborted at the same time does one of both.
+func TestAnUploadEndsOnce(t *testing.T) {
+	eachEngine(t, func(t *testing.T, _ s3test.Engine, _ *s3test.TestServer, c *s3.Client) {
+		for i := range 40 {
+			key := fmt.Sprintf("once-%d", i)
+			up, err := c.CreateMultipartUpload(t.Context(), &s3.CreateMultipartUploadInput{Bucket: aws.String(bucket), Key: &key})
+			if err != nil {
+				t.Fatal(err)
+			}
+			part, err := c.UploadPart(t.Context(), &s3.UploadPartInput{
+				Bucket: aws.String(bucket), Key: &key, UploadId: up.UploadId, PartNumber: aws.Int32(1), Body: strings.NewReader("bytes"),
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			aborted := make(chan error, 1)
+			go func() {
+				_, err := c.AbortMultipartUpload(t.Context(), &s3.AbortMultipartUploadInput{Bucket: aws.String(bucket), Key: &key, UploadId: up.UploadId})
+				aborted <- err
+			}()
+			_, completed := c.CompleteMultipartUpload(t.Context(), &s3.CompleteMultipartUploadInput{
+				Bucket: aws.String(bucket), Key: &key, UploadId: up.UploadId,
+				MultipartUpload: &types.CompletedMultipartUpload{Parts: []types.CompletedPart{{PartNumber: aws.Int32(1), ETag: part.ETag}}},
+			})
+			_, there := c.HeadObject(t.Context(), &s3.HeadObjectInput{Bucket: aws.String(bucket), Key: &key})
+			if abort := <-aborted; (abort == nil) == (completed == nil) || (there == nil) != (completed == nil) {
+				t.Fatalf("round %d: abort %v, completion %v, object %v", i, abort, completed, there)
+			}
+		}
+	})
+}
