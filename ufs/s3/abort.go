@@ -78,6 +78,9 @@ func (s *store) uploads(ctx context.Context, name string, op freshet.OpID) ([]st
 	in := &awss3.ListMultipartUploadsInput{Bucket: &s.bucket, Prefix: &name}
 	for {
 		out, err := s.api.ListMultipartUploads(ctx, in, s.reading(ctx))
+		if hasCode(err, "NoSuchUpload") {
+			return ids, nil // so some servers say that there are none
+		}
 		if err != nil {
 			return nil, s.failure(ctx, err, reads)
 		}

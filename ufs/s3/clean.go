@@ -27,6 +27,9 @@ func (f *FS) CleanUploads(ctx context.Context, idle time.Duration) (n int, err e
 	in := &awss3.ListMultipartUploadsInput{Bucket: &f.store.bucket, Prefix: &f.root}
 	for {
 		out, err := f.store.api.ListMultipartUploads(ctx, in, f.store.reading(ctx))
+		if hasCode(err, "NoSuchUpload") {
+			return n, nil // so some servers say that there are none
+		}
 		if err != nil {
 			return n, freshet.Wrap(what, "", f.store.failure(ctx, err, reads))
 		}

@@ -54,7 +54,7 @@ func (s *store) Begin(ctx context.Context, name string, o object.PutOptions) (ob
 
 func (s *store) begin(ctx context.Context, in *awss3.CreateMultipartUploadInput, op freshet.OpID) (*parts, error) {
 	in.Bucket, in.ChecksumAlgorithm = &s.bucket, s.cfg.algorithm()
-	out, err := s.api.CreateMultipartUpload(ctx, in)
+	out, err := s.create(ctx, in)
 	if err != nil {
 		return nil, s.failure(ctx, err, reads)
 	}
@@ -64,6 +64,26 @@ func (s *store) begin(ctx context.Context, in *awss3.CreateMultipartUploadInput,
 	p := &parts{s: s, name: *in.Key, op: op, id: *out.UploadId}
 	s.live.add(p.id)
 	return p, nil
+}
+
+// createGrace is how long the answer about a new upload is waited for once its
+// caller has left: only who has its ID can tell it from those of other programs.
+const createGrace = 2 * time.Second
+
+// create makes an upload, and ends it if ctx ends meanwhile.
+func (s *store) create(ctx context.Context, in *awss3.CreateMultipartUploadInput) (*awss3.CreateMultipartUploadOutput, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	own, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	defer context.AfterFunc(ctx, func() { time.AfterFunc(createGrace, cancel) })()
+	out, err := s.api.CreateMultipartUpload(own, in)
+	if err == nil && ctx.Err() != nil {
+		_ = s.abortUpload(own, *in.Key, aws.ToString(out.UploadId)) // else the cleaner finds it
+		return nil, ctx.Err()
+	}
+	return out, err
 }
 
 // Part implements object.Parts.
