@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -33,9 +34,7 @@ func TestMain(m *testing.M) {
 func open(t testing.TB, uri, endpoint string, log *slog.Logger, more map[string]string) ufs.FS {
 	t.Helper()
 	options := map[string]string{"endpoint": endpoint, "credentials": "anonymous", "part_size": "256KiB", "request_timeout": "10s"}
-	for name, value := range more {
-		options[name] = value
-	}
+	maps.Copy(options, more)
 	fs, err := gcs.NewOpener(gcs.Options{Log: log}).Open(ufs.Spec{URI: uri, Options: options}, ufs.Environment{AllowedEndpoints: []string{"127.0.0.0/8"}})
 	if err != nil {
 		t.Fatal(err)

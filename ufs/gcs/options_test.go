@@ -26,7 +26,7 @@ func TestParse(t *testing.T) {
 		{"gs://Lake", nil, ufs.Canonical{}, "lower case"},
 		{"gs://-lake", nil, ufs.Canonical{}, "begins and ends"},
 		{"gs://key:secret@lake", nil, ufs.Canonical{}, "credentials"},
-		{"gs://lake", map[string]string{"credentails": "env"}, ufs.Canonical{}, "'credentials'"},
+		{"gs://lake", map[string]string{"credential": "env"}, ufs.Canonical{}, "'credentials'"},
 		{"gs://lake", map[string]string{"credentials": "{\"private_key\": \"x\"}"}, ufs.Canonical{}, "reference to a key file"},
 		{"gs://lake", map[string]string{"credentials": "iam"}, ufs.Canonical{}, "reference to a key file"},
 		{"gs://lake", map[string]string{"endpoint": "storage.example"}, ufs.Canonical{}, "not a URL"},

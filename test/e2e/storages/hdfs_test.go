@@ -3,7 +3,6 @@ package storages_test
 import (
 	"context"
 	"errors"
-	"io"
 	"io/fs"
 	"os"
 	"path"
@@ -83,7 +82,7 @@ func (d tree) Put(_ context.Context, name string, data []byte) error {
 	if err != nil {
 		return err
 	}
-	_, err = io.WriteString(w, string(data))
+	_, err = w.Write(data)
 	closed := w.Close()
 	for hdfs.IsErrReplicating(closed) {
 		closed = w.Close()
