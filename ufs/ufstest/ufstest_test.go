@@ -36,13 +36,13 @@ func elsewhere() map[string][]string {
 		"listStatusRecursive":                                         {"list/recursive"},
 		"mkdirs":                                                      {"mkdir/new", "mkdir/existing", "mkdir/over-file"},
 		"objectCommonPrefixesIsDirectory":                             {"list/inferred-directories", "stat/prefix-directory"},
-		"objectCommonPrefixesListStatusNonRecursive, ...Recursive": {"list/inferred-directories", "list/delimiter"},
-		"objectNestedDirsListStatusRecursive":                      {"list/inferred-five-levels"},
-		"renameFile, renameRenamableFile":                          {"rename/file", "rename/over-file"},
-		"renameDirectory, renameRenamableDirectory":                {"rename/directory", "rename/at-once"},
-		"renameDirectoryDeep":                                      {"rename/deep-directory"},
-		"renameLargeDirectory":                                     {"rename/large-directory"},
-		"streaming upload, abort of a stale multipart upload":      {"create/unknown-size", "upload/abort-by-operation"},
+		"objectCommonPrefixesListStatus...":                           {"list/inferred-directories", "list/delimiter"},
+		"objectNestedDirsListStatusRecursive":                         {"list/inferred-five-levels"},
+		"renameFile, renameRenamableFile":                             {"rename/file", "rename/over-file"},
+		"renameDirectory, renameRenamableDirectory":                   {"rename/directory", "rename/at-once"},
+		"renameDirectoryDeep":                                         {"rename/deep-directory"},
+		"renameLargeDirectory":                                        {"rename/large-directory"},
+		"streaming upload, abort of a stale multipart upload":         {"create/unknown-size", "upload/abort-by-operation"},
 	}
 }
 
