@@ -6,10 +6,10 @@ import (
 )
 
 var (
-	// ErrNotSent in the chain of a change's error says that the storage can't have
-	// seen any part of the change: no connection could be made, or it was never
-	// signed. Whatever the Kind, nothing of it can land any more. Drivers add it
-	// only where that is certain; ask with errors.Is.
+	// ErrNotSent in the chain of a change's error says that the storage was not
+	// asked for the effect, or refused it for good: no connection could be made, a
+	// question before it failed. Whatever the Kind, nothing of it can land any more.
+	// Drivers add it only where that is certain; ask with errors.Is.
 	ErrNotSent = errors.New("the storage was not asked")
 
 	// ErrNoRoot in the chain of an error says that the storage answers and has not

@@ -15,6 +15,7 @@ import (
 	"github.com/freshet-io/freshet"
 	"github.com/freshet-io/freshet/ufs"
 	"github.com/freshet-io/freshet/ufs/local"
+	"github.com/freshet-io/freshet/ufs/ufstest"
 )
 
 // small mounts a file system of 1 MiB and 64 names on dir until the test ends.
@@ -174,7 +175,7 @@ func again(t *testing.T, cred *syscall.Credential, env string) {
 		}
 	}
 	cmd := exec.CommandContext(t.Context(), "/proc/self/fd/3", "-test.v", "-test.run", "^"+strings.ReplaceAll(t.Name(), "/", "$/^")+"$")
-	cmd.Env, cmd.Dir, cmd.ExtraFiles = append(os.Environ(), env, "TMPDIR="+dir), dir, []*os.File{self} // its directory may be closed to others
+	cmd.Env, cmd.Dir, cmd.ExtraFiles = append(os.Environ(), env, "TMPDIR="+dir, ufstest.ReportEnv+"="), dir, []*os.File{self} // its directory may be closed to others
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: cred}
 	out, err := cmd.CombinedOutput()
 	if err != nil || !bytes.Contains(out, []byte("--- PASS: "+t.Name())) {

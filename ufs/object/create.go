@@ -250,9 +250,25 @@ func (w *writer) Commit(ctx context.Context) (ufs.Status, error) {
 	w.wg.Wait()
 	if !w.risked {
 		_ = w.drop(ctx) // the storage's own cleaner finds what this leaves behind
+		err = harmless(err)
 	}
 	return ufs.Status{}, err
 }
+
+// harmless says of the error of an upload that was not asked for its effect, or was
+// refused it, that nothing of it can land.
+func harmless(err error) error {
+	own, ok := errors.AsType[*freshet.Error](err)
+	if !ok || errors.Is(err, ufs.ErrNotSent) {
+		return err
+	}
+	return &freshet.Error{Op: own.Op, Path: own.Path, Kind: own.Kind, Err: &harmlessError{own.Err}}
+}
+
+type harmlessError struct{ err error }
+
+func (e *harmlessError) Error() string   { return e.err.Error() }
+func (e *harmlessError) Unwrap() []error { return []error{e.err, ufs.ErrNotSent} }
 
 func (w *writer) commit(ctx context.Context, op string) (Object, error) {
 	if w.opts.Size >= 0 && w.total != w.opts.Size {

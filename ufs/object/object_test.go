@@ -334,6 +334,7 @@ func TestOutcomeOfCommit(t *testing.T) {
 		{"put", object.Errorf(freshet.KindUnavailable, "refused"), small, freshet.KindUnavailable, false},
 		{"put", object.Errorf(freshet.KindExhausted, "quota"), small, freshet.KindExhausted, false},
 		{"put", errors.New("no route"), small, freshet.KindUnavailable, false},
+		{"list", object.Errorf(freshet.KindUnavailable, "no route"), small, freshet.KindUnavailable, false}, // what is in the way
 		{"part", object.Errorf(freshet.KindUnavailable, "reset"), large, freshet.KindUnavailable, false},
 		{"begin", object.Errorf(freshet.KindPermission, "denied"), large, freshet.KindPermission, false},
 		// The upload of an uncertain completion can be ended for certain.
@@ -356,6 +357,10 @@ func TestOutcomeOfCommit(t *testing.T) {
 		}
 		if freshet.KindOf(err) != c.commit {
 			t.Errorf("%s %v: commit gives %v", c.call, c.err, err)
+		}
+		// What failed in Write is never committed; the outcome of a completion is not known.
+		if said := errors.Is(err, ufs.ErrNotSent); said && (c.uncertain || c.call == "complete") || !said && !c.uncertain && (c.call == "put" || c.call == "list") {
+			t.Errorf("%s %v: commit says not sent: %v", c.call, c.err, said)
 		}
 		if err := w.Abort(t.Context()); freshet.IsKind(err, freshet.KindDeadline) != c.uncertain || err != nil && !c.uncertain {
 			t.Errorf("%s %v: abort gives %v", c.call, c.err, err)
