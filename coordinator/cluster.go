@@ -80,6 +80,10 @@ func (c *Coordinator) problems(s *freshet.ClusterStatus, peers []journal.Peer, m
 		say("%d cache nodes do not answer", s.DeadNodes)
 	}
 	for _, m := range mounts {
+		if why := c.unopened(m.ID); why != "" {
+			say("mount %s can't be read or written: %s", m.Path, why)
+			continue
+		}
 		if why := c.missing(&m); why != "" {
 			every := m.Interval
 			if m.Level == freshet.LevelInvalidate {
@@ -99,7 +103,7 @@ func (c *Coordinator) degradedMounts() int {
 	n := 0
 	mounts, _ := c.state.Mounts()
 	for _, m := range mounts {
-		if c.missing(&m) != "" {
+		if c.unopened(m.ID) != "" || c.missing(&m) != "" {
 			n++
 		}
 	}

@@ -1,6 +1,7 @@
 package coordinator
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -50,10 +51,24 @@ func (c *Coordinator) mountAnswer(m freshet.Mount, notes []string) freshet.Mount
 	if canonical, err := c.openers.Parse(ufs.Spec{URI: m.URI, Options: m.Options}); err == nil {
 		a.Authority = canonical.Authority
 	}
-	a.DegradedReason = c.missing(&m)
+	a.DegradedReason = cmp.Or(c.unopened(m.ID), c.missing(&m))
 	a.Degraded = a.DegradedReason != ""
 	a.ActiveSync = c.activeStatus(&m)
 	return a
+}
+
+// unopened says why the storage of a mount can't be used in this process, "" if it
+// can be or is about to be opened.
+func (c *Coordinator) unopened(id freshet.MountID) string {
+	_, release, err := c.mounts.Get(id)
+	switch {
+	case err == nil:
+		release()
+		return ""
+	case freshet.IsKind(err, freshet.KindNotExist):
+		return ""
+	}
+	return fmt.Sprintf("its storage can't be used: %v", err)
 }
 
 // planMount checks a change that is to become a mount, without asking the

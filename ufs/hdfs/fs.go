@@ -2,7 +2,9 @@ package hdfs
 
 import (
 	"context"
+	"errors"
 	"log/slog"
+	"net"
 	"sync"
 	"time"
 
@@ -98,11 +100,18 @@ func (f *FS) call(ctx context.Context, op, key string, mode again, fn func(c *cl
 			err = c.run(ctx, func() error { return fn(c, maybe) })
 			f.pool.put(c, answered(err))
 		}
-		if second || answered(err) || ctx.Err() != nil || (sent && mode == once) || isAny(err, errClosed, errLibrary) {
+		if second || answered(err) || silent(err) || ctx.Err() != nil || (sent && mode == once) || isAny(err, errClosed, errLibrary) {
 			return failure(ctx, op, key, c, err)
 		}
 		f.pool.flush()
 	}
+}
+
+// silent reports whether err is that of a server that did not answer in time: to
+// ask it again at once would only double the wait.
+func silent(err error) bool {
+	timeout, ok := errors.AsType[net.Error](err)
+	return ok && timeout.Timeout()
 }
 
 func failure(ctx context.Context, op, key string, c *client, err error) error {

@@ -50,7 +50,7 @@ func table() ufs.OptionTable {
 		{Name: optReplication, Type: ufs.OptionInt, Min: 1, Max: 512, Help: "copies of the blocks of new files; default that of the NameNode"},
 		{Name: optBlockSize, Type: ufs.OptionSize, Min: chunk, Max: 1 << 40, Help: "block size of new files, a multiple of 512; default that of the NameNode"},
 		{Name: optHostname, Type: ufs.OptionBool, Help: "reach DataNodes by their names rather than addresses; default from hadoop_conf, else false"},
-		{Name: optRequestTimeout, Type: ufs.OptionDuration, Default: "1m", Min: int64(10 * time.Millisecond), Max: int64(10 * time.Minute), Help: "how long a NameNode or DataNode may be silent"},
+		{Name: optRequestTimeout, Type: ufs.OptionDuration, Default: "30s", Min: int64(10 * time.Millisecond), Max: int64(10 * time.Minute), Help: "how long a NameNode or DataNode may be silent"},
 		{Name: optPrincipal, Help: "Kerberos principal, name or name@REALM; turns Kerberos on"},
 		{Name: optKeytab, Type: ufs.OptionSecret, Help: "keytab of the principal, as file:/path"},
 		{Name: optRealm, Help: "realm of the principal where it does not name one"},

@@ -103,7 +103,7 @@ func (a *app) root() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "freshet",
 		Short: "Data close to your jobs in every region, never stale unnoticed",
-		Long: "Freshet caches shared storage (S3, local or NFS directories) close to the jobs that read it,\n" +
+		Long: "Freshet caches shared storage (S3, HDFS, Azure Blob, GCS, local or NFS) close to the jobs that read it,\n" +
 			"in every region, and tells all regions at once which paths changed.",
 		Example: "  freshet demo                                    # two clusters, a guided tour of a minute\n" +
 			"  freshet dev --ufs file:///data                  # one cluster in one process\n" +
@@ -127,7 +127,7 @@ func (a *app) root() *cobra.Command {
 	f.StringVar(&a.key, "key", a.env("FRESHET_KEY", ""), "PEM file of the client key (env FRESHET_KEY)")
 	f.StringVarP(&a.output, "output", "o", "table", "output format: table, json or yaml")
 	f.BoolVar(&a.noColor, "no-color", a.env("NO_COLOR", "") != "", "no colour (env NO_COLOR)")
-	f.DurationVar(&a.timeout, "timeout", 30*time.Second, "give up after this time; 0 waits for ever (transfers and recursive syncs are not bounded)")
+	f.DurationVar(&a.timeout, "timeout", 30*time.Second, "give up after this time; 0 waits for ever (transfers, listings and syncs are bounded only if it is given)")
 	root.AddCommand(a.mountCommand(), a.syncCommand(), a.fsCommand(), a.explainCommand(), a.peersCommand(),
 		a.clusterCommand(), a.configCommand(), a.applyCommand(), a.planCommand(), a.versionCommand())
 	return root
@@ -172,17 +172,33 @@ type session struct {
 
 // with runs f with a connection, bounded by --timeout.
 func (a *app) with(cmd *cobra.Command, f func(ctx context.Context, s *session) error) error {
-	ctx := cmd.Context()
-	if a.timeout > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, a.timeout)
-		defer cancel()
-	}
-	return a.withUnbounded(cmd, func(_ context.Context, s *session) error { return f(ctx, s) })
+	return a.within(cmd, a.timeout, f)
 }
 
-// withUnbounded is for transfers, whose length nobody knows.
+// withUnbounded is for what takes as long as there is much: it is bounded only if
+// the user said how long it may take.
 func (a *app) withUnbounded(cmd *cobra.Command, f func(ctx context.Context, s *session) error) error {
+	if given := cmd.Flag("timeout"); given != nil && given.Changed {
+		return a.within(cmd, a.timeout, f)
+	}
+	return a.within(cmd, 0, f)
+}
+
+// within runs f with a connection, no longer than limit unless that is 0.
+func (a *app) within(cmd *cobra.Command, limit time.Duration, f func(ctx context.Context, s *session) error) error {
+	if limit <= 0 {
+		return a.connected(cmd.Context(), f)
+	}
+	ctx, cancel := context.WithTimeout(cmd.Context(), limit)
+	defer cancel()
+	err := a.connected(ctx, f)
+	if err == nil || !errors.Is(ctx.Err(), context.DeadlineExceeded) || freshet.IsKind(err, freshet.KindNotExist, freshet.KindPermission, freshet.KindConflict) {
+		return err
+	}
+	return freshet.Errorf(freshet.KindDeadline, cmd.Name(), "", "no answer within %s; what was asked for may still happen (--timeout sets how long to wait)", limit)
+}
+
+func (a *app) connected(ctx context.Context, f func(ctx context.Context, s *session) error) error {
 	tlsConfig, err := a.tls()
 	if err != nil {
 		return err
@@ -201,7 +217,7 @@ func (a *app) withUnbounded(cmd *cobra.Command, f func(ctx context.Context, s *s
 		policies: freshetv1.NewPolicyServiceClient(conn), cluster: freshetv1.NewClusterServiceClient(conn),
 		coord: coord, files: client.New(coord, rpc.NewNodePool(nodes), client.Options{Host: host}),
 	}
-	return rpc.ErrorOf(f(cmd.Context(), s))
+	return rpc.ErrorOf(f(ctx, s))
 }
 
 func (a *app) tls() (*tls.Config, error) {

@@ -249,6 +249,22 @@ func TestAMountCanBeChangedWhileItsStorageIsAway(t *testing.T) {
 	}
 	w.A.CLI(t, "mount", "update", "/m", "--active-sync=false", "--read-only", "--degraded-interval", "5s").Want(t, 0)
 	w.A.CLI(t, "mount", "update", "/m", "--active-sync").Want(t, freshet.ExitNotFound, dir)
+	// A process that comes up without the storage says so.
+	leader, err := w.A.Leader(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(leader.Kill(), leader.Start(), w.A.AwaitReady(t.Context())); err != nil {
+		t.Fatal(err)
+	}
+	e2e.Seen(t, "the mount says what is wrong", func(ctx context.Context) error {
+		mounts, _, err := w.A.S.Mounts(ctx, w.A.Root)
+		if err == nil && (len(mounts) != 1 || !strings.Contains(mounts[0].DegradedReason, "can't be used")) {
+			err = fmt.Errorf("mounts: %+v", mounts)
+		}
+		return err
+	})
+	w.A.CLI(t, "cluster", "status").Want(t, freshet.ExitUnhealthy, "mount /m can't be read or written")
 	var shown struct {
 		Mounts []struct {
 			ReadOnly    bool
