@@ -11,6 +11,7 @@ import (
 	"github.com/freshet-io/freshet"
 	"github.com/freshet-io/freshet/config"
 	"github.com/freshet-io/freshet/internal/run"
+	"github.com/freshet-io/freshet/ufs"
 	"github.com/freshet-io/freshet/ufs/all"
 )
 
@@ -53,6 +54,9 @@ func (d *dev) serve(ctx context.Context, persist bool) error {
 	if err := coord.Validate(config.ValidateOptions{Name: "dev", Role: config.RoleCoordinator, UFS: all.Openers(nil, nil)}); err != nil {
 		return err
 	}
+	if err := d.probe(ctx, coord); err != nil {
+		return err
+	}
 	bound, nodeBound := make(chan Addresses, 1), make(chan Addresses, 1)
 	var at Addresses
 	p := NewProcess(coord.Log, d.Err, d.Getenv)
@@ -79,6 +83,25 @@ func (d *dev) serve(ctx context.Context, persist bool) error {
 			return nil
 		}},
 	)
+}
+
+// probePatience is how long the storage may take to answer before dev starts.
+const probePatience = 10 * time.Second
+
+// probe refuses a storage that can't be right. One that is down may come back.
+func (d *dev) probe(ctx context.Context, coord *config.File) error {
+	fs, err := all.Openers(nil, nil).Open(ufs.Spec{URI: d.storage, Options: d.options}, environment(coord, d.Getenv))
+	if err != nil {
+		return freshet.Wrap("dev", "", err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, probePatience)
+	defer cancel()
+	err = ufs.Probe(ctx, fs)
+	_ = fs.Close() // nothing was opened
+	if freshet.IsKind(err, freshet.KindNotExist, freshet.KindPermission, freshet.KindInvalid, freshet.KindConflict) {
+		return freshet.Wrap("dev", "", err)
+	}
+	return nil
 }
 
 // awaitReady waits until a server of this process says that it is ready; false if
