@@ -119,6 +119,7 @@ type Node struct {
 	kill    context.Context //nolint:containedctx // ends the commits that outlast a stop
 	killAll context.CancelFunc
 	wake    chan struct{} // asks for a heartbeat now
+	remains chan remain
 
 	dirtyMu sync.Mutex // apart from mu, because the tier calls with its own lock held
 	dirty   map[freshet.BlockID]struct{}
@@ -151,7 +152,7 @@ func New(deps Deps, opts Options) *Node {
 	opts.Node.ID = deps.Identity.Node()
 	n := &Node{
 		opts: opts, deps: deps, metrics: newMetrics(deps.Metrics, deps.Tier),
-		wake: make(chan struct{}, 1), dirty: make(map[freshet.BlockID]struct{}),
+		wake: make(chan struct{}, 1), remains: make(chan remain, maxRemains), dirty: make(map[freshet.BlockID]struct{}),
 		cluster: deps.Identity.Cluster(), needFull: true, changed: make(chan struct{}),
 		uploads: make(map[freshet.OpID]*upload), finished: make(map[freshet.OpID]freshet.FinishedOp),
 	}
@@ -171,6 +172,7 @@ func (n *Node) Run(ctx context.Context) error {
 	defer n.killAll()
 	return run.Ordered(ctx,
 		run.Part{Name: "heartbeat", Run: n.heartbeats},
+		run.Part{Name: "remains", Run: n.clearRemains},
 		run.Part{Name: "fetches", Run: n.filler.Run},
 		run.Part{Name: "uploads", Run: n.drain},
 	)

@@ -318,8 +318,10 @@ func (u *upload) commit(ctx context.Context) (freshet.Written, error) {
 func (u *upload) abandon(why error) error {
 	n := u.node
 	u.tee.drop()
-	// What could not be cleaned up is left to the leader, which can.
 	uncertain := u.writer != nil && u.abortWriter() != nil
+	if uncertain {
+		n.leave(u)
+	}
 	n.finish(u, freshet.FinishedOp{Uncertain: uncertain})
 	if uncertain {
 		return why
@@ -337,7 +339,7 @@ func (u *upload) abortWriter() error {
 	defer cancel()
 	err := u.writer.Abort(ctx)
 	if err != nil {
-		u.node.deps.Log.Warn("an upload could not be cleaned up; the leader will", "op", u.ticket.Op.String(), "error", err)
+		u.node.deps.Log.Warn("an upload could not be cleaned up yet", "op", u.ticket.Op.String(), "error", err)
 	}
 	return err
 }

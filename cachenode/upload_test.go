@@ -8,6 +8,7 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -519,4 +520,38 @@ func (s *slowCommit) Commit(ctx context.Context) (ufs.Status, error) {
 		return ufs.Status{}, freshet.Errorf(freshet.KindUnavailable, "commit", "", "broken off: %w", err)
 	}
 	return s.Writer.Commit(ctx)
+}
+
+// A storage that is away when an upload ends is asked again until what it keeps of
+// the upload is gone.
+func TestUploadIsCleanedUpWhenTheStorageIsBack(t *testing.T) {
+	t.Parallel()
+	bubble(t, settings{}, func(t *testing.T, b *bed) {
+		var down atomic.Bool
+		var tries atomic.Int64
+		b.setHook(func(step string) error {
+			if step == "abort" {
+				tries.Add(1)
+			}
+			if down.Load() && (step == "abort" || step == "write") {
+				return &freshet.Error{Op: step, Kind: freshet.KindUnavailable, Err: errors.New("connection refused")}
+			}
+			return nil
+		})
+		b.on("after-create", func() { down.Store(true) })
+		_, err := b.write(b.ticket(1), random(3<<20, 1))
+		wantKind(t, err, freshet.KindUnavailable)
+		time.Sleep(time.Minute)
+		if n := tries.Load(); n < 5 || n > 20 {
+			t.Errorf("the storage that is away was asked %d times in a minute", n)
+		}
+		down.Store(false)
+		time.Sleep(10 * time.Second)
+		before := tries.Load()
+		b.wantNothing()
+		time.Sleep(time.Minute)
+		if n := tries.Load(); n != before {
+			t.Errorf("%d tries after the upload was cleaned up", n-before)
+		}
+	})
 }

@@ -358,9 +358,16 @@ func (w *World) Quiet(t testing.TB) {
 		}
 		t.Logf("%s was quiet after %s; last waited for: %v", r.Name, time.Since(begun).Round(time.Millisecond), waited)
 	}
-	left, err := w.Storage.Leftovers(t.Context())
-	if err != nil || len(left) > 0 {
-		t.Errorf("left behind in the storage: %q, %v", left, err)
+	// What could not be cleaned up while the storage was away is cleaned up soon.
+	err := fleet.Poll(t.Context(), Patience, "a clean storage", func(ctx context.Context) error {
+		left, err := w.Storage.Leftovers(ctx)
+		if err == nil && len(left) > 0 {
+			err = fmt.Errorf("left behind: %q", left)
+		}
+		return err
+	})
+	if err != nil {
+		t.Error(err)
 	}
 }
 

@@ -174,7 +174,7 @@ func (s *store) Head(ctx context.Context, name string) (object.Object, error) {
 	}
 	out, err := s.api.NewBlobClient(name).GetProperties(s.reading(ctx), nil)
 	if err != nil {
-		return object.Object{}, s.failure(ctx, err, reads)
+		return object.Object{}, s.failure(ctx, err, object.Reads)
 	}
 	return said{name, out.ContentLength, out.ETag, out.LastModified, out.Metadata}.object()
 }
@@ -196,7 +196,7 @@ func (s *store) List(ctx context.Context, req object.ListRequest) (object.Page, 
 			Prefix: &req.Prefix, MaxResults: &size, Marker: token, Include: include,
 		}).NextPage(s.reading(ctx))
 		if err != nil {
-			return object.Page{}, s.failure(ctx, err, reads)
+			return object.Page{}, s.failure(ctx, err, object.Reads)
 		}
 		if out.Segment == nil {
 			return object.Page{}, notAList()
@@ -214,7 +214,7 @@ func (s *store) List(ctx context.Context, req object.ListRequest) (object.Page, 
 		Prefix: &req.Prefix, MaxResults: &size, Marker: token, Include: include,
 	}).NextPage(s.reading(ctx))
 	if err != nil {
-		return object.Page{}, s.failure(ctx, err, reads)
+		return object.Page{}, s.failure(ctx, err, object.Reads)
 	}
 	if out.Segment == nil {
 		return object.Page{}, notAList()
@@ -284,7 +284,7 @@ func (s *store) Get(ctx context.Context, name string, req object.GetRequest) (ob
 // unread tells a version that was replaced from one that was removed: the service
 // answers both with 412.
 func (s *store) unread(ctx context.Context, name string, cause error) error {
-	err := s.failure(ctx, cause, reads)
+	err := s.failure(ctx, cause, object.Reads)
 	if !freshet.IsKind(err, freshet.KindStale) {
 		return err
 	}

@@ -15,28 +15,10 @@ import (
 	"github.com/freshet-io/freshet/ufs/object"
 )
 
-// effect says whether a request changes what others see.
-type effect bool
-
-const (
-	reads   effect = false
-	changes effect = true
-)
-
-// answerError is an error of the SDK with a text that is short and says what to
-// do; the SDK's own stays in the chain.
-type answerError struct {
-	text string
-	err  error
-}
-
-func (e *answerError) Error() string { return e.text }
-func (e *answerError) Unwrap() error { return e.err }
-
 // failure makes the error of the contract from one of the SDK. An effect without
 // a definite answer (none at all, or 5xx) is KindDeadline, for it may still land;
 // what was certainly never sent is not, and has ufs.ErrNotSent in its chain.
-func (s *store) failure(ctx context.Context, err error, e effect) error {
+func (s *store) failure(ctx context.Context, err error, e object.Effect) error {
 	if err == nil {
 		return nil
 	}
@@ -51,16 +33,16 @@ func (s *store) failure(ctx context.Context, err error, e effect) error {
 	case ctx.Err() != nil:
 		kind, text = freshet.KindDeadline, ctx.Err().Error()
 		err = errors.Join(ctx.Err(), err)
-	case e == changes && (status == 0 && !unsent || status >= 500 && status != http.StatusNotImplemented || status/100 == 2):
+	case e == object.Changes && (status == 0 && !unsent || status >= 500 && status != http.StatusNotImplemented || status/100 == 2):
 		kind, text = freshet.KindDeadline, "no definite answer, it may still take effect: "+text
 	}
 	switch {
 	case codeOf(err) == string(bloberror.ContainerNotFound):
 		err = errors.Join(ufs.ErrNoRoot, err)
-	case e == changes && status == 0 && unsent:
+	case e == object.Changes && status == 0 && unsent:
 		err = errors.Join(ufs.ErrNotSent, err)
 	}
-	return &freshet.Error{Kind: kind, Err: &answerError{text, err}}
+	return &freshet.Error{Kind: kind, Err: &object.AnswerError{Text: text, Err: err}}
 }
 
 // sent reports whether a request that got no answer may have reached the server.
@@ -124,7 +106,7 @@ func (s *store) classify(err error) (freshet.Kind, string) {
 	case "AccountQuotaExceeded", bloberror.RequestBodyTooLarge, bloberror.BlockCountExceedsLimit, "FilesystemQuotaExceeded":
 		return freshet.KindExhausted, text
 	}
-	return classifyStatus(status, text)
+	return object.ClassifyStatus(status, "a blob service", text)
 }
 
 func classifyCondition(code bloberror.Code, status int, text string) (freshet.Kind, string) {
@@ -132,37 +114,9 @@ func classifyCondition(code bloberror.Code, status int, text string) (freshet.Ki
 		if status == http.StatusNotFound {
 			return freshet.KindStale, "the file to copy is gone: " + text
 		}
-		return classifyStatus(status, text)
+		return object.ClassifyStatus(status, "a blob service", text)
 	}
 	return freshet.KindStale, "the storage holds another version"
-}
-
-func classifyStatus(status int, text string) (freshet.Kind, string) {
-	switch status {
-	case 0:
-		return freshet.KindUnavailable, text
-	case http.StatusUnauthorized, http.StatusForbidden:
-		return freshet.KindPermission, "the storage denies it: check the mount's credentials and their roles: " + text
-	case http.StatusNotFound:
-		return freshet.KindUnavailable, "the endpoint does not answer like a blob service: " + text
-	case http.StatusPreconditionFailed:
-		return freshet.KindStale, text
-	case http.StatusConflict:
-		return freshet.KindConflict, text
-	case http.StatusNotImplemented, http.StatusMethodNotAllowed:
-		return freshet.KindUnsupported, text
-	case http.StatusInsufficientStorage:
-		return freshet.KindExhausted, text
-	case http.StatusRequestTimeout, http.StatusTooManyRequests:
-		return freshet.KindUnavailable, text
-	}
-	if status >= 300 && status < 400 {
-		return freshet.KindPermission, "redirect refused: correct the option endpoint: " + text
-	}
-	if status >= 400 && status < 500 {
-		return freshet.KindInvalid, text
-	}
-	return freshet.KindUnavailable, text
 }
 
 // describe is the short text of an SDK error: what the server said, or why there

@@ -57,7 +57,7 @@ func conditions(o object.PutOptions) (*blob.AccessConditions, error) {
 
 // refusal maps the answers to a conditional write.
 func (s *store) refusal(ctx context.Context, err error, o object.PutOptions) error {
-	own := s.failure(ctx, err, changes)
+	own := s.failure(ctx, err, object.Changes)
 	switch {
 	case err == nil || freshet.IsKind(own, freshet.KindDeadline):
 		return own
@@ -144,7 +144,7 @@ func (p *parts) blockID(number int) string {
 func (p *parts) Part(ctx context.Context, number int, data []byte) error {
 	_, err := p.s.api.NewBlockBlobClient(p.name).StageBlock(p.s.again(p.s.patience(ctx, len(data))), p.blockID(number),
 		streaming.NopCloser(bytes.NewReader(data)), nil)
-	return p.s.failure(ctx, err, reads)
+	return p.s.failure(ctx, err, object.Reads)
 }
 
 // Complete implements object.Parts: Put Block List, once.
@@ -180,7 +180,7 @@ func (s *store) Copy(ctx context.Context, from object.Object, to string) (object
 	if s.sas != nil {
 		sas, err := s.sas.get()
 		if err != nil {
-			return object.Object{}, s.failure(ctx, &refusedError{err}, reads)
+			return object.Object{}, s.failure(ctx, &refusedError{err}, object.Reads)
 		}
 		source += "?" + sas
 	}
@@ -192,7 +192,7 @@ func (s *store) Copy(ctx context.Context, from object.Object, to string) (object
 	case codeOf(err) == string(bloberror.BlobNotFound):
 		return object.Object{}, object.Errorf(freshet.KindStale, "the file to copy is gone")
 	case err != nil:
-		return object.Object{}, s.failure(ctx, err, changes)
+		return object.Object{}, s.failure(ctx, err, object.Changes)
 	case out.CopyStatus == nil || *out.CopyStatus == blob.CopyStatusTypeSuccess:
 		return written(to, from.Size, out.ETag, out.LastModified, from.Op)
 	}
@@ -215,7 +215,7 @@ func (s *store) copied(ctx context.Context, dest *blob.Client, id *string, from 
 		now, err := dest.GetProperties(s.again(ctx), nil)
 		switch {
 		case err != nil:
-			return unknown("%v", s.failure(ctx, err, reads)) // its chain tells of this look, not of the copy
+			return unknown("%v", s.failure(ctx, err, object.Reads)) // its chain tells of this look, not of the copy
 		case now.CopyID == nil || id == nil || *now.CopyID != *id || now.CopyStatus == nil:
 			return unknown("somebody else wrote to its place")
 		case *now.CopyStatus == blob.CopyStatusTypePending:
@@ -253,5 +253,5 @@ func (s *store) delete(ctx context.Context, name string) error {
 	if codeOf(err) == string(bloberror.BlobNotFound) {
 		return nil
 	}
-	return s.failure(ctx, err, changes)
+	return s.failure(ctx, err, object.Changes)
 }

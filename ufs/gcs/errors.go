@@ -15,17 +15,9 @@ import (
 	"github.com/freshet-io/freshet/ufs/object"
 )
 
-// effect says whether a request changes what others see.
-type effect bool
-
-const (
-	reads   effect = false
-	changes effect = true
-)
-
 // failure makes the error of the contract of ufs/object from one of the client. An
 // effect without a definite answer (none at all, or 5xx) is KindDeadline.
-func (s *store) failure(err error, e effect) error {
+func (s *store) failure(err error, e object.Effect) error {
 	if err == nil {
 		return nil
 	}
@@ -38,8 +30,8 @@ func (s *store) failure(err error, e effect) error {
 	}
 	kind, text := s.classify(err, status)
 	switch {
-	case e == changes && errors.Is(err, ufs.ErrNotSent): // nothing of it can land
-	case e == changes && (status == 0 || status >= http.StatusInternalServerError && status != http.StatusNotImplemented):
+	case e == object.Changes && errors.Is(err, ufs.ErrNotSent): // nothing of it can land
+	case e == object.Changes && (status == 0 || status >= http.StatusInternalServerError && status != http.StatusNotImplemented):
 		kind, text = freshet.KindDeadline, "no definite answer, it may still take effect: "+text
 	}
 	switch {
@@ -48,22 +40,12 @@ func (s *store) failure(err error, e effect) error {
 	case status == http.StatusRequestedRangeNotSatisfiable:
 		err = errors.Join(object.ErrRange, err)
 	}
-	return &freshet.Error{Kind: kind, Err: &answerError{text, err}}
+	return &freshet.Error{Kind: kind, Err: &object.AnswerError{Text: text, Err: err}}
 }
 
 func (s *store) noBucket() string {
 	return fmt.Sprintf("bucket %q does not exist: create it or correct the URI", s.bucket)
 }
-
-// answerError is an error of the client with a text that is short and says what to
-// do; the client's own stays in the chain.
-type answerError struct {
-	text string
-	err  error
-}
-
-func (e *answerError) Error() string { return e.text }
-func (e *answerError) Unwrap() error { return e.err }
 
 // classify maps an answer to a Kind. KindNotExist is given only for what says it of
 // the object: a missing bucket must not look like an absent file.
@@ -80,26 +62,10 @@ func (s *store) classify(err error, status int) (freshet.Kind, string) {
 		}
 		return freshet.KindUnavailable, text
 	}
-	switch status {
-	case http.StatusNotFound:
+	if status == http.StatusNotFound {
 		return freshet.KindNotExist, "no such object"
-	case http.StatusUnauthorized, http.StatusForbidden:
-		return freshet.KindPermission, "the storage denies it: check the mount's credentials: " + text
-	case http.StatusPreconditionFailed:
-		return freshet.KindStale, text
-	case http.StatusConflict:
-		return freshet.KindConflict, text
-	case http.StatusRequestTimeout, http.StatusTooManyRequests:
-		return freshet.KindUnavailable, text
-	case http.StatusNotImplemented, http.StatusMethodNotAllowed:
-		return freshet.KindUnsupported, text
-	case http.StatusInsufficientStorage:
-		return freshet.KindExhausted, text
 	}
-	if status >= 400 && status < 500 {
-		return freshet.KindInvalid, text
-	}
-	return freshet.KindUnavailable, text
+	return object.ClassifyStatus(status, "Google Cloud Storage", text)
 }
 
 // brief is the short text of a client's error.

@@ -27,7 +27,7 @@ func (s *store) Get(ctx context.Context, name string, req object.GetRequest) (ob
 	r, err := o.NewRangeReader(context.WithValue(ctx, readingKey{}, cancel), req.Offset, req.Length)
 	if err != nil {
 		cancel(nil)
-		return object.Answer{}, s.failure(err, reads)
+		return object.Answer{}, s.failure(err, object.Reads)
 	}
 	a := object.Answer{
 		Object: object.Object{

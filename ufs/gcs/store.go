@@ -88,7 +88,7 @@ func errOtherKind(f fingerprint.Fingerprint) error {
 func (s *store) Head(ctx context.Context, name string) (object.Object, error) {
 	a, err := s.api.Object(name).Attrs(ctx)
 	if err != nil {
-		return object.Object{}, s.failure(err, reads)
+		return object.Object{}, s.failure(err, object.Reads)
 	}
 	return describe(a), nil
 }
@@ -109,7 +109,7 @@ func (s *store) List(ctx context.Context, req object.ListRequest) (object.Page, 
 	var all []*storage.ObjectAttrs
 	next, err := iterator.NewPager(s.api.Objects(ctx, q), limit, req.Token).NextPage(&all)
 	if err != nil {
-		return object.Page{}, s.failure(err, reads)
+		return object.Page{}, s.failure(err, object.Reads)
 	}
 	p := object.Page{Next: next, Objects: make([]object.Object, 0, len(all))}
 	for _, a := range all {
@@ -181,7 +181,7 @@ func (s *store) patience(n int) time.Duration {
 
 // refused is the error of an effect; the condition tells what 412 means.
 func (s *store) refused(err error, opts object.PutOptions) error {
-	err = s.failure(err, changes)
+	err = s.failure(err, object.Changes)
 	switch {
 	case opts.IfAbsent && freshet.IsKind(err, freshet.KindStale):
 		return object.Errorf(freshet.KindExist, "an object is there already")
@@ -201,7 +201,7 @@ func (s *store) Copy(ctx context.Context, from object.Object, to string) (object
 	}
 	src := s.api.Object(from.Name).If(storage.Conditions{GenerationMatch: gen})
 	a, err := s.api.Object(to).CopierFrom(src).Run(httpclient.WithPatience(ctx, s.patience(int(min(from.Size, 1<<40)))))
-	if err = s.failure(err, changes); freshet.IsKind(err, freshet.KindNotExist) {
+	if err = s.failure(err, object.Changes); freshet.IsKind(err, freshet.KindNotExist) {
 		return object.Object{}, object.Errorf(freshet.KindStale, "the object is gone")
 	}
 	if err != nil {
@@ -224,7 +224,7 @@ func (s *store) Delete(ctx context.Context, names []string) error {
 	outcomes := make([]error, len(names))
 	for i, name := range names {
 		g.Go(func() error {
-			err := s.failure(s.api.Object(name).Delete(ctx), changes)
+			err := s.failure(s.api.Object(name).Delete(ctx), object.Changes)
 			if !freshet.IsKind(err, freshet.KindNotExist) {
 				outcomes[i] = err
 			}

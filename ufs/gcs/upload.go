@@ -49,7 +49,7 @@ type upload struct {
 // Part implements object.Parts; parts come in order.
 func (u *upload) Part(_ context.Context, _ int, data []byte) error {
 	_, err := u.w.Write(data)
-	return u.s.failure(err, reads) // nobody sees it yet
+	return u.s.failure(err, object.Reads) // nobody sees it yet
 }
 
 // Complete implements object.Parts.
@@ -87,11 +87,11 @@ func (u *upload) Abort(ctx context.Context) (bool, error) {
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodDelete, *uri, http.NoBody)
 	if err != nil {
-		return !u.asked, u.s.failure(err, reads)
+		return !u.asked, u.s.failure(err, object.Reads)
 	}
 	resp, err := u.s.http.Do(req) //nolint:gosec // an address that the storage gave, dialled by the endpoint policy
 	if err != nil {
-		return !u.asked, u.s.failure(err, reads)
+		return !u.asked, u.s.failure(err, object.Reads)
 	}
 	_ = resp.Body.Close() // empty
 	return !u.asked || resp.StatusCode == statusCancelled, nil

@@ -69,7 +69,7 @@ func multipart(o object.Object) bool {
 
 func (s *store) abortUpload(ctx context.Context, name, id string) error {
 	_, err := s.api.AbortMultipartUpload(ctx, &awss3.AbortMultipartUploadInput{Bucket: &s.bucket, Key: &name, UploadId: &id}, s.reading(ctx))
-	return s.failure(ctx, err, reads)
+	return s.failure(ctx, err, object.Reads)
 }
 
 // uploads returns the IDs of the uploads of op to name that have not ended.
@@ -82,7 +82,7 @@ func (s *store) uploads(ctx context.Context, name string, op freshet.OpID) ([]st
 			return ids, nil // so some servers say that there are none
 		}
 		if err != nil {
-			return nil, s.failure(ctx, err, reads)
+			return nil, s.failure(ctx, err, object.Reads)
 		}
 		for _, u := range out.Uploads {
 			if aws.ToString(u.Key) != name {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/freshet-io/freshet"
 	"github.com/freshet-io/freshet/ufs"
+	"github.com/freshet-io/freshet/ufs/object"
 )
 
 var _ ufs.Cleaner = (*FS)(nil)
@@ -31,7 +32,7 @@ func (f *FS) CleanUploads(ctx context.Context, idle time.Duration) (n int, err e
 			return n, nil // so some servers say that there are none
 		}
 		if err != nil {
-			return n, freshet.Wrap(what, "", f.store.failure(ctx, err, reads))
+			return n, freshet.Wrap(what, "", f.store.failure(ctx, err, object.Reads))
 		}
 		for _, u := range out.Uploads {
 			ended, err := f.cleanUpload(ctx, u, idle)
@@ -86,15 +87,15 @@ func (f *FS) cleanUpload(ctx context.Context, u types.MultipartUpload, idle time
 
 // lastPart returns when the latest part of an upload was stored; the zero time if
 // there is none.
-func (f *FS) lastPart(ctx context.Context, object, id string) (at time.Time, err error) {
-	in := &awss3.ListPartsInput{Bucket: &f.store.bucket, Key: &object, UploadId: &id}
+func (f *FS) lastPart(ctx context.Context, name, id string) (at time.Time, err error) {
+	in := &awss3.ListPartsInput{Bucket: &f.store.bucket, Key: &name, UploadId: &id}
 	for {
 		out, err := f.store.api.ListParts(ctx, in, f.store.reading(ctx))
 		if hasCode(err, "NoSuchUpload") {
 			return f.now(), nil
 		}
 		if err != nil {
-			return at, f.store.failure(ctx, err, reads)
+			return at, f.store.failure(ctx, err, object.Reads)
 		}
 		for _, p := range out.Parts {
 			if t := aws.ToTime(p.LastModified); t.After(at) {

@@ -40,7 +40,7 @@ func (s *store) Copy(ctx context.Context, from object.Object, to string) (object
 		Bucket: &s.bucket, Key: &to, CopySource: source, CopySourceIfMatch: v.match(),
 	}, s.sendOnce)
 	if err != nil {
-		return object.Object{}, s.uncopied(ctx, err, changes)
+		return object.Object{}, s.uncopied(ctx, err, object.Changes)
 	}
 	if out.CopyObjectResult == nil {
 		out.CopyObjectResult = &types.CopyObjectResult{}
@@ -53,7 +53,7 @@ func (s *store) Copy(ctx context.Context, from object.Object, to string) (object
 }
 
 // uncopied is the error of a copy, of which nothing but the source can be missing.
-func (s *store) uncopied(ctx context.Context, err error, e effect) error {
+func (s *store) uncopied(ctx context.Context, err error, e object.Effect) error {
 	err = s.failure(ctx, err, e)
 	if freshet.IsKind(err, freshet.KindNotExist) {
 		return object.Errorf(freshet.KindStale, "the object to copy is gone")
@@ -74,7 +74,7 @@ func (s *store) copySource(object string) *string {
 func (s *store) copyParts(ctx context.Context, from object.Object, to string, source, match *string) (object.Object, error) {
 	head, err := s.api.HeadObject(ctx, &awss3.HeadObjectInput{Bucket: &s.bucket, Key: &from.Name, IfMatch: match}, s.reading(ctx))
 	if err != nil {
-		return object.Object{}, s.uncopied(ctx, err, reads)
+		return object.Object{}, s.uncopied(ctx, err, object.Reads)
 	}
 	p, err := s.begin(ctx, &awss3.CreateMultipartUploadInput{
 		Key: &to, Metadata: head.Metadata, ContentType: head.ContentType,
@@ -126,7 +126,7 @@ func (p *parts) copyOne(ctx context.Context, number int32, from copied) error {
 		CopySourceRange: aws.String(fmt.Sprintf("bytes=%d-%d", first, min(first+size, from.Size)-1)),
 	})
 	if err != nil {
-		return p.s.uncopied(ctx, err, reads)
+		return p.s.uncopied(ctx, err, object.Reads)
 	}
 	if out.CopyPartResult == nil || aws.ToString(out.CopyPartResult.ETag) == "" {
 		return notS3()

@@ -19,28 +19,10 @@ import (
 	"github.com/freshet-io/freshet/ufs/object"
 )
 
-// effect says whether a request changes what others see.
-type effect bool
-
-const (
-	reads   effect = false
-	changes effect = true
-)
-
-// answerError is an error of the SDK with a text that is short and says what to
-// do; the SDK's own stays in the chain.
-type answerError struct {
-	text string
-	err  error
-}
-
-func (e *answerError) Error() string { return e.text }
-func (e *answerError) Unwrap() error { return e.err }
-
 // failure makes the error of the contract of ufs/object from one of the SDK. An effect without
 // a definite answer (none at all, or 5xx) is KindDeadline, for it may still land;
 // what was certainly never sent is not, and has ufs.ErrNotSent in its chain.
-func (s *store) failure(ctx context.Context, err error, e effect) error {
+func (s *store) failure(ctx context.Context, err error, e object.Effect) error {
 	if err == nil {
 		return nil
 	}
@@ -58,8 +40,8 @@ func (s *store) failure(ctx context.Context, err error, e effect) error {
 	case ctx.Err() != nil:
 		kind, text = freshet.KindDeadline, ctx.Err().Error()
 		err = errors.Join(ctx.Err(), err)
-	case e == changes && status == 0 && lost, e == changes && status >= 500 && status != http.StatusNotImplemented,
-		e == changes && status/100 == 2:
+	case e == object.Changes && status == 0 && lost, e == object.Changes && status >= 500 && status != http.StatusNotImplemented,
+		e == object.Changes && status/100 == 2:
 		kind, text = freshet.KindDeadline, "no definite answer, it may still take effect: "+text
 	}
 	switch {
@@ -67,10 +49,10 @@ func (s *store) failure(ctx context.Context, err error, e effect) error {
 		err = errors.Join(ufs.ErrNoRoot, err)
 	case status == http.StatusRequestedRangeNotSatisfiable:
 		err = errors.Join(object.ErrRange, err)
-	case e == changes && status == 0 && !lost:
+	case e == object.Changes && status == 0 && !lost:
 		err = errors.Join(ufs.ErrNotSent, err)
 	}
-	return &freshet.Error{Kind: kind, Err: &answerError{text, err}}
+	return &freshet.Error{Kind: kind, Err: &object.AnswerError{Text: text, Err: err}}
 }
 
 // sent reports whether a request that got no answer may have reached the server.
@@ -143,7 +125,7 @@ func (s *store) classify(err error) (freshet.Kind, string) {
 	if host := redirection(err); status/100 == 3 && host != "" {
 		return freshet.KindPermission, fmt.Sprintf("redirect refused: the endpoint sends to %s; give that endpoint or region in the options if it is right: %s", host, text)
 	}
-	return classifyStatus(status, text)
+	return object.ClassifyStatus(status, "an S3 server", text)
 }
 
 // redirection returns scheme and host of where an answer sends.
@@ -177,35 +159,6 @@ func regionOf(err error) string {
 		return ""
 	}
 	return region
-}
-
-func classifyStatus(status int, text string) (freshet.Kind, string) {
-	switch status {
-	case 0:
-		return freshet.KindUnavailable, text
-	case http.StatusMovedPermanently, http.StatusPermanentRedirect, http.StatusFound, http.StatusSeeOther, http.StatusTemporaryRedirect:
-		return freshet.KindPermission, "redirect refused: correct the options region and endpoint: " + text
-	case http.StatusUnauthorized, http.StatusForbidden:
-		return freshet.KindPermission, "the storage denies it: check the mount's credentials: " + text
-	case http.StatusNotFound:
-		return freshet.KindUnavailable, "the endpoint does not answer like an S3 server: " + text
-	case http.StatusPreconditionFailed:
-		return freshet.KindStale, text
-	case http.StatusConflict:
-		return freshet.KindConflict, text
-	case http.StatusRequestedRangeNotSatisfiable:
-		return freshet.KindInvalid, text
-	case http.StatusNotImplemented, http.StatusMethodNotAllowed:
-		return freshet.KindUnsupported, text
-	case http.StatusInsufficientStorage:
-		return freshet.KindExhausted, text
-	case http.StatusRequestTimeout, http.StatusTooManyRequests:
-		return freshet.KindUnavailable, text
-	}
-	if status >= 400 && status < 500 {
-		return freshet.KindInvalid, text
-	}
-	return freshet.KindUnavailable, text
 }
 
 // describe is the short text of an SDK error: what the server said, or why

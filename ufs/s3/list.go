@@ -36,7 +36,7 @@ func (s *store) List(ctx context.Context, req object.ListRequest) (object.Page, 
 		in.MaxKeys = &size
 	}
 	p, err := s.page(ctx, in)
-	return p, s.failure(ctx, err, reads)
+	return p, s.failure(ctx, err, object.Reads)
 }
 
 // page runs one ListObjectsV2 with the SDK's signing, transport, retries and

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/freshet-io/freshet"
+	"github.com/freshet-io/freshet/ufs/object"
 )
 
 // The mark of an upload. The protocol has no place for a name on an upload under
@@ -93,15 +94,15 @@ type uploadMark struct {
 
 // markOf looks for the mark. Most uploads have so few parts that the first page
 // shows it; else the page behind the parts of the data does.
-func (s *store) markOf(ctx context.Context, object, id string) (m uploadMark, err error) {
-	in := &awss3.ListPartsInput{Bucket: &s.bucket, Key: &object, UploadId: &id}
+func (s *store) markOf(ctx context.Context, name, id string) (m uploadMark, err error) {
+	in := &awss3.ListPartsInput{Bucket: &s.bucket, Key: &name, UploadId: &id}
 	for {
 		out, err := s.api.ListParts(ctx, in, s.reading(ctx))
 		if hasCode(err, "NoSuchUpload") {
 			return m, nil // it ended meanwhile
 		}
 		if err != nil {
-			return m, s.failure(ctx, err, reads)
+			return m, s.failure(ctx, err, object.Reads)
 		}
 		for _, p := range out.Parts {
 			m.see(p)

@@ -56,7 +56,7 @@ func (s *store) begin(ctx context.Context, in *awss3.CreateMultipartUploadInput,
 	in.Bucket, in.ChecksumAlgorithm = &s.bucket, s.cfg.algorithm()
 	out, err := s.create(ctx, in)
 	if err != nil {
-		return nil, s.failure(ctx, err, reads)
+		return nil, s.failure(ctx, err, object.Reads)
 	}
 	if aws.ToString(out.UploadId) == "" {
 		return nil, object.Errorf(freshet.KindUnavailable, "the endpoint does not answer like an S3 server: no ID of an upload")
@@ -110,7 +110,7 @@ func (p *parts) put(ctx context.Context, number int, data []byte) (types.Complet
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		p.lost = p.lost || sent(err)
-		return types.CompletedPart{}, p.s.failure(ctx, err, reads) // it changes nothing that others see
+		return types.CompletedPart{}, p.s.failure(ctx, err, object.Reads) // it changes nothing that others see
 	}
 	part := types.CompletedPart{PartNumber: n, ETag: out.ETag}
 	if p.s.cfg.checksum == checksumSupported {

@@ -40,7 +40,7 @@ func (s *store) Get(ctx context.Context, name string, req object.GetRequest) (ob
 	}
 	out, err := s.api.GetObject(ctx, in, s.reading(ctx))
 	if err != nil {
-		return object.Answer{}, s.failure(ctx, err, reads)
+		return object.Answer{}, s.failure(ctx, err, object.Reads)
 	}
 	a, err := answer(name, out)
 	if err != nil {

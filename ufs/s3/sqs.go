@@ -17,6 +17,7 @@ import (
 	"github.com/freshet-io/freshet/ufs"
 	"github.com/freshet-io/freshet/ufs/events"
 	"github.com/freshet-io/freshet/ufs/httpclient"
+	"github.com/freshet-io/freshet/ufs/object"
 )
 
 const (
@@ -157,7 +158,7 @@ func (q *queue) retention(ctx context.Context) time.Duration {
 func (q *queue) failure(ctx context.Context, op string, err error) error {
 	status, code := statusOf(err), codeOf(err)
 	say := func(kind freshet.Kind, text string) error {
-		return &freshet.Error{Op: op, Kind: kind, Err: &answerError{text, err}}
+		return &freshet.Error{Op: op, Kind: kind, Err: &object.AnswerError{Text: text, Err: err}}
 	}
 	switch code {
 	case "QueueDoesNotExist", "AWS.SimpleQueueService.NonExistentQueue":
@@ -173,5 +174,5 @@ func (q *queue) failure(ctx context.Context, op string, err error) error {
 	case http.StatusNotFound:
 		return say(freshet.KindUnavailable, "the endpoint "+q.store.cfg.events.endpoint+" does not answer like an SQS server")
 	}
-	return freshet.Wrap(op, "", q.store.failure(ctx, err, reads))
+	return freshet.Wrap(op, "", q.store.failure(ctx, err, object.Reads))
 }

@@ -77,7 +77,7 @@ func (s *store) Head(ctx context.Context, name string) (object.Object, error) {
 		return object.Object{}, object.Errorf(freshet.KindNotExist, "no such object") // or no such bucket: it has no body
 	}
 	if err != nil {
-		return object.Object{}, s.failure(ctx, err, reads)
+		return object.Object{}, s.failure(ctx, err, object.Reads)
 	}
 	if out.ContentLength == nil || aws.ToString(out.ETag) == "" {
 		return object.Object{}, notS3()

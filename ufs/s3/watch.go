@@ -18,6 +18,7 @@ import (
 	"github.com/freshet-io/freshet"
 	"github.com/freshet-io/freshet/ufs"
 	"github.com/freshet-io/freshet/ufs/events"
+	"github.com/freshet-io/freshet/ufs/object"
 )
 
 const optEventsEndpoint = "events_endpoint"
@@ -142,7 +143,7 @@ func (f *FS) CheckSource(ctx context.Context) error {
 	}
 	out, err := f.store.api.GetBucketNotificationConfiguration(ctx, &awss3.GetBucketNotificationConfigurationInput{Bucket: &f.store.bucket})
 	if err != nil {
-		err = freshet.Wrap(op, "", f.store.failure(ctx, err, reads))
+		err = freshet.Wrap(op, "", f.store.failure(ctx, err, object.Reads))
 		if kind := freshet.KindOf(err); kind == freshet.KindPermission || kind == freshet.KindUnsupported {
 			f.uncheckable.Do(func() {
 				f.log.Warn("can't look whether the bucket notifies the queue; allow s3:GetBucketNotification to be told when it no longer does", "bucket", f.store.bucket, "err", err)

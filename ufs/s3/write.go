@@ -51,11 +51,11 @@ func (s *store) refusal(ctx context.Context, err error, c conditions) error {
 	failed := statusOf(err) == http.StatusPreconditionFailed || c.match != nil && hasCode(err, "NoSuchKey")
 	switch {
 	case failed && c.absent != nil:
-		return &freshet.Error{Kind: freshet.KindExist, Err: &answerError{"something is there already", err}}
+		return &freshet.Error{Kind: freshet.KindExist, Err: &object.AnswerError{Text: "something is there already", Err: err}}
 	case failed && c.match != nil:
-		return &freshet.Error{Kind: freshet.KindStale, Err: &answerError{"the storage holds another version", err}}
+		return &freshet.Error{Kind: freshet.KindStale, Err: &object.AnswerError{Text: "the storage holds another version", Err: err}}
 	}
-	return s.failure(ctx, err, changes)
+	return s.failure(ctx, err, object.Changes)
 }
 
 // written is what the answer to a write itself says of size bytes by op. The
@@ -95,7 +95,7 @@ func (s *store) Mark(ctx context.Context, name string) error {
 	_, err := s.api.PutObject(ctx, &awss3.PutObjectInput{
 		Bucket: &s.bucket, Key: &name, ContentType: aws.String("application/x-directory"),
 	}, s.sendOnce)
-	return s.failure(ctx, err, changes)
+	return s.failure(ctx, err, object.Changes)
 }
 
 // Delete implements object.Store.
@@ -105,7 +105,7 @@ func (s *store) Delete(ctx context.Context, names []string) error {
 		if hasCode(err, "NoSuchKey") {
 			return nil
 		}
-		return s.failure(ctx, err, changes)
+		return s.failure(ctx, err, object.Changes)
 	}
 	ids := make([]types.ObjectIdentifier, len(names))
 	for i := range names {
@@ -115,7 +115,7 @@ func (s *store) Delete(ctx context.Context, names []string) error {
 		Bucket: &s.bucket, Delete: &types.Delete{Objects: ids, Quiet: aws.Bool(true)},
 	}, s.sendOnce)
 	if err != nil {
-		return s.failure(ctx, err, changes)
+		return s.failure(ctx, err, object.Changes)
 	}
 	for _, e := range out.Errors {
 		code := aws.ToString(e.Code)

@@ -222,7 +222,10 @@ func (s *telling) whileDeaf(t *testing.T, w *e2e.World) {
 		t.Errorf("explain says neither which source is silent nor what applies:\n%s", said.Out)
 	}
 	s.hear(t)
-	if err := s.storage.Put(t.Context(), "deaf", []byte("afterwards")); err != nil {
+	err = fleet.Poll(t.Context(), e2e.Patience, "the storage to take a change", func(ctx context.Context) error {
+		return s.storage.Put(ctx, "deaf", []byte("afterwards"))
+	})
+	if err != nil {
 		t.Fatal(err)
 	}
 	e2e.Seen(t, "a change after the silence", e2e.Shows(w.A, "deaf", []byte("afterwards")))
