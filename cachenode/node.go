@@ -264,6 +264,15 @@ func (n *Node) awaitMount(ctx context.Context, id freshet.MountID) {
 	})
 }
 
+// awaitJoined waits, for a while, until a leader has answered. The leader counts a
+// node as live, and sends clients to it, as soon as it has heard from it: the answer
+// may still be on its way.
+func (n *Node) awaitJoined(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, n.opts.MountTimeout)
+	defer cancel()
+	_ = n.await(ctx, func() bool { return n.joined || !n.running }) //nolint:errcheck // the caller looks again
+}
+
 // leased reports whether the node may publish. The caller holds mu.
 func (n *Node) leased() bool { return n.deps.Clock.Elapsed() < n.lease }
 

@@ -126,6 +126,7 @@ func (n *Node) checkTicket(t freshet.Ticket, declared int64) error {
 func (n *Node) begin(ctx context.Context, ticket freshet.Ticket) (*upload, error) {
 	u := &upload{node: n, ticket: ticket, client: ctx}
 	u.ctx, u.end = context.WithCancelCause(context.WithoutCancel(ctx))
+	n.awaitJoined(ctx)
 	var err error
 	n.update(func() {
 		switch {
