@@ -6,10 +6,13 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -33,11 +36,34 @@ type cluster struct {
 	addr    string
 	err     error
 	healthy bool
+
+	mu      sync.Mutex              // several files are copied at a time
 	files   map[freshet.Path]string // a directory ends in "/"
 	changes []string
 }
 
+func (c *cluster) text(p freshet.Path) (string, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	text, ok := c.files[p]
+	return text, ok
+}
+
+func (c *cluster) put(p freshet.Path, text string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.files[p] = text
+}
+
+func (c *cluster) names() []freshet.Path {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Collect(maps.Keys(c.files))
+}
+
 func (c *cluster) change(format string, args ...any) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	if c.err == nil {
 		c.changes = append(c.changes, fmt.Sprintf(format, args...))
 	}
@@ -46,11 +72,11 @@ func (c *cluster) change(format string, args ...any) error {
 
 func (c *cluster) info(p freshet.Path) (freshet.Info, error) {
 	i := freshet.Info{Path: p, Fingerprint: fingerprint.Fingerprint{Content: "c", Change: "h", Meta: "m"}, Mode: 0o640, ModTime: time.Unix(1_700_000_000, 0).UTC()}
-	if text, ok := c.files[p]; ok {
+	if text, ok := c.text(p); ok {
 		i.Length = int64(len(text))
 		return i, nil
 	}
-	if _, ok := c.files[p+"/"]; ok || p == "/" {
+	if _, ok := c.text(p + "/"); ok || p == "/" {
 		i.Type = freshet.TypeDirectory
 		return i, nil
 	}
@@ -67,7 +93,7 @@ func (c *cluster) Stat(_ context.Context, p freshet.Path, _ freshet.ReadOptions)
 
 func (c *cluster) List(_ context.Context, q freshet.ListQuery) (freshet.ListPage, error) {
 	var page freshet.ListPage
-	for p := range c.files {
+	for _, p := range c.names() {
 		p = freshet.Path(strings.TrimSuffix(string(p), "/"))
 		if q.Path != p && q.Path.Contains(p) {
 			i, _ := c.info(p)
@@ -87,7 +113,7 @@ func (c *cluster) Locate(_ context.Context, q freshet.LocateQuery) (freshet.Loca
 }
 
 func (c *cluster) Read(_ context.Context, q freshet.BlockRead) (freshet.BlockStream, error) {
-	text := c.files[freshet.Path(q.Source.Key)]
+	text, _ := c.text(freshet.Path(q.Source.Key))
 	return stream{strings.NewReader(text[q.Offset : q.Offset+q.Length]), q.Length}, nil
 }
 
@@ -109,7 +135,7 @@ func (c *cluster) BeginWrite(_ context.Context, q freshet.BeginWriteQuery) (fres
 func (c *cluster) Write(_ context.Context, t freshet.Ticket, body io.Reader, _ int64) (freshet.Completed, error) {
 	b, err := io.ReadAll(body)
 	if err == nil {
-		c.files[t.Path] = string(b)
+		c.put(t.Path, string(b))
 		err = c.change("write %s", t.Path)
 	}
 	return freshet.Completed{}, err
@@ -370,8 +396,9 @@ func TestTransfers(t *testing.T) {
 			t.Errorf("%s: exit %d, %q, %s", tc.args, r.code, r.out, r.err)
 		}
 	}
-	if r := run(c, "from stdin", "fs", "cp", "-", "/d/in"); r.code != 0 || c.files["/d/in"] != "from stdin" {
-		t.Errorf("cp -: exit %d, %q, %s", r.code, c.files, r.err)
+	r := run(c, "from stdin", "fs", "cp", "-", "/d/in")
+	if text, _ := c.text("/d/in"); r.code != 0 || text != "from stdin" {
+		t.Errorf("cp -: exit %d, %q, %s", r.code, text, r.err)
 	}
 	if r := run(c, "", "fs", "cp", "-r", "/d", "file:"+out); r.code != 0 {
 		t.Errorf("cp -r out: %s", r.err)
@@ -379,8 +406,9 @@ func TestTransfers(t *testing.T) {
 	if b, err := os.ReadFile(filepath.Join(out, "in")); err != nil || string(b) != "from stdin" {
 		t.Errorf("copied out: %q, %v", b, err)
 	}
-	if r := run(c, "", "fs", "cp", "-r", "file:"+out, "/d"); r.code != 0 || c.files["/d/out/in"] != "from stdin" {
-		t.Errorf("cp -r in: exit %d, %v, %s", r.code, c.files, r.err)
+	r = run(c, "", "fs", "cp", "-r", "file:"+out, "/d")
+	if text, _ := c.text("/d/out/in"); r.code != 0 || text != "from stdin" {
+		t.Errorf("cp -r in: exit %d, %q, %s", r.code, text, r.err)
 	}
 	if r := run(c, "", "fs", "cp", "/d", "file:"+out); r.code != 4 || !strings.Contains(r.err, "--recursive") {
 		t.Errorf("cp of a directory: exit %d, %s", r.code, r.err)
@@ -392,7 +420,7 @@ func TestTransfers(t *testing.T) {
 
 func TestNamesCanNotSteerTheTerminal(t *testing.T) {
 	c := newCluster(t)
-	c.files["/d/\u202egnp.exe\u009b2J"] = "x"
+	c.put("/d/\u202egnp.exe\u009b2J", "x")
 	r := run(c, "", "fs", "ls", "/d")
 	if r.code != 0 || strings.ContainsAny(r.out, "\u202e\u009b") || !strings.Contains(r.out, `\u202egnp.exe\u009b2J`) {
 		t.Errorf("exit %d: %q", r.code, r.out)
