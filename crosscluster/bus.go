@@ -287,10 +287,11 @@ func (b *Bus) Forget(ctx context.Context, cluster string) error {
 	if !found {
 		return freshet.Errorf(freshet.KindNotExist, op, "", "no cluster %q is known; see freshet peers ls", cluster)
 	}
-	if l := b.link(name); l != nil {
+	l := b.link(name)
+	b.dir.forget(name) // first: else its watch finds it lost once more in between
+	if l != nil {
 		l.abandon()
 	}
-	b.dir.forget(name)
 	return nil
 }
 
