@@ -24,6 +24,14 @@ var (
 	ErrRepeated = errors.New("repeated in vain")
 )
 
+// NotSent returns err with ErrNotSent in its chain and its text as it is.
+func NotSent(err error) error { return &notSentError{err} }
+
+type notSentError struct{ err error }
+
+func (e *notSentError) Error() string   { return e.err.Error() }
+func (e *notSentError) Unwrap() []error { return []error{e.err, ErrNotSent} }
+
 type repeatedKey struct{}
 
 // WithRepetition tells whoever gets the context that its caller repeats the call

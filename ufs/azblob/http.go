@@ -6,15 +6,8 @@ import (
 	"net/url"
 
 	"github.com/freshet-io/freshet"
-	"github.com/freshet-io/freshet/ufs"
 	"github.com/freshet-io/freshet/ufs/httpclient"
 )
-
-// unsentError is the error of a request that was not even signed.
-type unsentError struct{ err error }
-
-func (e *unsentError) Error() string   { return e.err.Error() }
-func (e *unsentError) Unwrap() []error { return []error{e.err, ufs.ErrNotSent} }
 
 // refusedError keeps the SDK from asking again for what was refused on our side.
 type refusedError struct{ err error }

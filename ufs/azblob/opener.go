@@ -140,7 +140,7 @@ type policyFunc func(*policy.Request) error
 // Do implements policy.Policy.
 func (f policyFunc) Do(req *policy.Request) (*http.Response, error) {
 	if err := f(req); err != nil {
-		return nil, &refusedError{&unsentError{err}}
+		return nil, &refusedError{ufs.NotSent(err)}
 	}
 	return req.Next()
 }

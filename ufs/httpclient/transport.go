@@ -33,12 +33,6 @@ func (silentError) Temporary() bool { return true }
 // back. The context need not have ended: its timer may be late.
 var ErrLate = errors.New("not sent: the time for it was over")
 
-// unsentError is the error of a request that the server can't have seen.
-type unsentError struct{ err error }
-
-func (e *unsentError) Error() string   { return e.err.Error() }
-func (e *unsentError) Unwrap() []error { return []error{e.err, ufs.ErrNotSent} }
-
 // Transport sends requests over Base. Its errors have ufs.ErrNotSent in their chain
 // where the server can't have seen any part of the request.
 type Transport struct {
@@ -75,7 +69,7 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		}
 		cancel(nil)
 		if !connected.Load() {
-			err = &unsentError{err}
+			err = ufs.NotSent(err)
 		}
 		return nil, err
 	}
@@ -106,7 +100,7 @@ func inTime(ctx context.Context) error {
 	now := time.Now()
 	end, ok := ctx.Deadline()
 	if ctx.Err() != nil || ok && (!now.Before(end) || !now.Round(0).Before(end.Round(0))) {
-		return &unsentError{errors.Join(ErrLate, ctx.Err())}
+		return ufs.NotSent(errors.Join(ErrLate, ctx.Err()))
 	}
 	return nil
 }

@@ -2,10 +2,7 @@ package local
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/hex"
 	"errors"
-	"hash/fnv"
 	"io/fs"
 	"os"
 	"strings"
@@ -20,19 +17,12 @@ const (
 	defaultDirMode  = 0o755
 )
 
-// tempPrefix starts the base names of the temporary files of op for key.
-func tempPrefix(key string, op freshet.OpID) string {
-	h := fnv.New32a()
-	h.Write([]byte(key))
-	return ufs.TempPrefix + op.String() + "." + hex.EncodeToString(h.Sum(nil)) + "."
-}
-
 // tempName is new for each attempt: an attempt that was given up for dead must
 // never publish the half-written file of the next one. The file lies in the
 // lowest directory above key that is there, so that a rename is enough and an
 // upload that fails leaves no directories behind.
 func tempName(dir, key string, op freshet.OpID) string {
-	return ufs.JoinKey(dir, tempPrefix(key, op)+rand.Text()[:10])
+	return ufs.JoinKey(dir, ufs.UploadName(key, op))
 }
 
 // Create implements ufs.FS.
@@ -309,7 +299,7 @@ func (f *FS) AbortUpload(ctx context.Context, key string, id freshet.OpID) (bool
 	ended := false
 	for dir := key; dir != ""; {
 		dir = ufs.ParentKey(dir)
-		here, err := f.removeTemp(op, key, dir, tempPrefix(key, id))
+		here, err := f.removeTemp(op, key, dir, ufs.UploadPrefix(key, id))
 		ended = ended || here
 		if err != nil {
 			return ended, err

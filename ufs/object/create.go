@@ -262,13 +262,8 @@ func harmless(err error) error {
 	if !ok || errors.Is(err, ufs.ErrNotSent) {
 		return err
 	}
-	return &freshet.Error{Op: own.Op, Path: own.Path, Kind: own.Kind, Err: &harmlessError{own.Err}}
+	return &freshet.Error{Op: own.Op, Path: own.Path, Kind: own.Kind, Err: ufs.NotSent(own.Err)}
 }
-
-type harmlessError struct{ err error }
-
-func (e *harmlessError) Error() string   { return e.err.Error() }
-func (e *harmlessError) Unwrap() []error { return []error{e.err, ufs.ErrNotSent} }
 
 func (w *writer) commit(ctx context.Context, op string) (Object, error) {
 	if w.opts.Size >= 0 && w.total != w.opts.Size {

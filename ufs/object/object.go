@@ -158,9 +158,12 @@ func (f *FS) failure(ctx context.Context, op, key string, err error) error {
 // begun takes the word of err that the storage was not asked back: a step before
 // the one that failed was taken.
 func begun(err error) error {
-	own, ok := errors.AsType[*freshet.Error](err)
-	if !ok || !errors.Is(err, ufs.ErrNotSent) {
+	if !errors.Is(err, ufs.ErrNotSent) {
 		return err
+	}
+	own, ok := errors.AsType[*freshet.Error](err)
+	if !ok {
+		return errors.New(err.Error())
 	}
 	return &freshet.Error{Op: own.Op, Path: own.Path, Kind: own.Kind, Err: errors.New(own.Err.Error())}
 }

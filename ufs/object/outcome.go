@@ -3,7 +3,6 @@ package object
 import (
 	"errors"
 
-	"github.com/freshet-io/freshet"
 	"github.com/freshet-io/freshet/ufs"
 )
 
@@ -20,12 +19,8 @@ func Outcome(all ...error) error {
 			worst = err
 		}
 	}
-	if unsent || !errors.Is(worst, ufs.ErrNotSent) {
+	if unsent {
 		return worst
 	}
-	own, ok := errors.AsType[*freshet.Error](worst)
-	if !ok {
-		return errors.New(worst.Error())
-	}
-	return &freshet.Error{Op: own.Op, Path: own.Path, Kind: own.Kind, Err: errors.New(own.Err.Error())}
+	return begun(worst)
 }
