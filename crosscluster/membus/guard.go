@@ -185,7 +185,8 @@ func (g *guard) back(ctx context.Context, back <-chan late, receive func(*busv1.
 	}
 }
 
-// arrive waits until a message that is due at the given time gets through.
+// arrive waits until a message that is due at the given time gets through. A way
+// that is cut lets nothing more through, even before its stream was told to end.
 func (g *guard) arrive(ctx context.Context, at time.Time) error {
 	t := time.NewTimer(time.Until(at)) //nolint:forbidigo // the fake or real time of a test
 	defer t.Stop()
@@ -196,7 +197,10 @@ func (g *guard) arrive(ctx context.Context, at time.Time) error {
 	}
 	for {
 		f, changed := g.network.between(g.from, g.addr)
-		if !f.Hang {
+		switch {
+		case f.Cut:
+			return unavailable("the way to " + g.addr + " is cut")
+		case !f.Hang:
 			return ctx.Err()
 		}
 		select {
