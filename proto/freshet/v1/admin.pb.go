@@ -128,14 +128,16 @@ func (x *ListMountsResponse) GetIndex() uint64 {
 
 // AddMountRequest describes a new mount.
 type AddMountRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Path          string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
-	Ufs           string                 `protobuf:"bytes,2,opt,name=ufs,proto3" json:"ufs,omitempty"`
-	Options       map[string]string      `protobuf:"bytes,3,rep,name=options,proto3" json:"options,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	ReadOnly      bool                   `protobuf:"varint,4,opt,name=read_only,json=readOnly,proto3" json:"read_only,omitempty"`
-	Consistency   *Consistency           `protobuf:"bytes,5,opt,name=consistency,proto3" json:"consistency,omitempty"`
-	DryRun        bool                   `protobuf:"varint,6,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
-	Origin        string                 `protobuf:"bytes,7,opt,name=origin,proto3" json:"origin,omitempty"`
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	Path        string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
+	Ufs         string                 `protobuf:"bytes,2,opt,name=ufs,proto3" json:"ufs,omitempty"`
+	Options     map[string]string      `protobuf:"bytes,3,rep,name=options,proto3" json:"options,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	ReadOnly    bool                   `protobuf:"varint,4,opt,name=read_only,json=readOnly,proto3" json:"read_only,omitempty"`
+	Consistency *Consistency           `protobuf:"bytes,5,opt,name=consistency,proto3" json:"consistency,omitempty"`
+	DryRun      bool                   `protobuf:"varint,6,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	Origin      string                 `protobuf:"bytes,7,opt,name=origin,proto3" json:"origin,omitempty"`
+	// Operation ID, 32 hexadecimal digits, for safe retries.
+	OpId          string `protobuf:"bytes,8,opt,name=op_id,json=opId,proto3" json:"op_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -219,6 +221,13 @@ func (x *AddMountRequest) GetOrigin() string {
 	return ""
 }
 
+func (x *AddMountRequest) GetOpId() string {
+	if x != nil {
+		return x.OpId
+	}
+	return ""
+}
+
 // AddMountResponse is the new mount.
 type AddMountResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -286,7 +295,9 @@ type UpdateMountRequest struct {
 	DryRun      bool         `protobuf:"varint,6,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
 	Origin      string       `protobuf:"bytes,7,opt,name=origin,proto3" json:"origin,omitempty"`
 	// Refuse unless the mount still has this generation, if not 0.
-	IfGeneration  uint64 `protobuf:"varint,8,opt,name=if_generation,json=ifGeneration,proto3" json:"if_generation,omitempty"`
+	IfGeneration uint64 `protobuf:"varint,8,opt,name=if_generation,json=ifGeneration,proto3" json:"if_generation,omitempty"`
+	// Operation ID, 32 hexadecimal digits, for safe retries.
+	OpId          string `protobuf:"bytes,9,opt,name=op_id,json=opId,proto3" json:"op_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -377,6 +388,13 @@ func (x *UpdateMountRequest) GetIfGeneration() uint64 {
 	return 0
 }
 
+func (x *UpdateMountRequest) GetOpId() string {
+	if x != nil {
+		return x.OpId
+	}
+	return ""
+}
+
 // UpdateMountResponse is the changed mount.
 type UpdateMountResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -436,7 +454,9 @@ type RemoveMountRequest struct {
 	Path   string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
 	DryRun bool                   `protobuf:"varint,2,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
 	// Also with unresolved operations.
-	Force         bool `protobuf:"varint,3,opt,name=force,proto3" json:"force,omitempty"`
+	Force bool `protobuf:"varint,3,opt,name=force,proto3" json:"force,omitempty"`
+	// Operation ID, 32 hexadecimal digits, for safe retries.
+	OpId          string `protobuf:"bytes,4,opt,name=op_id,json=opId,proto3" json:"op_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -490,6 +510,13 @@ func (x *RemoveMountRequest) GetForce() bool {
 		return x.Force
 	}
 	return false
+}
+
+func (x *RemoveMountRequest) GetOpId() string {
+	if x != nil {
+		return x.OpId
+	}
+	return ""
 }
 
 // RemoveMountResponse is the mount that was removed.
@@ -630,11 +657,13 @@ func (x *ListSyncPoliciesResponse) GetPolicies() []*SyncPolicy {
 
 // SetSyncPolicyRequest sets an interval.
 type SetSyncPolicyRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Path          string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
-	Interval      string                 `protobuf:"bytes,2,opt,name=interval,proto3" json:"interval,omitempty"`
-	DryRun        bool                   `protobuf:"varint,3,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
-	Origin        string                 `protobuf:"bytes,4,opt,name=origin,proto3" json:"origin,omitempty"`
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Path     string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
+	Interval string                 `protobuf:"bytes,2,opt,name=interval,proto3" json:"interval,omitempty"`
+	DryRun   bool                   `protobuf:"varint,3,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	Origin   string                 `protobuf:"bytes,4,opt,name=origin,proto3" json:"origin,omitempty"`
+	// Operation ID, 32 hexadecimal digits, for safe retries.
+	OpId          string `protobuf:"bytes,5,opt,name=op_id,json=opId,proto3" json:"op_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -697,6 +726,13 @@ func (x *SetSyncPolicyRequest) GetOrigin() string {
 	return ""
 }
 
+func (x *SetSyncPolicyRequest) GetOpId() string {
+	if x != nil {
+		return x.OpId
+	}
+	return ""
+}
+
 // SetSyncPolicyResponse is the rule that was set.
 type SetSyncPolicyResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -744,9 +780,11 @@ func (x *SetSyncPolicyResponse) GetPolicy() *SyncPolicy {
 
 // RemoveSyncPolicyRequest names a rule.
 type RemoveSyncPolicyRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Path          string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
-	DryRun        bool                   `protobuf:"varint,2,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Path   string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
+	DryRun bool                   `protobuf:"varint,2,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	// Operation ID, 32 hexadecimal digits, for safe retries.
+	OpId          string `protobuf:"bytes,3,opt,name=op_id,json=opId,proto3" json:"op_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -793,6 +831,13 @@ func (x *RemoveSyncPolicyRequest) GetDryRun() bool {
 		return x.DryRun
 	}
 	return false
+}
+
+func (x *RemoveSyncPolicyRequest) GetOpId() string {
+	if x != nil {
+		return x.OpId
+	}
+	return ""
 }
 
 // RemoveSyncPolicyResponse is the rule that applies from now on.
@@ -2458,10 +2503,12 @@ func (x *HeartbeatResponse) GetAbort() [][]byte {
 
 // PermitRequest asks for the permission to publish an upload.
 type PermitRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Op            []byte                 `protobuf:"bytes,1,opt,name=op,proto3" json:"op,omitempty"`
-	NodeId        string                 `protobuf:"bytes,2,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
-	Incarnation   uint64                 `protobuf:"varint,3,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	Op          []byte                 `protobuf:"bytes,1,opt,name=op,proto3" json:"op,omitempty"`
+	NodeId      string                 `protobuf:"bytes,2,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
+	Incarnation uint64                 `protobuf:"varint,3,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
+	// Length of the upload in bytes, if the node tells it: checked against quotas.
+	Length        *int64 `protobuf:"varint,4,opt,name=length,proto3,oneof" json:"length,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2513,6 +2560,13 @@ func (x *PermitRequest) GetNodeId() string {
 func (x *PermitRequest) GetIncarnation() uint64 {
 	if x != nil {
 		return x.Incarnation
+	}
+	return 0
+}
+
+func (x *PermitRequest) GetLength() int64 {
+	if x != nil && x.Length != nil {
+		return *x.Length
 	}
 	return 0
 }
@@ -2908,7 +2962,7 @@ const file_freshet_v1_admin_proto_rawDesc = "" +
 	"\x04path\x18\x01 \x01(\tR\x04path\"U\n" +
 	"\x12ListMountsResponse\x12)\n" +
 	"\x06mounts\x18\x01 \x03(\v2\x11.freshet.v1.MountR\x06mounts\x12\x14\n" +
-	"\x05index\x18\x02 \x01(\x04R\x05index\"\xc0\x02\n" +
+	"\x05index\x18\x02 \x01(\x04R\x05index\"\xd5\x02\n" +
 	"\x0fAddMountRequest\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x10\n" +
 	"\x03ufs\x18\x02 \x01(\tR\x03ufs\x12B\n" +
@@ -2916,13 +2970,14 @@ const file_freshet_v1_admin_proto_rawDesc = "" +
 	"\tread_only\x18\x04 \x01(\bR\breadOnly\x129\n" +
 	"\vconsistency\x18\x05 \x01(\v2\x17.freshet.v1.ConsistencyR\vconsistency\x12\x17\n" +
 	"\adry_run\x18\x06 \x01(\bR\x06dryRun\x12\x16\n" +
-	"\x06origin\x18\a \x01(\tR\x06origin\x1a:\n" +
+	"\x06origin\x18\a \x01(\tR\x06origin\x12\x13\n" +
+	"\x05op_id\x18\b \x01(\tR\x04opId\x1a:\n" +
 	"\fOptionsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"Q\n" +
 	"\x10AddMountResponse\x12'\n" +
 	"\x05mount\x18\x01 \x01(\v2\x11.freshet.v1.MountR\x05mount\x12\x14\n" +
-	"\x05notes\x18\x02 \x03(\tR\x05notes\"\x8b\x03\n" +
+	"\x05notes\x18\x02 \x03(\tR\x05notes\"\xa0\x03\n" +
 	"\x12UpdateMountRequest\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x15\n" +
 	"\x03ufs\x18\x02 \x01(\tH\x00R\x03ufs\x88\x01\x01\x12E\n" +
@@ -2931,7 +2986,8 @@ const file_freshet_v1_admin_proto_rawDesc = "" +
 	"\vconsistency\x18\x05 \x01(\v2\x17.freshet.v1.ConsistencyR\vconsistency\x12\x17\n" +
 	"\adry_run\x18\x06 \x01(\bR\x06dryRun\x12\x16\n" +
 	"\x06origin\x18\a \x01(\tR\x06origin\x12#\n" +
-	"\rif_generation\x18\b \x01(\x04R\fifGeneration\x1a:\n" +
+	"\rif_generation\x18\b \x01(\x04R\fifGeneration\x12\x13\n" +
+	"\x05op_id\x18\t \x01(\tR\x04opId\x1a:\n" +
 	"\fOptionsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\x06\n" +
@@ -2940,27 +2996,30 @@ const file_freshet_v1_admin_proto_rawDesc = "" +
 	"_read_only\"T\n" +
 	"\x13UpdateMountResponse\x12'\n" +
 	"\x05mount\x18\x01 \x01(\v2\x11.freshet.v1.MountR\x05mount\x12\x14\n" +
-	"\x05notes\x18\x02 \x03(\tR\x05notes\"W\n" +
+	"\x05notes\x18\x02 \x03(\tR\x05notes\"l\n" +
 	"\x12RemoveMountRequest\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x17\n" +
 	"\adry_run\x18\x02 \x01(\bR\x06dryRun\x12\x14\n" +
-	"\x05force\x18\x03 \x01(\bR\x05force\">\n" +
+	"\x05force\x18\x03 \x01(\bR\x05force\x12\x13\n" +
+	"\x05op_id\x18\x04 \x01(\tR\x04opId\">\n" +
 	"\x13RemoveMountResponse\x12'\n" +
 	"\x05mount\x18\x01 \x01(\v2\x11.freshet.v1.MountR\x05mount\"-\n" +
 	"\x17ListSyncPoliciesRequest\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\"N\n" +
 	"\x18ListSyncPoliciesResponse\x122\n" +
-	"\bpolicies\x18\x01 \x03(\v2\x16.freshet.v1.SyncPolicyR\bpolicies\"w\n" +
+	"\bpolicies\x18\x01 \x03(\v2\x16.freshet.v1.SyncPolicyR\bpolicies\"\x8c\x01\n" +
 	"\x14SetSyncPolicyRequest\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x1a\n" +
 	"\binterval\x18\x02 \x01(\tR\binterval\x12\x17\n" +
 	"\adry_run\x18\x03 \x01(\bR\x06dryRun\x12\x16\n" +
-	"\x06origin\x18\x04 \x01(\tR\x06origin\"G\n" +
+	"\x06origin\x18\x04 \x01(\tR\x06origin\x12\x13\n" +
+	"\x05op_id\x18\x05 \x01(\tR\x04opId\"G\n" +
 	"\x15SetSyncPolicyResponse\x12.\n" +
-	"\x06policy\x18\x01 \x01(\v2\x16.freshet.v1.SyncPolicyR\x06policy\"F\n" +
+	"\x06policy\x18\x01 \x01(\v2\x16.freshet.v1.SyncPolicyR\x06policy\"[\n" +
 	"\x17RemoveSyncPolicyRequest\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x17\n" +
-	"\adry_run\x18\x02 \x01(\bR\x06dryRun\"J\n" +
+	"\adry_run\x18\x02 \x01(\bR\x06dryRun\x12\x13\n" +
+	"\x05op_id\x18\x03 \x01(\tR\x04opId\"J\n" +
 	"\x18RemoveSyncPolicyResponse\x12.\n" +
 	"\x06policy\x18\x01 \x01(\v2\x16.freshet.v1.SyncPolicyR\x06policy\"\x13\n" +
 	"\x11GetClusterRequest\"\xc0\x04\n" +
@@ -3081,11 +3140,13 @@ const file_freshet_v1_admin_proto_rawDesc = "" +
 	"\x04free\x18\b \x03(\v2\x17.freshet.v1.BlockReportR\x04free\x12\x18\n" +
 	"\asettled\x18\t \x03(\fR\asettled\x12\x14\n" +
 	"\x05abort\x18\n" +
-	" \x03(\fR\x05abort\"Z\n" +
+	" \x03(\fR\x05abort\"\x82\x01\n" +
 	"\rPermitRequest\x12\x0e\n" +
 	"\x02op\x18\x01 \x01(\fR\x02op\x12\x17\n" +
 	"\anode_id\x18\x02 \x01(\tR\x06nodeId\x12 \n" +
-	"\vincarnation\x18\x03 \x01(\x04R\vincarnation\"\x10\n" +
+	"\vincarnation\x18\x03 \x01(\x04R\vincarnation\x12\x1b\n" +
+	"\x06length\x18\x04 \x01(\x03H\x00R\x06length\x88\x01\x01B\t\n" +
+	"\a_length\"\x10\n" +
 	"\x0ePermitResponse\"P\n" +
 	"\x0fCompleteRequest\x12\x0e\n" +
 	"\x02op\x18\x01 \x01(\fR\x02op\x12-\n" +
@@ -3310,6 +3371,7 @@ func file_freshet_v1_admin_proto_init() {
 	file_freshet_v1_namespace_proto_init()
 	file_freshet_v1_types_proto_init()
 	file_freshet_v1_admin_proto_msgTypes[4].OneofWrappers = []any{}
+	file_freshet_v1_admin_proto_msgTypes[40].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{

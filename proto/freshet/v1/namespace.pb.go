@@ -308,10 +308,16 @@ type ListRequest struct {
 	// At most 1,000, which is also the default.
 	PageSize int32 `protobuf:"varint,2,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
 	// next_page_token of the page before.
-	PageToken     string `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
-	Recursive     bool   `protobuf:"varint,4,opt,name=recursive,proto3" json:"recursive,omitempty"`
-	SyncInterval  string `protobuf:"bytes,5,opt,name=sync_interval,json=syncInterval,proto3" json:"sync_interval,omitempty"`
-	After         string `protobuf:"bytes,6,opt,name=after,proto3" json:"after,omitempty"`
+	PageToken    string `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	Recursive    bool   `protobuf:"varint,4,opt,name=recursive,proto3" json:"recursive,omitempty"`
+	SyncInterval string `protobuf:"bytes,5,opt,name=sync_interval,json=syncInterval,proto3" json:"sync_interval,omitempty"`
+	After        string `protobuf:"bytes,6,opt,name=after,proto3" json:"after,omitempty"`
+	// Only names that begin with it; with recursive, paths relative to path that
+	// begin with it.
+	Prefix string `protobuf:"bytes,7,opt,name=prefix,proto3" json:"prefix,omitempty"`
+	// Begin behind this name; with recursive, behind this path relative to path.
+	// A page_token takes its place.
+	StartAfter    string `protobuf:"bytes,8,opt,name=start_after,json=startAfter,proto3" json:"start_after,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -384,6 +390,20 @@ func (x *ListRequest) GetSyncInterval() string {
 func (x *ListRequest) GetAfter() string {
 	if x != nil {
 		return x.After
+	}
+	return ""
+}
+
+func (x *ListRequest) GetPrefix() string {
+	if x != nil {
+		return x.Prefix
+	}
+	return ""
+}
+
+func (x *ListRequest) GetStartAfter() string {
+	if x != nil {
+		return x.StartAfter
 	}
 	return ""
 }
@@ -1737,7 +1757,9 @@ type BeginWriteRequest struct {
 	Host      string `protobuf:"bytes,4,opt,name=host,proto3" json:"host,omitempty"`
 	BlockSize int64  `protobuf:"varint,5,opt,name=block_size,json=blockSize,proto3" json:"block_size,omitempty"`
 	// Prefer this node, if it lives: a node that received the bytes itself.
-	NodeId        string `protobuf:"bytes,6,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
+	NodeId string `protobuf:"bytes,6,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
+	// Length of the file in bytes, if it is known: checked against quotas.
+	Length        *int64 `protobuf:"varint,7,opt,name=length,proto3,oneof" json:"length,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1812,6 +1834,13 @@ func (x *BeginWriteRequest) GetNodeId() string {
 		return x.NodeId
 	}
 	return ""
+}
+
+func (x *BeginWriteRequest) GetLength() int64 {
+	if x != nil && x.Length != nil {
+		return *x.Length
+	}
+	return 0
 }
 
 // BeginWriteResponse is a ticket, or the outcome if the operation is done.
@@ -1965,6 +1994,160 @@ func (*AbortWriteResponse) Descriptor() ([]byte, []int) {
 	return file_freshet_v1_namespace_proto_rawDescGZIP(), []int{27}
 }
 
+// RemoveTreeResponse is a report of progress; the last one has done set.
+type RemoveTreeResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Files and directories removed so far, by this call.
+	Entries int64 `protobuf:"varint,1,opt,name=entries,proto3" json:"entries,omitempty"`
+	// The directory being emptied.
+	Current string `protobuf:"bytes,2,opt,name=current,proto3" json:"current,omitempty"`
+	Done    bool   `protobuf:"varint,3,opt,name=done,proto3" json:"done,omitempty"`
+	// Of the last removal.
+	Token         string `protobuf:"bytes,4,opt,name=token,proto3" json:"token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveTreeResponse) Reset() {
+	*x = RemoveTreeResponse{}
+	mi := &file_freshet_v1_namespace_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveTreeResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveTreeResponse) ProtoMessage() {}
+
+func (x *RemoveTreeResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_freshet_v1_namespace_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveTreeResponse.ProtoReflect.Descriptor instead.
+func (*RemoveTreeResponse) Descriptor() ([]byte, []int) {
+	return file_freshet_v1_namespace_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *RemoveTreeResponse) GetEntries() int64 {
+	if x != nil {
+		return x.Entries
+	}
+	return 0
+}
+
+func (x *RemoveTreeResponse) GetCurrent() string {
+	if x != nil {
+		return x.Current
+	}
+	return ""
+}
+
+func (x *RemoveTreeResponse) GetDone() bool {
+	if x != nil {
+		return x.Done
+	}
+	return false
+}
+
+func (x *RemoveTreeResponse) GetToken() string {
+	if x != nil {
+		return x.Token
+	}
+	return ""
+}
+
+// PlanRenameResponse is what a Rename would do.
+type PlanRenameResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The entry as it would be at its new path.
+	Entry *Entry `protobuf:"bytes,1,opt,name=entry,proto3" json:"entry,omitempty"`
+	// True if the storage moves it in one step; else every object is copied and
+	// deleted.
+	Atomic bool `protobuf:"varint,2,opt,name=atomic,proto3" json:"atomic,omitempty"`
+	// What would be copied: 0 where the move is atomic.
+	Objects int64 `protobuf:"varint,3,opt,name=objects,proto3" json:"objects,omitempty"`
+	Bytes   int64 `protobuf:"varint,4,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	// An existing file would be replaced.
+	Replaces      bool `protobuf:"varint,5,opt,name=replaces,proto3" json:"replaces,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PlanRenameResponse) Reset() {
+	*x = PlanRenameResponse{}
+	mi := &file_freshet_v1_namespace_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PlanRenameResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PlanRenameResponse) ProtoMessage() {}
+
+func (x *PlanRenameResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_freshet_v1_namespace_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PlanRenameResponse.ProtoReflect.Descriptor instead.
+func (*PlanRenameResponse) Descriptor() ([]byte, []int) {
+	return file_freshet_v1_namespace_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *PlanRenameResponse) GetEntry() *Entry {
+	if x != nil {
+		return x.Entry
+	}
+	return nil
+}
+
+func (x *PlanRenameResponse) GetAtomic() bool {
+	if x != nil {
+		return x.Atomic
+	}
+	return false
+}
+
+func (x *PlanRenameResponse) GetObjects() int64 {
+	if x != nil {
+		return x.Objects
+	}
+	return 0
+}
+
+func (x *PlanRenameResponse) GetBytes() int64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *PlanRenameResponse) GetReplaces() bool {
+	if x != nil {
+		return x.Replaces
+	}
+	return false
+}
+
 var File_freshet_v1_namespace_proto protoreflect.FileDescriptor
 
 const file_freshet_v1_namespace_proto_rawDesc = "" +
@@ -1987,7 +2170,7 @@ const file_freshet_v1_namespace_proto_rawDesc = "" +
 	"StatResult\x12'\n" +
 	"\x05entry\x18\x01 \x01(\v2\x11.freshet.v1.EntryR\x05entry\x12-\n" +
 	"\x05error\x18\x02 \x01(\v2\x17.freshet.v1.ErrorDetailR\x05error\x12\x18\n" +
-	"\amessage\x18\x03 \x01(\tR\amessage\"\xb6\x01\n" +
+	"\amessage\x18\x03 \x01(\tR\amessage\"\xef\x01\n" +
 	"\vListRequest\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x1b\n" +
 	"\tpage_size\x18\x02 \x01(\x05R\bpageSize\x12\x1d\n" +
@@ -1995,7 +2178,10 @@ const file_freshet_v1_namespace_proto_rawDesc = "" +
 	"page_token\x18\x03 \x01(\tR\tpageToken\x12\x1c\n" +
 	"\trecursive\x18\x04 \x01(\bR\trecursive\x12#\n" +
 	"\rsync_interval\x18\x05 \x01(\tR\fsyncInterval\x12\x14\n" +
-	"\x05after\x18\x06 \x01(\tR\x05after\"c\n" +
+	"\x05after\x18\x06 \x01(\tR\x05after\x12\x16\n" +
+	"\x06prefix\x18\a \x01(\tR\x06prefix\x12\x1f\n" +
+	"\vstart_after\x18\b \x01(\tR\n" +
+	"startAfter\"c\n" +
 	"\fListResponse\x12+\n" +
 	"\aentries\x18\x01 \x03(\v2\x11.freshet.v1.EntryR\aentries\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"e\n" +
@@ -2102,7 +2288,7 @@ const file_freshet_v1_namespace_proto_rawDesc = "" +
 	"\x05entry\x18\x01 \x01(\v2\x11.freshet.v1.EntryR\x05entry\x12*\n" +
 	"\x06source\x18\x02 \x01(\v2\x12.freshet.v1.SourceR\x06source\x12)\n" +
 	"\x06blocks\x18\x03 \x03(\v2\x11.freshet.v1.BlockR\x06blocks\x12\x1c\n" +
-	"\tcacheable\x18\x04 \x01(\bR\tcacheable\"\xa2\x01\n" +
+	"\tcacheable\x18\x04 \x01(\bR\tcacheable\"\xca\x01\n" +
 	"\x11BeginWriteRequest\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x1d\n" +
 	"\n" +
@@ -2111,7 +2297,9 @@ const file_freshet_v1_namespace_proto_rawDesc = "" +
 	"\x04host\x18\x04 \x01(\tR\x04host\x12\x1d\n" +
 	"\n" +
 	"block_size\x18\x05 \x01(\x03R\tblockSize\x12\x17\n" +
-	"\anode_id\x18\x06 \x01(\tR\x06nodeId\"\x93\x01\n" +
+	"\anode_id\x18\x06 \x01(\tR\x06nodeId\x12\x1b\n" +
+	"\x06length\x18\a \x01(\x03H\x00R\x06length\x88\x01\x01B\t\n" +
+	"\a_length\"\x93\x01\n" +
 	"\x12BeginWriteResponse\x12*\n" +
 	"\x06ticket\x18\x01 \x01(\v2\x12.freshet.v1.TicketR\x06ticket\x12\x12\n" +
 	"\x04done\x18\x02 \x01(\bR\x04done\x12'\n" +
@@ -2119,7 +2307,18 @@ const file_freshet_v1_namespace_proto_rawDesc = "" +
 	"\x05token\x18\x04 \x01(\tR\x05token\"#\n" +
 	"\x11AbortWriteRequest\x12\x0e\n" +
 	"\x02op\x18\x01 \x01(\fR\x02op\"\x14\n" +
-	"\x12AbortWriteResponse2\xe5\a\n" +
+	"\x12AbortWriteResponse\"r\n" +
+	"\x12RemoveTreeResponse\x12\x18\n" +
+	"\aentries\x18\x01 \x01(\x03R\aentries\x12\x18\n" +
+	"\acurrent\x18\x02 \x01(\tR\acurrent\x12\x12\n" +
+	"\x04done\x18\x03 \x01(\bR\x04done\x12\x14\n" +
+	"\x05token\x18\x04 \x01(\tR\x05token\"\xa1\x01\n" +
+	"\x12PlanRenameResponse\x12'\n" +
+	"\x05entry\x18\x01 \x01(\v2\x11.freshet.v1.EntryR\x05entry\x12\x16\n" +
+	"\x06atomic\x18\x02 \x01(\bR\x06atomic\x12\x18\n" +
+	"\aobjects\x18\x03 \x01(\x03R\aobjects\x12\x14\n" +
+	"\x05bytes\x18\x04 \x01(\x03R\x05bytes\x12\x1a\n" +
+	"\breplaces\x18\x05 \x01(\bR\breplaces2\xbc\t\n" +
 	"\x10NamespaceService\x12T\n" +
 	"\x04Stat\x12\x17.freshet.v1.StatRequest\x1a\x18.freshet.v1.StatResponse\"\x19\x82\xd3\xe4\x93\x02\x13b\x05entry\x12\n" +
 	"/v1/status\x12H\n" +
@@ -2138,7 +2337,13 @@ const file_freshet_v1_namespace_proto_rawDesc = "" +
 	"\n" +
 	"BeginWrite\x12\x1d.freshet.v1.BeginWriteRequest\x1a\x1e.freshet.v1.BeginWriteResponse\x12K\n" +
 	"\n" +
-	"AbortWrite\x12\x1d.freshet.v1.AbortWriteRequest\x1a\x1e.freshet.v1.AbortWriteResponseB:Z8github.com/freshet-io/freshet/proto/freshet/v1;freshetv1b\x06proto3"
+	"AbortWrite\x12\x1d.freshet.v1.AbortWriteRequest\x1a\x1e.freshet.v1.AbortWriteResponse\x12A\n" +
+	"\n" +
+	"ListStream\x12\x17.freshet.v1.ListRequest\x1a\x18.freshet.v1.ListResponse0\x01\x12I\n" +
+	"\n" +
+	"RemoveTree\x12\x19.freshet.v1.RemoveRequest\x1a\x1e.freshet.v1.RemoveTreeResponse0\x01\x12G\n" +
+	"\n" +
+	"PlanRename\x12\x19.freshet.v1.RenameRequest\x1a\x1e.freshet.v1.PlanRenameResponseB:Z8github.com/freshet-io/freshet/proto/freshet/v1;freshetv1b\x06proto3"
 
 var (
 	file_freshet_v1_namespace_proto_rawDescOnce sync.Once
@@ -2152,7 +2357,7 @@ func file_freshet_v1_namespace_proto_rawDescGZIP() []byte {
 	return file_freshet_v1_namespace_proto_rawDescData
 }
 
-var file_freshet_v1_namespace_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
+var file_freshet_v1_namespace_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
 var file_freshet_v1_namespace_proto_goTypes = []any{
 	(*StatRequest)(nil),           // 0: freshet.v1.StatRequest
 	(*StatResponse)(nil),          // 1: freshet.v1.StatResponse
@@ -2182,71 +2387,80 @@ var file_freshet_v1_namespace_proto_goTypes = []any{
 	(*BeginWriteResponse)(nil),    // 25: freshet.v1.BeginWriteResponse
 	(*AbortWriteRequest)(nil),     // 26: freshet.v1.AbortWriteRequest
 	(*AbortWriteResponse)(nil),    // 27: freshet.v1.AbortWriteResponse
-	(*Entry)(nil),                 // 28: freshet.v1.Entry
-	(*ErrorDetail)(nil),           // 29: freshet.v1.ErrorDetail
-	(*Freshness)(nil),             // 30: freshet.v1.Freshness
-	(*Mount)(nil),                 // 31: freshet.v1.Mount
-	(*timestamppb.Timestamp)(nil), // 32: google.protobuf.Timestamp
-	(*ActiveSync)(nil),            // 33: freshet.v1.ActiveSync
-	(*durationpb.Duration)(nil),   // 34: google.protobuf.Duration
-	(*Source)(nil),                // 35: freshet.v1.Source
-	(*Block)(nil),                 // 36: freshet.v1.Block
-	(*Ticket)(nil),                // 37: freshet.v1.Ticket
+	(*RemoveTreeResponse)(nil),    // 28: freshet.v1.RemoveTreeResponse
+	(*PlanRenameResponse)(nil),    // 29: freshet.v1.PlanRenameResponse
+	(*Entry)(nil),                 // 30: freshet.v1.Entry
+	(*ErrorDetail)(nil),           // 31: freshet.v1.ErrorDetail
+	(*Freshness)(nil),             // 32: freshet.v1.Freshness
+	(*Mount)(nil),                 // 33: freshet.v1.Mount
+	(*timestamppb.Timestamp)(nil), // 34: google.protobuf.Timestamp
+	(*ActiveSync)(nil),            // 35: freshet.v1.ActiveSync
+	(*durationpb.Duration)(nil),   // 36: google.protobuf.Duration
+	(*Source)(nil),                // 37: freshet.v1.Source
+	(*Block)(nil),                 // 38: freshet.v1.Block
+	(*Ticket)(nil),                // 39: freshet.v1.Ticket
 }
 var file_freshet_v1_namespace_proto_depIdxs = []int32{
-	28, // 0: freshet.v1.StatResponse.entry:type_name -> freshet.v1.Entry
+	30, // 0: freshet.v1.StatResponse.entry:type_name -> freshet.v1.Entry
 	4,  // 1: freshet.v1.BatchStatResponse.results:type_name -> freshet.v1.StatResult
-	28, // 2: freshet.v1.StatResult.entry:type_name -> freshet.v1.Entry
-	29, // 3: freshet.v1.StatResult.error:type_name -> freshet.v1.ErrorDetail
-	28, // 4: freshet.v1.ListResponse.entries:type_name -> freshet.v1.Entry
-	28, // 5: freshet.v1.MkdirResponse.entry:type_name -> freshet.v1.Entry
-	28, // 6: freshet.v1.RenameResponse.entry:type_name -> freshet.v1.Entry
-	28, // 7: freshet.v1.SetAttrResponse.entry:type_name -> freshet.v1.Entry
-	28, // 8: freshet.v1.ExplainResponse.entry:type_name -> freshet.v1.Entry
-	30, // 9: freshet.v1.ExplainResponse.freshness:type_name -> freshet.v1.Freshness
-	31, // 10: freshet.v1.ExplainResponse.mount:type_name -> freshet.v1.Mount
-	32, // 11: freshet.v1.ExplainResponse.validated_at:type_name -> google.protobuf.Timestamp
+	30, // 2: freshet.v1.StatResult.entry:type_name -> freshet.v1.Entry
+	31, // 3: freshet.v1.StatResult.error:type_name -> freshet.v1.ErrorDetail
+	30, // 4: freshet.v1.ListResponse.entries:type_name -> freshet.v1.Entry
+	30, // 5: freshet.v1.MkdirResponse.entry:type_name -> freshet.v1.Entry
+	30, // 6: freshet.v1.RenameResponse.entry:type_name -> freshet.v1.Entry
+	30, // 7: freshet.v1.SetAttrResponse.entry:type_name -> freshet.v1.Entry
+	30, // 8: freshet.v1.ExplainResponse.entry:type_name -> freshet.v1.Entry
+	32, // 9: freshet.v1.ExplainResponse.freshness:type_name -> freshet.v1.Freshness
+	33, // 10: freshet.v1.ExplainResponse.mount:type_name -> freshet.v1.Mount
+	34, // 11: freshet.v1.ExplainResponse.validated_at:type_name -> google.protobuf.Timestamp
 	17, // 12: freshet.v1.ExplainResponse.publishers:type_name -> freshet.v1.PublisherStatus
 	18, // 13: freshet.v1.ExplainResponse.blocks:type_name -> freshet.v1.ExplainBlock
 	19, // 14: freshet.v1.ExplainResponse.storage:type_name -> freshet.v1.StorageView
-	33, // 15: freshet.v1.ExplainResponse.active_sync:type_name -> freshet.v1.ActiveSync
-	34, // 16: freshet.v1.PublisherStatus.since_contact:type_name -> google.protobuf.Duration
-	32, // 17: freshet.v1.StorageView.mtime:type_name -> google.protobuf.Timestamp
-	34, // 18: freshet.v1.SyncResponse.elapsed:type_name -> google.protobuf.Duration
-	28, // 19: freshet.v1.LocateResponse.entry:type_name -> freshet.v1.Entry
-	35, // 20: freshet.v1.LocateResponse.source:type_name -> freshet.v1.Source
-	36, // 21: freshet.v1.LocateResponse.blocks:type_name -> freshet.v1.Block
-	37, // 22: freshet.v1.BeginWriteResponse.ticket:type_name -> freshet.v1.Ticket
-	28, // 23: freshet.v1.BeginWriteResponse.entry:type_name -> freshet.v1.Entry
-	0,  // 24: freshet.v1.NamespaceService.Stat:input_type -> freshet.v1.StatRequest
-	2,  // 25: freshet.v1.NamespaceService.BatchStat:input_type -> freshet.v1.BatchStatRequest
-	5,  // 26: freshet.v1.NamespaceService.List:input_type -> freshet.v1.ListRequest
-	7,  // 27: freshet.v1.NamespaceService.Mkdir:input_type -> freshet.v1.MkdirRequest
-	9,  // 28: freshet.v1.NamespaceService.Rename:input_type -> freshet.v1.RenameRequest
-	11, // 29: freshet.v1.NamespaceService.Remove:input_type -> freshet.v1.RemoveRequest
-	13, // 30: freshet.v1.NamespaceService.SetAttr:input_type -> freshet.v1.SetAttrRequest
-	15, // 31: freshet.v1.NamespaceService.Explain:input_type -> freshet.v1.ExplainRequest
-	20, // 32: freshet.v1.NamespaceService.Sync:input_type -> freshet.v1.SyncRequest
-	22, // 33: freshet.v1.NamespaceService.Locate:input_type -> freshet.v1.LocateRequest
-	24, // 34: freshet.v1.NamespaceService.BeginWrite:input_type -> freshet.v1.BeginWriteRequest
-	26, // 35: freshet.v1.NamespaceService.AbortWrite:input_type -> freshet.v1.AbortWriteRequest
-	1,  // 36: freshet.v1.NamespaceService.Stat:output_type -> freshet.v1.StatResponse
-	3,  // 37: freshet.v1.NamespaceService.BatchStat:output_type -> freshet.v1.BatchStatResponse
-	6,  // 38: freshet.v1.NamespaceService.List:output_type -> freshet.v1.ListResponse
-	8,  // 39: freshet.v1.NamespaceService.Mkdir:output_type -> freshet.v1.MkdirResponse
-	10, // 40: freshet.v1.NamespaceService.Rename:output_type -> freshet.v1.RenameResponse
-	12, // 41: freshet.v1.NamespaceService.Remove:output_type -> freshet.v1.RemoveResponse
-	14, // 42: freshet.v1.NamespaceService.SetAttr:output_type -> freshet.v1.SetAttrResponse
-	16, // 43: freshet.v1.NamespaceService.Explain:output_type -> freshet.v1.ExplainResponse
-	21, // 44: freshet.v1.NamespaceService.Sync:output_type -> freshet.v1.SyncResponse
-	23, // 45: freshet.v1.NamespaceService.Locate:output_type -> freshet.v1.LocateResponse
-	25, // 46: freshet.v1.NamespaceService.BeginWrite:output_type -> freshet.v1.BeginWriteResponse
-	27, // 47: freshet.v1.NamespaceService.AbortWrite:output_type -> freshet.v1.AbortWriteResponse
-	36, // [36:48] is the sub-list for method output_type
-	24, // [24:36] is the sub-list for method input_type
-	24, // [24:24] is the sub-list for extension type_name
-	24, // [24:24] is the sub-list for extension extendee
-	0,  // [0:24] is the sub-list for field type_name
+	35, // 15: freshet.v1.ExplainResponse.active_sync:type_name -> freshet.v1.ActiveSync
+	36, // 16: freshet.v1.PublisherStatus.since_contact:type_name -> google.protobuf.Duration
+	34, // 17: freshet.v1.StorageView.mtime:type_name -> google.protobuf.Timestamp
+	36, // 18: freshet.v1.SyncResponse.elapsed:type_name -> google.protobuf.Duration
+	30, // 19: freshet.v1.LocateResponse.entry:type_name -> freshet.v1.Entry
+	37, // 20: freshet.v1.LocateResponse.source:type_name -> freshet.v1.Source
+	38, // 21: freshet.v1.LocateResponse.blocks:type_name -> freshet.v1.Block
+	39, // 22: freshet.v1.BeginWriteResponse.ticket:type_name -> freshet.v1.Ticket
+	30, // 23: freshet.v1.BeginWriteResponse.entry:type_name -> freshet.v1.Entry
+	30, // 24: freshet.v1.PlanRenameResponse.entry:type_name -> freshet.v1.Entry
+	0,  // 25: freshet.v1.NamespaceService.Stat:input_type -> freshet.v1.StatRequest
+	2,  // 26: freshet.v1.NamespaceService.BatchStat:input_type -> freshet.v1.BatchStatRequest
+	5,  // 27: freshet.v1.NamespaceService.List:input_type -> freshet.v1.ListRequest
+	7,  // 28: freshet.v1.NamespaceService.Mkdir:input_type -> freshet.v1.MkdirRequest
+	9,  // 29: freshet.v1.NamespaceService.Rename:input_type -> freshet.v1.RenameRequest
+	11, // 30: freshet.v1.NamespaceService.Remove:input_type -> freshet.v1.RemoveRequest
+	13, // 31: freshet.v1.NamespaceService.SetAttr:input_type -> freshet.v1.SetAttrRequest
+	15, // 32: freshet.v1.NamespaceService.Explain:input_type -> freshet.v1.ExplainRequest
+	20, // 33: freshet.v1.NamespaceService.Sync:input_type -> freshet.v1.SyncRequest
+	22, // 34: freshet.v1.NamespaceService.Locate:input_type -> freshet.v1.LocateRequest
+	24, // 35: freshet.v1.NamespaceService.BeginWrite:input_type -> freshet.v1.BeginWriteRequest
+	26, // 36: freshet.v1.NamespaceService.AbortWrite:input_type -> freshet.v1.AbortWriteRequest
+	5,  // 37: freshet.v1.NamespaceService.ListStream:input_type -> freshet.v1.ListRequest
+	11, // 38: freshet.v1.NamespaceService.RemoveTree:input_type -> freshet.v1.RemoveRequest
+	9,  // 39: freshet.v1.NamespaceService.PlanRename:input_type -> freshet.v1.RenameRequest
+	1,  // 40: freshet.v1.NamespaceService.Stat:output_type -> freshet.v1.StatResponse
+	3,  // 41: freshet.v1.NamespaceService.BatchStat:output_type -> freshet.v1.BatchStatResponse
+	6,  // 42: freshet.v1.NamespaceService.List:output_type -> freshet.v1.ListResponse
+	8,  // 43: freshet.v1.NamespaceService.Mkdir:output_type -> freshet.v1.MkdirResponse
+	10, // 44: freshet.v1.NamespaceService.Rename:output_type -> freshet.v1.RenameResponse
+	12, // 45: freshet.v1.NamespaceService.Remove:output_type -> freshet.v1.RemoveResponse
+	14, // 46: freshet.v1.NamespaceService.SetAttr:output_type -> freshet.v1.SetAttrResponse
+	16, // 47: freshet.v1.NamespaceService.Explain:output_type -> freshet.v1.ExplainResponse
+	21, // 48: freshet.v1.NamespaceService.Sync:output_type -> freshet.v1.SyncResponse
+	23, // 49: freshet.v1.NamespaceService.Locate:output_type -> freshet.v1.LocateResponse
+	25, // 50: freshet.v1.NamespaceService.BeginWrite:output_type -> freshet.v1.BeginWriteResponse
+	27, // 51: freshet.v1.NamespaceService.AbortWrite:output_type -> freshet.v1.AbortWriteResponse
+	6,  // 52: freshet.v1.NamespaceService.ListStream:output_type -> freshet.v1.ListResponse
+	28, // 53: freshet.v1.NamespaceService.RemoveTree:output_type -> freshet.v1.RemoveTreeResponse
+	29, // 54: freshet.v1.NamespaceService.PlanRename:output_type -> freshet.v1.PlanRenameResponse
+	40, // [40:55] is the sub-list for method output_type
+	25, // [25:40] is the sub-list for method input_type
+	25, // [25:25] is the sub-list for extension type_name
+	25, // [25:25] is the sub-list for extension extendee
+	0,  // [0:25] is the sub-list for field type_name
 }
 
 func init() { file_freshet_v1_namespace_proto_init() }
@@ -2256,13 +2470,14 @@ func file_freshet_v1_namespace_proto_init() {
 	}
 	file_freshet_v1_types_proto_init()
 	file_freshet_v1_namespace_proto_msgTypes[13].OneofWrappers = []any{}
+	file_freshet_v1_namespace_proto_msgTypes[24].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_freshet_v1_namespace_proto_rawDesc), len(file_freshet_v1_namespace_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   28,
+			NumMessages:   30,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

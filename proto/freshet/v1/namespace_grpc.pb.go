@@ -33,6 +33,9 @@ const (
 	NamespaceService_Locate_FullMethodName     = "/freshet.v1.NamespaceService/Locate"
 	NamespaceService_BeginWrite_FullMethodName = "/freshet.v1.NamespaceService/BeginWrite"
 	NamespaceService_AbortWrite_FullMethodName = "/freshet.v1.NamespaceService/AbortWrite"
+	NamespaceService_ListStream_FullMethodName = "/freshet.v1.NamespaceService/ListStream"
+	NamespaceService_RemoveTree_FullMethodName = "/freshet.v1.NamespaceService/RemoveTree"
+	NamespaceService_PlanRename_FullMethodName = "/freshet.v1.NamespaceService/PlanRename"
 )
 
 // NamespaceServiceClient is the client API for NamespaceService service.
@@ -66,6 +69,15 @@ type NamespaceServiceClient interface {
 	BeginWrite(ctx context.Context, in *BeginWriteRequest, opts ...grpc.CallOption) (*BeginWriteResponse, error)
 	// AbortWrite gives a write up that no effect was attempted of.
 	AbortWrite(ctx context.Context, in *AbortWriteRequest, opts ...grpc.CallOption) (*AbortWriteResponse, error)
+	// ListStream sends a whole listing, page by page, as fast as the caller reads
+	// it. Each message carries the token from which List goes on after it.
+	ListStream(ctx context.Context, in *ListRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ListResponse], error)
+	// RemoveTree removes a tree page by page and reports progress. It stops when
+	// the call ends: what is removed then is gone, the rest is there.
+	RemoveTree(ctx context.Context, in *RemoveRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[RemoveTreeResponse], error)
+	// PlanRename says what a Rename would do and what it costs the storage,
+	// without changing anything.
+	PlanRename(ctx context.Context, in *RenameRequest, opts ...grpc.CallOption) (*PlanRenameResponse, error)
 }
 
 type namespaceServiceClient struct {
@@ -205,6 +217,54 @@ func (c *namespaceServiceClient) AbortWrite(ctx context.Context, in *AbortWriteR
 	return out, nil
 }
 
+func (c *namespaceServiceClient) ListStream(ctx context.Context, in *ListRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ListResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &NamespaceService_ServiceDesc.Streams[1], NamespaceService_ListStream_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[ListRequest, ListResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type NamespaceService_ListStreamClient = grpc.ServerStreamingClient[ListResponse]
+
+func (c *namespaceServiceClient) RemoveTree(ctx context.Context, in *RemoveRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[RemoveTreeResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &NamespaceService_ServiceDesc.Streams[2], NamespaceService_RemoveTree_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[RemoveRequest, RemoveTreeResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type NamespaceService_RemoveTreeClient = grpc.ServerStreamingClient[RemoveTreeResponse]
+
+func (c *namespaceServiceClient) PlanRename(ctx context.Context, in *RenameRequest, opts ...grpc.CallOption) (*PlanRenameResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(PlanRenameResponse)
+	err := c.cc.Invoke(ctx, NamespaceService_PlanRename_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // NamespaceServiceServer is the server API for NamespaceService service.
 // All implementations must embed UnimplementedNamespaceServiceServer
 // for forward compatibility.
@@ -236,6 +296,15 @@ type NamespaceServiceServer interface {
 	BeginWrite(context.Context, *BeginWriteRequest) (*BeginWriteResponse, error)
 	// AbortWrite gives a write up that no effect was attempted of.
 	AbortWrite(context.Context, *AbortWriteRequest) (*AbortWriteResponse, error)
+	// ListStream sends a whole listing, page by page, as fast as the caller reads
+	// it. Each message carries the token from which List goes on after it.
+	ListStream(*ListRequest, grpc.ServerStreamingServer[ListResponse]) error
+	// RemoveTree removes a tree page by page and reports progress. It stops when
+	// the call ends: what is removed then is gone, the rest is there.
+	RemoveTree(*RemoveRequest, grpc.ServerStreamingServer[RemoveTreeResponse]) error
+	// PlanRename says what a Rename would do and what it costs the storage,
+	// without changing anything.
+	PlanRename(context.Context, *RenameRequest) (*PlanRenameResponse, error)
 	mustEmbedUnimplementedNamespaceServiceServer()
 }
 
@@ -281,6 +350,15 @@ func (UnimplementedNamespaceServiceServer) BeginWrite(context.Context, *BeginWri
 }
 func (UnimplementedNamespaceServiceServer) AbortWrite(context.Context, *AbortWriteRequest) (*AbortWriteResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method AbortWrite not implemented")
+}
+func (UnimplementedNamespaceServiceServer) ListStream(*ListRequest, grpc.ServerStreamingServer[ListResponse]) error {
+	return status.Error(codes.Unimplemented, "method ListStream not implemented")
+}
+func (UnimplementedNamespaceServiceServer) RemoveTree(*RemoveRequest, grpc.ServerStreamingServer[RemoveTreeResponse]) error {
+	return status.Error(codes.Unimplemented, "method RemoveTree not implemented")
+}
+func (UnimplementedNamespaceServiceServer) PlanRename(context.Context, *RenameRequest) (*PlanRenameResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method PlanRename not implemented")
 }
 func (UnimplementedNamespaceServiceServer) mustEmbedUnimplementedNamespaceServiceServer() {}
 func (UnimplementedNamespaceServiceServer) testEmbeddedByValue()                          {}
@@ -512,6 +590,46 @@ func _NamespaceService_AbortWrite_Handler(srv interface{}, ctx context.Context, 
 	return interceptor(ctx, in, info, handler)
 }
 
+func _NamespaceService_ListStream_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(ListRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(NamespaceServiceServer).ListStream(m, &grpc.GenericServerStream[ListRequest, ListResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type NamespaceService_ListStreamServer = grpc.ServerStreamingServer[ListResponse]
+
+func _NamespaceService_RemoveTree_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(RemoveRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(NamespaceServiceServer).RemoveTree(m, &grpc.GenericServerStream[RemoveRequest, RemoveTreeResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type NamespaceService_RemoveTreeServer = grpc.ServerStreamingServer[RemoveTreeResponse]
+
+func _NamespaceService_PlanRename_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RenameRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(NamespaceServiceServer).PlanRename(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: NamespaceService_PlanRename_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(NamespaceServiceServer).PlanRename(ctx, req.(*RenameRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // NamespaceService_ServiceDesc is the grpc.ServiceDesc for NamespaceService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -563,11 +681,25 @@ var NamespaceService_ServiceDesc = grpc.ServiceDesc{
 			MethodName: "AbortWrite",
 			Handler:    _NamespaceService_AbortWrite_Handler,
 		},
+		{
+			MethodName: "PlanRename",
+			Handler:    _NamespaceService_PlanRename_Handler,
+		},
 	},
 	Streams: []grpc.StreamDesc{
 		{
 			StreamName:    "Sync",
 			Handler:       _NamespaceService_Sync_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "ListStream",
+			Handler:       _NamespaceService_ListStream_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "RemoveTree",
+			Handler:       _NamespaceService_RemoveTree_Handler,
 			ServerStreams: true,
 		},
 	},
