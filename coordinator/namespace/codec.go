@@ -3,6 +3,7 @@ package namespace
 import (
 	"fmt"
 	"reflect"
+	"strings"
 	"sync"
 
 	"github.com/hashicorp/go-msgpack/v2/codec"
@@ -10,8 +11,11 @@ import (
 	"github.com/freshet-io/freshet"
 )
 
-// batchVersion is the first byte of an encoded batch.
-const batchVersion = 1
+// batchVersion is the first byte of an encoded batch: the format of the release
+// that wrote it. A release that knows no formats ignored fields that it did not
+// know, so that it must not read what may have them; since format 2 they stop the
+// member that does not know them, see decode.
+const batchVersion = Format
 
 // handle is the encoding of everything that is rare, and of commands. It is
 // canonical, for equal states must have equal bytes. It is never changed; what it
@@ -21,6 +25,7 @@ var handle = newHandle()
 func newHandle() *codec.MsgpackHandle {
 	h := &codec.MsgpackHandle{WriteExt: true}
 	h.Canonical = true
+	h.ErrorIfNoField = true // who skipped what it does not know would differ from the others
 	h.MapType = reflect.TypeFor[map[string]any]()
 	return h
 }
@@ -43,17 +48,29 @@ func EncodeBatch(cmds []Command) ([]byte, error) {
 	return append(append(make([]byte, 0, 1+len(b)), batchVersion), b...), nil
 }
 
-// DecodeBatch reads what EncodeBatch returned. Malformed input is KindCorrupt.
+// unknownField is what the decoder says of a field that the type does not have.
+const unknownField = "no matching struct field"
+
+// DecodeBatch reads what EncodeBatch returned, of this release or an older one.
+// Malformed input is KindCorrupt, what a newer release added is KindUnsupported.
 // It is safe for concurrent use.
 func DecodeBatch(b []byte) ([]Command, error) {
-	if len(b) == 0 || b[0] != batchVersion {
-		return nil, freshet.Errorf(freshet.KindCorrupt, "decode commands", "", "unknown version of a log entry: was it written by a newer release?")
+	const op = "decode commands"
+	if len(b) == 0 || b[0] == 0 {
+		return nil, freshet.Errorf(freshet.KindCorrupt, op, "", "the entry has no version")
+	}
+	if b[0] > batchVersion {
+		return nil, freshet.Errorf(freshet.KindUnsupported, op, "", "%w: an entry of the log has format %d, this version reads formats 1 to %d; upgrade this member", errNewer, b[0], batchVersion)
 	}
 	var cmds []Command
-	if err := decode(b[1:], &cmds); err != nil {
-		return nil, freshet.Errorf(freshet.KindCorrupt, "decode commands", "", "%w", err)
+	err := decode(b[1:], &cmds)
+	switch {
+	case err == nil:
+		return cmds, nil
+	case strings.Contains(err.Error(), unknownField):
+		return nil, freshet.Errorf(freshet.KindUnsupported, op, "", "%w: an entry of the log has a part that this version does not know; upgrade this member: %w", errNewer, err)
 	}
-	return cmds, nil
+	return nil, freshet.Errorf(freshet.KindCorrupt, op, "", "%w", err)
 }
 
 // rowEncoder makes the stored form of rows of the small tables.

@@ -11,20 +11,6 @@ import (
 
 var errTable = errors.New("malformed row")
 
-// currentGeneration reads which generation of the data counts.
-func currentGeneration(r kv.Reader) (byte, error) {
-	b, ok, err := r.Get([]byte{keySwitch})
-	switch {
-	case err != nil:
-		return 0, err
-	case !ok:
-		return 1, nil
-	case len(b) != 1 || b[0] == keySwitch:
-		return 0, fmt.Errorf("%w: generation", errTable)
-	}
-	return b[0], nil
-}
-
 func newIndex() index {
 	return index{
 		trie:     &trieNode{children: map[string]*trieNode{}},

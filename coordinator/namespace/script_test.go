@@ -9,7 +9,11 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/cockroachdb/pebble/v2/vfs"
+
 	"github.com/freshet-io/freshet"
+	"github.com/freshet-io/freshet/coordinator/kv"
+	"github.com/freshet-io/freshet/coordinator/kv/pebblekv"
 	"github.com/freshet-io/freshet/coordinator/namespace"
 )
 
@@ -23,33 +27,53 @@ func TestScripts(t *testing.T) {
 		t.Fatalf("no scripts: %v", err)
 	}
 	for _, file := range files {
-		t.Run(strings.TrimSuffix(filepath.Base(file), ".txt"), func(t *testing.T) {
-			raw, err := os.ReadFile(file)
-			if err != nil {
-				t.Fatal(err)
-			}
-			s := &script{cluster: &cluster{t: t, s: open(t, newMemory())}, log: &peerLog{who: peer}, start: map[string]uint64{}}
-			s.found()
-			var out strings.Builder
-			for line := range strings.Lines(string(raw)) {
-				switch {
-				case strings.HasPrefix(line, "> "):
-					out.WriteString(line)
-					out.WriteString(s.run(strings.Fields(line[2:])))
-				case strings.HasPrefix(line, "#") || strings.TrimSpace(line) == "":
-					out.WriteString(line)
-				}
-			}
-			if *update {
-				if err := os.WriteFile(file, []byte(out.String()), 0o644); err != nil {
-					t.Fatal(err)
-				}
-				return
-			}
-			if got := out.String(); got != string(raw) {
-				t.Fatalf("the script prints\n%s\nwant\n%s", got, raw)
-			}
-		})
+		for name, store := range scriptStores(t) {
+			t.Run(strings.TrimSuffix(filepath.Base(file), ".txt")+"/"+name, func(t *testing.T) { runScript(t, file, store) })
+		}
+	}
+}
+
+// scriptStores are what a script runs on: what it prints must not depend on it.
+func scriptStores(t *testing.T) map[string]kv.Store {
+	t.Helper()
+	disk, err := pebblekv.Open("db", pebblekv.Options{FS: vfs.NewMem(), CacheBytes: 1 << 20, MemTableBytes: 1 << 20})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := disk.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return map[string]kv.Store{"memory": newMemory(), "pebble": disk}
+}
+
+func runScript(t *testing.T, file string, store kv.Store) {
+	t.Helper()
+	raw, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &script{cluster: &cluster{t: t, s: open(t, store)}, log: &peerLog{who: peer}, start: map[string]uint64{}}
+	s.found()
+	var out strings.Builder
+	for line := range strings.Lines(string(raw)) {
+		switch {
+		case strings.HasPrefix(line, "> "):
+			out.WriteString(line)
+			out.WriteString(s.run(strings.Fields(line[2:])))
+		case strings.HasPrefix(line, "#") || strings.TrimSpace(line) == "":
+			out.WriteString(line)
+		}
+	}
+	if *update {
+		if err := os.WriteFile(file, []byte(out.String()), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	if got := out.String(); got != string(raw) {
+		t.Fatalf("the script prints\n%s\nwant\n%s", got, raw)
 	}
 }
 

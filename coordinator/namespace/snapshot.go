@@ -15,12 +15,11 @@ import (
 	"github.com/freshet-io/freshet/coordinator/kv"
 )
 
-// A dump is a magic number and frames: length, CRC-32C, payload. The payload of
+// A dump is a line with its format and frames: length, CRC-32C, payload. The payload of
 // a frame is a run of rows, key and value with their lengths, in key order
 // without the generation. The last frame has length 0 and carries the number of
 // rows and the SHA-256 of all rows.
 const (
-	dumpMagic   = "freshet-state-1\n"
 	frameTarget = 256 << 10
 	maxFrame    = 64 << 20
 )
@@ -84,14 +83,14 @@ func (s *State) Dump(w io.Writer) (applied uint64, err error) {
 		return 0, freshet.Wrap("dump state", "", err)
 	}
 	defer v.Close()
-	if err := dump(w, v, k); err != nil {
+	if err := dump(w, v, k, s.formats.current); err != nil {
 		return 0, freshet.Errorf(freshet.KindUnavailable, "dump state", "", "%w", err)
 	}
 	return applied, nil
 }
 
-func dump(w io.Writer, r kv.Reader, k keys) error {
-	if _, err := io.WriteString(w, dumpMagic); err != nil {
+func dump(w io.Writer, r kv.Reader, k keys, format byte) error {
+	if _, err := io.WriteString(w, dumpHead(format)); err != nil {
 		return err
 	}
 	sum := rowHash{h: sha256.New()}
@@ -131,12 +130,17 @@ func writeFrame(w io.Writer, length uint32, payload []byte) error {
 	return err
 }
 
-// readDump calls fn with each row; when it returns nil the dump was whole.
-func readDump(r io.Reader, fn func(key, value []byte) error) error {
+// readDump calls begin with the format and fn with each row; when it returns nil
+// the dump was whole.
+func readDump(r io.Reader, begin func(format int) error, fn func(key, value []byte) error) error {
 	br := bufio.NewReaderSize(r, 1<<16)
-	magic := make([]byte, len(dumpMagic))
-	if _, err := io.ReadFull(br, magic); err != nil || string(magic) != dumpMagic {
+	line, err := br.ReadSlice('\n')
+	format, ok := parseDumpHead(line)
+	if err != nil || !ok {
 		return fmt.Errorf("%w: it does not begin as one", errDump)
+	}
+	if err := begin(format); err != nil {
+		return err
 	}
 	sum := rowHash{h: sha256.New()}
 	for {
@@ -204,7 +208,8 @@ const restoreBatch = 4 << 20
 
 // Restore replaces the state by a dump. The dump is read, checked and written
 // beside the current state, which is replaced in one batch at the end: what is
-// malformed is KindCorrupt and changes nothing. The new state is durable when
+// malformed is KindCorrupt, what a newer release wrote is KindUnsupported, and
+// neither changes anything. A dump of an older format is brought up to this one. The new state is durable when
 // Restore returns.
 func (s *State) Restore(r io.Reader) error {
 	next := keys{gen: s.keys.gen%250 + 1}
@@ -214,7 +219,7 @@ func (s *State) Restore(r io.Reader) error {
 			kind = freshet.KindCorrupt
 		}
 		err = errors.Join(err, s.clean(next))
-		return freshet.Errorf(kind, "restore state", "", "%w", err)
+		return freshet.Errorf(formatKind(err, kind), "restore state", "", "%w", err)
 	}
 	x, err := readIndex(s.store, next)
 	if err != nil {
@@ -232,7 +237,7 @@ func (s *State) adoptGeneration(next keys, x index) error {
 	defer s.mu.Unlock()
 	b := s.store.NewBatch()
 	defer b.Close()
-	if err := errors.Join(b.Set([]byte{keySwitch}, []byte{next.gen}), b.DeleteRange([]byte{s.keys.gen}, []byte{s.keys.gen + 1})); err != nil {
+	if err := errors.Join(b.Set([]byte{keySwitch}, layout{next.gen, s.formats.current}.row()), b.DeleteRange([]byte{s.keys.gen}, []byte{s.keys.gen + 1})); err != nil {
 		return err
 	}
 	if err := b.Commit(); err != nil {
@@ -288,7 +293,12 @@ func (s *State) stage(r io.Reader, k keys) error {
 	defer func() { b.Close() }()
 	size := 0
 	var full []byte
-	err := readDump(r, func(key, value []byte) error {
+	format := 0
+	begin := func(f int) error {
+		format = f
+		return s.formats.check(f)
+	}
+	err := readDump(r, begin, func(key, value []byte) error {
 		full = append(append(full[:0], k.gen), key...)
 		if size += len(full) + len(value); size > restoreBatch {
 			size = 0
@@ -302,7 +312,10 @@ func (s *State) stage(r io.Reader, k keys) error {
 	if err != nil {
 		return err
 	}
-	return b.Commit()
+	if err := b.Commit(); err != nil {
+		return err
+	}
+	return s.upgradeStaged(k, byte(format))
 }
 
 // Stats are figures of the state, for its operator.

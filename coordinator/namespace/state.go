@@ -27,6 +27,8 @@ type State struct {
 	store kv.Store
 	keys  keys
 	cache *cache
+	// formats are those that the state can be read from.
+	formats formats
 	index
 	rows   rowEncoder
 	chains sync.Pool // of *chain, for readers
@@ -112,15 +114,25 @@ type Marked struct {
 // An empty store is an empty state. A store that can't be understood is
 // KindCorrupt.
 func Open(store kv.Store, opts Options) (*State, error) {
+	return openFormats(store, opts, ownFormats())
+}
+
+func openFormats(store kv.Store, opts Options, known formats) (*State, error) {
 	if opts.CacheBytes <= 0 {
 		opts.CacheBytes = defaultCacheBytes
 	}
-	s := &State{store: store, cache: newCache(opts.CacheBytes)}
-	gen, err := currentGeneration(store)
-	if err != nil {
-		return nil, freshet.Errorf(freshet.KindCorrupt, "open state", "", "%w", err)
+	s := &State{store: store, cache: newCache(opts.CacheBytes), formats: known}
+	l, err := readLayout(store)
+	if err == nil {
+		err = known.check(int(l.format))
 	}
-	s.keys.gen = gen
+	if err != nil {
+		return nil, freshet.Errorf(formatKind(err, freshet.KindCorrupt), "open state", "", "%w", err)
+	}
+	s.keys.gen = l.gen
+	if err := s.upgrade(l); err != nil {
+		return nil, freshet.Errorf(freshet.KindUnavailable, "open state", "", "%w", err)
+	}
 	if s.index, err = readIndex(store, s.keys); err != nil {
 		return nil, freshet.Errorf(freshet.KindCorrupt, "open state", "", "%w", err)
 	}
