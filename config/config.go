@@ -27,7 +27,9 @@ type File struct {
 	CrossCluster *CrossCluster `yaml:"cross_cluster"`
 	Mounts       []Mount       `yaml:"mounts"`
 	Sync         []SyncRule    `yaml:"sync"`
-	Cache        Cache         `yaml:"cache"`
+	// SyncEngine bounds what a coordinator asks of storages at once.
+	SyncEngine SyncEngine `yaml:"sync_engine"`
+	Cache      Cache      `yaml:"cache"`
 	// Coordinators are the client addresses that a cache node talks to.
 	Coordinators []string `yaml:"coordinators"`
 	Locality     Locality `yaml:"locality"`
@@ -118,6 +120,13 @@ type SyncRule struct {
 	Interval string `yaml:"interval"`
 }
 
+// SyncEngine bounds the questions to storages about entries and listings that
+// are on their way at once. It can change while the coordinator runs.
+type SyncEngine struct {
+	Parallel int `yaml:"parallel"`  // in all
+	PerMount int `yaml:"per_mount"` // of one mount
+}
+
 // Cache configures a cache node's tier.
 type Cache struct {
 	Tiers     []Tier `yaml:"tiers"`
@@ -169,8 +178,11 @@ const (
 	DefaultHeartbeat = "1s"
 	// DefaultStateCache bounds the memory for the namespace.
 	DefaultStateCache = "256MiB"
-	DefaultBlockSize  = "64MiB"
-	DefaultTierSize   = "1GiB"
+	// DefaultParallel and DefaultPerMount bound the questions to storages.
+	DefaultParallel  = 64
+	DefaultPerMount  = 32
+	DefaultBlockSize = "64MiB"
+	DefaultTierSize  = "1GiB"
 )
 
 // DefaultDegradedInterval is the interval that applies while a publisher is out

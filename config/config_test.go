@@ -89,6 +89,8 @@ func TestMistakesAreNamedWithTheirPlace(t *testing.T) {
 		{"interval", strings.Replace(coordinator, "10s", "5 parsecs", 1), []string{"f.yaml:14", "sync[0]", "5 parsecs"}},
 		{"size", strings.Replace(cacheNode, "2TiB", "9999999TB", 1), []string{"f.yaml:5", "cache.tiers[0].size"}},
 		{"negative size", strings.Replace(cacheNode, "2TiB", "-1", 1), []string{"cache.tiers[0].size", "-1"}},
+		{"slots", coordinator + "sync_engine: {parallel: -1, per_mount: 20000}\n", []string{"sync_engine.parallel", "-1", "sync_engine.per_mount", "20000"}},
+		{"slots of a cache node", cacheNode + "sync_engine: {parallel: 3}\n", []string{"sync_engine", "coordinator"}},
 		{"no number", strings.Replace(cacheNode, "2TiB", "NaN", 1), []string{"cache.tiers[0].size", "NaN"}},
 		{"members", strings.Replace(coordinator, "expect: 3", "expect: 2", 1), []string{"raft.bootstrap_expect", "1, 3 or 5"}},
 		{"plain text off loopback", strings.Replace(coordinator, "client: 127.0.0.1", "client: 10.0.0.1", 1), []string{"listen.client", "without TLS", "--insecure"}},

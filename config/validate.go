@@ -173,6 +173,7 @@ func (f *File) checkCoordinator(p *problems) {
 	p.duration("raft.heartbeat", f.Raft.Heartbeat, 50*time.Millisecond, time.Minute)
 	setDefault(&f.Raft.StateCache, DefaultStateCache)
 	p.size("raft.state_cache", f.Raft.StateCache, 1<<20, 1<<50)
+	f.checkSyncEngine(p)
 	if len(f.Cache.Tiers) > 0 {
 		p.add("cache.tiers", "belongs into the file of a cache node")
 	}
@@ -209,6 +210,9 @@ func (f *File) checkCacheNode(p *problems) {
 	}
 	if len(f.Mounts) > 0 || len(f.Sync) > 0 {
 		p.add("mounts", "and sync belong into the file of a coordinator; cache nodes learn them from it")
+	}
+	if f.SyncEngine != (SyncEngine{}) {
+		p.add("sync_engine", "belongs into the file of a coordinator")
 	}
 	switch len(f.Cache.Tiers) {
 	case 0:
@@ -292,6 +296,25 @@ func (f *File) checkListen(p *problems, opts ValidateOptions) {
 			p.address("advertise."+a.key, a.addr)
 		} else if isUnspecified(a.listen) {
 			p.add("advertise."+a.key, "is required: %s can't be told to others", a.listen)
+		}
+	}
+}
+
+// maxSlots is more than any storage answers at once.
+const maxSlots = 10_000
+
+func (f *File) checkSyncEngine(p *problems) {
+	e := &f.SyncEngine
+	for _, k := range []struct {
+		key   string
+		value *int
+		def   int
+	}{{"sync_engine.parallel", &e.Parallel, DefaultParallel}, {"sync_engine.per_mount", &e.PerMount, DefaultPerMount}} {
+		if *k.value == 0 {
+			*k.value = k.def
+		}
+		if *k.value < 1 || *k.value > maxSlots {
+			p.add(k.key, "%d is not between 1 and %d", *k.value, maxSlots)
 		}
 	}
 }

@@ -165,6 +165,11 @@ func (s *Syncer) Ask(ctx context.Context, l *namespace.Lookup) (st ufs.Status, e
 	if l.Key != "" && ufs.IsTemp(l.Key) {
 		return ufs.Status{}, false, nil
 	}
+	slot, err := s.slots.Take(ctx, l.Mount.ID)
+	if err != nil {
+		return ufs.Status{}, false, ended(ctx, l.Info.Path)
+	}
+	defer slot.Release()
 	bounded, cancel := context.WithTimeout(ctx, s.opts.StatTimeout)
 	defer cancel()
 	st, err = fs.Stat(bounded, l.Key)

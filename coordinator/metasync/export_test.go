@@ -1,6 +1,7 @@
 package metasync
 
 import (
+	"context"
 	"time"
 
 	"github.com/freshet-io/freshet"
@@ -78,3 +79,9 @@ func (m Memory) Entry(p freshet.Path) uint64   { return m.entry(p).index }
 func (m Memory) Listing(p freshet.Path) uint64 { return m.listing(p).index }
 func (m Memory) Doubt(p freshet.Path)          { m.doubt(p) }
 func (m Memory) Size() int                     { return m.size() }
+
+// Work returns a context of work of a class, and what makes it more urgent.
+func Work(ctx context.Context, c Class) (context.Context, func(Class)) {
+	u := newUrgency(c)
+	return withUrgency(ctx, u), u.raise
+}

@@ -17,6 +17,7 @@ type look[T any] struct {
 
 	done    chan struct{}
 	cancel  context.CancelFunc
+	urgency *urgency // rises with those who wait
 	waiters int
 	answer  T
 	err     error
@@ -48,7 +49,8 @@ func (f *flights[T]) do(ctx context.Context, p freshet.Path, may func(*look[T]) 
 		case l == nil:
 			l = begin()
 			l.done, l.waiters = make(chan struct{}), 1
-			work, cancel := context.WithCancel(context.WithoutCancel(ctx)) //nolint:gosec // run and wait call it
+			l.urgency = newUrgency(ClassOf(ctx))
+			work, cancel := context.WithCancel(withUrgency(context.WithoutCancel(ctx), l.urgency)) //nolint:gosec // run and wait call it
 			l.cancel = cancel
 			f.running[p] = l
 			f.mu.Unlock()
@@ -57,9 +59,11 @@ func (f *flights[T]) do(ctx context.Context, p freshet.Path, may func(*look[T]) 
 		case l.waiters > 0 && may(l):
 			l.waiters++
 			f.mu.Unlock()
+			l.urgency.raise(ClassOf(ctx))
 			return l, true, f.wait(ctx, p, l)
 		}
 		f.mu.Unlock()
+		l.urgency.raise(ClassOf(ctx))
 		select {
 		case <-l.done:
 		case <-ctx.Done():

@@ -2,6 +2,7 @@ package metasync
 
 import (
 	"context"
+	"iter"
 	"slices"
 
 	"github.com/freshet-io/freshet"
@@ -222,33 +223,25 @@ func (d *diff) children() func() (held, bool, error) {
 // run goes through the storage's listing. Where the storage lists by pages the
 // listing is asked for in segments of whole pages.
 func (d *diff) run(ctx context.Context, fs ufs.FS) error {
-	segment := fs.Features().ListPage * segmentPages
+	page := fs.Features().ListPage
+	segment := page * segmentPages
 	opts := ufs.ListOptions{}
 	for {
-		n, last := 0, ""
-		for st, err := range fs.List(ctx, d.key, opts) {
-			if err != nil {
-				return err
-			}
-			last = st.SortKey()
-			n++
-			if err := d.next(ctx, &st); err != nil {
-				return err
-			}
-			if segment > 0 && n == segment {
-				break
-			}
-		}
-		if segment == 0 || n < segment {
-			break
+		f := feed{s: d.s, mount: d.mount.ID, bite: page, most: segment}
+		f.began = func() { d.start = d.s.State.Applied() }
+		err := f.run(ctx, d.dir, func(ctx context.Context) iter.Seq2[ufs.Status, error] { return fs.List(ctx, d.key, opts) },
+			func(st *ufs.Status) error { return d.next(ctx, st) })
+		switch {
+		case err != nil:
+			return err
+		case segment == 0 || f.n < segment:
+			return d.rest(ctx)
 		}
 		if err := d.flush(ctx, false); err != nil {
 			return err
 		}
-		opts.StartAfter = last
-		d.start = d.s.State.Applied()
+		opts.StartAfter = f.last
 	}
-	return d.rest(ctx)
 }
 
 // next takes one entry of the storage's listing.

@@ -27,6 +27,8 @@ type Options struct {
 	Parallel int
 	// StatTimeout bounds one question about one entry; 0 is 30 s.
 	StatTimeout time.Duration
+	// Limits bound the questions to storages that are on their way at once.
+	Limits Limits
 
 	Log     *slog.Logger
 	Metrics prometheus.Registerer
@@ -58,6 +60,7 @@ type Syncer struct {
 	mem      atomic.Pointer[memory]
 	entries  *flights[entryAnswer]
 	listings *flights[listingAnswer]
+	slots    *Slots
 	metrics  *metrics
 	special  atomic.Bool // the log was told of entries that can't be shown
 }
@@ -75,6 +78,7 @@ func New(deps Deps, opts Options) *Syncer {
 		opts.Clock = clock.Real{}
 	}
 	s := &Syncer{Deps: deps, opts: opts, entries: newFlights[entryAnswer](), listings: newFlights[listingAnswer]()}
+	s.slots = NewSlots(opts.Limits, opts.Metrics, opts.Clock)
 	s.Forget()
 	s.metrics = newMetrics(opts.Metrics, func() float64 { return float64(s.mem.Load().size()) })
 	return s
@@ -90,6 +94,9 @@ func setDefault[T comparable](value *T, def T) {
 // Forget drops what is known of validations: a new term has begun, or the state
 // was replaced. Looks in flight are recorded nowhere.
 func (s *Syncer) Forget() { s.mem.Store(newMemory(s.opts.Validations)) }
+
+// Slots returns the pools that every question to a storage goes through.
+func (s *Syncer) Slots() *Slots { return s.slots }
 
 // StaleDetected counts a version that a storage refused.
 func (s *Syncer) StaleDetected() { s.metrics.stale.Inc() }

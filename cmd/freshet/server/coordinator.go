@@ -20,6 +20,7 @@ import (
 	"github.com/freshet-io/freshet/coordinator"
 	"github.com/freshet-io/freshet/coordinator/journal"
 	"github.com/freshet-io/freshet/coordinator/kv/pebblekv"
+	"github.com/freshet-io/freshet/coordinator/metasync"
 	"github.com/freshet-io/freshet/coordinator/namespace"
 	api "github.com/freshet-io/freshet/docs/api"
 	"github.com/freshet-io/freshet/gateway/rest"
@@ -189,6 +190,7 @@ func (p *Process) runCoordinator(ctx context.Context, cfg *config.File, parts co
 		b.hooks(&hooks)
 	}
 	c.Attach(hooks)
+	p.onReload("sync_engine", func(f *config.File) { c.SetSyncLimits(syncLimits(f)) })
 	faces, err := p.faces(ctx, cfg, parts, c, b, conns)
 	if err != nil {
 		return errors.Join(err, c.Close())
@@ -217,6 +219,7 @@ func (p *Process) coordinatorOptions(cfg *config.File, parts coordinatorParts, w
 		Found:   w.Found, Environment: environment(cfg, p.Getenv), WrapMount: wrap,
 		State:   namespace.Options{CacheBytes: cfg.Raft.StateCache.Bytes() / 2},
 		Version: version.Get().Version,
+		Sync:    metasync.Options{Limits: syncLimits(cfg)},
 	}
 	opts.Journal.Listener, opts.Journal.Dial = parts.raft, nil
 	if parts.id != nil {
@@ -239,6 +242,11 @@ func (p *Process) coordinatorOptions(cfg *config.File, parts coordinatorParts, w
 		opts.Policies = append(opts.Policies, rule)
 	}
 	return opts, nil
+}
+
+// syncLimits are the bounds of what a coordinator asks of storages.
+func syncLimits(f *config.File) metasync.Limits {
+	return metasync.Limits{Parallel: f.SyncEngine.Parallel, PerMount: f.SyncEngine.PerMount}
 }
 
 // faces are the servers of a coordinator.

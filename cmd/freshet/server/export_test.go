@@ -6,6 +6,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/freshet-io/freshet"
+	"github.com/freshet-io/freshet/config"
 	"github.com/freshet-io/freshet/ufs"
 )
 
@@ -17,3 +18,11 @@ func (p *Process) StartTracing(ctx context.Context, role string) (tp trace.Trace
 
 // Wrap is wrap.
 func (p *Process) Wrap() (func(freshet.Mount, ufs.FS) ufs.FS, error) { return p.wrap() }
+
+// OnReload and ReloadOnce are for tests.
+func (p *Process) OnReload(key string, set func(*config.File)) { p.onReload(key, set) }
+
+// ReloadOnce reads the file as a SIGHUP does.
+func (p *Process) ReloadOnce(ctx context.Context, file string, opts config.ValidateOptions) {
+	p.reloadOnce(ctx, file, opts)
+}

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"sync"
 	"syscall"
 
 	"github.com/freshet-io/freshet/config"
@@ -12,8 +13,8 @@ import (
 )
 
 // reload reads the file of this server again at each SIGHUP until ctx ends. Of a
-// running server only the level of the log can change; certificates and keys are
-// read again by themselves.
+// running server the level of the log can change, and what its parts have told
+// onReload; certificates and keys are read again by themselves.
 func (p *Process) reload(ctx context.Context, file string, opts config.ValidateOptions) error {
 	hup := make(chan os.Signal, 1)
 	signal.Notify(hup, syscall.SIGHUP)
@@ -39,5 +40,31 @@ func (p *Process) reloadOnce(ctx context.Context, file string, opts config.Valid
 		return
 	}
 	p.setLevel(f.Log)
-	p.Log.WarnContext(ctx, "reloaded log.level; certificates are read again by themselves, all else needs a restart", slog.String("level", f.Log.Level))
+	keys := "log.level"
+	p.reloads.mu.Lock()
+	for _, r := range p.reloads.list {
+		r.set(f)
+		keys += ", " + r.key
+	}
+	p.reloads.mu.Unlock()
+	p.Log.WarnContext(ctx, "reloaded what can change while the server runs; certificates are read again by themselves, all else needs a restart",
+		slog.String("reloaded", keys), slog.String("level", f.Log.Level))
+}
+
+// reloads are the parts of a server whose settings can change while it runs.
+type reloads struct {
+	mu   sync.Mutex
+	list []reloadable
+}
+
+type reloadable struct {
+	key string // of the configuration
+	set func(*config.File)
+}
+
+// onReload lets set see the file each time it was read again.
+func (p *Process) onReload(key string, set func(*config.File)) {
+	p.reloads.mu.Lock()
+	defer p.reloads.mu.Unlock()
+	p.reloads.list = append(p.reloads.list, reloadable{key, set})
 }

@@ -37,8 +37,9 @@ type Process struct {
 	// Getenv resolves "env:" references.
 	Getenv func(string) string
 
-	level  slog.LevelVar
-	tracer trace.TracerProvider // nil: no tracing
+	level   slog.LevelVar
+	reloads reloads
+	tracer  trace.TracerProvider // nil: no tracing
 }
 
 // Addresses are where a process listens; empty ones do not exist.
