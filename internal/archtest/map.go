@@ -22,7 +22,8 @@ func rules() map[string]rule {
 	return map[string]rule{
 		// The vocabulary, and what decides.
 		"fingerprint":           {pure: true},
-		root:                    {pure: true, imports: []string{"fingerprint"}},
+		"acl":                   {pure: true},
+		root:                    {pure: true, imports: []string{"fingerprint", "acl"}},
 		"invalidation":          pure(),
 		"coordinator/placement": pure(),
 		"coordinator/namespace": pure("coordinator/kv", "invalidation", stateProto),
@@ -48,6 +49,7 @@ func rules() map[string]rule {
 		"coordinator/metasync":   acting("coordinator/namespace", "ufs"),
 		"coordinator/ops":        acting("coordinator/namespace", "coordinator/placement", "ufs", "invalidation"),
 		"coordinator/activesync": acting("coordinator/namespace", "ufs", "ufs/events", "invalidation"),
+		"coordinator/audit":      acting("coordinator/namespace", "coordinator/metasync", "ufs"),
 		"coordinator/persist":    acting("coordinator/namespace"),
 		"coordinator/lease":      acting(),
 		"coordinator":            acting("coordinator/...", "invalidation", "ufs"),
@@ -89,13 +91,13 @@ func rules() map[string]rule {
 // pure is the rule of a package that decides: the vocabulary and the packages
 // listed.
 func pure(imports ...string) rule {
-	return rule{pure: true, imports: slices.Concat([]string{root, "fingerprint"}, imports)}
+	return rule{pure: true, imports: slices.Concat([]string{root, "fingerprint", "acl"}, imports)}
 }
 
 // acting is the rule of a package that acts: the vocabulary, the goroutine
 // groups, the clock, the version, and the packages listed.
 func acting(imports ...string) rule {
-	return rule{imports: slices.Concat([]string{root, "fingerprint", "internal/run", "internal/clock", "internal/version"}, imports)}
+	return rule{imports: slices.Concat([]string{root, "fingerprint", "acl", "internal/run", "internal/clock", "internal/version"}, imports)}
 }
 
 // edges says which third-party modules only one place may know, so that each can

@@ -37,7 +37,8 @@ func executorOf(c *lib.Client) (executor, error) {
 
 var errLibrary = errors.New("the HDFS library is not the version that this driver was made for")
 
-// fields are those of a request, by name; nested messages are fields again.
+// fields are those of a request, by name; nested messages are fields again, and
+// repeated ones []fields.
 type fields map[protoreflect.Name]any
 
 // rpc calls method with a request of the given fields and returns the response.
@@ -77,6 +78,14 @@ func fill(m protoreflect.Message, values fields) error {
 		if nested, ok := value.(fields); ok {
 			if err := fill(m.Mutable(fd).Message(), nested); err != nil {
 				return err
+			}
+			continue
+		}
+		if list, ok := value.([]fields); ok {
+			for _, element := range list {
+				if err := fill(m.Mutable(fd).List().AppendMutable().Message(), element); err != nil {
+					return err
+				}
 			}
 			continue
 		}

@@ -28,6 +28,7 @@ type FS struct {
 	mountPoint    bool // the root must be one
 	names         owners
 	replace       sync.Mutex // held over check and rename of a conditional commit
+	acls          sync.Mutex // held over look and change of an access control list
 }
 
 var _ ufs.FS = (*FS)(nil)

@@ -175,5 +175,5 @@ func Cases() []string {
 
 func allCases() []testCase {
 	return slices.Concat(statCases(), listCases(), inferredCases(), readCases(), writeCases(), uploadCases(), treeCases(), renameCases(),
-		versionCases(), specialCases(), failureCases(), contextCases())
+		versionCases(), specialCases(), failureCases(), contextCases(), accessCases())
 }

@@ -1,0 +1,19 @@
+package limit
+
+import (
+	"context"
+
+	"github.com/freshet-io/freshet/ufs"
+)
+
+var _ ufs.Interceptor = (*FS)(nil)
+
+// Intercept implements ufs.Interceptor.
+func (f *FS) Intercept(ctx context.Context, c ufs.Call, call func(context.Context) error) error {
+	leave, err := f.begin(ctx, c.Op, c.Key)
+	if err != nil {
+		return err
+	}
+	defer leave()
+	return call(ctx)
+}
