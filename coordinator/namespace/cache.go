@@ -1,144 +1,113 @@
 package namespace
 
-import "sync"
+import "math/bits"
 
-// cache keeps decoded inodes, and that a name is not held, in front of the
-// store. It is bounded by an estimate of its bytes and forgets by second chance:
-// a hit sets a bit, so that hits need a read lock only. Its content depends on
-// the reads of one member and is no part of the state.
+// cache keeps rows of the inode table as they are stored, and that a name is not
+// held, in front of the store, and decoded directories in front of that. Its
+// memory is a few large blocks without pointers, which the garbage collector does
+// not look into, and never exceeds the limit. Its content depends on the reads of
+// one member and is no part of the state.
+//
+// Rows are copied out under the lock of their shard, so a reader never sees one
+// that changes. It is safe for concurrent use; that what readers put is not
+// older than what a writer put is up to the lock of the State.
 type cache struct {
-	shards [cacheShards]cacheShard
+	shards []cacheShard
+	mask   uint64 // of the shard in a hash
+	dirs   frontCache
+	fixed  int64 // memory that does not depend on the content
 }
 
-const cacheShards = 16
+// What newCache makes of a limit. A shard has one lock; small ones waste what does
+// not fit at the end of their blocks.
+const (
+	maxCacheShards = 64
+	minShardBytes  = 1 << 20
+	shardOverhead  = 512 // of the struct and the lists in it, at least
+)
 
-type cacheShard struct {
-	mu    sync.Mutex
-	slots map[place]int32
-	ring  []cacheSlot
-	hand  int
-	bytes int64
-	limit int64
-}
+// known is what the cache says of a name.
+type known uint8
 
-type cacheSlot struct {
-	key  place
-	ino  *inode // nil: the name is not held
-	size int32
-	used bool
-	live bool
-}
+const (
+	unknown known = iota
+	absent        // the name is not held
+	held
+)
 
-func newCache(limit int64) *cache {
-	c := &cache{}
+// newCache returns a cache that takes at most limit bytes. alloc makes blocks of
+// its memory; nil is the heap.
+func newCache(limit int64, alloc func(bytes int) ([]byte, error)) *cache {
+	if alloc == nil {
+		alloc = func(bytes int) ([]byte, error) { return make([]byte, bytes), nil }
+	}
+	n := int64(1)
+	for n < maxCacheShards && limit/(2*n) >= minShardBytes {
+		n *= 2
+	}
+	c := &cache{shards: make([]cacheShard, n), mask: uint64(n - 1), dirs: newFrontCache(limit)}
+	c.fixed = c.dirs.bytes() + n*shardOverhead
 	for i := range c.shards {
-		c.shards[i].slots = map[place]int32{}
-		c.shards[i].limit = limit / cacheShards
+		c.shards[i].init((limit-c.fixed)/n, alloc)
 	}
 	return c
 }
 
-func (c *cache) shard(p place) *cacheShard {
-	h := p.parent * 0x9E3779B97F4A7C15
-	if len(p.name) > 0 {
-		h ^= uint64(p.name[len(p.name)-1])*31 + uint64(len(p.name))
-	}
-	return &c.shards[(h^h>>32)%cacheShards]
+// get appends the row of p to buf if it is cached. hash is p.hash().
+func (c *cache) get(hash uint64, p place, buf []byte) ([]byte, known) {
+	return c.shards[hash&c.mask].get(hash, p, buf)
 }
 
-func (c *cache) get(p place) (ino *inode, known bool) {
-	s := c.shard(p)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	i, ok := s.slots[p]
-	if !ok {
-		return nil, false
-	}
-	s.ring[i].used = true
-	return s.ring[i].ino, true
+// put caches the row of p; nil says that the name is not held.
+func (c *cache) put(hash uint64, p place, row []byte) {
+	c.shards[hash&c.mask].put(hash, p, row)
 }
 
-func (c *cache) put(p place, ino *inode) {
-	s := c.shard(p)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	size := sizeOf(p, ino)
-	if i, ok := s.slots[p]; ok {
-		s.bytes += int64(size - s.ring[i].size)
-		s.ring[i].ino, s.ring[i].size, s.ring[i].used = ino, size, true
-		return
-	}
-	i := s.room(int64(size))
-	if i < 0 {
-		i = int32(len(s.ring))
-		s.ring = append(s.ring, cacheSlot{})
-	}
-	s.ring[i] = cacheSlot{key: p, ino: ino, size: size, live: true}
-	s.slots[p] = i
-	s.bytes += int64(size)
-}
-
-// room forgets entries until size more bytes fit and returns a slot that became
-// free, or -1.
-func (s *cacheShard) room(size int64) int32 {
-	free := int32(-1)
-	for tries := 2 * len(s.ring); s.bytes+size > s.limit && tries > 0; tries-- {
-		s.hand = (s.hand + 1) % len(s.ring)
-		slot := &s.ring[s.hand]
-		switch {
-		case !slot.live:
-			free = int32(s.hand)
-		case slot.used:
-			slot.used = false
-		default:
-			delete(s.slots, slot.key)
-			s.bytes -= int64(slot.size)
-			*slot = cacheSlot{}
-			free = int32(s.hand)
-		}
-	}
-	return free
-}
-
+// clear forgets everything. The memory stays the cache's.
 func (c *cache) clear() {
+	c.dirs.clear()
 	for i := range c.shards {
-		s := &c.shards[i]
-		s.mu.Lock()
-		s.slots, s.ring, s.hand, s.bytes = map[place]int32{}, nil, 0, 0
-		s.mu.Unlock()
+		c.shards[i].clear()
 	}
 }
 
-// stats returns the number of entries and the estimate of their bytes.
+// stats returns the number of names that are cached and the memory that the cache
+// takes.
 func (c *cache) stats() (entries, bytes int64) {
+	bytes = c.fixed
 	for i := range c.shards {
-		s := &c.shards[i]
-		s.mu.Lock()
-		entries += int64(len(s.slots))
-		bytes += s.bytes
-		s.mu.Unlock()
+		e, b := c.shards[i].stats()
+		entries, bytes = entries+e, bytes+b
 	}
 	return entries, bytes
 }
 
-// sizeOf estimates what an entry costs: its strings, the struct, the slot and
-// its share of the map.
-func sizeOf(p place, ino *inode) int32 {
-	const slot, structure = 112, 272
-	n := slot + len(p.name)
-	if ino != nil {
-		n += structure + len(ino.content) + len(ino.change)
+// hash is that of the cache. It needs no seed: the cache bounds what it costs when
+// many names have the same.
+func (p place) hash() uint64 { return hashKey(p.parent, p.name) }
+
+func hashKey[T string | []byte](parent uint64, name T) uint64 {
+	const k0, k1, k2 = 0x9E3779B97F4A7C15, 0xD6E8FEB86659FD93, 0xA0761D6478BD642F
+	h := parent*k0 ^ uint64(len(name))*k1
+	i := 0
+	for ; i+8 <= len(name); i += 8 {
+		h = mix(h^load64(name, i), k2)
 	}
-	return int32(n)
+	var rest uint64
+	for ; i < len(name); i++ {
+		rest = rest<<8 | uint64(name[i])
+	}
+	h = mix(h^rest, k1)
+	return mix(h^k0, k2)
 }
 
-// peek is get without a trace: a listing must not push out what is looked up.
-func (c *cache) peek(p place) (ino *inode, known bool) {
-	s := c.shard(p)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if i, ok := s.slots[p]; ok {
-		return s.ring[i].ino, true
-	}
-	return nil, false
+func mix(a, b uint64) uint64 {
+	hi, lo := bits.Mul64(a, b)
+	return hi ^ lo ^ a
+}
+
+func load64[T string | []byte](b T, i int) uint64 {
+	_ = b[i+7]
+	return uint64(b[i]) | uint64(b[i+1])<<8 | uint64(b[i+2])<<16 | uint64(b[i+3])<<24 |
+		uint64(b[i+4])<<32 | uint64(b[i+5])<<40 | uint64(b[i+6])<<48 | uint64(b[i+7])<<56
 }

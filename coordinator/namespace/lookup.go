@@ -164,7 +164,7 @@ func (s *State) chain() *chain {
 		c.at, c.ino = c.at[:0], c.ino[:0]
 		return c
 	}
-	return &chain{at: make([]place, 0, 12), ino: make([]*inode, 0, 12)}
+	return &chain{at: make([]place, 0, 12), ino: make([]*inode, 0, 12), leaf: new(inode)}
 }
 
 // walk fills c with the held part of key in m, for a reader.
@@ -172,7 +172,7 @@ func (s *State) walk(m *mount, key string, c *chain) error {
 	p := m.root
 	c.rest = key
 	for {
-		n, err := s.inode(p)
+		n, err := s.inodeIn(p, c.leaf)
 		if err == nil && n == nil && p.parent == 0 {
 			err = errInode
 		}
@@ -267,18 +267,16 @@ func (s *State) scanChildren(dir freshet.Path, id freshet.MountID, c *chain, aft
 	}
 	children := make([]Child, 0, min(limit, 256))
 	var failed error
+	var n inode
 	err := s.store.Scan(start, end, func(key, value []byte) bool {
-		name := string(key[10:])
-		n, known := s.cache.peek(place{parent.id, name})
-		if !known || n == nil {
-			var err error
-			if n, err = decodeInode(value, s.attrs); err != nil {
-				failed = err
-				return false
-			}
+		// What a listing reads it decodes from the store, and does not cache: it must
+		// not push out what is looked up.
+		if failed = n.decode(value, s.attrs); failed != nil {
+			return false
 		}
+		path := dir.Join(string(key[10:]))
 		children = append(children, Child{
-			Name: name, Info: infoOf(dir.Join(name), n, id), Placeholder: !n.loaded,
+			Name: path.Base(), Info: infoOf(path, &n, id), Placeholder: !n.loaded,
 			Freshness: Freshness{ValidFrom: n.validFrom, Need: max(n.self, n.subtree, above, 1)},
 		})
 		return len(children) < limit

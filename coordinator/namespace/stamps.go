@@ -11,6 +11,7 @@ type chain struct {
 	at   []place
 	ino  []*inode
 	rest string // what of the key is not held; "" if all is
+	leaf *inode // of a reader's chain: what a file is decoded into
 }
 
 func (c *chain) last() *inode { return c.ino[len(c.ino)-1] }

@@ -14,7 +14,12 @@ import (
 // Options are the settings of a State; the zero value is usable. They differ
 // between members without making their states differ.
 type Options struct {
-	CacheBytes int64 // of decoded entries in memory; 0 is 64 MiB
+	// CacheBytes bounds the memory for entries; 0 is 64 MiB.
+	CacheBytes int64
+	// Alloc makes blocks of that memory, for example outside of the heap. What it
+	// returned is used as long as the State. An error leaves the cache as small as it
+	// is. Nil is the heap.
+	Alloc func(bytes int) ([]byte, error)
 }
 
 const defaultCacheBytes = 64 << 20
@@ -31,6 +36,7 @@ type State struct {
 	formats formats
 	index
 	rows   rowEncoder
+	spare  spareRows
 	chains sync.Pool // of *chain, for readers
 	failed error     // the store failed during Apply: nothing is served any more
 }
@@ -121,7 +127,7 @@ func openFormats(store kv.Store, opts Options, known formats) (*State, error) {
 	if opts.CacheBytes <= 0 {
 		opts.CacheBytes = defaultCacheBytes
 	}
-	s := &State{store: store, cache: newCache(opts.CacheBytes), formats: known}
+	s := &State{store: store, cache: newCache(opts.CacheBytes, opts.Alloc), formats: known}
 	l, err := readLayout(store)
 	if err == nil {
 		err = known.check(int(l.format))

@@ -18,12 +18,17 @@ type txn struct {
 	dirty   map[place]*inode          // nil: removed
 	order   []place                   // of dirty, as first touched
 	grown   map[freshet.DomainID]bool // own logs with a new head
+	enc     []byte                    // stored forms of order, as of the last flush
+	ends    []int                     // of these; an empty one is of what is removed
 	changes Changes
 	err     error
 }
 
 func newTxn(s *State, index uint64) *txn {
-	return &txn{State: s, i: index, b: s.store.NewBatch(), dirty: map[place]*inode{}, grown: map[freshet.DomainID]bool{}}
+	return &txn{
+		State: s, i: index, b: s.store.NewBatch(), dirty: map[place]*inode{}, grown: map[freshet.DomainID]bool{},
+		enc: s.spare.enc, ends: s.spare.ends,
+	}
 }
 
 // fail remembers the first failure of the store.
@@ -72,17 +77,42 @@ func (t *txn) put(p place, n *inode) {
 
 // flush writes the changed entries to the batch, so that a scan sees them.
 func (t *txn) flush() {
-	var buf []byte
+	t.enc, t.ends = t.enc[:0], t.ends[:0]
 	for _, p := range t.order {
-		n := t.dirty[p]
-		if n == nil {
+		if n := t.dirty[p]; n == nil {
 			t.del(t.keys.inode(p.parent, p.name))
-			continue
+		} else {
+			from := len(t.enc)
+			t.enc = appendInode(t.enc, n, t.intern(n.attr))
+			t.set(t.keys.inode(p.parent, p.name), t.enc[from:])
 		}
-		buf = appendInode(buf[:0], n, t.intern(n.attr))
-		t.set(t.keys.inode(p.parent, p.name), buf)
+		t.ends = append(t.ends, len(t.enc))
 	}
 }
+
+// cacheAll caches what was committed.
+func (t *txn) cacheAll() {
+	from := 0
+	for i, p := range t.order {
+		n, row, hash := t.dirty[p], t.enc[from:t.ends[i]], p.hash()
+		if from = t.ends[i]; n == nil {
+			row = nil
+		}
+		t.cache.put(hash, p, row)
+		t.cache.dirs.put(hash, p, n)
+	}
+	if cap(t.enc) <= maxEncoded {
+		t.spare = spareRows{t.enc, t.ends}
+	}
+}
+
+// spareRows are buffers that are kept for the next log entry, if it is not too large.
+type spareRows struct {
+	enc  []byte
+	ends []int
+}
+
+const maxEncoded = 1 << 20
 
 // maxAttrs bounds the table of interned attributes; the rest is stored inline.
 const maxAttrs = 1 << 16
@@ -114,9 +144,7 @@ func (t *txn) commit() error {
 	if t.err != nil {
 		return t.err
 	}
-	for _, p := range t.order {
-		t.cache.put(p, t.dirty[p])
-	}
+	t.cacheAll()
 	return nil
 }
 
@@ -220,21 +248,40 @@ func (t *txn) firstTrash() uint64 {
 }
 
 // inode returns the entry at p, nil if none is held. It must not be changed.
-func (s *State) inode(p place) (*inode, error) {
-	if n, known := s.cache.get(p); known {
+func (s *State) inode(p place) (*inode, error) { return s.inodeIn(p, nil) }
+
+// inodeIn is inode that decodes a file into n, if that is not nil, rather than into
+// a new one.
+func (s *State) inodeIn(p place, n *inode) (*inode, error) {
+	hash := p.hash()
+	if n := s.cache.dirs.get(hash, p); n != nil {
 		return n, nil
 	}
-	b, ok, err := s.store.Get(s.keys.inode(p.parent, p.name))
-	if err != nil {
-		return nil, err
-	}
-	var n *inode
-	if ok {
-		if n, err = decodeInode(b, s.attrs); err != nil {
+	var buf [256]byte
+	row, what := s.cache.get(hash, p, buf[:0])
+	if what == unknown {
+		b, ok, err := s.store.Get(s.keys.inode(p.parent, p.name))
+		if err != nil {
 			return nil, err
 		}
+		if what = absent; ok {
+			row, what = b, held
+		}
+		s.cache.put(hash, p, b)
 	}
-	s.cache.put(p, n)
+	if what == absent {
+		return nil, nil
+	}
+	dir := isDirRow(row)
+	if n == nil || dir {
+		n = new(inode)
+	}
+	if err := n.decode(row, s.attrs); err != nil {
+		return nil, err
+	}
+	if dir {
+		s.cache.dirs.put(hash, p, n)
+	}
 	return n, nil
 }
 
