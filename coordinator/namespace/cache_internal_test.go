@@ -286,7 +286,9 @@ func TestHashSpreadsNames(t *testing.T) {
 		"one directory":    func(i int) place { return place{7, fmt.Sprintf("part-%05d.parquet", i)} },
 		"many directories": func(i int) place { return place{uint64(i), "_SUCCESS"} },
 		"short":            func(i int) place { return place{1, fmt.Sprintf("%x", i)} },
-		"long":             func(i int) place { return place{1, strings.Repeat("x", 40) + fmt.Sprintf("%08d", i) + strings.Repeat("y", i%9)} },
+		"long": func(i int) place {
+			return place{1, strings.Repeat("x", 40) + fmt.Sprintf("%08d", i) + strings.Repeat("y", i%9)}
+		},
 	}
 	for name, family := range families {
 		var high, low [buckets]int

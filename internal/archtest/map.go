@@ -83,6 +83,7 @@ func rules() map[string]rule {
 		// What every acting package may use; nothing else without a reason.
 		"internal/archtest": {},
 		"internal/clock":    {},
+		"internal/offheap":  {}, // memory for cmd to hand out
 		"internal/run":      {},
 		"internal/version":  {},
 	}

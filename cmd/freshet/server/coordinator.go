@@ -24,6 +24,7 @@ import (
 	"github.com/freshet-io/freshet/coordinator/namespace"
 	api "github.com/freshet-io/freshet/docs/api"
 	"github.com/freshet-io/freshet/gateway/rest"
+	"github.com/freshet-io/freshet/internal/offheap"
 	"github.com/freshet-io/freshet/internal/run"
 	"github.com/freshet-io/freshet/internal/version"
 	freshetv1 "github.com/freshet-io/freshet/proto/freshet/v1"
@@ -217,7 +218,7 @@ func (p *Process) coordinatorOptions(cfg *config.File, parts coordinatorParts, w
 		Member:  namespace.Member{ID: m.ID, Name: m.Name, Raft: m.Raft, GRPC: m.GRPC, HTTP: m.HTTP, Bus: m.Bus},
 		Journal: journal.Options{Dir: dir, Advertise: m.Raft, Heartbeat: cfg.Raft.Heartbeat.Value()},
 		Found:   w.Found, Environment: environment(cfg, p.Getenv), WrapMount: wrap,
-		State:   namespace.Options{CacheBytes: cfg.Raft.StateCache.Bytes() / 2},
+		State:   namespace.Options{CacheBytes: cfg.Raft.StateCache.Bytes() / 2, Alloc: offheap.New().Alloc},
 		Version: version.Get().Version,
 		Sync:    metasync.Options{Limits: syncLimits(cfg)},
 	}

@@ -19,16 +19,23 @@ import (
 
 // Options are the settings of a store; the zero value is usable.
 type Options struct {
-	CacheBytes    int64        // of the block cache; 0 is 64 MiB
-	MemTableBytes int64        // of one table of recent changes, of which up to three exist; 0 is 16 MiB
+	// CacheBytes bounds the memory of the block cache and the tables of recent
+	// changes together: what these take the cache goes without. 0 is 64 MiB.
+	CacheBytes int64
+	// MemTableBytes is the size of one table of recent changes, of which up to three
+	// exist; 0 is an eighth of CacheBytes, at most 16 MiB.
+	MemTableBytes int64
 	Logger        *slog.Logger // of pebble's own messages; nil drops them
 	FS            vfs.FS       // nil is the machine's
 }
 
 const (
-	defaultCache    = 64 << 20
-	defaultMemTable = 16 << 20
-	memTables       = 3
+	defaultCache = 64 << 20
+	maxMemTable  = 16 << 20
+	minMemTable  = 64 << 10
+	memTables    = 3
+	// memTableShare is the part of the memory that one table takes by default.
+	memTableShare = 8
 )
 
 // Store is a kv.Store in a directory.
@@ -44,7 +51,7 @@ func Open(dir string, opts Options) (*Store, error) {
 		opts.CacheBytes = defaultCache
 	}
 	if opts.MemTableBytes <= 0 {
-		opts.MemTableBytes = defaultMemTable
+		opts.MemTableBytes = min(max(opts.CacheBytes/memTableShare, minMemTable), maxMemTable)
 	}
 	if opts.Logger == nil {
 		opts.Logger = slog.New(slog.DiscardHandler)
@@ -121,7 +128,7 @@ func (s *Store) Metrics() kv.Metrics {
 	m := s.db.Metrics()
 	return kv.Metrics{
 		DiskBytes:     int64(m.DiskSpaceUsage()),
-		MemoryBytes:   m.BlockCache.Size + int64(m.MemTable.Size),
+		MemoryBytes:   m.BlockCache.Size + int64(m.MemTable.Size+m.MemTable.ZombieSize),
 		CacheHits:     m.BlockCache.Hits,
 		CacheMisses:   m.BlockCache.Misses,
 		Compactions:   m.Compact.Count,
