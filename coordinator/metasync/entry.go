@@ -80,6 +80,7 @@ func (s *Syncer) held(p freshet.Path, l *namespace.Lookup, c call) (Entry, bool,
 		return Entry{Info: l.Info, Lookup: *l, Cached: true, Verdict: v}, true, nil
 	}
 	if v := s.judgeAbsent(l, c); v.Fresh {
+		s.metrics.servedAbsent(&v)
 		return Entry{Lookup: *l, Verdict: v}, true, notExist(p)
 	}
 	return Entry{}, false, nil
@@ -121,12 +122,19 @@ func (s *Syncer) lookAt(ctx context.Context, p freshet.Path, k *look[entryAnswer
 		s.count(resultFailed)
 		return entryAnswer{}, err
 	}
+	if exists {
+		k.mem.absent.exists(p)
+	}
 	a := entryAnswer{exists: exists, status: st}
 	load, result, err := s.compare(p, &l, k, &a)
 	if err != nil || load == nil {
-		if err == nil && exists {
+		switch {
+		case err != nil:
+		case exists:
 			k.mem.validated(p, k.record())
 			s.count(resultUnchanged)
+		default:
+			k.mem.absent.add(p, &l.Mount, k.record())
 		}
 		return a, err
 	}
@@ -148,6 +156,7 @@ func (s *Syncer) lookAt(ctx context.Context, p freshet.Path, k *look[entryAnswer
 		k.mem.validated(p, k.record())
 	} else {
 		k.mem.doubt(p)
+		k.mem.absent.add(p, &l.Mount, k.record())
 	}
 	return a, nil
 }

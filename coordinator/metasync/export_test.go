@@ -57,7 +57,7 @@ func NameIn(dir, key string) (string, bool) { return nameIn(dir, key) }
 type Memory struct{ *memory }
 
 // NewMemory returns a memory of that size.
-func NewMemory(limit int) Memory { return Memory{newMemory(limit)} }
+func NewMemory(limit int) Memory { return Memory{newMemory(limit, AbsentLimits{})} }
 
 // Begin returns a look that begins now.
 func (m Memory) Begin(index uint64, at time.Duration) Look {
@@ -84,4 +84,21 @@ func (m Memory) Size() int                     { return m.size() }
 func Work(ctx context.Context, c Class) (context.Context, func(Class)) {
 	u := newUrgency(c)
 	return withUrgency(ctx, u), u.raise
+}
+
+// Absences is absences for tests.
+type Absences struct{ *absences }
+
+// NewAbsences returns an empty memory of absent paths.
+func NewAbsences(l AbsentLimits) Absences { return Absences{newAbsences(l)} }
+
+// Add remembers that a look found nothing at p.
+func (a Absences) Add(p freshet.Path, began uint64) {
+	a.add(p, &freshet.Mount{ID: 1}, record{index: 1, began: began})
+}
+
+// Bytes returns what is counted.
+func (a Absences) Bytes() int64 {
+	_, n := a.held()
+	return n
 }

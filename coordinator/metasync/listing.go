@@ -98,6 +98,7 @@ func (s *Syncer) heldListing(dir freshet.Path, l *namespace.Lookup, c call) (Ver
 		return v, true, nil
 	}
 	if v := s.judgeAbsent(l, c); v.Fresh && !l.Found {
+		s.metrics.servedAbsent(&v)
 		return v, true, freshet.Errorf(freshet.KindNotExist, opList, dir, "does not exist")
 	}
 	if l.Found && !l.Placeholder && l.Info.Type == freshet.TypeFile {

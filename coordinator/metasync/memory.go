@@ -20,6 +20,7 @@ type memory struct {
 	limit      int
 	order      uint64
 	young, old map[memoryKey]record
+	absent     *absences
 }
 
 // memoryKey names an entry, or the listing of a directory.
@@ -39,8 +40,8 @@ type record struct {
 // known reports whether r says anything.
 func (r record) known() bool { return r.index != 0 }
 
-func newMemory(limit int) *memory {
-	return &memory{limit: max(limit, 2), young: map[memoryKey]record{}, old: map[memoryKey]record{}}
+func newMemory(limit int, absent AbsentLimits) *memory {
+	return &memory{limit: max(limit, 2), young: map[memoryKey]record{}, old: map[memoryKey]record{}, absent: newAbsences(absent)}
 }
 
 // next returns a number that is larger than all before: for things that have no

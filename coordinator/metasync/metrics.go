@@ -14,10 +14,10 @@ type metrics struct {
 	skipped  prometheus.Counter
 	stale    prometheus.Counter
 	failed   prometheus.Counter
-	records  prometheus.GaugeFunc
+	absent   prometheus.Counter
 }
 
-func newMetrics(reg prometheus.Registerer, records func() float64) *metrics {
+func newMetrics(reg prometheus.Registerer, s *Syncer) *metrics {
 	m := &metrics{
 		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "freshet_sync_seconds", Help: "Duration of looks at the storage, by scope: entry or listing.",
@@ -29,9 +29,7 @@ func newMetrics(reg prometheus.Registerer, records func() float64) *metrics {
 		skipped:  counter("freshet_sync_skipped_total", "Entries of the storage that can't be shown: not a file or directory, or not a legal name."),
 		stale:    counter("freshet_stale_reads_detected_total", "Times a storage refused a version that this cluster had given out as current."),
 		failed:   counter("freshet_sync_failures_total", "Looks at the storage that failed."),
-		records: prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-			Name: "freshet_sync_validations", Help: "Validations that the leader holds in memory.",
-		}, records),
+		absent:   counter("freshet_absent_hits_total", "Reads answered by a remembered look that found nothing, without asking the storage."),
 	}
 	entries := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "freshet_sync_entries_total", Help: "Entries that were compared with the storage, by result: unchanged, changed, added, removed, failed.",
@@ -40,9 +38,31 @@ func newMetrics(reg prometheus.Registerer, records func() float64) *metrics {
 		m.entries[result] = entries.WithLabelValues(result) // looked up once: it is counted per entry
 	}
 	if reg != nil {
-		reg.MustRegister(m.seconds, entries, m.joined, m.rejected, m.skipped, m.stale, m.failed, m.records)
+		reg.MustRegister(m.seconds, entries, m.joined, m.rejected, m.skipped, m.stale, m.failed, m.absent)
+		reg.MustRegister(
+			gauge("freshet_sync_validations", "Validations that the leader holds in memory.", func() float64 { return float64(s.mem.Load().size()) }),
+			gauge("freshet_absent_paths", "Paths at which a look found nothing and that the leader remembers.", func() float64 {
+				n, _ := s.mem.Load().absent.held()
+				return float64(n)
+			}),
+			gauge("freshet_absent_bytes", "Memory that the leader uses for paths at which a look found nothing.", func() float64 {
+				_, b := s.mem.Load().absent.held()
+				return float64(b)
+			}),
+		)
 	}
 	return m
+}
+
+func gauge(name, help string, value func() float64) prometheus.GaugeFunc {
+	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, value)
+}
+
+// servedAbsent counts an answer that a remembered look gave.
+func (m *metrics) servedAbsent(v *Verdict) {
+	if v.LookedAt != "" {
+		m.absent.Inc()
+	}
 }
 
 func counter(name, help string) prometheus.Counter {

@@ -19,6 +19,8 @@ type Options struct {
 	// Validations bounds the records of validations in memory, of about 200 bytes
 	// each; 0 is 262,144. A listing is one record, however many children it has.
 	Validations int
+	// Absent bounds what is remembered of paths that do not exist.
+	Absent AbsentLimits
 	// Attempts is how often a load that lost against an invalidation is made
 	// again before its answer is passed through uncached; 0 is 3.
 	Attempts int
@@ -68,6 +70,7 @@ type Syncer struct {
 // New returns a Syncer with an empty memory.
 func New(deps Deps, opts Options) *Syncer {
 	setDefault(&opts.Validations, 1<<18)
+	opts.Absent.setDefaults()
 	setDefault(&opts.Attempts, 3)
 	setDefault(&opts.Parallel, 8)
 	setDefault(&opts.StatTimeout, 30*time.Second)
@@ -80,7 +83,7 @@ func New(deps Deps, opts Options) *Syncer {
 	s := &Syncer{Deps: deps, opts: opts, entries: newFlights[entryAnswer](), listings: newFlights[listingAnswer]()}
 	s.slots = NewSlots(opts.Limits, opts.Metrics, opts.Clock)
 	s.Forget()
-	s.metrics = newMetrics(opts.Metrics, func() float64 { return float64(s.mem.Load().size()) })
+	s.metrics = newMetrics(opts.Metrics, s)
 	return s
 }
 
@@ -93,7 +96,7 @@ func setDefault[T comparable](value *T, def T) {
 
 // Forget drops what is known of validations: a new term has begun, or the state
 // was replaced. Looks in flight are recorded nowhere.
-func (s *Syncer) Forget() { s.mem.Store(newMemory(s.opts.Validations)) }
+func (s *Syncer) Forget() { s.mem.Store(newMemory(s.opts.Validations, s.opts.Absent)) }
 
 // Slots returns the pools that every question to a storage goes through.
 func (s *Syncer) Slots() *Slots { return s.slots }
@@ -128,6 +131,8 @@ type Verdict struct {
 	Uncachable bool
 	// Loaded says that the fact is held at all.
 	Loaded bool
+	// LookedAt is the path at which a look found nothing, if that is the fact.
+	LookedAt freshet.Path
 }
 
 // judge decides on a fact for a reader.
@@ -171,17 +176,6 @@ func (s *Syncer) judgeListing(dir freshet.Path, l *namespace.Lookup, c call) Ver
 	}
 	v := s.judge(l.Listing.Freshness, s.mem.Load().listing(dir), c)
 	v.Uncachable = l.Listing.Uncachable
-	v.Fresh = v.Fresh && !v.Uncachable
-	return v
-}
-
-// judgeAbsent decides whether the path is freshly known not to exist.
-func (s *Syncer) judgeAbsent(l *namespace.Lookup, c call) Verdict {
-	if !l.KnownAbsent {
-		return Verdict{Age: -1, Need: l.Need, Uncachable: l.Uncachable}
-	}
-	v := s.judge(l.Absent, s.mem.Load().listing(l.AbsentAt), c)
-	v.Uncachable = l.Uncachable
 	v.Fresh = v.Fresh && !v.Uncachable
 	return v
 }

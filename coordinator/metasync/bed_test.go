@@ -1,0 +1,181 @@
+package metasync_test
+
+import (
+	"context"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/freshet-io/freshet"
+	"github.com/freshet-io/freshet/coordinator/kv"
+	"github.com/freshet-io/freshet/coordinator/metasync"
+	"github.com/freshet-io/freshet/coordinator/namespace"
+	"github.com/freshet-io/freshet/internal/clock"
+	"github.com/freshet-io/freshet/invalidation"
+	"github.com/freshet-io/freshet/ufs"
+	"github.com/freshet-io/freshet/ufs/mem"
+)
+
+// bed is a Syncer between a replicated state, whose log is a counter, and a
+// storage in memory that is mounted at /m.
+type bed struct {
+	*testing.T
+	*metasync.Syncer
+	state   *namespace.State
+	store   *mem.Store
+	clock   *clock.Fake
+	metrics *prometheus.Registry
+	rule    metasync.Rule
+
+	mu    sync.Mutex
+	index uint64
+	hook  func(step, key string) error
+	at    map[freshet.MountID]string // roots of mounts
+}
+
+var (
+	bedDomain = freshet.DomainID{7}
+	bedPeer   = invalidation.Publisher{Cluster: uuid.UUID{2}, Name: "peer", Epoch: 1}
+)
+
+func bedMount(p freshet.Path, key string) freshet.Mount {
+	return freshet.Mount{Path: p, URI: "mem://lake" + key, Domain: bedDomain, DomainKey: key, Interval: freshet.Never, Origin: "config"}
+}
+
+func newBed(t *testing.T, opts metasync.Options) *bed {
+	t.Helper()
+	b := &bed{T: t, clock: clock.NewFake(time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC)), metrics: prometheus.NewRegistry(), rule: metasync.Fixed(freshet.Never)}
+	b.clock.Advance(time.Hour)
+	b.store = mem.New(mem.Options{Hook: func(step, key string) error {
+		b.mu.Lock()
+		hook := b.hook
+		b.mu.Unlock()
+		if hook != nil {
+			return hook(step, key)
+		}
+		return nil
+	}})
+	var err error
+	if b.state, err = namespace.Open(kv.NewMemory(), namespace.Options{}); err != nil {
+		t.Fatal(err)
+	}
+	opts.Clock, opts.Metrics = b.clock, b.metrics
+	b.Syncer = metasync.New(metasync.Deps{State: b.state, Propose: b.propose, Storage: b.storage}, opts)
+	b.must(namespace.Command{Bootstrap: &namespace.Bootstrap{Cluster: uuid.UUID{1}, Name: "self", Epoch: 1, Mounts: []freshet.Mount{bedMount("/m", "/")}}})
+	return b
+}
+
+func (b *bed) propose(_ context.Context, cmds ...namespace.Command) ([]namespace.Result, error) {
+	data, err := namespace.EncodeBatch(cmds)
+	if err != nil {
+		return nil, err
+	}
+	decoded, err := namespace.DecodeBatch(data)
+	if err != nil {
+		return nil, err
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.index++
+	results, _ := b.state.Apply(b.index, decoded)
+	return results, b.state.Err()
+}
+
+func (b *bed) storage(m freshet.Mount) (ufs.FS, func(), error) {
+	return b.store.FS(m.DomainKey[1:]), func() {}, nil
+}
+
+func (b *bed) onStep(hook func(step, key string) error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.hook = hook
+}
+
+func (b *bed) must(cmd namespace.Command) namespace.Result {
+	b.Helper()
+	results, err := b.propose(b.Context(), cmd)
+	if err == nil {
+		err = results[0].Err
+	}
+	if err != nil {
+		b.Fatal(err)
+	}
+	return results[0]
+}
+
+// record has the state apply a record of another cluster.
+func (b *bed) record(r invalidation.Record) {
+	b.Helper()
+	b.must(namespace.Command{Hint: &namespace.Hint{Domain: bedDomain, Records: []invalidation.Record{r}}})
+}
+
+func (b *bed) stat(p freshet.Path) error {
+	_, err := b.Entry(b.Context(), p, b.rule)
+	return err
+}
+
+// absent fails if p is there.
+func (b *bed) absent(p freshet.Path) {
+	b.Helper()
+	if err := b.stat(p); !freshet.IsKind(err, freshet.KindNotExist) {
+		b.Fatalf("%s: %v, want that it does not exist", p, err)
+	}
+}
+
+func (b *bed) present(p freshet.Path) {
+	b.Helper()
+	if err := b.stat(p); err != nil {
+		b.Fatal(err)
+	}
+}
+
+// asked returns how often the storage is asked while fn runs.
+func (b *bed) asked(fn func()) int {
+	count := func() int {
+		n := b.store.Calls()
+		return n["stat"] + n["list"]
+	}
+	before := count()
+	fn()
+	return count() - before
+}
+
+// free fails if fn asks the storage.
+func (b *bed) free(what string, fn func()) {
+	b.Helper()
+	if n := b.asked(fn); n != 0 {
+		b.Fatalf("%s: the storage was asked %d times", what, n)
+	}
+}
+
+// costs fails if fn does not ask the storage.
+func (b *bed) costs(what string, fn func()) {
+	b.Helper()
+	if n := b.asked(fn); n == 0 {
+		b.Fatalf("%s: the storage was not asked", what)
+	}
+}
+
+// metric returns the sum of a metric over its labels.
+func (b *bed) metric(name string) float64 {
+	b.Helper()
+	families, err := b.metrics.Gather()
+	if err != nil {
+		b.Fatal(err)
+	}
+	sum := 0.0
+	for _, f := range families {
+		if f.GetName() != name {
+			continue
+		}
+		for _, m := range f.GetMetric() {
+			sum += m.GetCounter().GetValue() + m.GetGauge().GetValue()
+		}
+	}
+	return sum
+}
+
+func newOp() freshet.OpID { return freshet.OpID(uuid.New()) }
