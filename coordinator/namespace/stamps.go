@@ -212,7 +212,9 @@ func (t *txn) dropSince(m *mount, key string, since uint64) {
 	}
 	stamp := max(n.newest(), c.above(len(c.ino)-1), since)
 	t.detach(c.at[len(c.at)-1])
-	t.remember(mountKey{m.ID, key}, stamp, n.dir)
+	// A file too may carry a mark of what is below it: a directory was there, or
+	// is there by now.
+	t.remember(mountKey{m.ID, key}, stamp, n.dir || n.subtree > 0)
 }
 
 // reach makes sure that every directory above key is held, as a structural one
