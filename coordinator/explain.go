@@ -78,21 +78,24 @@ func (c *Coordinator) explainVerdict(x *freshet.Explanation, in *metasync.Inspec
 			what = "a storage is mounted here"
 		}
 		if l.HasMount && !in.Listing.Fresh {
-			say(verdictStale, "the directory exists because %s; its listing will be read from the storage at the next access: %s", what, why(in.Listing))
+			say(verdictStale, "the directory exists because %s; its listing will be read from the storage at the next access: %s", what, in.Listing.Why())
 			return in.Listing
 		}
 		say(verdictFresh, "the directory exists because %s", what)
 		return in.Listing
 	case l.Found && !l.Placeholder && in.Entry.Fresh:
 		if dir && !in.Listing.Fresh {
-			say(verdictFresh, "the directory itself is fresh; its listing will be read from the storage at the next access: %s", why(in.Listing))
+			say(verdictFresh, "the directory itself is fresh; its listing will be read from the storage at the next access: %s", in.Listing.Why())
 			return in.Entry
 		}
 		say(verdictFresh, "nothing that covers the path was invalidated since it was last found to agree with the storage%s", within(in.Entry))
 		return in.Entry
 	case l.Found && !l.Placeholder:
-		say(verdictStale, "the next access asks the storage: %s", why(in.Entry))
+		say(verdictStale, "the next access asks the storage: %s", in.Entry.Why())
 		return in.Entry
+	case in.Absent.Fresh && in.Absent.LookedAt != "":
+		say(verdictAbsent, "absent: looked at %s ago: the storage had nothing at %s", in.Absent.Age.Round(time.Millisecond), in.Absent.LookedAt)
+		return in.Absent
 	case l.KnownAbsent && in.Absent.Fresh:
 		say(verdictAbsent, "the complete listing of %s does not have it%s", l.AbsentAt, within(in.Absent))
 		return in.Absent
@@ -109,21 +112,6 @@ func within(v metasync.Verdict) string {
 		return ""
 	}
 	return fmt.Sprintf(", %s ago", v.Age.Round(time.Millisecond))
-}
-
-// why says in words why a fact is not fresh.
-func why(v metasync.Verdict) string {
-	switch {
-	case v.Uncachable:
-		return "an operation with an unknown outcome can still change it"
-	case !v.Loaded:
-		return "it was never read completely"
-	case v.Valid < v.Need:
-		return fmt.Sprintf("it was invalidated at log index %d, after it was last validated at %d", v.Need, v.Valid)
-	case v.Age < 0:
-		return "its last validation was before the present leader's term, so that its age is not known"
-	}
-	return fmt.Sprintf("its last validation is %s old, as old as the sync interval allows or older", v.Age.Round(time.Millisecond))
 }
 
 func (c *Coordinator) explainAge(x *freshet.Explanation, v metasync.Verdict) {

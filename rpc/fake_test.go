@@ -330,6 +330,7 @@ func startBetween(t *testing.T, f *fake, finder rpc.LeaderFinder, opts rpc.Serve
 	freshetv1.RegisterPolicyServiceServer(r, rpc.NewPolicyServer(f, forward))
 	freshetv1.RegisterClusterServiceServer(r, rpc.NewClusterServer(f, f, forward))
 	freshetv1.RegisterEventServiceServer(r, rpc.NewEventServer(f, forward))
+	freshetv1.RegisterCheckServiceServer(r, rpc.NewCheckServer(f, forward))
 	freshetv1.RegisterNodeServiceServer(r, rpc.NewNodeServer(f, forward))
 	freshetv1.RegisterBlockServiceServer(r, rpc.NewBlockServer(f))
 	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")

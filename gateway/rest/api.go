@@ -42,6 +42,8 @@ type Services struct {
 	Cluster   freshetv1.ClusterServiceServer
 	// Events is called by NewEvents, not by the API.
 	Events freshetv1.EventServiceServer
+	// Check is called by NewCheck, not by the API.
+	Check rpc.Checker
 }
 
 // NewAPI returns the handler of /v1/… on a coordinator, but for /v1/data and

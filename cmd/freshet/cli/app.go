@@ -128,7 +128,7 @@ func (a *app) root() *cobra.Command {
 	f.StringVarP(&a.output, "output", "o", "table", "output format: table, json or yaml")
 	f.BoolVar(&a.noColor, "no-color", a.env("NO_COLOR", "") != "", "no colour (env NO_COLOR)")
 	f.DurationVar(&a.timeout, "timeout", 30*time.Second, "give up after this time; 0 waits for ever (transfers, listings and syncs are bounded only if it is given)")
-	root.AddCommand(a.mountCommand(), a.syncCommand(), a.fsCommand(), a.explainCommand(), a.peersCommand(),
+	root.AddCommand(a.mountCommand(), a.syncCommand(), a.fsCommand(), a.explainCommand(), a.checkCommand(), a.peersCommand(),
 		a.clusterCommand(), a.configCommand(), a.applyCommand(), a.planCommand(), a.versionCommand())
 	return root
 }
@@ -166,6 +166,7 @@ type session struct {
 	mounts   freshetv1.MountServiceClient
 	policies freshetv1.PolicyServiceClient
 	cluster  freshetv1.ClusterServiceClient
+	check    freshetv1.CheckServiceClient
 	coord    *rpc.Coordinator
 	files    *client.Client
 }
@@ -214,7 +215,7 @@ func (a *app) connected(ctx context.Context, f func(ctx context.Context, s *sess
 	host, _ := os.Hostname() // a hint only
 	s := &session{
 		ns: freshetv1.NewNamespaceServiceClient(conn), mounts: freshetv1.NewMountServiceClient(conn),
-		policies: freshetv1.NewPolicyServiceClient(conn), cluster: freshetv1.NewClusterServiceClient(conn),
+		policies: freshetv1.NewPolicyServiceClient(conn), cluster: freshetv1.NewClusterServiceClient(conn), check: freshetv1.NewCheckServiceClient(conn),
 		coord: coord, files: client.New(coord, rpc.NewNodePool(nodes), client.Options{Host: host}),
 	}
 	return rpc.ErrorOf(f(ctx, s))

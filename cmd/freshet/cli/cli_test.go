@@ -225,6 +225,7 @@ func newCluster(t *testing.T) *cluster {
 	freshetv1.RegisterPolicyServiceServer(r, rpc.NewPolicyServer(policies{c}, nil))
 	freshetv1.RegisterClusterServiceServer(r, rpc.NewClusterServer(admin{c}, admin{c}, nil))
 	freshetv1.RegisterBlockServiceServer(r, rpc.NewBlockServer(c))
+	freshetv1.RegisterCheckServiceServer(r, rpc.NewCheckServer(checker{c}, nil))
 	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

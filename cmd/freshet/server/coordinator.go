@@ -262,6 +262,7 @@ func (p *Process) faces(ctx context.Context, cfg *config.File, parts coordinator
 		Namespace: ns, Mounts: rpc.NewMountServer(c, forward), Policies: rpc.NewPolicyServer(c, forward),
 		Cluster: rpc.NewClusterServer(young{c, waiting{newFounding(cfg, parts.self, rpc.DialOptions{})}}, busPeers, forward),
 		Events:  rpc.NewEventServer(c, forward),
+		Check:   rpc.ForwardedChecker(c, forward),
 	}
 	handler, err := p.routes(ctx, parts, services, rpc.NewForwarded(c, forward))
 	if err != nil {
@@ -269,6 +270,7 @@ func (p *Process) faces(ctx context.Context, cfg *config.File, parts coordinator
 	}
 	srv := rpc.NewServer(rpc.ServerOptions{TLS: parts.id.Server(), Log: p.Log})
 	register(srv.Registrar(), services, rpc.NewNodeServer(c, forward))
+	freshetv1.RegisterCheckServiceServer(srv.Registrar(), rpc.NewCheckServer(c, forward))
 	parts.face.set(handler)
 	tasks := []run.Part{{Name: "gRPC", Run: func(ctx context.Context) error { return srv.Serve(ctx, parts.client) }}}
 	if b != nil {
@@ -312,6 +314,7 @@ func (p *Process) routes(ctx context.Context, parts coordinatorParts, s rest.Ser
 		_, _ = w.Write(description) // the client is gone if this fails
 	})
 	mux.Handle("/v1/sync", rest.NewSync(ns))
+	mux.Handle("/v1/check", rest.NewCheck(s.Check))
 	mux.Handle("/v1/events", rest.NewEvents(s.Events))
 	mux.Handle("/", gateway)
 	data := rest.Redirect(func(r *http.Request, path freshet.Path) (string, error) { return pickNode(r.Context(), s, path) }, parts.id != nil)
