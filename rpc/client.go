@@ -23,12 +23,13 @@ type Coordinator struct {
 	cluster  freshetv1.ClusterServiceClient
 	events   freshetv1.EventServiceClient
 	nodes    freshetv1.NodeServiceClient
+	access   freshetv1.AccessServiceClient
 	check    freshetv1.CheckServiceClient
 }
 
 // NewCoordinator returns a Coordinator over a connection made by Dial.
 func NewCoordinator(c grpc.ClientConnInterface) *Coordinator {
-	return &Coordinator{ns: ns(c), mounts: mounts(c), policies: policies(c), cluster: cluster(c), events: freshetv1.NewEventServiceClient(c), nodes: nodes(c), check: freshetv1.NewCheckServiceClient(c)}
+	return &Coordinator{ns: ns(c), mounts: mounts(c), policies: policies(c), cluster: cluster(c), events: freshetv1.NewEventServiceClient(c), nodes: nodes(c), access: access(c), check: freshetv1.NewCheckServiceClient(c)}
 }
 
 // newOp makes an operation ID where the caller gave none, so that every call can

@@ -262,6 +262,7 @@ func (p *Process) faces(ctx context.Context, cfg *config.File, parts coordinator
 		Namespace: ns, Mounts: rpc.NewMountServer(c, forward), Policies: rpc.NewPolicyServer(c, forward),
 		Cluster: rpc.NewClusterServer(young{c, waiting{newFounding(cfg, parts.self, rpc.DialOptions{})}}, busPeers, forward),
 		Events:  rpc.NewEventServer(c, forward),
+		Access:  rpc.NewAccessServer(c, forward),
 		Check:   rpc.ForwardedChecker(c, forward),
 	}
 	handler, err := p.routes(ctx, parts, services, rpc.NewForwarded(c, forward))
@@ -287,6 +288,7 @@ func register(r grpc.ServiceRegistrar, s rest.Services, nodes freshetv1.NodeServ
 	freshetv1.RegisterPolicyServiceServer(r, s.Policies)
 	freshetv1.RegisterClusterServiceServer(r, s.Cluster)
 	freshetv1.RegisterEventServiceServer(r, s.Events)
+	freshetv1.RegisterAccessServiceServer(r, s.Access)
 	freshetv1.RegisterNodeServiceServer(r, nodes)
 }
 
