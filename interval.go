@@ -78,6 +78,10 @@ const (
 	AsyncThrough                  // cache now, storage later
 )
 
+// ByPolicy names no write type: that of the policy of the path applies, else
+// CacheThrough. It is never that of a ticket.
+const ByPolicy WriteType = 255
+
 // ReadType says what a read leaves behind.
 type ReadType uint8
 
@@ -123,8 +127,13 @@ func writeTypes() []string {
 func readTypes() []string { return []string{"cache", "no_cache"} }
 func levels() []string    { return []string{"invalidate", "interval", "bounded", "strict"} }
 
-// String returns the word for w.
-func (w WriteType) String() string { return wordOf(writeTypes(), w) }
+// String returns the word for w, "" for ByPolicy.
+func (w WriteType) String() string {
+	if w == ByPolicy {
+		return ""
+	}
+	return wordOf(writeTypes(), w)
+}
 
 // String returns the word for r.
 func (r ReadType) String() string { return wordOf(readTypes(), r) }
@@ -132,10 +141,10 @@ func (r ReadType) String() string { return wordOf(readTypes(), r) }
 // String returns the word for l.
 func (l Level) String() string { return wordOf(levels(), l) }
 
-// ParseWriteType reads the word for a WriteType; "" is the default.
+// ParseWriteType reads the word for a WriteType; "" is ByPolicy.
 func ParseWriteType(s string) (WriteType, error) {
 	if s == "" {
-		return CacheThrough, nil
+		return ByPolicy, nil
 	}
 	return parseWord[WriteType]("write type", writeTypes(), s)
 }

@@ -93,7 +93,7 @@ func TestWords(t *testing.T) {
 	w, werr := freshet.ParseWriteType("")
 	r, rerr := freshet.ParseReadType("")
 	l, lerr := freshet.ParseLevel("")
-	if w != freshet.CacheThrough || r != freshet.ReadCache || l != freshet.LevelInvalidate || werr != nil || rerr != nil || lerr != nil {
+	if w != freshet.ByPolicy || w.String() != "" || r != freshet.ReadCache || l != freshet.LevelInvalidate || werr != nil || rerr != nil || lerr != nil {
 		t.Errorf("defaults are %v, %v, %v", w, r, l)
 	}
 	_, werr = freshet.ParseWriteType("x")

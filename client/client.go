@@ -55,7 +55,9 @@ type WriteOptions struct {
 	// Op makes a retry of the whole write safe; made if zero.
 	Op freshet.OpID
 	// Length is the declared length in bytes, negative if unknown.
-	Length    int64
+	Length int64
+	// Write is cache_through by default; freshet.ByPolicy leaves it to the policy
+	// of the path.
 	Write     freshet.WriteType
 	BlockSize int64
 }

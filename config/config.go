@@ -27,6 +27,7 @@ type File struct {
 	CrossCluster *CrossCluster `yaml:"cross_cluster"`
 	Mounts       []Mount       `yaml:"mounts"`
 	Sync         []SyncRule    `yaml:"sync"`
+	Policies     []PolicyRule  `yaml:"policies"`
 	// SyncEngine bounds what a coordinator asks of storages at once.
 	SyncEngine SyncEngine `yaml:"sync_engine"`
 	Cache      Cache      `yaml:"cache"`

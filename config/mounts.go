@@ -67,19 +67,6 @@ func (f *File) checkMounts(p *problems, parser Parser) {
 			}
 		}
 	}
-	rules := map[freshet.Path]bool{}
-	for i, r := range f.Sync {
-		key := fmt.Sprintf("sync[%d]", i)
-		rule, err := r.Policy("config")
-		if err != nil {
-			p.add(key, "%v", err)
-			continue
-		}
-		if rules[rule.Path] {
-			p.add(key+".path", "%s is there twice", rule.Path)
-		}
-		rules[rule.Path] = true
-	}
 }
 
 func checkConsistency(p *problems, key string, m Mount, c freshet.MountChange) {

@@ -79,7 +79,7 @@ type Role uint8
 const (
 	RoleCoordinator Role = iota
 	RoleCacheNode
-	RoleApply // only mounts and sync are read
+	RoleApply // only mounts, sync and policies are read
 )
 
 // ValidateOptions guide Validate.
@@ -95,6 +95,7 @@ type ValidateOptions struct {
 func (f *File) Validate(opts ValidateOptions) error {
 	p := &problems{name: opts.Name, tree: f.tree}
 	f.checkMounts(p, opts.UFS)
+	f.checkPolicies(p)
 	switch opts.Role {
 	case RoleApply:
 		return p.err()
@@ -208,8 +209,8 @@ func (f *File) checkCacheNode(p *problems) {
 	for _, a := range f.Coordinators {
 		p.address("coordinators", a)
 	}
-	if len(f.Mounts) > 0 || len(f.Sync) > 0 {
-		p.add("mounts", "and sync belong into the file of a coordinator; cache nodes learn them from it")
+	if len(f.Mounts) > 0 || len(f.Sync) > 0 || len(f.Policies) > 0 {
+		p.add("mounts", "sync and policies belong into the file of a coordinator; cache nodes learn them from it")
 	}
 	if f.SyncEngine != (SyncEngine{}) {
 		p.add("sync_engine", "belongs into the file of a coordinator")

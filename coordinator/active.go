@@ -41,7 +41,7 @@ func (c *Coordinator) unheard(m *freshet.Mount, applies freshet.Interval) string
 
 // missing says why news of a mount may be missing, "" if none is.
 func (c *Coordinator) missing(m *freshet.Mount) string {
-	return c.rule(&namespace.Lookup{HasMount: true, Mount: *m, Interval: m.Interval, Rule: namespace.Rule{Path: m.Path, Mount: true}}, nil).degraded
+	return c.rule(&namespace.Lookup{HasMount: true, Mount: *m, Interval: m.Interval, Rule: namespace.Rule{Path: m.Path, Mount: true}, Policy: namespace.Effective{Level: c.levelOf(m)}}, nil).degraded
 }
 
 func join(a, b string) string {

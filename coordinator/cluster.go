@@ -86,7 +86,7 @@ func (c *Coordinator) problems(s *freshet.ClusterStatus, peers []journal.Peer, m
 		}
 		if why := c.missing(&m); why != "" {
 			every := m.Interval
-			if m.Level == freshet.LevelInvalidate {
+			if c.levelOf(&m) == freshet.LevelInvalidate {
 				every = shorter(every, m.DegradedInterval)
 			}
 			say("mount %s is degraded, entries are checked every %s: %s", m.Path, every, why)

@@ -189,7 +189,7 @@ func (c *Coordinator) rule(l *namespace.Lookup, override *freshet.Interval) effe
 		e.interval, e.suspended = freshet.Never, true
 	}
 	degraded := ""
-	if l.Mount.Level == freshet.LevelInvalidate {
+	if l.Policy.Level == freshet.LevelInvalidate {
 		if degraded = c.degraded(l.Mount.Domain); degraded != "" || (l.Mount.ActiveSync && !heard) {
 			e.interval = shorter(e.interval, l.Mount.DegradedInterval)
 		}

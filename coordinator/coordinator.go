@@ -51,7 +51,7 @@ type Options struct {
 	// Mounts and Policies seed the state when the cluster is founded; later
 	// changes come through the methods.
 	Mounts   []freshet.MountChange
-	Policies []freshet.SyncPolicy
+	Policies []freshet.PolicyChange
 
 	// Environment is what this process allows when it opens storages.
 	Environment ufs.Environment
@@ -135,6 +135,7 @@ type Coordinator struct {
 	membership sync.Mutex
 	lead       leadership
 	freed      freedQueue
+	uses       uses     // what a TTL counts from
 	again      reminder // to say once more that anything may have changed
 }
 
@@ -176,7 +177,7 @@ func New(opts Options, deps Deps) (*Coordinator, error) {
 	c.sync = metasync.New(metasync.Deps{State: c.state, Propose: c.journal.Propose, Storage: c.storage}, opts.Sync)
 	c.nodes = placement.New(opts.Placement)
 	c.ops = ops.New(ops.Deps{
-		Journal: c.journal, State: c.state, Storage: storages{c}, Nodes: c.nodes,
+		Journal: c.sync.Effects(c.journal.Propose), State: c.state, Storage: storages{c}, Nodes: c.nodes,
 		Clock: deps.Clock, Log: deps.Log, Metrics: deps.Metrics,
 	}, opts.Ops)
 	c.active = activesync.New(activesync.Deps{
@@ -208,8 +209,8 @@ func (c *Coordinator) checkSeeds() error {
 		planned = append(planned, m)
 	}
 	for _, p := range c.opts.Policies {
-		if err := checkPath(p.Path); err != nil {
-			return freshet.Wrap("check sync interval", "", err)
+		if _, err := c.seedPolicy(p); err != nil {
+			return freshet.Wrap("check policy", "", err)
 		}
 	}
 	return nil

@@ -152,8 +152,11 @@ func (c *Coordinator) found(ctx context.Context) error {
 		boot.Mounts = append(boot.Mounts, m)
 	}
 	for _, p := range c.opts.Policies {
-		setDefault(&p.Origin, "config")
-		boot.Policies = append(boot.Policies, namespace.Policy{Path: p.Path, Interval: p.Interval, Origin: p.Origin, SetAt: c.clock.Now().UTC()})
+		seed, err := c.seedPolicy(p)
+		if err != nil {
+			return freshet.Wrap("found cluster", p.Path, err)
+		}
+		boot.Policies = append(boot.Policies, seed)
 	}
 	_, err := c.propose(ctx, namespace.Command{Bootstrap: &boot})
 	if freshet.IsKind(err, freshet.KindExist) {
@@ -215,6 +218,7 @@ func (c *Coordinator) enterTerm(term uint64) {
 		return
 	}
 	c.sync.Forget()
+	c.uses.begin(c.clock.Elapsed())
 	c.contacts.forget()
 	c.term.Store(term)
 }

@@ -24,6 +24,7 @@ func (c *Coordinator) Locate(ctx context.Context, q freshet.LocateQuery) (freshe
 	if err != nil {
 		return freshet.Location{}, c.leaderHint(err)
 	}
+	c.used(q.Path, false)
 	switch info := &e.Info; {
 	case info.Type == freshet.TypeDirectory:
 		return freshet.Location{}, freshet.Errorf(freshet.KindConflict, opLocate, q.Path, "is a directory")

@@ -9,6 +9,7 @@ import (
 type metrics struct {
 	invalidations *prometheus.CounterVec
 	cleaned       prometheus.Counter
+	expired       prometheus.Counter
 }
 
 func newMetrics(reg prometheus.Registerer, c *Coordinator) *metrics {
@@ -18,14 +19,17 @@ func newMetrics(reg prometheus.Registerer, c *Coordinator) *metrics {
 	}), invalidations: prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "freshet_coordinator_invalidated_records_total",
 		Help: "Records of other clusters that were applied to the state, by the verdict on their batch.",
-	}, []string{"verdict"})}
+	}, []string{"verdict"}), expired: prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "freshet_coordinator_expired_entries_total",
+		Help: "Entries that nobody used for as long as the ttl of their path, dropped from the cache.",
+	})}
 	if reg == nil {
 		return m
 	}
 	gauge := func(name, help string, value func() float64) prometheus.Collector {
 		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, value)
 	}
-	reg.MustRegister(m.invalidations, m.cleaned,
+	reg.MustRegister(m.invalidations, m.cleaned, m.expired,
 		gauge("freshet_coordinator_leader", "1 if this member leads the cluster and answers.", func() float64 {
 			if _, leads := c.Leading(); leads {
 				return 1

@@ -157,7 +157,7 @@ func TestBlocksOfARemovedMountAreFreed(t *testing.T) {
 func TestPolicies(t *testing.T) {
 	t.Parallel()
 	inBubble(t, settings{options: func(o *coordinator.Options) {
-		o.Policies = []freshet.SyncPolicy{{Path: "/data/hot", Interval: freshet.Interval(10 * time.Second)}}
+		o.Policies = []freshet.PolicyChange{{Path: "/data/hot", Set: []freshet.Setting{{Property: freshet.PropertySyncInterval, Value: "10s"}}}}
 	}}, func(w *world) {
 		w.store.Put("hot/f", []byte("x"))
 		w.store.Put("hot/cold/f", []byte("x"))

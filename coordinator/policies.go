@@ -13,10 +13,12 @@ const (
 	opPolicyGet = "sync get"
 	opPolicySet = "sync set"
 	opPolicyDel = "sync unset"
+
+	opPolicyChange = "policy set"
 )
 
 // originMount is the origin of the rules that mounts carry.
-const originMount = "mount"
+const originMount = freshet.OriginMount
 
 // Policies returns all rules, those of mounts too, in order of their paths, or
 // the one that applies to p if p is not empty.
@@ -46,6 +48,9 @@ func (c *Coordinator) rules() []freshet.SyncPolicy {
 		all = append(all, freshet.SyncPolicy{Path: m.Path, Interval: m.Interval, Origin: originMount, SetAt: m.CreatedAt})
 	}
 	for _, p := range c.state.Policies() {
+		if p.Bare {
+			continue
+		}
 		all = append(all, freshet.SyncPolicy{Path: p.Path, Interval: p.Interval, Origin: p.Origin, SetAt: p.SetAt})
 	}
 	slices.SortStableFunc(all, func(a, b freshet.SyncPolicy) int { return cmp.Compare(a.Path, b.Path) })
@@ -70,26 +75,23 @@ func applying(rules []freshet.SyncPolicy, p freshet.Path) (freshet.SyncPolicy, b
 // SetPolicy sets the sync interval of a path and what lies below it. It takes
 // effect with the next access.
 func (c *Coordinator) SetPolicy(ctx context.Context, p freshet.SyncPolicy, dryRun bool) (freshet.SyncPolicy, error) {
-	if err := c.barrier(ctx); err != nil {
-		return freshet.SyncPolicy{}, err
-	}
-	if err := checkPath(p.Path); err != nil {
-		return freshet.SyncPolicy{}, err
-	}
 	if p.Interval < freshet.Never || p.Interval > freshet.MaxInterval {
 		return freshet.SyncPolicy{}, freshet.Errorf(freshet.KindInvalid, opPolicySet, p.Path, "the interval is out of range")
 	}
-	setDefault(&p.Origin, "operator")
-	p.SetAt = c.clock.Now().UTC()
-	if dryRun {
-		return p, nil
+	after, err := c.ChangePolicy(ctx, freshet.PolicyChange{
+		Path: p.Path, Origin: p.Origin, DryRun: dryRun,
+		Set: []freshet.Setting{{Property: freshet.PropertySyncInterval, Value: p.Interval.String()}},
+	})
+	if err != nil {
+		return freshet.SyncPolicy{}, err
 	}
-	_, err := c.propose(ctx, namespace.Command{SetPolicy: &namespace.Policy{Path: p.Path, Interval: p.Interval, Origin: p.Origin, SetAt: p.SetAt}})
-	return p, err
+	set, _ := settingOf(after.Settings, freshet.PropertySyncInterval)
+	p.Origin, p.SetAt = set.Origin, set.SetAt
+	return p, nil
 }
 
-// RemovePolicy removes the policy of exactly that path and returns the rule that
-// applies afterwards.
+// RemovePolicy removes the sync interval of exactly that path and returns the rule
+// that applies afterwards.
 func (c *Coordinator) RemovePolicy(ctx context.Context, p freshet.Path, dryRun bool) (freshet.SyncPolicy, error) {
 	if err := c.barrier(ctx); err != nil {
 		return freshet.SyncPolicy{}, err
@@ -99,14 +101,202 @@ func (c *Coordinator) RemovePolicy(ctx context.Context, p freshet.Path, dryRun b
 	if at < 0 {
 		return freshet.SyncPolicy{}, freshet.Errorf(freshet.KindNotExist, opPolicyDel, p, "no sync interval is set for exactly this path")
 	}
-	if !dryRun {
-		if _, err := c.propose(ctx, namespace.Command{RemovePolicy: &namespace.RemovePolicy{Path: p}}); err != nil {
-			return freshet.SyncPolicy{}, err
-		}
+	if _, err := c.ChangePolicy(ctx, freshet.PolicyChange{Path: p, Unset: []freshet.Property{freshet.PropertySyncInterval}, DryRun: dryRun}); err != nil {
+		return freshet.SyncPolicy{}, err
 	}
 	next, ok := applying(slices.Delete(rules, at, at+1), p)
 	if !ok { // nothing is mounted there: nothing is synced
 		next = freshet.SyncPolicy{Path: p, Interval: freshet.Never}
 	}
 	return next, nil
+}
+
+// PathPolicies returns what is set at all paths or, if p is not empty, at p and
+// above it, and what applies at p.
+func (c *Coordinator) PathPolicies(ctx context.Context, p freshet.Path) (freshet.PolicyReport, error) {
+	if err := c.barrier(ctx); err != nil {
+		return freshet.PolicyReport{}, err
+	}
+	all := c.policies()
+	if p == "" {
+		return freshet.PolicyReport{Policies: all}, nil
+	}
+	if err := checkPath(p); err != nil {
+		return freshet.PolicyReport{}, err
+	}
+	all = slices.DeleteFunc(all, func(o freshet.Policy) bool { return !o.Path.Contains(p) })
+	return freshet.PolicyReport{Policies: all, Effective: effectiveSettings(all)}, nil
+}
+
+// policies returns what is set everywhere in order of the paths; at a mount point
+// the mount's own settings come first.
+func (c *Coordinator) policies() []freshet.Policy {
+	var all []freshet.Policy
+	mounts, _ := c.state.Mounts()
+	for _, m := range mounts {
+		own := func(p freshet.Property, v string) freshet.Setting {
+			return freshet.Setting{Property: p, Value: v, Path: m.Path, Origin: originMount, SetAt: m.CreatedAt}
+		}
+		all = append(all, freshet.Policy{Path: m.Path, Settings: []freshet.Setting{
+			own(freshet.PropertySyncInterval, m.Interval.String()), own(freshet.PropertyConsistency, m.Level.String()),
+		}})
+	}
+	for _, p := range c.state.Policies() {
+		all = append(all, policyOf(&p))
+	}
+	slices.SortStableFunc(all, func(a, b freshet.Policy) int { return cmp.Compare(a.Path, b.Path) })
+	return all
+}
+
+// policyOf returns a policy of the state in the words of clients.
+func policyOf(p *namespace.Policy) freshet.Policy {
+	out := freshet.Policy{Path: p.Path}
+	if !p.Bare {
+		out.Settings = append(out.Settings, freshet.Setting{
+			Property: freshet.PropertySyncInterval, Value: p.Interval.String(), Path: p.Path, Origin: p.Origin, SetAt: p.SetAt,
+		})
+	}
+	for _, s := range p.Settings {
+		out.Settings = append(out.Settings, freshet.Setting{Property: s.Property, Value: s.Value, Path: p.Path, Origin: s.Origin, SetAt: s.SetAt})
+	}
+	sortSettings(out.Settings)
+	return out
+}
+
+// sortSettings puts settings in the order of freshet.Properties, unknown ones last.
+func sortSettings(all []freshet.Setting) {
+	order := freshet.Properties()
+	place := func(s freshet.Setting) int {
+		if i := slices.Index(order, s.Property); i >= 0 {
+			return i
+		}
+		return len(order)
+	}
+	slices.SortStableFunc(all, func(a, b freshet.Setting) int { return place(a) - place(b) })
+}
+
+func settingOf(all []freshet.Setting, p freshet.Property) (freshet.Setting, bool) {
+	i := slices.IndexFunc(all, func(s freshet.Setting) bool { return s.Property == p })
+	if i < 0 {
+		return freshet.Setting{}, false
+	}
+	return all[i], true
+}
+
+// effectiveSettings lays the policies of a line of paths, the outermost first,
+// over each other, each property by itself.
+func effectiveSettings(line []freshet.Policy) []freshet.Setting {
+	out := freshet.DefaultSettings()
+	for _, p := range line {
+		for _, s := range p.Settings {
+			if i := slices.IndexFunc(out, func(o freshet.Setting) bool { return o.Property == s.Property }); i >= 0 {
+				out[i] = s
+			}
+		}
+	}
+	return out
+}
+
+// ChangePolicy changes what is set at a path and returns what is set there
+// afterwards. It takes effect with the next access.
+func (c *Coordinator) ChangePolicy(ctx context.Context, ch freshet.PolicyChange) (freshet.Policy, error) {
+	if err := c.barrier(ctx); err != nil {
+		return freshet.Policy{}, err
+	}
+	if err := checkPath(ch.Path); err != nil {
+		return freshet.Policy{}, err
+	}
+	if err := ch.Normalize(); err != nil {
+		return freshet.Policy{}, err
+	}
+	cmd := c.policyCommand(ch)
+	after, err := c.afterChange(&cmd)
+	if err == nil {
+		err = c.checkEffective(&after, &ch)
+	}
+	if err != nil || ch.DryRun {
+		return policyOf(&after), err
+	}
+	if _, err := c.propose(ctx, namespace.Command{ChangePolicy: &cmd}); err != nil {
+		return freshet.Policy{}, err
+	}
+	c.log.Info("policy changed", "path", string(ch.Path), "set", len(cmd.Set), "unset", len(cmd.Unset), "replace", cmd.Replace, "origin", ch.Origin)
+	return policyOf(&after), nil
+}
+
+// policyCommand makes the command of a change that was normalized.
+func (c *Coordinator) policyCommand(ch freshet.PolicyChange) namespace.ChangePolicy {
+	cmd := namespace.ChangePolicy{Path: ch.Path, Unset: ch.Unset, Replace: ch.Replace}
+	now := c.clock.Now().UTC()
+	for _, s := range ch.Set {
+		cmd.Set = append(cmd.Set, namespace.PolicySetting{Property: s.Property, Value: s.Value, Origin: ch.Origin, SetAt: now})
+	}
+	return cmd
+}
+
+// seedPolicy makes a policy that founds a cluster.
+func (c *Coordinator) seedPolicy(ch freshet.PolicyChange) (namespace.Policy, error) {
+	setDefault(&ch.Origin, freshet.OriginConfig)
+	seed := namespace.Policy{Path: ch.Path, Bare: true}
+	if err := checkPath(ch.Path); err != nil {
+		return seed, err
+	}
+	if err := ch.Normalize(); err != nil {
+		return seed, err
+	}
+	cmd := c.policyCommand(ch)
+	return seed, seed.Change(&cmd)
+}
+
+// afterChange returns what would be set at the path after the command.
+func (c *Coordinator) afterChange(cmd *namespace.ChangePolicy) (namespace.Policy, error) {
+	held := namespace.Policy{Path: cmd.Path, Bare: true}
+	all := c.state.Policies()
+	if i := slices.IndexFunc(all, func(p namespace.Policy) bool { return p.Path == cmd.Path }); i >= 0 {
+		held = all[i]
+		held.Settings = slices.Clone(held.Settings)
+	}
+	return held, held.Change(cmd)
+}
+
+// checkEffective refuses settings that contradict each other.
+func (c *Coordinator) checkEffective(after *namespace.Policy, ch *freshet.PolicyChange) error {
+	level, set := settingOf(ch.Set, freshet.PropertyConsistency)
+	if !set || level.Value != freshet.LevelInterval.String() {
+		return nil
+	}
+	line := slices.DeleteFunc(c.policies(), func(o freshet.Policy) bool {
+		return !o.Path.Contains(ch.Path) || (o.Path == ch.Path && !isMount(o))
+	})
+	applies, _ := settingOf(effectiveSettings(append(line, policyOf(after))), freshet.PropertySyncInterval)
+	if applies.Value == freshet.Never.String() {
+		return freshet.Errorf(freshet.KindInvalid, opPolicyChange, ch.Path,
+			"consistency %q needs a sync interval, and \"never\" applies here: set sync_interval too, to a duration such as 5m or to always", level.Value)
+	}
+	return nil
+}
+
+func isMount(p freshet.Policy) bool {
+	return len(p.Settings) > 0 && p.Settings[0].Origin == originMount
+}
+
+// levelOf returns the consistency level of a mount as far as other clusters are
+// concerned: they are listened to if any path in it wants that.
+func (c *Coordinator) levelOf(m *freshet.Mount) freshet.Level {
+	e, _ := c.state.EffectiveAt(m.Path)
+	if e.Level == freshet.LevelInvalidate {
+		return e.Level
+	}
+	for _, p := range c.state.Policies() {
+		if !m.Path.Contains(p.Path) {
+			continue
+		}
+		if at, ok := c.state.MountAt(p.Path); !ok || at.ID != m.ID {
+			continue
+		}
+		if e, _ := c.state.EffectiveAt(p.Path); e.Level == freshet.LevelInvalidate {
+			return freshet.LevelInvalidate
+		}
+	}
+	return e.Level
 }

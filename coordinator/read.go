@@ -41,6 +41,7 @@ func (c *Coordinator) Stat(ctx context.Context, p freshet.Path, opts freshet.Rea
 	if err != nil {
 		return freshet.Status{}, c.leaderHint(err)
 	}
+	c.used(p, false)
 	st := freshet.Status{Info: e.Info}
 	if e.Info.FileID != 0 {
 		st.CachedBytes = c.nodes.CachedBytes(e.Info.FileID, c.clock.Elapsed())
@@ -67,7 +68,7 @@ func (c *Coordinator) freshness(l *namespace.Lookup, v metasync.Verdict, overrid
 		Degraded: e.degraded != "", DegradedReason: e.degraded,
 	}
 	if l.HasMount {
-		f.Level = l.Mount.Level
+		f.Level = l.Policy.Level
 	}
 	return f
 }

@@ -28,13 +28,14 @@ type Root struct {
 	Authority string
 }
 
-// Roots returns the mounts, and a channel that is closed when they change.
+// Roots returns the mounts, and a channel that is closed when they, or the levels
+// that policies give them, change.
 func (c *Coordinator) Roots() ([]Root, <-chan struct{}) {
 	changed := c.watch.mounts.wait()
 	mounts, _ := c.state.Mounts()
 	roots := make([]Root, 0, len(mounts))
 	for _, m := range mounts {
-		r := Root{Domain: m.Domain, Key: m.DomainKey, ReadOnly: m.ReadOnly, Level: m.Level}
+		r := Root{Domain: m.Domain, Key: m.DomainKey, ReadOnly: m.ReadOnly, Level: c.levelOf(&m)}
 		if canonical, err := c.openers.Parse(ufs.Spec{URI: m.URI, Options: m.Options}); err == nil {
 			r.Authority = canonical.Authority
 		}

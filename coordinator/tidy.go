@@ -140,6 +140,9 @@ func (c *Coordinator) tidyOnce(ctx context.Context, past *ages) (more bool, err 
 	return false, c.compact(ctx, past, heads, now)
 }
 
+	if err := c.expireOnce(ctx); err != nil {
+		return false, err
+	}
 // longestOp is how long an effect on any mounted storage may land after its
 // sender died.
 func (c *Coordinator) longestOp() time.Duration {

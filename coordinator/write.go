@@ -31,6 +31,10 @@ func (c *Coordinator) SetAttr(ctx context.Context, q freshet.SetAttrQuery) (fres
 
 // BeginWrite gives the permission to write one file.
 func (c *Coordinator) BeginWrite(ctx context.Context, q freshet.BeginWriteQuery) (freshet.BeginWriteAnswer, error) {
+	if q.Write == freshet.ByPolicy {
+		applies, _ := c.state.EffectiveAt(q.Path)
+		q.Write = applies.Write
+	}
 	return change(c, ctx, q.Path, q, c.ops.BeginWrite)
 }
 
@@ -41,6 +45,9 @@ func change[Q, A any](c *Coordinator, ctx context.Context, p freshet.Path, q Q, 
 		return none, err
 	}
 	a, err := do(ctx, q)
+	if err != nil && c.makeRoom(ctx, err) {
+		a, err = do(ctx, q)
+	}
 	return a, c.leaderHint(err)
 }
 

@@ -176,6 +176,14 @@ func (f *fake) RemovePolicy(_ context.Context, p freshet.Path, dryRun bool) (fre
 	return one[freshet.SyncPolicy](f, "RemovePolicy", p, dryRun)
 }
 
+func (f *fake) PathPolicies(_ context.Context, p freshet.Path) (freshet.PolicyReport, error) {
+	return one[freshet.PolicyReport](f, "PathPolicies", p)
+}
+
+func (f *fake) ChangePolicy(_ context.Context, c freshet.PolicyChange) (freshet.Policy, error) {
+	return one[freshet.Policy](f, "ChangePolicy", c)
+}
+
 func (f *fake) Cluster(context.Context) (freshet.ClusterStatus, error) {
 	return one[freshet.ClusterStatus](f, "Cluster")
 }
@@ -254,6 +262,18 @@ func fill(v reflect.Value, seed *int) {
 		return
 	case freshet.Path:
 		v.SetString(fmt.Sprintf("/p%d", n))
+		return
+	case freshet.PolicyChange:
+		v.Set(reflect.ValueOf(freshet.PolicyChange{
+			Path: "/p", Set: []freshet.Setting{
+				{Property: freshet.PropertySyncInterval, Value: "1s"}, {Property: freshet.PropertyConsistency, Value: "interval"},
+				{Property: freshet.PropertyWriteType, Value: "through"}, {Property: freshet.PropertyTTL, Value: "1h"},
+				{Property: freshet.PropertyTTLAction, Value: "free"}, {Property: freshet.PropertyPinned, Value: "true"},
+				{Property: freshet.PropertyBlockSize, Value: "64MiB"}, {Property: freshet.PropertyReplicationMin, Value: "1"},
+				{Property: freshet.PropertyReplicationMax, Value: "2"},
+			},
+			Unset: []freshet.Property{freshet.PropertyTTL}, Origin: "terraform", DryRun: true,
+		}))
 		return
 	case freshet.Interval:
 		v.SetInt(int64(time.Duration(n) * time.Second))

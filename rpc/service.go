@@ -39,7 +39,8 @@ type Mounts interface {
 	RemoveMount(ctx context.Context, p freshet.Path, opts freshet.RemoveMountOptions) (freshet.MountAnswer, error)
 }
 
-// Policies is what a coordinator does about sync intervals.
+// Policies is what a coordinator does about policies. The first three methods are
+// of their property sync_interval alone.
 type Policies interface {
 	// Policies returns all rules, those of mounts too, in order of their
 	// paths, or the one that applies to p if p is not empty.
@@ -47,6 +48,11 @@ type Policies interface {
 	SetPolicy(ctx context.Context, policy freshet.SyncPolicy, dryRun bool) (freshet.SyncPolicy, error)
 	// RemovePolicy returns the rule that applies afterwards.
 	RemovePolicy(ctx context.Context, p freshet.Path, dryRun bool) (freshet.SyncPolicy, error)
+	// PathPolicies returns what is set at all paths or, if p is not empty, at p
+	// and above it, and what applies at p.
+	PathPolicies(ctx context.Context, p freshet.Path) (freshet.PolicyReport, error)
+	// ChangePolicy returns what is set at the path afterwards.
+	ChangePolicy(ctx context.Context, c freshet.PolicyChange) (freshet.Policy, error)
 }
 
 // Cluster is what a coordinator shows and changes of the cluster itself.

@@ -53,6 +53,10 @@ func (t *txn) applyRare(c *Command) Result {
 		return t.setPolicy(c.SetPolicy)
 	case c.RemovePolicy != nil:
 		return t.removePolicy(c.RemovePolicy)
+	case c.ChangePolicy != nil:
+		return t.changePolicy(c.ChangePolicy)
+	case c.Expire != nil:
+		return t.expire(c.Expire)
 	case c.ResetSub != nil:
 		return t.resetSub(c.ResetSub)
 	case c.BeginSub != nil:
@@ -89,8 +93,8 @@ func (t *txn) bootstrap(c *Bootstrap) Result {
 		planned = append(planned, &mount{Mount: fm})
 	}
 	for i := range c.Policies {
-		if p, err := freshet.ParsePath(string(c.Policies[i].Path)); err != nil || p != c.Policies[i].Path {
-			return Result{Err: freshet.Errorf(freshet.KindInvalid, op, "", "%q is not a canonical path", c.Policies[i].Path)}
+		if err := checkPolicy(op, &c.Policies[i]); err != nil {
+			return Result{Err: err}
 		}
 	}
 	t.meta.Cluster, t.meta.Name, t.meta.Epoch = c.Cluster, c.Name, max(c.Epoch, 1)
@@ -99,7 +103,7 @@ func (t *txn) bootstrap(c *Bootstrap) Result {
 		t.attach(m.Mount)
 	}
 	for i := range c.Policies {
-		t.setPolicy(&c.Policies[i])
+		t.savePolicy(&c.Policies[i])
 	}
 	return Result{Epoch: t.meta.Epoch}
 }

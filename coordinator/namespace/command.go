@@ -28,6 +28,8 @@ type Command struct {
 	RemoveMount  *RemoveMount  `codec:"rmmnt,omitempty"`
 	SetPolicy    *Policy       `codec:"pol,omitempty"`
 	RemovePolicy *RemovePolicy `codec:"rmpol,omitempty"`
+	ChangePolicy *ChangePolicy `codec:"chpol,omitempty"`
+	Expire       *Expire       `codec:"exp,omitempty"`
 
 	LoadEntry   *LoadEntry   `codec:"load,omitempty"`
 	LoadListing *LoadListing `codec:"list,omitempty"`
@@ -124,19 +126,6 @@ type UpdateMount struct {
 type RemoveMount struct {
 	Path  freshet.Path `codec:"p"`
 	Force bool         `codec:"f"`
-}
-
-// Policy is a sync interval for a path and what lies below it.
-type Policy struct {
-	Path     freshet.Path     `codec:"p"`
-	Interval freshet.Interval `codec:"i"`
-	Origin   string           `codec:"o"`
-	SetAt    time.Time        `codec:"t"`
-}
-
-// RemovePolicy removes the policy of exactly that path; KindNotExist if none.
-type RemovePolicy struct {
-	Path freshet.Path `codec:"p"`
 }
 
 // Entry is what the storage said of one entry.

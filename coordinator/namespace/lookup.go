@@ -64,7 +64,8 @@ type Lookup struct {
 	Virtual        bool
 	Interval       freshet.Interval
 	Rule           Rule
-	PendingWriters int // operations on the path that have not ended
+	Policy         Effective // what applies besides
+	PendingWriters int       // operations on the path that have not ended
 	Applied        uint64
 }
 
@@ -87,7 +88,7 @@ func (s *State) Lookup(p freshet.Path) (Lookup, error) {
 	}
 	r := s.resolve(p)
 	l := Lookup{
-		Applied: s.meta.Applied, Interval: r.interval, Rule: r.rule,
+		Applied: s.meta.Applied, Interval: r.interval, Rule: r.rule, Policy: r.policy,
 		MountPoint: r.point(), Virtual: r.virtual() || (p.IsRoot() && r.mount == nil),
 	}
 	l.Need, l.Listing.Need = 1, 1

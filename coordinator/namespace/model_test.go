@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"fmt"
 	"maps"
+	"path"
 	"slices"
 	"sort"
+	"strings"
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -476,12 +478,25 @@ func newWorld(t *rapid.T, flat bool, twin kv.Store) *world {
 	return &world{cluster: c, fs: newStorage(flat), log: &peerLog{who: peer}, content: map[freshet.FileID]int{}, records: map[freshet.OpID]int{}}
 }
 
+// expire drops facts of any age, as a ttl does: nothing wrong may follow from it.
+func (w *world) expire(t *rapid.T) {
+	dir := rapid.SampledFrom([]string{"", "d", "e", "d/e"}).Draw(t, "dir")
+	var names []string
+	for _, key := range keyUniverse() {
+		if path.Dir("/"+key) == "/"+dir || (dir == "" && !strings.Contains(key, "/")) {
+			names = append(names, path.Base(key))
+		}
+	}
+	before := rapid.Uint64Range(0, w.i+1).Draw(t, "before")
+	w.cluster.expire(pathOf(dir), before, names...)
+}
+
 func (w *world) actions() map[string]func(*rapid.T) {
 	return map[string]func(*rapid.T){
 		"foreignEffect": w.foreignEffect, "foreignPublish": w.foreignPublish, "deliver": w.deliver, "hint": w.hint,
 		"begin": w.begin, "land": w.land, "finish": w.finish, "giveUp": w.giveUp, "zombieLands": w.zombieLands, "quarantineEnds": w.quarantineEnds,
 		"startLoad": w.startLoad, "startLoad2": w.startLoad, "readLoad": w.readLoad, "readLoad2": w.readLoad, "commitLoad": w.commitLoad, "commitLoad2": w.commitLoad,
-		"mark": w.mark, "reset": w.reset, "purge": w.purge,
+		"mark": w.mark, "reset": w.reset, "purge": w.purge, "expire": w.expire,
 		"": func(*rapid.T) { w.check() },
 	}
 }

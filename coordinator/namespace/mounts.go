@@ -14,8 +14,8 @@ import (
 type trieNode struct {
 	children map[string]*trieNode
 	mount    *mount
-	policy   *Policy
-	mounts   int // at and below
+	policy   *rules // what the policy of the path sets
+	mounts   int    // at and below
 }
 
 // resolved is what the mount table and the policies say of a path.
@@ -25,6 +25,7 @@ type resolved struct {
 	node     *trieNode // of the path itself, nil if none
 	interval freshet.Interval
 	rule     Rule
+	policy   Effective
 }
 
 // point reports whether the path is a mount point, virtual whether it exists
@@ -40,16 +41,17 @@ func (r *resolved) virtual() bool {
 
 // resolve finds mount, key and rule of p.
 func (x *index) resolve(p freshet.Path) resolved {
-	r := resolved{interval: freshet.Never}
+	r := resolved{interval: freshet.Never, policy: Effective{TTL: freshet.Never}}
 	n := x.trie
 	end := 0 // p[:end] is the path of n
 	for {
 		if n.mount != nil {
 			r.mount, r.key = n.mount, keyAfter(p, end)
 			r.interval, r.rule = n.mount.Interval, Rule{Path: n.mount.Path, Origin: n.mount.Origin, Mount: true}
+			r.policy.Level = n.mount.Level
 		}
 		if n.policy != nil {
-			r.interval, r.rule = n.policy.Interval, Rule{Path: n.policy.Path, Origin: n.policy.Origin}
+			n.policy.over(&r)
 		}
 		if end == len(p) || p.IsRoot() {
 			r.node = n
@@ -109,19 +111,6 @@ func (x *index) deleteMount(m *mount) {
 	}
 	x.prune(m.Path)
 	x.mounts = slices.DeleteFunc(x.mounts, func(o *mount) bool { return o == m })
-}
-
-func (x *index) insertPolicy(p Policy) {
-	line := x.node(p.Path)
-	line[len(line)-1].policy = &p
-	x.policies[p.Path] = p
-}
-
-func (x *index) deletePolicy(p freshet.Path) {
-	line := x.node(p)
-	line[len(line)-1].policy = nil
-	delete(x.policies, p)
-	x.prune(p)
 }
 
 // prune removes the nodes up from p that carry nothing.
@@ -317,24 +306,4 @@ func (t *txn) removeMount(c *RemoveMount) Result {
 	t.changes.Mounts = true
 	t.changes.Marked = append(t.changes.Marked, Marked{Path: gone.Path, Recursive: true})
 	return Result{Mount: gone}
-}
-
-func (t *txn) setPolicy(c *Policy) Result {
-	if p, err := freshet.ParsePath(string(c.Path)); err != nil || p != c.Path {
-		return Result{Err: freshet.Errorf(freshet.KindInvalid, "policy set", "", "%q is not a canonical path", c.Path)}
-	}
-	t.insertPolicy(*c)
-	t.setRow(t.keys.text(tablePolicy, string(c.Path)), c)
-	t.changes.Policies = true
-	return Result{}
-}
-
-func (t *txn) removePolicy(c *RemovePolicy) Result {
-	if _, ok := t.policies[c.Path]; !ok {
-		return Result{Err: freshet.Errorf(freshet.KindNotExist, "policy remove", c.Path, "no sync interval is set for exactly this path")}
-	}
-	t.deletePolicy(c.Path)
-	t.del(t.keys.text(tablePolicy, string(c.Path)))
-	t.changes.Policies = true
-	return Result{}
 }

@@ -86,7 +86,7 @@ func (x *index) readPolicy(_, value []byte) error {
 	if err := decode(value, &p); err != nil {
 		return err
 	}
-	if q, err := freshet.ParsePath(string(p.Path)); err != nil || p.Path != q {
+	if checkPolicy("read policy", &p) != nil {
 		return errTable
 	}
 	x.insertPolicy(p)

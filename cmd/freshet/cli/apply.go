@@ -49,7 +49,7 @@ func validateFile(name string, insecure bool) error {
 // step is one change of a plan.
 type step struct {
 	Action string `json:"action"` // "add", "update", "remove"
-	What   string `json:"what"`   // "mount", "sync"
+	What   string `json:"what"`   // "mount", "policy", "sync": a policy of the sync interval alone
 	Path   string `json:"path"`
 	Detail string `json:"detail"`
 
@@ -63,7 +63,7 @@ func (a *app) planCommand() *cobra.Command {
 		Use: "plan -f FILE", Short: "Show what apply would change", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.apply(cmd, file, prune, true) },
 	}
-	c.Flags().StringVarP(&file, "file", "f", "", "YAML file with mounts and sync")
+	c.Flags().StringVarP(&file, "file", "f", "", "YAML file with mounts, sync and policies")
 	c.Flags().BoolVar(&prune, "prune", false, "also remove what apply made before and the file no longer has")
 	_ = c.MarkFlagRequired("file") // fails only for a flag that is not there
 	return c
@@ -73,13 +73,13 @@ func (a *app) applyCommand() *cobra.Command {
 	var file string
 	var prune, dryRun bool
 	c := &cobra.Command{
-		Use: "apply -f FILE", Short: "Make the mounts and sync intervals of a running cluster those of a file", Args: cobra.NoArgs,
-		Long: "apply adds and updates the mounts and sync intervals that the file names. What the file does not\n" +
+		Use: "apply -f FILE", Short: "Make the mounts, sync intervals and policies of a running cluster those of a file", Args: cobra.NoArgs,
+		Long: "apply adds and updates the mounts, sync intervals and policies that the file names. What the file does not\n" +
 			"name stays, unless --prune is given: then what an earlier apply made and the file no longer has is removed.",
 		Example: "  freshet apply -f lake.yaml --dry-run\n  freshet apply -f lake.yaml",
 		RunE:    func(cmd *cobra.Command, _ []string) error { return a.apply(cmd, file, prune, dryRun) },
 	}
-	c.Flags().StringVarP(&file, "file", "f", "", "YAML file with mounts and sync")
+	c.Flags().StringVarP(&file, "file", "f", "", "YAML file with mounts, sync and policies")
 	c.Flags().BoolVar(&prune, "prune", false, "also remove what apply made before and the file no longer has")
 	c.Flags().BoolVar(&dryRun, "dry-run", false, "show the changes, change nothing")
 	_ = c.MarkFlagRequired("file") // fails only for a flag that is not there
@@ -126,7 +126,7 @@ func planTable(t *table, steps []step) {
 	}
 }
 
-// plan compares the file with the cluster. Mounts come before intervals, outer
+// plan compares the file with the cluster. Mounts come before policies, outer
 // mounts before those nested in them, removals last and from the inside out.
 func plan(ctx context.Context, s *session, f *config.File, prune bool) ([]step, error) {
 	have, _, err := s.coord.Mounts(ctx, "")
@@ -137,11 +137,11 @@ func plan(ctx context.Context, s *session, f *config.File, prune bool) ([]step, 
 	if err != nil {
 		return nil, err
 	}
-	rules, err := s.coord.Policies(ctx, "")
+	held, err := s.coord.PathPolicies(ctx, "")
 	if err != nil {
 		return nil, err
 	}
-	policies, err := planPolicies(f, rules, prune)
+	policies, err := planPolicies(f, held.Policies, prune)
 	if err != nil {
 		return nil, err
 	}
@@ -225,42 +225,85 @@ func mountDifference(old freshet.Mount, c *freshet.MountChange) string {
 	return strings.Join(parts, ", ")
 }
 
-func planPolicies(f *config.File, have []freshet.SyncPolicy, prune bool) ([]step, error) {
-	byPath := map[freshet.Path]freshet.SyncPolicy{}
-	for _, rule := range have {
-		if rule.Origin != "mount" {
-			byPath[rule.Path] = rule
-		}
+// whatOf names a change: "sync" if it is of the sync interval alone.
+func whatOf(c *freshet.PolicyChange) string {
+	if len(c.Set)+len(c.Unset) > 0 && !slices.ContainsFunc(c.Set, func(s freshet.Setting) bool { return s.Property != freshet.PropertySyncInterval }) &&
+		!slices.ContainsFunc(c.Unset, func(p freshet.Property) bool { return p != freshet.PropertySyncInterval }) {
+		return "sync"
 	}
-	wanted := map[freshet.Path]bool{}
+	return "policy"
+}
+
+// planPolicies compares what the file sets with what is set at its paths, property
+// by property; with prune, what an earlier apply set and the file does not name is
+// unset.
+func planPolicies(f *config.File, have []freshet.Policy, prune bool) ([]step, error) {
+	held := map[freshet.Path][]freshet.Setting{}
+	for _, p := range have {
+		held[p.Path] = append(held[p.Path], slices.DeleteFunc(slices.Clone(p.Settings), func(s freshet.Setting) bool { return s.Origin == freshet.OriginMount })...)
+	}
+	wanted, err := f.PolicyChanges(freshet.OriginApply)
+	if err != nil {
+		return nil, err
+	}
 	var steps []step
-	for _, r := range f.Sync {
-		rule, err := r.Policy("apply")
-		if err != nil {
-			return nil, err
+	for _, c := range wanted {
+		if st, ok := policyStep(c, held[c.Path], prune); ok {
+			steps = append(steps, st)
 		}
-		wanted[rule.Path] = true
-		old, exists := byPath[rule.Path]
-		if exists && old.Interval == rule.Interval {
-			continue
-		}
-		st := step{
-			Action: "add", What: "sync", Path: string(rule.Path), Detail: rule.Interval.String(),
-			do: func(ctx context.Context, s *session) error { _, err := s.coord.SetPolicy(ctx, rule, false); return err },
-		}
-		if exists {
-			st.Action, st.Detail = "update", fmt.Sprintf("interval: %v -> %v", old.Interval, rule.Interval)
-		}
-		steps = append(steps, st)
+		delete(held, c.Path)
 	}
-	for p, rule := range byPath {
-		if prune && !wanted[p] && rule.Origin == "apply" {
-			steps = append(steps, step{
-				Action: "remove", What: "sync", Path: string(p), Detail: rule.Interval.String(),
-				do: func(ctx context.Context, s *session) error { _, err := s.coord.RemovePolicy(ctx, p, false); return err },
-			})
+	for p, settings := range held {
+		if st, ok := policyStep(freshet.PolicyChange{Path: p, Origin: freshet.OriginApply}, settings, prune); ok {
+			steps = append(steps, st)
 		}
 	}
 	slices.SortStableFunc(steps, func(x, y step) int { return strings.Compare(x.Path, y.Path) })
 	return steps, nil
+}
+
+// policyStep makes the step that makes what is held at a path what c wants, false
+// if it is that already.
+func policyStep(c freshet.PolicyChange, held []freshet.Setting, prune bool) (step, bool) {
+	old := map[freshet.Property]freshet.Setting{}
+	for _, s := range held {
+		old[s.Property] = s
+	}
+	var detail []string
+	action := "add"
+	wanted := map[freshet.Property]bool{}
+	set := []freshet.Setting{}
+	for _, s := range c.Set {
+		wanted[s.Property] = true
+		was, exists := old[s.Property]
+		switch {
+		case exists && was.Value == s.Value:
+			continue
+		case exists:
+			action = "update"
+			detail = append(detail, fmt.Sprintf("%s: %s -> %s", s.Property, was.Value, s.Value))
+		default:
+			detail = append(detail, fmt.Sprintf("%s: %s", s.Property, s.Value))
+		}
+		set = append(set, s)
+	}
+	for _, s := range held {
+		if prune && !wanted[s.Property] && s.Origin == freshet.OriginApply {
+			c.Unset = append(c.Unset, s.Property)
+			detail = append(detail, fmt.Sprintf("%s: %s -> inherited", s.Property, s.Value))
+		}
+	}
+	c.Set = set
+	switch {
+	case len(c.Set) == 0 && len(c.Unset) == 0:
+		return step{}, false
+	case len(c.Set) == 0:
+		action = "remove"
+	case len(c.Unset) > 0:
+		action = "update"
+	}
+	return step{
+		Action: action, What: whatOf(&c), Path: string(c.Path), Detail: strings.Join(detail, ", "),
+		do: func(ctx context.Context, s *session) error { _, err := s.coord.ChangePolicy(ctx, c); return err },
+	}, true
 }

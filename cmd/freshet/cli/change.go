@@ -73,7 +73,7 @@ func (a *app) fsTouch() *cobra.Command {
 				if !freshet.IsKind(err, freshet.KindNotExist) {
 					return err
 				}
-				done, err := s.files.Write(ctx, p, strings.NewReader(""), client.WriteOptions{})
+				done, err := s.files.Write(ctx, p, strings.NewReader(""), client.WriteOptions{Write: freshet.ByPolicy})
 				a.token(done, err)
 				return err
 			})

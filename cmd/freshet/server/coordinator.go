@@ -235,14 +235,8 @@ func (p *Process) coordinatorOptions(cfg *config.File, parts coordinatorParts, w
 		}
 		opts.Mounts = append(opts.Mounts, change)
 	}
-	for _, r := range cfg.Sync {
-		rule, err := r.Policy("config")
-		if err != nil {
-			return opts, err
-		}
-		opts.Policies = append(opts.Policies, rule)
-	}
-	return opts, nil
+	opts.Policies, err = cfg.PolicyChanges(freshet.OriginConfig)
+	return opts, err
 }
 
 // syncLimits are the bounds of what a coordinator asks of storages.

@@ -2957,7 +2957,7 @@ var File_freshet_v1_admin_proto protoreflect.FileDescriptor
 const file_freshet_v1_admin_proto_rawDesc = "" +
 	"\n" +
 	"\x16freshet/v1/admin.proto\x12\n" +
-	"freshet.v1\x1a\x1afreshet/v1/namespace.proto\x1a\x16freshet/v1/types.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"'\n" +
+	"freshet.v1\x1a\x1afreshet/v1/namespace.proto\x1a\x17freshet/v1/policy.proto\x1a\x16freshet/v1/types.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"'\n" +
 	"\x11ListMountsRequest\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\"U\n" +
 	"\x12ListMountsResponse\x12)\n" +
@@ -3179,11 +3179,15 @@ const file_freshet_v1_admin_proto_rawDesc = "" +
 	"\vUpdateMount\x12\x1e.freshet.v1.UpdateMountRequest\x1a\x1f.freshet.v1.UpdateMountResponse\"\x15\x82\xd3\xe4\x93\x02\x0f:\x01*2\n" +
 	"/v1/mounts\x12b\n" +
 	"\vRemoveMount\x12\x1e.freshet.v1.RemoveMountRequest\x1a\x1f.freshet.v1.RemoveMountResponse\"\x12\x82\xd3\xe4\x93\x02\f*\n" +
-	"/v1/mounts2\xf7\x02\n" +
+	"/v1/mounts2\xa4\x06\n" +
 	"\rPolicyService\x12x\n" +
 	"\x10ListSyncPolicies\x12#.freshet.v1.ListSyncPoliciesRequest\x1a$.freshet.v1.ListSyncPoliciesResponse\"\x19\x82\xd3\xe4\x93\x02\x13\x12\x11/v1/sync-policies\x12r\n" +
 	"\rSetSyncPolicy\x12 .freshet.v1.SetSyncPolicyRequest\x1a!.freshet.v1.SetSyncPolicyResponse\"\x1c\x82\xd3\xe4\x93\x02\x16:\x01*\x1a\x11/v1/sync-policies\x12x\n" +
-	"\x10RemoveSyncPolicy\x12#.freshet.v1.RemoveSyncPolicyRequest\x1a$.freshet.v1.RemoveSyncPolicyResponse\"\x19\x82\xd3\xe4\x93\x02\x13*\x11/v1/sync-policies2\x86\x06\n" +
+	"\x10RemoveSyncPolicy\x12#.freshet.v1.RemoveSyncPolicyRequest\x1a$.freshet.v1.RemoveSyncPolicyResponse\"\x19\x82\xd3\xe4\x93\x02\x13*\x11/v1/sync-policies\x12g\n" +
+	"\fListPolicies\x12\x1f.freshet.v1.ListPoliciesRequest\x1a .freshet.v1.ListPoliciesResponse\"\x14\x82\xd3\xe4\x93\x02\x0e\x12\f/v1/policies\x12j\n" +
+	"\fUpdatePolicy\x12\x1f.freshet.v1.UpdatePolicyRequest\x1a .freshet.v1.UpdatePolicyResponse\"\x17\x82\xd3\xe4\x93\x02\x11:\x01*2\f/v1/policies\x12m\n" +
+	"\rReplacePolicy\x12 .freshet.v1.ReplacePolicyRequest\x1a!.freshet.v1.ReplacePolicyResponse\"\x17\x82\xd3\xe4\x93\x02\x11:\x01*\x1a\f/v1/policies\x12g\n" +
+	"\fDeletePolicy\x12\x1f.freshet.v1.DeletePolicyRequest\x1a .freshet.v1.DeletePolicyResponse\"\x14\x82\xd3\xe4\x93\x02\x0e*\f/v1/policies2\x86\x06\n" +
 	"\x0eClusterService\x12`\n" +
 	"\n" +
 	"GetCluster\x12\x1d.freshet.v1.GetClusterRequest\x1a\x1e.freshet.v1.GetClusterResponse\"\x13\x82\xd3\xe4\x93\x02\r\x12\v/v1/cluster\x12[\n" +
@@ -3280,6 +3284,14 @@ var file_freshet_v1_admin_proto_goTypes = []any{
 	(*timestamppb.Timestamp)(nil),      // 57: google.protobuf.Timestamp
 	(*Written)(nil),                    // 58: freshet.v1.Written
 	(*Entry)(nil),                      // 59: freshet.v1.Entry
+	(*ListPoliciesRequest)(nil),        // 60: freshet.v1.ListPoliciesRequest
+	(*UpdatePolicyRequest)(nil),        // 61: freshet.v1.UpdatePolicyRequest
+	(*ReplacePolicyRequest)(nil),       // 62: freshet.v1.ReplacePolicyRequest
+	(*DeletePolicyRequest)(nil),        // 63: freshet.v1.DeletePolicyRequest
+	(*ListPoliciesResponse)(nil),       // 64: freshet.v1.ListPoliciesResponse
+	(*UpdatePolicyResponse)(nil),       // 65: freshet.v1.UpdatePolicyResponse
+	(*ReplacePolicyResponse)(nil),      // 66: freshet.v1.ReplacePolicyResponse
+	(*DeletePolicyResponse)(nil),       // 67: freshet.v1.DeletePolicyResponse
 }
 var file_freshet_v1_admin_proto_depIdxs = []int32{
 	51, // 0: freshet.v1.ListMountsResponse.mounts:type_name -> freshet.v1.Mount
@@ -3321,43 +3333,51 @@ var file_freshet_v1_admin_proto_depIdxs = []int32{
 	8,  // 36: freshet.v1.PolicyService.ListSyncPolicies:input_type -> freshet.v1.ListSyncPoliciesRequest
 	10, // 37: freshet.v1.PolicyService.SetSyncPolicy:input_type -> freshet.v1.SetSyncPolicyRequest
 	12, // 38: freshet.v1.PolicyService.RemoveSyncPolicy:input_type -> freshet.v1.RemoveSyncPolicyRequest
-	14, // 39: freshet.v1.ClusterService.GetCluster:input_type -> freshet.v1.GetClusterRequest
-	17, // 40: freshet.v1.ClusterService.ListNodes:input_type -> freshet.v1.ListNodesRequest
-	19, // 41: freshet.v1.ClusterService.ListPeers:input_type -> freshet.v1.ListPeersRequest
-	23, // 42: freshet.v1.ClusterService.JoinPeers:input_type -> freshet.v1.JoinPeersRequest
-	25, // 43: freshet.v1.ClusterService.LeavePeers:input_type -> freshet.v1.LeavePeersRequest
-	27, // 44: freshet.v1.ClusterService.JoinRaft:input_type -> freshet.v1.JoinRaftRequest
-	29, // 45: freshet.v1.ClusterService.RemoveRaft:input_type -> freshet.v1.RemoveRaftRequest
-	31, // 46: freshet.v1.ClusterService.TransferLeadership:input_type -> freshet.v1.TransferLeadershipRequest
-	33, // 47: freshet.v1.ClusterService.BumpEpoch:input_type -> freshet.v1.BumpEpochRequest
-	46, // 48: freshet.v1.EventService.PostEvents:input_type -> freshet.v1.PostEventsRequest
-	37, // 49: freshet.v1.NodeService.Heartbeat:input_type -> freshet.v1.HeartbeatRequest
-	40, // 50: freshet.v1.NodeService.Permit:input_type -> freshet.v1.PermitRequest
-	42, // 51: freshet.v1.NodeService.Complete:input_type -> freshet.v1.CompleteRequest
-	44, // 52: freshet.v1.NodeService.Abort:input_type -> freshet.v1.AbortRequest
-	1,  // 53: freshet.v1.MountService.ListMounts:output_type -> freshet.v1.ListMountsResponse
-	3,  // 54: freshet.v1.MountService.AddMount:output_type -> freshet.v1.AddMountResponse
-	5,  // 55: freshet.v1.MountService.UpdateMount:output_type -> freshet.v1.UpdateMountResponse
-	7,  // 56: freshet.v1.MountService.RemoveMount:output_type -> freshet.v1.RemoveMountResponse
-	9,  // 57: freshet.v1.PolicyService.ListSyncPolicies:output_type -> freshet.v1.ListSyncPoliciesResponse
-	11, // 58: freshet.v1.PolicyService.SetSyncPolicy:output_type -> freshet.v1.SetSyncPolicyResponse
-	13, // 59: freshet.v1.PolicyService.RemoveSyncPolicy:output_type -> freshet.v1.RemoveSyncPolicyResponse
-	15, // 60: freshet.v1.ClusterService.GetCluster:output_type -> freshet.v1.GetClusterResponse
-	18, // 61: freshet.v1.ClusterService.ListNodes:output_type -> freshet.v1.ListNodesResponse
-	20, // 62: freshet.v1.ClusterService.ListPeers:output_type -> freshet.v1.ListPeersResponse
-	24, // 63: freshet.v1.ClusterService.JoinPeers:output_type -> freshet.v1.JoinPeersResponse
-	26, // 64: freshet.v1.ClusterService.LeavePeers:output_type -> freshet.v1.LeavePeersResponse
-	28, // 65: freshet.v1.ClusterService.JoinRaft:output_type -> freshet.v1.JoinRaftResponse
-	30, // 66: freshet.v1.ClusterService.RemoveRaft:output_type -> freshet.v1.RemoveRaftResponse
-	32, // 67: freshet.v1.ClusterService.TransferLeadership:output_type -> freshet.v1.TransferLeadershipResponse
-	34, // 68: freshet.v1.ClusterService.BumpEpoch:output_type -> freshet.v1.BumpEpochResponse
-	47, // 69: freshet.v1.EventService.PostEvents:output_type -> freshet.v1.PostEventsResponse
-	39, // 70: freshet.v1.NodeService.Heartbeat:output_type -> freshet.v1.HeartbeatResponse
-	41, // 71: freshet.v1.NodeService.Permit:output_type -> freshet.v1.PermitResponse
-	43, // 72: freshet.v1.NodeService.Complete:output_type -> freshet.v1.CompleteResponse
-	45, // 73: freshet.v1.NodeService.Abort:output_type -> freshet.v1.AbortResponse
-	53, // [53:74] is the sub-list for method output_type
-	32, // [32:53] is the sub-list for method input_type
+	60, // 39: freshet.v1.PolicyService.ListPolicies:input_type -> freshet.v1.ListPoliciesRequest
+	61, // 40: freshet.v1.PolicyService.UpdatePolicy:input_type -> freshet.v1.UpdatePolicyRequest
+	62, // 41: freshet.v1.PolicyService.ReplacePolicy:input_type -> freshet.v1.ReplacePolicyRequest
+	63, // 42: freshet.v1.PolicyService.DeletePolicy:input_type -> freshet.v1.DeletePolicyRequest
+	14, // 43: freshet.v1.ClusterService.GetCluster:input_type -> freshet.v1.GetClusterRequest
+	17, // 44: freshet.v1.ClusterService.ListNodes:input_type -> freshet.v1.ListNodesRequest
+	19, // 45: freshet.v1.ClusterService.ListPeers:input_type -> freshet.v1.ListPeersRequest
+	23, // 46: freshet.v1.ClusterService.JoinPeers:input_type -> freshet.v1.JoinPeersRequest
+	25, // 47: freshet.v1.ClusterService.LeavePeers:input_type -> freshet.v1.LeavePeersRequest
+	27, // 48: freshet.v1.ClusterService.JoinRaft:input_type -> freshet.v1.JoinRaftRequest
+	29, // 49: freshet.v1.ClusterService.RemoveRaft:input_type -> freshet.v1.RemoveRaftRequest
+	31, // 50: freshet.v1.ClusterService.TransferLeadership:input_type -> freshet.v1.TransferLeadershipRequest
+	33, // 51: freshet.v1.ClusterService.BumpEpoch:input_type -> freshet.v1.BumpEpochRequest
+	46, // 52: freshet.v1.EventService.PostEvents:input_type -> freshet.v1.PostEventsRequest
+	37, // 53: freshet.v1.NodeService.Heartbeat:input_type -> freshet.v1.HeartbeatRequest
+	40, // 54: freshet.v1.NodeService.Permit:input_type -> freshet.v1.PermitRequest
+	42, // 55: freshet.v1.NodeService.Complete:input_type -> freshet.v1.CompleteRequest
+	44, // 56: freshet.v1.NodeService.Abort:input_type -> freshet.v1.AbortRequest
+	1,  // 57: freshet.v1.MountService.ListMounts:output_type -> freshet.v1.ListMountsResponse
+	3,  // 58: freshet.v1.MountService.AddMount:output_type -> freshet.v1.AddMountResponse
+	5,  // 59: freshet.v1.MountService.UpdateMount:output_type -> freshet.v1.UpdateMountResponse
+	7,  // 60: freshet.v1.MountService.RemoveMount:output_type -> freshet.v1.RemoveMountResponse
+	9,  // 61: freshet.v1.PolicyService.ListSyncPolicies:output_type -> freshet.v1.ListSyncPoliciesResponse
+	11, // 62: freshet.v1.PolicyService.SetSyncPolicy:output_type -> freshet.v1.SetSyncPolicyResponse
+	13, // 63: freshet.v1.PolicyService.RemoveSyncPolicy:output_type -> freshet.v1.RemoveSyncPolicyResponse
+	64, // 64: freshet.v1.PolicyService.ListPolicies:output_type -> freshet.v1.ListPoliciesResponse
+	65, // 65: freshet.v1.PolicyService.UpdatePolicy:output_type -> freshet.v1.UpdatePolicyResponse
+	66, // 66: freshet.v1.PolicyService.ReplacePolicy:output_type -> freshet.v1.ReplacePolicyResponse
+	67, // 67: freshet.v1.PolicyService.DeletePolicy:output_type -> freshet.v1.DeletePolicyResponse
+	15, // 68: freshet.v1.ClusterService.GetCluster:output_type -> freshet.v1.GetClusterResponse
+	18, // 69: freshet.v1.ClusterService.ListNodes:output_type -> freshet.v1.ListNodesResponse
+	20, // 70: freshet.v1.ClusterService.ListPeers:output_type -> freshet.v1.ListPeersResponse
+	24, // 71: freshet.v1.ClusterService.JoinPeers:output_type -> freshet.v1.JoinPeersResponse
+	26, // 72: freshet.v1.ClusterService.LeavePeers:output_type -> freshet.v1.LeavePeersResponse
+	28, // 73: freshet.v1.ClusterService.JoinRaft:output_type -> freshet.v1.JoinRaftResponse
+	30, // 74: freshet.v1.ClusterService.RemoveRaft:output_type -> freshet.v1.RemoveRaftResponse
+	32, // 75: freshet.v1.ClusterService.TransferLeadership:output_type -> freshet.v1.TransferLeadershipResponse
+	34, // 76: freshet.v1.ClusterService.BumpEpoch:output_type -> freshet.v1.BumpEpochResponse
+	47, // 77: freshet.v1.EventService.PostEvents:output_type -> freshet.v1.PostEventsResponse
+	39, // 78: freshet.v1.NodeService.Heartbeat:output_type -> freshet.v1.HeartbeatResponse
+	41, // 79: freshet.v1.NodeService.Permit:output_type -> freshet.v1.PermitResponse
+	43, // 80: freshet.v1.NodeService.Complete:output_type -> freshet.v1.CompleteResponse
+	45, // 81: freshet.v1.NodeService.Abort:output_type -> freshet.v1.AbortResponse
+	57, // [57:82] is the sub-list for method output_type
+	32, // [32:57] is the sub-list for method input_type
 	32, // [32:32] is the sub-list for extension type_name
 	32, // [32:32] is the sub-list for extension extendee
 	0,  // [0:32] is the sub-list for field type_name
@@ -3369,6 +3389,7 @@ func file_freshet_v1_admin_proto_init() {
 		return
 	}
 	file_freshet_v1_namespace_proto_init()
+	file_freshet_v1_policy_proto_init()
 	file_freshet_v1_types_proto_init()
 	file_freshet_v1_admin_proto_msgTypes[4].OneofWrappers = []any{}
 	file_freshet_v1_admin_proto_msgTypes[40].OneofWrappers = []any{}

@@ -252,13 +252,18 @@ const (
 	PolicyService_ListSyncPolicies_FullMethodName = "/freshet.v1.PolicyService/ListSyncPolicies"
 	PolicyService_SetSyncPolicy_FullMethodName    = "/freshet.v1.PolicyService/SetSyncPolicy"
 	PolicyService_RemoveSyncPolicy_FullMethodName = "/freshet.v1.PolicyService/RemoveSyncPolicy"
+	PolicyService_ListPolicies_FullMethodName     = "/freshet.v1.PolicyService/ListPolicies"
+	PolicyService_UpdatePolicy_FullMethodName     = "/freshet.v1.PolicyService/UpdatePolicy"
+	PolicyService_ReplacePolicy_FullMethodName    = "/freshet.v1.PolicyService/ReplacePolicy"
+	PolicyService_DeletePolicy_FullMethodName     = "/freshet.v1.PolicyService/DeletePolicy"
 )
 
 // PolicyServiceClient is the client API for PolicyService service.
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// PolicyService sets sync intervals per path.
+// PolicyService sets policies per path; the sync interval is one of their
+// properties.
 type PolicyServiceClient interface {
 	// ListSyncPolicies returns all intervals with their origin, those of mounts too.
 	ListSyncPolicies(ctx context.Context, in *ListSyncPoliciesRequest, opts ...grpc.CallOption) (*ListSyncPoliciesResponse, error)
@@ -266,6 +271,14 @@ type PolicyServiceClient interface {
 	SetSyncPolicy(ctx context.Context, in *SetSyncPolicyRequest, opts ...grpc.CallOption) (*SetSyncPolicyResponse, error)
 	// RemoveSyncPolicy removes the interval of exactly that path.
 	RemoveSyncPolicy(ctx context.Context, in *RemoveSyncPolicyRequest, opts ...grpc.CallOption) (*RemoveSyncPolicyResponse, error)
+	// ListPolicies returns what is set at paths and, for one path, what applies.
+	ListPolicies(ctx context.Context, in *ListPoliciesRequest, opts ...grpc.CallOption) (*ListPoliciesResponse, error)
+	// UpdatePolicy changes some properties of a path; it takes effect at once.
+	UpdatePolicy(ctx context.Context, in *UpdatePolicyRequest, opts ...grpc.CallOption) (*UpdatePolicyResponse, error)
+	// ReplacePolicy replaces all that is set at a path.
+	ReplacePolicy(ctx context.Context, in *ReplacePolicyRequest, opts ...grpc.CallOption) (*ReplacePolicyResponse, error)
+	// DeletePolicy removes properties of exactly that path, or all of them.
+	DeletePolicy(ctx context.Context, in *DeletePolicyRequest, opts ...grpc.CallOption) (*DeletePolicyResponse, error)
 }
 
 type policyServiceClient struct {
@@ -306,11 +319,52 @@ func (c *policyServiceClient) RemoveSyncPolicy(ctx context.Context, in *RemoveSy
 	return out, nil
 }
 
+func (c *policyServiceClient) ListPolicies(ctx context.Context, in *ListPoliciesRequest, opts ...grpc.CallOption) (*ListPoliciesResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListPoliciesResponse)
+	err := c.cc.Invoke(ctx, PolicyService_ListPolicies_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *policyServiceClient) UpdatePolicy(ctx context.Context, in *UpdatePolicyRequest, opts ...grpc.CallOption) (*UpdatePolicyResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(UpdatePolicyResponse)
+	err := c.cc.Invoke(ctx, PolicyService_UpdatePolicy_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *policyServiceClient) ReplacePolicy(ctx context.Context, in *ReplacePolicyRequest, opts ...grpc.CallOption) (*ReplacePolicyResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ReplacePolicyResponse)
+	err := c.cc.Invoke(ctx, PolicyService_ReplacePolicy_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *policyServiceClient) DeletePolicy(ctx context.Context, in *DeletePolicyRequest, opts ...grpc.CallOption) (*DeletePolicyResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DeletePolicyResponse)
+	err := c.cc.Invoke(ctx, PolicyService_DeletePolicy_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // PolicyServiceServer is the server API for PolicyService service.
 // All implementations must embed UnimplementedPolicyServiceServer
 // for forward compatibility.
 //
-// PolicyService sets sync intervals per path.
+// PolicyService sets policies per path; the sync interval is one of their
+// properties.
 type PolicyServiceServer interface {
 	// ListSyncPolicies returns all intervals with their origin, those of mounts too.
 	ListSyncPolicies(context.Context, *ListSyncPoliciesRequest) (*ListSyncPoliciesResponse, error)
@@ -318,6 +372,14 @@ type PolicyServiceServer interface {
 	SetSyncPolicy(context.Context, *SetSyncPolicyRequest) (*SetSyncPolicyResponse, error)
 	// RemoveSyncPolicy removes the interval of exactly that path.
 	RemoveSyncPolicy(context.Context, *RemoveSyncPolicyRequest) (*RemoveSyncPolicyResponse, error)
+	// ListPolicies returns what is set at paths and, for one path, what applies.
+	ListPolicies(context.Context, *ListPoliciesRequest) (*ListPoliciesResponse, error)
+	// UpdatePolicy changes some properties of a path; it takes effect at once.
+	UpdatePolicy(context.Context, *UpdatePolicyRequest) (*UpdatePolicyResponse, error)
+	// ReplacePolicy replaces all that is set at a path.
+	ReplacePolicy(context.Context, *ReplacePolicyRequest) (*ReplacePolicyResponse, error)
+	// DeletePolicy removes properties of exactly that path, or all of them.
+	DeletePolicy(context.Context, *DeletePolicyRequest) (*DeletePolicyResponse, error)
 	mustEmbedUnimplementedPolicyServiceServer()
 }
 
@@ -336,6 +398,18 @@ func (UnimplementedPolicyServiceServer) SetSyncPolicy(context.Context, *SetSyncP
 }
 func (UnimplementedPolicyServiceServer) RemoveSyncPolicy(context.Context, *RemoveSyncPolicyRequest) (*RemoveSyncPolicyResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method RemoveSyncPolicy not implemented")
+}
+func (UnimplementedPolicyServiceServer) ListPolicies(context.Context, *ListPoliciesRequest) (*ListPoliciesResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListPolicies not implemented")
+}
+func (UnimplementedPolicyServiceServer) UpdatePolicy(context.Context, *UpdatePolicyRequest) (*UpdatePolicyResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method UpdatePolicy not implemented")
+}
+func (UnimplementedPolicyServiceServer) ReplacePolicy(context.Context, *ReplacePolicyRequest) (*ReplacePolicyResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ReplacePolicy not implemented")
+}
+func (UnimplementedPolicyServiceServer) DeletePolicy(context.Context, *DeletePolicyRequest) (*DeletePolicyResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method DeletePolicy not implemented")
 }
 func (UnimplementedPolicyServiceServer) mustEmbedUnimplementedPolicyServiceServer() {}
 func (UnimplementedPolicyServiceServer) testEmbeddedByValue()                       {}
@@ -412,6 +486,78 @@ func _PolicyService_RemoveSyncPolicy_Handler(srv interface{}, ctx context.Contex
 	return interceptor(ctx, in, info, handler)
 }
 
+func _PolicyService_ListPolicies_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListPoliciesRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PolicyServiceServer).ListPolicies(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: PolicyService_ListPolicies_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PolicyServiceServer).ListPolicies(ctx, req.(*ListPoliciesRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _PolicyService_UpdatePolicy_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(UpdatePolicyRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PolicyServiceServer).UpdatePolicy(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: PolicyService_UpdatePolicy_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PolicyServiceServer).UpdatePolicy(ctx, req.(*UpdatePolicyRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _PolicyService_ReplacePolicy_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ReplacePolicyRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PolicyServiceServer).ReplacePolicy(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: PolicyService_ReplacePolicy_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PolicyServiceServer).ReplacePolicy(ctx, req.(*ReplacePolicyRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _PolicyService_DeletePolicy_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DeletePolicyRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PolicyServiceServer).DeletePolicy(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: PolicyService_DeletePolicy_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PolicyServiceServer).DeletePolicy(ctx, req.(*DeletePolicyRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // PolicyService_ServiceDesc is the grpc.ServiceDesc for PolicyService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -430,6 +576,22 @@ var PolicyService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "RemoveSyncPolicy",
 			Handler:    _PolicyService_RemoveSyncPolicy_Handler,
+		},
+		{
+			MethodName: "ListPolicies",
+			Handler:    _PolicyService_ListPolicies_Handler,
+		},
+		{
+			MethodName: "UpdatePolicy",
+			Handler:    _PolicyService_UpdatePolicy_Handler,
+		},
+		{
+			MethodName: "ReplacePolicy",
+			Handler:    _PolicyService_ReplacePolicy_Handler,
+		},
+		{
+			MethodName: "DeletePolicy",
+			Handler:    _PolicyService_DeletePolicy_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},
