@@ -70,6 +70,7 @@ type Result struct {
 	Position  invalidation.Subscription // Invalidate, ResetSub, BeginSub
 	Epoch     uint64                    // Bootstrap, BumpEpoch
 	More      bool                      // Purge: there is more to do
+	Dropped   int                       // Expire: how many were dropped
 }
 
 // Bootstrap founds the cluster: its identity, first mounts and policies. It is
