@@ -37,8 +37,8 @@ TEST_TIMEOUT ?= 20m
 RACE_TIMEOUT ?= 25m
 # Packages that start whole clusters or servers as processes and test these. They run
 # one after the other, and not under the race detector, which would watch only the
-# test's own process.
-CLUSTER_TESTS ?= /test/(e2e|chaos|bench|hdfstest|azuretest|gcstest|sqstest)(/|$$)
+# test's own process. So does the one that measures its own memory.
+CLUSTER_TESTS ?= /test/(e2e|chaos|bench|scale|hdfstest|azuretest|gcstest|sqstest)(/|$$)
 # Under the race detector a simulated seed takes ten times as long.
 RACE_SEEDS ?= 6
 FUZZTIME ?= 10s
@@ -49,6 +49,8 @@ BENCH_PKGS ?= ./coordinator ./coordinator/namespace ./ufs/s3
 BENCHFLAGS ?= -length 2s -rounds 100 -kills 3
 SEEDS ?= 100
 CHAOS_TIMEOUT ?= 4h
+INODES ?= 10000000
+SCALE_TIMEOUT ?= 1h
 UFS ?=
 DEMOFLAGS ?=
 
@@ -206,6 +208,10 @@ bench: build backends provision ## benchmarks in process, then of whole clusters
 .PHONY: chaos
 chaos: build backends ## fault tests with SEEDS seeds instead of the few of `make test`
 	FRESHET_CHAOS_SEEDS=$(SEEDS) FRESHET_SIM_SEEDS=$(SEEDS) $(GO) test -count 1 -timeout $(CHAOS_TIMEOUT) $(TESTFLAGS) ./test/sim ./test/chaos/...
+
+.PHONY: scale
+scale: ## the test of a state of INODES inodes, instead of the million of `make test`
+	FRESHET_SCALE_INODES=$(INODES) $(GO) test -count 1 -timeout $(SCALE_TIMEOUT) -v $(TESTFLAGS) ./test/scale
 
 ##@ Help
 

@@ -55,6 +55,7 @@ type Batch interface {
 // Metrics are figures of a store, for its operator.
 type Metrics struct {
 	DiskBytes     int64 // on disk; 0 for a store in memory
+	ObsoleteBytes int64 // of these, in files that were replaced and are about to be deleted
 	MemoryBytes   int64 // of caches and tables in memory
 	CacheHits     int64
 	CacheMisses   int64

@@ -63,6 +63,9 @@ func (c *cache) put(hash uint64, p place, row []byte) {
 	c.shards[hash&c.mask].put(hash, p, row)
 }
 
+// drop forgets what is cached of p.
+func (c *cache) drop(hash uint64, p place) { c.shards[hash&c.mask].forgetName(hash, p) }
+
 // clear forgets everything. The memory stays the cache's.
 func (c *cache) clear() {
 	c.dirs.clear()

@@ -121,6 +121,12 @@ func TestCacheEqualsAMap(t *testing.T) {
 						c.put(p, row)
 					case n < 45:
 						c.put(p, nil)
+					case n < 50:
+						c.drop(p.hash(), p)
+						if c.look(p) {
+							t.Fatal("what was dropped is cached")
+						}
+						delete(c.model, p)
 					case n == 99 && r.IntN(200) == 0:
 						c.clear()
 						clear(c.model)

@@ -102,6 +102,15 @@ func (s *cacheShard) put(hash uint64, p place, value []byte) {
 	}
 }
 
+func (s *cacheShard) forgetName(hash uint64, p place) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if slot, at, ok := s.find(hash, p); ok {
+		s.drop(at)
+		s.index.remove(slot)
+	}
+}
+
 // find returns where the index and the ring have p.
 func (s *cacheShard) find(hash uint64, p place) (slot int, at uint64, ok bool) {
 	return s.index.find(hash, func(at uint64) bool { return isRow(s.row(at), p) })

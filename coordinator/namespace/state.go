@@ -61,6 +61,7 @@ type index struct {
 	attrIDs  map[attr]uint32
 	missing  missingRing
 	trash    map[uint64]struct{}
+	burial   burial
 }
 
 // meta is the row that each batch writes.

@@ -20,6 +20,7 @@ type txn struct {
 	grown   map[freshet.DomainID]bool // own logs with a new head
 	enc     []byte                    // stored forms of order, as of the last flush
 	ends    []int                     // of these; an empty one is of what is removed
+	buried  map[uint64]struct{}       // detached directories of which entries were purged
 	changes Changes
 	err     error
 }
@@ -95,10 +96,15 @@ func (t *txn) cacheAll() {
 	from := 0
 	for i, p := range t.order {
 		n, row, hash := t.dirty[p], t.enc[from:t.ends[i]], p.hash()
-		if from = t.ends[i]; n == nil {
-			row = nil
+		from = t.ends[i]
+		switch _, buried := t.buried[p.parent]; {
+		case n != nil:
+			t.cache.put(hash, p, row)
+		case buried:
+			t.cache.drop(hash, p) // nobody will ask for it
+		default:
+			t.cache.put(hash, p, nil)
 		}
-		t.cache.put(hash, p, row)
 		t.cache.dirs.put(hash, p, n)
 	}
 	if cap(t.enc) <= maxEncoded {
@@ -188,10 +194,13 @@ func (t *txn) newFile() freshet.FileID {
 // detach removes the entry at p from the tree. What is below a directory goes to
 // the trash as a whole. The caller keeps the stamps, see drop.
 func (t *txn) detach(p place) {
-	n := t.get(p)
-	if n == nil {
-		return
+	if n := t.get(p); n != nil {
+		t.detachEntry(p, n)
 	}
+}
+
+// detachEntry is detach of an entry that is known.
+func (t *txn) detachEntry(p place, n *inode) {
 	t.put(p, nil)
 	t.meta.Entries--
 	if !n.dir {
@@ -204,6 +213,7 @@ func (t *txn) detach(p place) {
 
 func (t *txn) discard(dir uint64) {
 	t.trash[dir] = struct{}{}
+	t.burial.add(dir)
 	t.set(t.keys.u64(tableTrash, dir), nil)
 	t.changes.Trash = true
 }
@@ -216,18 +226,13 @@ func (t *txn) purge(limit int) bool {
 	t.flush()
 	for limit > 0 && len(t.trash) > 0 {
 		dir := t.firstTrash()
-		var found []place
-		start, end := t.keys.children(dir)
-		t.fail(t.b.Scan(start, end, func(key, _ []byte) bool {
-			found = append(found, place{dir, string(key[10:])})
-			return len(found) < limit
-		}))
-		if t.err != nil {
+		found, err := t.nextBuried(dir, limit)
+		if t.fail(err); t.err != nil {
 			return false
 		}
-		for _, p := range found {
-			t.detach(p)
-			t.del(t.keys.inode(p.parent, p.name))
+		for i := range found {
+			t.detachEntry(found[i].at, found[i].ino)
+			t.del(t.keys.inode(dir, found[i].at.name))
 		}
 		if limit -= len(found); limit > 0 { // the scan reached the end
 			delete(t.trash, dir)
@@ -237,14 +242,6 @@ func (t *txn) purge(limit int) bool {
 	}
 	t.changes.Trash = t.changes.Trash || len(t.trash) > 0
 	return len(t.trash) > 0
-}
-
-func (t *txn) firstTrash() uint64 {
-	first := uint64(1<<64 - 1)
-	for dir := range t.trash {
-		first = min(first, dir)
-	}
-	return first
 }
 
 // inode returns the entry at p, nil if none is held. It must not be changed.

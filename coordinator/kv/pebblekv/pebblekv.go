@@ -128,6 +128,7 @@ func (s *Store) Metrics() kv.Metrics {
 	m := s.db.Metrics()
 	return kv.Metrics{
 		DiskBytes:     int64(m.DiskSpaceUsage()),
+		ObsoleteBytes: int64(m.Table.ObsoleteSize + m.Table.ZombieSize),
 		MemoryBytes:   m.BlockCache.Size + int64(m.MemTable.Size+m.MemTable.ZombieSize),
 		CacheHits:     m.BlockCache.Hits,
 		CacheMisses:   m.BlockCache.Misses,
