@@ -137,12 +137,12 @@ func (c *Coordinator) tidyOnce(ctx context.Context, past *ages) (more bool, err 
 			return false, err
 		}
 	}
-	return false, c.compact(ctx, past, heads, now)
-}
-
 	if err := c.expireOnce(ctx); err != nil {
 		return false, err
 	}
+	return false, c.compact(ctx, past, heads, now)
+}
+
 // longestOp is how long an effect on any mounted storage may land after its
 // sender died.
 func (c *Coordinator) longestOp() time.Duration {
