@@ -5,7 +5,6 @@ import (
 	"encoding/base64"
 	"slices"
 	"strings"
-	"unicode/utf8"
 
 	"github.com/freshet-io/freshet"
 	"github.com/freshet-io/freshet/coordinator/metasync"
@@ -34,11 +33,11 @@ func (c *Coordinator) List(ctx context.Context, q freshet.ListQuery) (freshet.Li
 		more, err = w.below(q.Path, after)
 		page.Entries = w.out
 	} else {
-	rule := metasync.Rule(c.ruleOf(q.Options.SyncInterval))
-	if q.PageToken != "" {
-		rule = metasync.Fixed(freshet.Never) // made fresh by the first page
-	}
-		page.Entries, more, err = c.listFlat(ctx, q, after, size, rule)
+		rule := metasync.Rule(c.ruleOf(q.Options.SyncInterval))
+		if after != "" {
+			rule = metasync.Fixed(freshet.Never) // made fresh by the first page
+		}
+		page.Entries, more, err = c.sync.Children(ctx, q.Path, after, size, rule)
 		if err == nil && len(page.Entries) == 0 && more {
 			// Every entry of the page was gone: go on behind it.
 			return c.List(ctx, freshet.ListQuery{Path: q.Path, PageToken: c.skipped(q.Path, after, size), PageSize: q.PageSize, Options: q.Options})
@@ -47,6 +46,7 @@ func (c *Coordinator) List(ctx context.Context, q freshet.ListQuery) (freshet.Li
 	if err != nil {
 		return freshet.ListPage{}, c.leaderHint(err)
 	}
+	c.usedPage(q, &page)
 	if more && len(page.Entries) > 0 {
 		page.NextPageToken = pageToken(q, page.Entries[len(page.Entries)-1].Path)
 	}
@@ -56,7 +56,6 @@ func (c *Coordinator) List(ctx context.Context, q freshet.ListQuery) (freshet.Li
 // skipped returns the token behind a page of held entries that were all gone.
 func (c *Coordinator) skipped(dir freshet.Path, after string, size int) string {
 	children, err := c.state.List(dir, after, size)
-	c.usedPage(q, &page)
 	if err != nil || len(children) == 0 {
 		return ""
 	}
@@ -125,6 +124,7 @@ func (w *lister) below(dir freshet.Path, after string) (bool, error) {
 	if after != "" {
 		rule = metasync.Fixed(freshet.Never) // an earlier page made it fresh
 	}
+	line, from, err := w.resume(dir, after)
 	if err != nil {
 		return false, err
 	}
@@ -176,7 +176,7 @@ func (w *lister) drain(dir freshet.Path, line *[]waiting, name string) (bool, er
 		if len(w.out) == w.limit {
 			return true, nil // what waits may be empty; then the next page is too
 		}
-		if full, err := w.below(dir.Join(first.name), first.after, ""); full || err != nil {
+		if full, err := w.below(dir.Join(first.name), first.after); full || err != nil {
 			return full, err
 		}
 		*line = (*line)[1:]
@@ -201,7 +201,6 @@ func (w *lister) resume(dir freshet.Path, after string) ([]waiting, string, erro
 		if d != name && d+"/" <= from {
 			continue // everything in it was given
 		}
-	first bool // no page came before: nothing was made fresh yet
 		l, err := w.c.state.Lookup(dir.Join(d))
 		if err != nil {
 			return nil, "", err
