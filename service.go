@@ -163,6 +163,9 @@ type Explanation struct {
 	Intents        []string
 	Storage        *StorageView
 	Remedy         string
+	Stamps         []ExplainedStamp // that cover the path, the newest first
+	Operations     []Operation      // that concern the path and have not ended
+	RuleOrigin     string           // who set the rule that gives the interval
 }
 
 // ExplainedBlock is one cached block and the names of the nodes that hold it.
@@ -222,6 +225,8 @@ type ActiveSyncStatus struct {
 	// Lag is the age of the last change when it was marked; negative if unknown.
 	Lag       time.Duration
 	LastError string // of the last watch that failed, "" if none did
+	// Connecting: it is not heard yet, for it was only just asked to tell.
+	Connecting bool
 }
 
 // SyncPolicy is a sync interval for a path and what lies below it.
@@ -256,6 +261,8 @@ type ClusterStatus struct {
 	Problems             []string
 	Version              string
 	Raft                 map[string]string
+	// QuarantinedOps are the first of the operations in quarantine.
+	QuarantinedOps []Operation
 }
 
 // NodeStatus is a cache node as the leader sees it.

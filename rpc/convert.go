@@ -246,7 +246,7 @@ func activeSyncToWire(s *freshet.ActiveSyncStatus) *freshetv1.ActiveSync {
 	}
 	return &freshetv1.ActiveSync{
 		Source: s.Source, Complete: s.Complete, Heard: s.Heard, Reason: s.Reason, HeardSince: timeToWire(s.HeardSince),
-		SinceNotice: ageToWire(s.SinceNotice), Lag: ageToWire(s.Lag), LastError: s.LastError,
+		SinceNotice: ageToWire(s.SinceNotice), Lag: ageToWire(s.Lag), LastError: s.LastError, Connecting: s.Connecting,
 	}
 }
 
@@ -256,7 +256,7 @@ func activeSyncOfWire(s *freshetv1.ActiveSync) *freshet.ActiveSyncStatus {
 	}
 	return &freshet.ActiveSyncStatus{
 		Source: s.GetSource(), Complete: s.GetComplete(), Heard: s.GetHeard(), Reason: s.GetReason(), HeardSince: timeOfWire(s.GetHeardSince()),
-		SinceNotice: ageOfWire(s.GetSinceNotice()), Lag: ageOfWire(s.GetLag()), LastError: s.GetLastError(),
+		SinceNotice: ageOfWire(s.GetSinceNotice()), Lag: ageOfWire(s.GetLag()), LastError: s.GetLastError(), Connecting: s.GetConnecting(),
 	}
 }
 

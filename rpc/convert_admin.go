@@ -56,6 +56,7 @@ func explanationToWire(x freshet.Explanation) *freshetv1.ExplainResponse {
 		LastValidation: x.LastValidation, ValidatedAt: timeToWire(x.ValidatedAt), ValidFrom: x.ValidFrom, Need: x.Need,
 		NextCheck: x.NextCheck, Intents: x.Intents, Remedy: x.Remedy,
 		ActiveSync: activeSyncToWire(x.ActiveSync),
+		Stamps:     stampsToWire(x.Stamps), Operations: operationsToWire(x.Operations), RuleOrigin: x.RuleOrigin,
 	}
 	if x.Info != nil {
 		out.Entry = EntryToWire(*x.Info)
@@ -88,6 +89,7 @@ func explanationOfWire(r *freshetv1.ExplainResponse) (freshet.Explanation, error
 		LastValidation: r.GetLastValidation(), ValidatedAt: timeOfWire(r.GetValidatedAt()), ValidFrom: r.GetValidFrom(), Need: r.GetNeed(),
 		NextCheck: r.GetNextCheck(), Intents: r.GetIntents(), Remedy: r.GetRemedy(),
 		ActiveSync: activeSyncOfWire(r.GetActiveSync()),
+		Stamps:     stampsOfWire(r.GetStamps()), Operations: operationsOfWire(r.GetOperations()), RuleOrigin: r.GetRuleOrigin(),
 	}
 	if r.GetEntry() != nil {
 		info, err := EntryOfWire(r.GetEntry())
@@ -138,6 +140,7 @@ func clusterToWire(c freshet.ClusterStatus) *freshetv1.GetClusterResponse {
 		Name: c.Name, Id: c.ID.String(), Epoch: c.Epoch, Leader: c.Leader, Term: c.Term, AppliedIndex: c.AppliedIndex,
 		Entries: c.Entries, Mounts: c.Mounts, LiveNodes: c.LiveNodes, DeadNodes: c.DeadNodes,
 		Intents: c.Intents, Quarantined: c.Quarantined, Healthy: c.Healthy, Problems: c.Problems, Version: c.Version, Raft: c.Raft,
+		QuarantinedOperations: operationsToWire(c.QuarantinedOps),
 	}
 	for _, m := range c.Members {
 		out.Members = append(out.Members, memberToWire(m))
@@ -151,7 +154,7 @@ func clusterOfWire(r *freshetv1.GetClusterResponse) freshet.ClusterStatus {
 		Name: r.GetName(), ID: id, Epoch: r.GetEpoch(), Leader: r.GetLeader(), Term: r.GetTerm(), AppliedIndex: r.GetAppliedIndex(),
 		Entries: r.GetEntries(), Mounts: r.GetMounts(), LiveNodes: r.GetLiveNodes(), DeadNodes: r.GetDeadNodes(),
 		Intents: r.GetIntents(), Quarantined: r.GetQuarantined(), Healthy: r.GetHealthy(), Problems: r.GetProblems(),
-		Version: r.GetVersion(), Raft: r.GetRaft(),
+		Version: r.GetVersion(), Raft: r.GetRaft(), QuarantinedOps: operationsOfWire(r.GetQuarantinedOperations()),
 	}
 	for _, m := range r.GetMembers() {
 		out.Members = append(out.Members, memberOfWire(m))

@@ -943,9 +943,11 @@ type GetClusterResponse struct {
 	Problems    []string `protobuf:"bytes,15,rep,name=problems,proto3" json:"problems,omitempty"`
 	Version     string   `protobuf:"bytes,16,opt,name=version,proto3" json:"version,omitempty"`
 	// Raft statistics as the library names them.
-	Raft          map[string]string `protobuf:"bytes,17,rep,name=raft,proto3" json:"raft,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Raft map[string]string `protobuf:"bytes,17,rep,name=raft,proto3" json:"raft,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// The first of those in quarantine.
+	QuarantinedOperations []*Operation `protobuf:"bytes,18,rep,name=quarantined_operations,json=quarantinedOperations,proto3" json:"quarantined_operations,omitempty"`
+	unknownFields         protoimpl.UnknownFields
+	sizeCache             protoimpl.SizeCache
 }
 
 func (x *GetClusterResponse) Reset() {
@@ -1093,6 +1095,13 @@ func (x *GetClusterResponse) GetVersion() string {
 func (x *GetClusterResponse) GetRaft() map[string]string {
 	if x != nil {
 		return x.Raft
+	}
+	return nil
+}
+
+func (x *GetClusterResponse) GetQuarantinedOperations() []*Operation {
+	if x != nil {
+		return x.QuarantinedOperations
 	}
 	return nil
 }
@@ -2957,7 +2966,7 @@ var File_freshet_v1_admin_proto protoreflect.FileDescriptor
 const file_freshet_v1_admin_proto_rawDesc = "" +
 	"\n" +
 	"\x16freshet/v1/admin.proto\x12\n" +
-	"freshet.v1\x1a\x1afreshet/v1/namespace.proto\x1a\x17freshet/v1/policy.proto\x1a\x16freshet/v1/types.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"'\n" +
+	"freshet.v1\x1a\x18freshet/v1/explain.proto\x1a\x1afreshet/v1/namespace.proto\x1a\x17freshet/v1/policy.proto\x1a\x16freshet/v1/types.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"'\n" +
 	"\x11ListMountsRequest\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\"U\n" +
 	"\x12ListMountsResponse\x12)\n" +
@@ -3022,7 +3031,7 @@ const file_freshet_v1_admin_proto_rawDesc = "" +
 	"\x05op_id\x18\x03 \x01(\tR\x04opId\"J\n" +
 	"\x18RemoveSyncPolicyResponse\x12.\n" +
 	"\x06policy\x18\x01 \x01(\v2\x16.freshet.v1.SyncPolicyR\x06policy\"\x13\n" +
-	"\x11GetClusterRequest\"\xc0\x04\n" +
+	"\x11GetClusterRequest\"\x8e\x05\n" +
 	"\x12GetClusterResponse\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12\x14\n" +
@@ -3043,7 +3052,8 @@ const file_freshet_v1_admin_proto_rawDesc = "" +
 	"\ahealthy\x18\x0e \x01(\bR\ahealthy\x12\x1a\n" +
 	"\bproblems\x18\x0f \x03(\tR\bproblems\x12\x18\n" +
 	"\aversion\x18\x10 \x01(\tR\aversion\x12<\n" +
-	"\x04raft\x18\x11 \x03(\v2(.freshet.v1.GetClusterResponse.RaftEntryR\x04raft\x1a7\n" +
+	"\x04raft\x18\x11 \x03(\v2(.freshet.v1.GetClusterResponse.RaftEntryR\x04raft\x12L\n" +
+	"\x16quarantined_operations\x18\x12 \x03(\v2\x15.freshet.v1.OperationR\x15quarantinedOperations\x1a7\n" +
 	"\tRaftEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xa8\x01\n" +
@@ -3278,20 +3288,21 @@ var file_freshet_v1_admin_proto_goTypes = []any{
 	(*Mount)(nil),                      // 51: freshet.v1.Mount
 	(*Consistency)(nil),                // 52: freshet.v1.Consistency
 	(*SyncPolicy)(nil),                 // 53: freshet.v1.SyncPolicy
-	(*Node)(nil),                       // 54: freshet.v1.Node
-	(*durationpb.Duration)(nil),        // 55: google.protobuf.Duration
-	(*PublisherStatus)(nil),            // 56: freshet.v1.PublisherStatus
-	(*timestamppb.Timestamp)(nil),      // 57: google.protobuf.Timestamp
-	(*Written)(nil),                    // 58: freshet.v1.Written
-	(*Entry)(nil),                      // 59: freshet.v1.Entry
-	(*ListPoliciesRequest)(nil),        // 60: freshet.v1.ListPoliciesRequest
-	(*UpdatePolicyRequest)(nil),        // 61: freshet.v1.UpdatePolicyRequest
-	(*ReplacePolicyRequest)(nil),       // 62: freshet.v1.ReplacePolicyRequest
-	(*DeletePolicyRequest)(nil),        // 63: freshet.v1.DeletePolicyRequest
-	(*ListPoliciesResponse)(nil),       // 64: freshet.v1.ListPoliciesResponse
-	(*UpdatePolicyResponse)(nil),       // 65: freshet.v1.UpdatePolicyResponse
-	(*ReplacePolicyResponse)(nil),      // 66: freshet.v1.ReplacePolicyResponse
-	(*DeletePolicyResponse)(nil),       // 67: freshet.v1.DeletePolicyResponse
+	(*Operation)(nil),                  // 54: freshet.v1.Operation
+	(*Node)(nil),                       // 55: freshet.v1.Node
+	(*durationpb.Duration)(nil),        // 56: google.protobuf.Duration
+	(*PublisherStatus)(nil),            // 57: freshet.v1.PublisherStatus
+	(*timestamppb.Timestamp)(nil),      // 58: google.protobuf.Timestamp
+	(*Written)(nil),                    // 59: freshet.v1.Written
+	(*Entry)(nil),                      // 60: freshet.v1.Entry
+	(*ListPoliciesRequest)(nil),        // 61: freshet.v1.ListPoliciesRequest
+	(*UpdatePolicyRequest)(nil),        // 62: freshet.v1.UpdatePolicyRequest
+	(*ReplacePolicyRequest)(nil),       // 63: freshet.v1.ReplacePolicyRequest
+	(*DeletePolicyRequest)(nil),        // 64: freshet.v1.DeletePolicyRequest
+	(*ListPoliciesResponse)(nil),       // 65: freshet.v1.ListPoliciesResponse
+	(*UpdatePolicyResponse)(nil),       // 66: freshet.v1.UpdatePolicyResponse
+	(*ReplacePolicyResponse)(nil),      // 67: freshet.v1.ReplacePolicyResponse
+	(*DeletePolicyResponse)(nil),       // 68: freshet.v1.DeletePolicyResponse
 }
 var file_freshet_v1_admin_proto_depIdxs = []int32{
 	51, // 0: freshet.v1.ListMountsResponse.mounts:type_name -> freshet.v1.Mount
@@ -3307,80 +3318,81 @@ var file_freshet_v1_admin_proto_depIdxs = []int32{
 	53, // 10: freshet.v1.RemoveSyncPolicyResponse.policy:type_name -> freshet.v1.SyncPolicy
 	16, // 11: freshet.v1.GetClusterResponse.members:type_name -> freshet.v1.Member
 	50, // 12: freshet.v1.GetClusterResponse.raft:type_name -> freshet.v1.GetClusterResponse.RaftEntry
-	54, // 13: freshet.v1.ListNodesResponse.nodes:type_name -> freshet.v1.Node
-	21, // 14: freshet.v1.ListPeersResponse.peers:type_name -> freshet.v1.Peer
-	22, // 15: freshet.v1.Peer.domains:type_name -> freshet.v1.PeerDomain
-	55, // 16: freshet.v1.Peer.since_contact:type_name -> google.protobuf.Duration
-	56, // 17: freshet.v1.PeerDomain.position:type_name -> freshet.v1.PublisherStatus
-	57, // 18: freshet.v1.PeerDomain.last_reset:type_name -> google.protobuf.Timestamp
-	16, // 19: freshet.v1.JoinRaftRequest.member:type_name -> freshet.v1.Member
-	58, // 20: freshet.v1.FinishedOp.written:type_name -> freshet.v1.Written
-	54, // 21: freshet.v1.HeartbeatRequest.node:type_name -> freshet.v1.Node
-	35, // 22: freshet.v1.HeartbeatRequest.added:type_name -> freshet.v1.BlockReport
-	35, // 23: freshet.v1.HeartbeatRequest.removed:type_name -> freshet.v1.BlockReport
-	36, // 24: freshet.v1.HeartbeatRequest.finished:type_name -> freshet.v1.FinishedOp
-	51, // 25: freshet.v1.MountSpec.mount:type_name -> freshet.v1.Mount
-	55, // 26: freshet.v1.MountSpec.max_op_lifetime:type_name -> google.protobuf.Duration
-	55, // 27: freshet.v1.HeartbeatResponse.lease:type_name -> google.protobuf.Duration
-	38, // 28: freshet.v1.HeartbeatResponse.mounts:type_name -> freshet.v1.MountSpec
-	35, // 29: freshet.v1.HeartbeatResponse.free:type_name -> freshet.v1.BlockReport
-	58, // 30: freshet.v1.CompleteRequest.written:type_name -> freshet.v1.Written
-	59, // 31: freshet.v1.CompleteResponse.entry:type_name -> freshet.v1.Entry
-	0,  // 32: freshet.v1.MountService.ListMounts:input_type -> freshet.v1.ListMountsRequest
-	2,  // 33: freshet.v1.MountService.AddMount:input_type -> freshet.v1.AddMountRequest
-	4,  // 34: freshet.v1.MountService.UpdateMount:input_type -> freshet.v1.UpdateMountRequest
-	6,  // 35: freshet.v1.MountService.RemoveMount:input_type -> freshet.v1.RemoveMountRequest
-	8,  // 36: freshet.v1.PolicyService.ListSyncPolicies:input_type -> freshet.v1.ListSyncPoliciesRequest
-	10, // 37: freshet.v1.PolicyService.SetSyncPolicy:input_type -> freshet.v1.SetSyncPolicyRequest
-	12, // 38: freshet.v1.PolicyService.RemoveSyncPolicy:input_type -> freshet.v1.RemoveSyncPolicyRequest
-	60, // 39: freshet.v1.PolicyService.ListPolicies:input_type -> freshet.v1.ListPoliciesRequest
-	61, // 40: freshet.v1.PolicyService.UpdatePolicy:input_type -> freshet.v1.UpdatePolicyRequest
-	62, // 41: freshet.v1.PolicyService.ReplacePolicy:input_type -> freshet.v1.ReplacePolicyRequest
-	63, // 42: freshet.v1.PolicyService.DeletePolicy:input_type -> freshet.v1.DeletePolicyRequest
-	14, // 43: freshet.v1.ClusterService.GetCluster:input_type -> freshet.v1.GetClusterRequest
-	17, // 44: freshet.v1.ClusterService.ListNodes:input_type -> freshet.v1.ListNodesRequest
-	19, // 45: freshet.v1.ClusterService.ListPeers:input_type -> freshet.v1.ListPeersRequest
-	23, // 46: freshet.v1.ClusterService.JoinPeers:input_type -> freshet.v1.JoinPeersRequest
-	25, // 47: freshet.v1.ClusterService.LeavePeers:input_type -> freshet.v1.LeavePeersRequest
-	27, // 48: freshet.v1.ClusterService.JoinRaft:input_type -> freshet.v1.JoinRaftRequest
-	29, // 49: freshet.v1.ClusterService.RemoveRaft:input_type -> freshet.v1.RemoveRaftRequest
-	31, // 50: freshet.v1.ClusterService.TransferLeadership:input_type -> freshet.v1.TransferLeadershipRequest
-	33, // 51: freshet.v1.ClusterService.BumpEpoch:input_type -> freshet.v1.BumpEpochRequest
-	46, // 52: freshet.v1.EventService.PostEvents:input_type -> freshet.v1.PostEventsRequest
-	37, // 53: freshet.v1.NodeService.Heartbeat:input_type -> freshet.v1.HeartbeatRequest
-	40, // 54: freshet.v1.NodeService.Permit:input_type -> freshet.v1.PermitRequest
-	42, // 55: freshet.v1.NodeService.Complete:input_type -> freshet.v1.CompleteRequest
-	44, // 56: freshet.v1.NodeService.Abort:input_type -> freshet.v1.AbortRequest
-	1,  // 57: freshet.v1.MountService.ListMounts:output_type -> freshet.v1.ListMountsResponse
-	3,  // 58: freshet.v1.MountService.AddMount:output_type -> freshet.v1.AddMountResponse
-	5,  // 59: freshet.v1.MountService.UpdateMount:output_type -> freshet.v1.UpdateMountResponse
-	7,  // 60: freshet.v1.MountService.RemoveMount:output_type -> freshet.v1.RemoveMountResponse
-	9,  // 61: freshet.v1.PolicyService.ListSyncPolicies:output_type -> freshet.v1.ListSyncPoliciesResponse
-	11, // 62: freshet.v1.PolicyService.SetSyncPolicy:output_type -> freshet.v1.SetSyncPolicyResponse
-	13, // 63: freshet.v1.PolicyService.RemoveSyncPolicy:output_type -> freshet.v1.RemoveSyncPolicyResponse
-	64, // 64: freshet.v1.PolicyService.ListPolicies:output_type -> freshet.v1.ListPoliciesResponse
-	65, // 65: freshet.v1.PolicyService.UpdatePolicy:output_type -> freshet.v1.UpdatePolicyResponse
-	66, // 66: freshet.v1.PolicyService.ReplacePolicy:output_type -> freshet.v1.ReplacePolicyResponse
-	67, // 67: freshet.v1.PolicyService.DeletePolicy:output_type -> freshet.v1.DeletePolicyResponse
-	15, // 68: freshet.v1.ClusterService.GetCluster:output_type -> freshet.v1.GetClusterResponse
-	18, // 69: freshet.v1.ClusterService.ListNodes:output_type -> freshet.v1.ListNodesResponse
-	20, // 70: freshet.v1.ClusterService.ListPeers:output_type -> freshet.v1.ListPeersResponse
-	24, // 71: freshet.v1.ClusterService.JoinPeers:output_type -> freshet.v1.JoinPeersResponse
-	26, // 72: freshet.v1.ClusterService.LeavePeers:output_type -> freshet.v1.LeavePeersResponse
-	28, // 73: freshet.v1.ClusterService.JoinRaft:output_type -> freshet.v1.JoinRaftResponse
-	30, // 74: freshet.v1.ClusterService.RemoveRaft:output_type -> freshet.v1.RemoveRaftResponse
-	32, // 75: freshet.v1.ClusterService.TransferLeadership:output_type -> freshet.v1.TransferLeadershipResponse
-	34, // 76: freshet.v1.ClusterService.BumpEpoch:output_type -> freshet.v1.BumpEpochResponse
-	47, // 77: freshet.v1.EventService.PostEvents:output_type -> freshet.v1.PostEventsResponse
-	39, // 78: freshet.v1.NodeService.Heartbeat:output_type -> freshet.v1.HeartbeatResponse
-	41, // 79: freshet.v1.NodeService.Permit:output_type -> freshet.v1.PermitResponse
-	43, // 80: freshet.v1.NodeService.Complete:output_type -> freshet.v1.CompleteResponse
-	45, // 81: freshet.v1.NodeService.Abort:output_type -> freshet.v1.AbortResponse
-	57, // [57:82] is the sub-list for method output_type
-	32, // [32:57] is the sub-list for method input_type
-	32, // [32:32] is the sub-list for extension type_name
-	32, // [32:32] is the sub-list for extension extendee
-	0,  // [0:32] is the sub-list for field type_name
+	54, // 13: freshet.v1.GetClusterResponse.quarantined_operations:type_name -> freshet.v1.Operation
+	55, // 14: freshet.v1.ListNodesResponse.nodes:type_name -> freshet.v1.Node
+	21, // 15: freshet.v1.ListPeersResponse.peers:type_name -> freshet.v1.Peer
+	22, // 16: freshet.v1.Peer.domains:type_name -> freshet.v1.PeerDomain
+	56, // 17: freshet.v1.Peer.since_contact:type_name -> google.protobuf.Duration
+	57, // 18: freshet.v1.PeerDomain.position:type_name -> freshet.v1.PublisherStatus
+	58, // 19: freshet.v1.PeerDomain.last_reset:type_name -> google.protobuf.Timestamp
+	16, // 20: freshet.v1.JoinRaftRequest.member:type_name -> freshet.v1.Member
+	59, // 21: freshet.v1.FinishedOp.written:type_name -> freshet.v1.Written
+	55, // 22: freshet.v1.HeartbeatRequest.node:type_name -> freshet.v1.Node
+	35, // 23: freshet.v1.HeartbeatRequest.added:type_name -> freshet.v1.BlockReport
+	35, // 24: freshet.v1.HeartbeatRequest.removed:type_name -> freshet.v1.BlockReport
+	36, // 25: freshet.v1.HeartbeatRequest.finished:type_name -> freshet.v1.FinishedOp
+	51, // 26: freshet.v1.MountSpec.mount:type_name -> freshet.v1.Mount
+	56, // 27: freshet.v1.MountSpec.max_op_lifetime:type_name -> google.protobuf.Duration
+	56, // 28: freshet.v1.HeartbeatResponse.lease:type_name -> google.protobuf.Duration
+	38, // 29: freshet.v1.HeartbeatResponse.mounts:type_name -> freshet.v1.MountSpec
+	35, // 30: freshet.v1.HeartbeatResponse.free:type_name -> freshet.v1.BlockReport
+	59, // 31: freshet.v1.CompleteRequest.written:type_name -> freshet.v1.Written
+	60, // 32: freshet.v1.CompleteResponse.entry:type_name -> freshet.v1.Entry
+	0,  // 33: freshet.v1.MountService.ListMounts:input_type -> freshet.v1.ListMountsRequest
+	2,  // 34: freshet.v1.MountService.AddMount:input_type -> freshet.v1.AddMountRequest
+	4,  // 35: freshet.v1.MountService.UpdateMount:input_type -> freshet.v1.UpdateMountRequest
+	6,  // 36: freshet.v1.MountService.RemoveMount:input_type -> freshet.v1.RemoveMountRequest
+	8,  // 37: freshet.v1.PolicyService.ListSyncPolicies:input_type -> freshet.v1.ListSyncPoliciesRequest
+	10, // 38: freshet.v1.PolicyService.SetSyncPolicy:input_type -> freshet.v1.SetSyncPolicyRequest
+	12, // 39: freshet.v1.PolicyService.RemoveSyncPolicy:input_type -> freshet.v1.RemoveSyncPolicyRequest
+	61, // 40: freshet.v1.PolicyService.ListPolicies:input_type -> freshet.v1.ListPoliciesRequest
+	62, // 41: freshet.v1.PolicyService.UpdatePolicy:input_type -> freshet.v1.UpdatePolicyRequest
+	63, // 42: freshet.v1.PolicyService.ReplacePolicy:input_type -> freshet.v1.ReplacePolicyRequest
+	64, // 43: freshet.v1.PolicyService.DeletePolicy:input_type -> freshet.v1.DeletePolicyRequest
+	14, // 44: freshet.v1.ClusterService.GetCluster:input_type -> freshet.v1.GetClusterRequest
+	17, // 45: freshet.v1.ClusterService.ListNodes:input_type -> freshet.v1.ListNodesRequest
+	19, // 46: freshet.v1.ClusterService.ListPeers:input_type -> freshet.v1.ListPeersRequest
+	23, // 47: freshet.v1.ClusterService.JoinPeers:input_type -> freshet.v1.JoinPeersRequest
+	25, // 48: freshet.v1.ClusterService.LeavePeers:input_type -> freshet.v1.LeavePeersRequest
+	27, // 49: freshet.v1.ClusterService.JoinRaft:input_type -> freshet.v1.JoinRaftRequest
+	29, // 50: freshet.v1.ClusterService.RemoveRaft:input_type -> freshet.v1.RemoveRaftRequest
+	31, // 51: freshet.v1.ClusterService.TransferLeadership:input_type -> freshet.v1.TransferLeadershipRequest
+	33, // 52: freshet.v1.ClusterService.BumpEpoch:input_type -> freshet.v1.BumpEpochRequest
+	46, // 53: freshet.v1.EventService.PostEvents:input_type -> freshet.v1.PostEventsRequest
+	37, // 54: freshet.v1.NodeService.Heartbeat:input_type -> freshet.v1.HeartbeatRequest
+	40, // 55: freshet.v1.NodeService.Permit:input_type -> freshet.v1.PermitRequest
+	42, // 56: freshet.v1.NodeService.Complete:input_type -> freshet.v1.CompleteRequest
+	44, // 57: freshet.v1.NodeService.Abort:input_type -> freshet.v1.AbortRequest
+	1,  // 58: freshet.v1.MountService.ListMounts:output_type -> freshet.v1.ListMountsResponse
+	3,  // 59: freshet.v1.MountService.AddMount:output_type -> freshet.v1.AddMountResponse
+	5,  // 60: freshet.v1.MountService.UpdateMount:output_type -> freshet.v1.UpdateMountResponse
+	7,  // 61: freshet.v1.MountService.RemoveMount:output_type -> freshet.v1.RemoveMountResponse
+	9,  // 62: freshet.v1.PolicyService.ListSyncPolicies:output_type -> freshet.v1.ListSyncPoliciesResponse
+	11, // 63: freshet.v1.PolicyService.SetSyncPolicy:output_type -> freshet.v1.SetSyncPolicyResponse
+	13, // 64: freshet.v1.PolicyService.RemoveSyncPolicy:output_type -> freshet.v1.RemoveSyncPolicyResponse
+	65, // 65: freshet.v1.PolicyService.ListPolicies:output_type -> freshet.v1.ListPoliciesResponse
+	66, // 66: freshet.v1.PolicyService.UpdatePolicy:output_type -> freshet.v1.UpdatePolicyResponse
+	67, // 67: freshet.v1.PolicyService.ReplacePolicy:output_type -> freshet.v1.ReplacePolicyResponse
+	68, // 68: freshet.v1.PolicyService.DeletePolicy:output_type -> freshet.v1.DeletePolicyResponse
+	15, // 69: freshet.v1.ClusterService.GetCluster:output_type -> freshet.v1.GetClusterResponse
+	18, // 70: freshet.v1.ClusterService.ListNodes:output_type -> freshet.v1.ListNodesResponse
+	20, // 71: freshet.v1.ClusterService.ListPeers:output_type -> freshet.v1.ListPeersResponse
+	24, // 72: freshet.v1.ClusterService.JoinPeers:output_type -> freshet.v1.JoinPeersResponse
+	26, // 73: freshet.v1.ClusterService.LeavePeers:output_type -> freshet.v1.LeavePeersResponse
+	28, // 74: freshet.v1.ClusterService.JoinRaft:output_type -> freshet.v1.JoinRaftResponse
+	30, // 75: freshet.v1.ClusterService.RemoveRaft:output_type -> freshet.v1.RemoveRaftResponse
+	32, // 76: freshet.v1.ClusterService.TransferLeadership:output_type -> freshet.v1.TransferLeadershipResponse
+	34, // 77: freshet.v1.ClusterService.BumpEpoch:output_type -> freshet.v1.BumpEpochResponse
+	47, // 78: freshet.v1.EventService.PostEvents:output_type -> freshet.v1.PostEventsResponse
+	39, // 79: freshet.v1.NodeService.Heartbeat:output_type -> freshet.v1.HeartbeatResponse
+	41, // 80: freshet.v1.NodeService.Permit:output_type -> freshet.v1.PermitResponse
+	43, // 81: freshet.v1.NodeService.Complete:output_type -> freshet.v1.CompleteResponse
+	45, // 82: freshet.v1.NodeService.Abort:output_type -> freshet.v1.AbortResponse
+	58, // [58:83] is the sub-list for method output_type
+	33, // [33:58] is the sub-list for method input_type
+	33, // [33:33] is the sub-list for extension type_name
+	33, // [33:33] is the sub-list for extension extendee
+	0,  // [0:33] is the sub-list for field type_name
 }
 
 func init() { file_freshet_v1_admin_proto_init() }
@@ -3388,6 +3400,7 @@ func file_freshet_v1_admin_proto_init() {
 	if File_freshet_v1_admin_proto != nil {
 		return
 	}
+	file_freshet_v1_explain_proto_init()
 	file_freshet_v1_namespace_proto_init()
 	file_freshet_v1_policy_proto_init()
 	file_freshet_v1_types_proto_init()

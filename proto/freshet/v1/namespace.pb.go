@@ -1029,7 +1029,13 @@ type ExplainResponse struct {
 	// What to do about it, if anything.
 	Remedy string `protobuf:"bytes,16,opt,name=remedy,proto3" json:"remedy,omitempty"`
 	// How the storage's own notices are heard; unset without active sync.
-	ActiveSync    *ActiveSync `protobuf:"bytes,17,opt,name=active_sync,json=activeSync,proto3" json:"active_sync,omitempty"`
+	ActiveSync *ActiveSync `protobuf:"bytes,17,opt,name=active_sync,json=activeSync,proto3" json:"active_sync,omitempty"`
+	// Marks that cover the path, the newest first.
+	Stamps []*ExplainStamp `protobuf:"bytes,18,rep,name=stamps,proto3" json:"stamps,omitempty"`
+	// Unfinished operations that concern the path.
+	Operations []*Operation `protobuf:"bytes,19,rep,name=operations,proto3" json:"operations,omitempty"`
+	// Who set the rule that gives the interval.
+	RuleOrigin    string `protobuf:"bytes,20,opt,name=rule_origin,json=ruleOrigin,proto3" json:"rule_origin,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1181,6 +1187,27 @@ func (x *ExplainResponse) GetActiveSync() *ActiveSync {
 		return x.ActiveSync
 	}
 	return nil
+}
+
+func (x *ExplainResponse) GetStamps() []*ExplainStamp {
+	if x != nil {
+		return x.Stamps
+	}
+	return nil
+}
+
+func (x *ExplainResponse) GetOperations() []*Operation {
+	if x != nil {
+		return x.Operations
+	}
+	return nil
+}
+
+func (x *ExplainResponse) GetRuleOrigin() string {
+	if x != nil {
+		return x.RuleOrigin
+	}
+	return ""
 }
 
 // PublisherStatus is the position in another cluster's log of the domain.
@@ -2153,7 +2180,7 @@ var File_freshet_v1_namespace_proto protoreflect.FileDescriptor
 const file_freshet_v1_namespace_proto_rawDesc = "" +
 	"\n" +
 	"\x1afreshet/v1/namespace.proto\x12\n" +
-	"freshet.v1\x1a\x16freshet/v1/types.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\\\n" +
+	"freshet.v1\x1a\x18freshet/v1/explain.proto\x1a\x16freshet/v1/types.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\\\n" +
 	"\vStatRequest\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12#\n" +
 	"\rsync_interval\x18\x02 \x01(\tR\fsyncInterval\x12\x14\n" +
@@ -2219,7 +2246,7 @@ const file_freshet_v1_namespace_proto_rawDesc = "" +
 	"\x05token\x18\x02 \x01(\tR\x05token\":\n" +
 	"\x0eExplainRequest\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x14\n" +
-	"\x05check\x18\x02 \x01(\bR\x05check\"\xa5\x05\n" +
+	"\x05check\x18\x02 \x01(\bR\x05check\"\xaf\x06\n" +
 	"\x0fExplainResponse\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x18\n" +
 	"\averdict\x18\x02 \x01(\tR\averdict\x12\x16\n" +
@@ -2243,7 +2270,13 @@ const file_freshet_v1_namespace_proto_rawDesc = "" +
 	"\astorage\x18\x0f \x01(\v2\x17.freshet.v1.StorageViewR\astorage\x12\x16\n" +
 	"\x06remedy\x18\x10 \x01(\tR\x06remedy\x127\n" +
 	"\vactive_sync\x18\x11 \x01(\v2\x16.freshet.v1.ActiveSyncR\n" +
-	"activeSync\"\xe4\x01\n" +
+	"activeSync\x120\n" +
+	"\x06stamps\x18\x12 \x03(\v2\x18.freshet.v1.ExplainStampR\x06stamps\x125\n" +
+	"\n" +
+	"operations\x18\x13 \x03(\v2\x15.freshet.v1.OperationR\n" +
+	"operations\x12\x1f\n" +
+	"\vrule_origin\x18\x14 \x01(\tR\n" +
+	"ruleOrigin\"\xe4\x01\n" +
 	"\x0fPublisherStatus\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12\x1d\n" +
 	"\n" +
@@ -2395,10 +2428,12 @@ var file_freshet_v1_namespace_proto_goTypes = []any{
 	(*Mount)(nil),                 // 33: freshet.v1.Mount
 	(*timestamppb.Timestamp)(nil), // 34: google.protobuf.Timestamp
 	(*ActiveSync)(nil),            // 35: freshet.v1.ActiveSync
-	(*durationpb.Duration)(nil),   // 36: google.protobuf.Duration
-	(*Source)(nil),                // 37: freshet.v1.Source
-	(*Block)(nil),                 // 38: freshet.v1.Block
-	(*Ticket)(nil),                // 39: freshet.v1.Ticket
+	(*ExplainStamp)(nil),          // 36: freshet.v1.ExplainStamp
+	(*Operation)(nil),             // 37: freshet.v1.Operation
+	(*durationpb.Duration)(nil),   // 38: google.protobuf.Duration
+	(*Source)(nil),                // 39: freshet.v1.Source
+	(*Block)(nil),                 // 40: freshet.v1.Block
+	(*Ticket)(nil),                // 41: freshet.v1.Ticket
 }
 var file_freshet_v1_namespace_proto_depIdxs = []int32{
 	30, // 0: freshet.v1.StatResponse.entry:type_name -> freshet.v1.Entry
@@ -2417,50 +2452,52 @@ var file_freshet_v1_namespace_proto_depIdxs = []int32{
 	18, // 13: freshet.v1.ExplainResponse.blocks:type_name -> freshet.v1.ExplainBlock
 	19, // 14: freshet.v1.ExplainResponse.storage:type_name -> freshet.v1.StorageView
 	35, // 15: freshet.v1.ExplainResponse.active_sync:type_name -> freshet.v1.ActiveSync
-	36, // 16: freshet.v1.PublisherStatus.since_contact:type_name -> google.protobuf.Duration
-	34, // 17: freshet.v1.StorageView.mtime:type_name -> google.protobuf.Timestamp
-	36, // 18: freshet.v1.SyncResponse.elapsed:type_name -> google.protobuf.Duration
-	30, // 19: freshet.v1.LocateResponse.entry:type_name -> freshet.v1.Entry
-	37, // 20: freshet.v1.LocateResponse.source:type_name -> freshet.v1.Source
-	38, // 21: freshet.v1.LocateResponse.blocks:type_name -> freshet.v1.Block
-	39, // 22: freshet.v1.BeginWriteResponse.ticket:type_name -> freshet.v1.Ticket
-	30, // 23: freshet.v1.BeginWriteResponse.entry:type_name -> freshet.v1.Entry
-	30, // 24: freshet.v1.PlanRenameResponse.entry:type_name -> freshet.v1.Entry
-	0,  // 25: freshet.v1.NamespaceService.Stat:input_type -> freshet.v1.StatRequest
-	2,  // 26: freshet.v1.NamespaceService.BatchStat:input_type -> freshet.v1.BatchStatRequest
-	5,  // 27: freshet.v1.NamespaceService.List:input_type -> freshet.v1.ListRequest
-	7,  // 28: freshet.v1.NamespaceService.Mkdir:input_type -> freshet.v1.MkdirRequest
-	9,  // 29: freshet.v1.NamespaceService.Rename:input_type -> freshet.v1.RenameRequest
-	11, // 30: freshet.v1.NamespaceService.Remove:input_type -> freshet.v1.RemoveRequest
-	13, // 31: freshet.v1.NamespaceService.SetAttr:input_type -> freshet.v1.SetAttrRequest
-	15, // 32: freshet.v1.NamespaceService.Explain:input_type -> freshet.v1.ExplainRequest
-	20, // 33: freshet.v1.NamespaceService.Sync:input_type -> freshet.v1.SyncRequest
-	22, // 34: freshet.v1.NamespaceService.Locate:input_type -> freshet.v1.LocateRequest
-	24, // 35: freshet.v1.NamespaceService.BeginWrite:input_type -> freshet.v1.BeginWriteRequest
-	26, // 36: freshet.v1.NamespaceService.AbortWrite:input_type -> freshet.v1.AbortWriteRequest
-	5,  // 37: freshet.v1.NamespaceService.ListStream:input_type -> freshet.v1.ListRequest
-	11, // 38: freshet.v1.NamespaceService.RemoveTree:input_type -> freshet.v1.RemoveRequest
-	9,  // 39: freshet.v1.NamespaceService.PlanRename:input_type -> freshet.v1.RenameRequest
-	1,  // 40: freshet.v1.NamespaceService.Stat:output_type -> freshet.v1.StatResponse
-	3,  // 41: freshet.v1.NamespaceService.BatchStat:output_type -> freshet.v1.BatchStatResponse
-	6,  // 42: freshet.v1.NamespaceService.List:output_type -> freshet.v1.ListResponse
-	8,  // 43: freshet.v1.NamespaceService.Mkdir:output_type -> freshet.v1.MkdirResponse
-	10, // 44: freshet.v1.NamespaceService.Rename:output_type -> freshet.v1.RenameResponse
-	12, // 45: freshet.v1.NamespaceService.Remove:output_type -> freshet.v1.RemoveResponse
-	14, // 46: freshet.v1.NamespaceService.SetAttr:output_type -> freshet.v1.SetAttrResponse
-	16, // 47: freshet.v1.NamespaceService.Explain:output_type -> freshet.v1.ExplainResponse
-	21, // 48: freshet.v1.NamespaceService.Sync:output_type -> freshet.v1.SyncResponse
-	23, // 49: freshet.v1.NamespaceService.Locate:output_type -> freshet.v1.LocateResponse
-	25, // 50: freshet.v1.NamespaceService.BeginWrite:output_type -> freshet.v1.BeginWriteResponse
-	27, // 51: freshet.v1.NamespaceService.AbortWrite:output_type -> freshet.v1.AbortWriteResponse
-	6,  // 52: freshet.v1.NamespaceService.ListStream:output_type -> freshet.v1.ListResponse
-	28, // 53: freshet.v1.NamespaceService.RemoveTree:output_type -> freshet.v1.RemoveTreeResponse
-	29, // 54: freshet.v1.NamespaceService.PlanRename:output_type -> freshet.v1.PlanRenameResponse
-	40, // [40:55] is the sub-list for method output_type
-	25, // [25:40] is the sub-list for method input_type
-	25, // [25:25] is the sub-list for extension type_name
-	25, // [25:25] is the sub-list for extension extendee
-	0,  // [0:25] is the sub-list for field type_name
+	36, // 16: freshet.v1.ExplainResponse.stamps:type_name -> freshet.v1.ExplainStamp
+	37, // 17: freshet.v1.ExplainResponse.operations:type_name -> freshet.v1.Operation
+	38, // 18: freshet.v1.PublisherStatus.since_contact:type_name -> google.protobuf.Duration
+	34, // 19: freshet.v1.StorageView.mtime:type_name -> google.protobuf.Timestamp
+	38, // 20: freshet.v1.SyncResponse.elapsed:type_name -> google.protobuf.Duration
+	30, // 21: freshet.v1.LocateResponse.entry:type_name -> freshet.v1.Entry
+	39, // 22: freshet.v1.LocateResponse.source:type_name -> freshet.v1.Source
+	40, // 23: freshet.v1.LocateResponse.blocks:type_name -> freshet.v1.Block
+	41, // 24: freshet.v1.BeginWriteResponse.ticket:type_name -> freshet.v1.Ticket
+	30, // 25: freshet.v1.BeginWriteResponse.entry:type_name -> freshet.v1.Entry
+	30, // 26: freshet.v1.PlanRenameResponse.entry:type_name -> freshet.v1.Entry
+	0,  // 27: freshet.v1.NamespaceService.Stat:input_type -> freshet.v1.StatRequest
+	2,  // 28: freshet.v1.NamespaceService.BatchStat:input_type -> freshet.v1.BatchStatRequest
+	5,  // 29: freshet.v1.NamespaceService.List:input_type -> freshet.v1.ListRequest
+	7,  // 30: freshet.v1.NamespaceService.Mkdir:input_type -> freshet.v1.MkdirRequest
+	9,  // 31: freshet.v1.NamespaceService.Rename:input_type -> freshet.v1.RenameRequest
+	11, // 32: freshet.v1.NamespaceService.Remove:input_type -> freshet.v1.RemoveRequest
+	13, // 33: freshet.v1.NamespaceService.SetAttr:input_type -> freshet.v1.SetAttrRequest
+	15, // 34: freshet.v1.NamespaceService.Explain:input_type -> freshet.v1.ExplainRequest
+	20, // 35: freshet.v1.NamespaceService.Sync:input_type -> freshet.v1.SyncRequest
+	22, // 36: freshet.v1.NamespaceService.Locate:input_type -> freshet.v1.LocateRequest
+	24, // 37: freshet.v1.NamespaceService.BeginWrite:input_type -> freshet.v1.BeginWriteRequest
+	26, // 38: freshet.v1.NamespaceService.AbortWrite:input_type -> freshet.v1.AbortWriteRequest
+	5,  // 39: freshet.v1.NamespaceService.ListStream:input_type -> freshet.v1.ListRequest
+	11, // 40: freshet.v1.NamespaceService.RemoveTree:input_type -> freshet.v1.RemoveRequest
+	9,  // 41: freshet.v1.NamespaceService.PlanRename:input_type -> freshet.v1.RenameRequest
+	1,  // 42: freshet.v1.NamespaceService.Stat:output_type -> freshet.v1.StatResponse
+	3,  // 43: freshet.v1.NamespaceService.BatchStat:output_type -> freshet.v1.BatchStatResponse
+	6,  // 44: freshet.v1.NamespaceService.List:output_type -> freshet.v1.ListResponse
+	8,  // 45: freshet.v1.NamespaceService.Mkdir:output_type -> freshet.v1.MkdirResponse
+	10, // 46: freshet.v1.NamespaceService.Rename:output_type -> freshet.v1.RenameResponse
+	12, // 47: freshet.v1.NamespaceService.Remove:output_type -> freshet.v1.RemoveResponse
+	14, // 48: freshet.v1.NamespaceService.SetAttr:output_type -> freshet.v1.SetAttrResponse
+	16, // 49: freshet.v1.NamespaceService.Explain:output_type -> freshet.v1.ExplainResponse
+	21, // 50: freshet.v1.NamespaceService.Sync:output_type -> freshet.v1.SyncResponse
+	23, // 51: freshet.v1.NamespaceService.Locate:output_type -> freshet.v1.LocateResponse
+	25, // 52: freshet.v1.NamespaceService.BeginWrite:output_type -> freshet.v1.BeginWriteResponse
+	27, // 53: freshet.v1.NamespaceService.AbortWrite:output_type -> freshet.v1.AbortWriteResponse
+	6,  // 54: freshet.v1.NamespaceService.ListStream:output_type -> freshet.v1.ListResponse
+	28, // 55: freshet.v1.NamespaceService.RemoveTree:output_type -> freshet.v1.RemoveTreeResponse
+	29, // 56: freshet.v1.NamespaceService.PlanRename:output_type -> freshet.v1.PlanRenameResponse
+	42, // [42:57] is the sub-list for method output_type
+	27, // [27:42] is the sub-list for method input_type
+	27, // [27:27] is the sub-list for extension type_name
+	27, // [27:27] is the sub-list for extension extendee
+	0,  // [0:27] is the sub-list for field type_name
 }
 
 func init() { file_freshet_v1_namespace_proto_init() }
@@ -2468,6 +2505,7 @@ func file_freshet_v1_namespace_proto_init() {
 	if File_freshet_v1_namespace_proto != nil {
 		return
 	}
+	file_freshet_v1_explain_proto_init()
 	file_freshet_v1_types_proto_init()
 	file_freshet_v1_namespace_proto_msgTypes[13].OneofWrappers = []any{}
 	file_freshet_v1_namespace_proto_msgTypes[24].OneofWrappers = []any{}

@@ -537,8 +537,10 @@ type ActiveSync struct {
 	// Unset: it never said anything.
 	SinceNotice *durationpb.Duration `protobuf:"bytes,6,opt,name=since_notice,json=sinceNotice,proto3" json:"since_notice,omitempty"`
 	// Age of the last change when it was marked; unset if unknown.
-	Lag           *durationpb.Duration `protobuf:"bytes,7,opt,name=lag,proto3" json:"lag,omitempty"`
-	LastError     string               `protobuf:"bytes,8,opt,name=last_error,json=lastError,proto3" json:"last_error,omitempty"`
+	Lag       *durationpb.Duration `protobuf:"bytes,7,opt,name=lag,proto3" json:"lag,omitempty"`
+	LastError string               `protobuf:"bytes,8,opt,name=last_error,json=lastError,proto3" json:"last_error,omitempty"`
+	// It is not heard yet, for it was only just asked to tell.
+	Connecting    bool `protobuf:"varint,9,opt,name=connecting,proto3" json:"connecting,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -627,6 +629,13 @@ func (x *ActiveSync) GetLastError() string {
 		return x.LastError
 	}
 	return ""
+}
+
+func (x *ActiveSync) GetConnecting() bool {
+	if x != nil {
+		return x.Connecting
+	}
+	return false
 }
 
 // Consistency says how fresh reads below a mount must be.
@@ -1311,7 +1320,7 @@ const file_freshet_v1_types_proto_rawDesc = "" +
 	"activeSync\x1a:\n" +
 	"\fOptionsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xb5\x02\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xd5\x02\n" +
 	"\n" +
 	"ActiveSync\x12\x16\n" +
 	"\x06source\x18\x01 \x01(\tR\x06source\x12\x1a\n" +
@@ -1323,7 +1332,10 @@ const file_freshet_v1_types_proto_rawDesc = "" +
 	"\fsince_notice\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\vsinceNotice\x12+\n" +
 	"\x03lag\x18\a \x01(\v2\x19.google.protobuf.DurationR\x03lag\x12\x1d\n" +
 	"\n" +
-	"last_error\x18\b \x01(\tR\tlastError\"\xa2\x01\n" +
+	"last_error\x18\b \x01(\tR\tlastError\x12\x1e\n" +
+	"\n" +
+	"connecting\x18\t \x01(\bR\n" +
+	"connecting\"\xa2\x01\n" +
 	"\vConsistency\x12\x14\n" +
 	"\x05level\x18\x01 \x01(\tR\x05level\x12\x1a\n" +
 	"\binterval\x18\x02 \x01(\tR\binterval\x12+\n" +
