@@ -111,9 +111,11 @@ type BeginWriteAnswer struct {
 // SyncProgress is a report of a running sync.
 type SyncProgress struct {
 	Directories, Entries, Changed, Failed int64
-	Elapsed                               time.Duration
-	Done                                  bool
-	Current                               Path
+	// Fresh directories were not listed again because they had been recently enough.
+	Fresh   int64
+	Elapsed time.Duration
+	Done    bool
+	Current Path
 }
 
 // PublisherStatus is the position in another cluster's log of one domain.

@@ -2,6 +2,7 @@ package coordinator
 
 import (
 	"context"
+	"errors"
 
 	"github.com/freshet-io/freshet"
 	"github.com/freshet-io/freshet/coordinator/metasync"
@@ -78,5 +79,14 @@ func (c *Coordinator) Sync(ctx context.Context, p freshet.Path, recursive bool, 
 	if err := c.prepare(ctx, p, freshet.ReadOptions{}); err != nil {
 		return err
 	}
-	return c.leaderHint(c.sync.Sync(ctx, p, recursive, report))
+	lead, _ := c.Leading()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	ended := freshet.Errorf(freshet.KindNotLeader, "sync", p, "this member does not lead the cluster any more")
+	defer context.AfterFunc(lead, func() { cancel(ended) })()
+	err := c.sync.Sync(ctx, p, metasync.SyncOptions{Recursive: recursive}, report)
+	if err != nil && errors.Is(context.Cause(ctx), ended) {
+		err = ended // the next leader can do it
+	}
+	return c.leaderHint(err)
 }

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/freshet-io/freshet"
 	"github.com/freshet-io/freshet/coordinator/namespace"
@@ -48,7 +49,7 @@ func (s *Syncer) Children(ctx context.Context, dir freshet.Path, after string, l
 			doubtful = append(doubtful, i)
 		}
 	}
-	if err := s.lookAtEach(ctx, doubtful, infos, keep); err != nil {
+	if _, err := s.lookAtEach(ctx, doubtful, infos, keep, call{at: c.at, began: c.began, interval: freshet.Never}); err != nil {
 		return nil, false, err
 	}
 	out := infos[:0]
@@ -90,11 +91,13 @@ func (s *Syncer) vouched(mem *memory, ch *namespace.Child, l *namespace.Lookup, 
 	return s.judge(ch.Freshness, mem.entry(ch.Info.Path), c).Fresh
 }
 
-// lookAtEach looks at single entries, several at once.
-func (s *Syncer) lookAtEach(ctx context.Context, which []int, infos []freshet.Info, keep []bool) error {
+// lookAtEach makes single entries fresh for a call, several at once, and returns
+// for how many of them the state changed.
+func (s *Syncer) lookAtEach(ctx context.Context, which []int, infos []freshet.Info, keep []bool, c call) (int64, error) {
 	if len(which) == 0 {
-		return nil
+		return 0, nil
 	}
+	var changed atomic.Int64
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var wg sync.WaitGroup
@@ -102,7 +105,10 @@ func (s *Syncer) lookAtEach(ctx context.Context, which []int, infos []freshet.In
 	for range min(s.opts.Parallel, len(which)) {
 		wg.Go(func() {
 			for i := range next {
-				e, err := s.Entry(ctx, infos[i].Path, Fixed(freshet.Never))
+				e, err := s.entry(ctx, infos[i].Path, c)
+				if e.Changed {
+					changed.Add(1)
+				}
 				switch {
 				case err == nil:
 					infos[i] = e.Info
@@ -125,7 +131,7 @@ feed:
 	close(next)
 	wg.Wait()
 	if ctx.Err() != nil {
-		return context.Cause(ctx)
+		return changed.Load(), context.Cause(ctx)
 	}
-	return nil
+	return changed.Load(), nil
 }

@@ -15,6 +15,7 @@ type Entry struct {
 	Lookup  namespace.Lookup // what the state knew; not set if Cached is false
 	Cached  bool             // the entry is held and fresh
 	Verdict Verdict
+	Changed bool // a look for this answer changed what the state holds
 }
 
 // entryAnswer is what a look at one entry found out.
@@ -22,6 +23,7 @@ type entryAnswer struct {
 	exists   bool
 	status   ufs.Status
 	rejected bool
+	changed  bool // what the state holds
 }
 
 const opStat = "stat"
@@ -35,15 +37,25 @@ func (e specialError) Error() string { return string(e) }
 // storage if it has to. KindNotExist means that the storage, or a fresh complete
 // listing, says so.
 func (s *Syncer) Entry(ctx context.Context, p freshet.Path, rule Rule) (Entry, error) {
-	c := s.call()
-	asked := false
+	return s.entryFor(ctx, p, s.call(), rule)
+}
+
+// entry is Entry for a call whose interval is known.
+func (s *Syncer) entry(ctx context.Context, p freshet.Path, c call) (Entry, error) {
+	return s.entryFor(ctx, p, c, Fixed(c.interval))
+}
+
+func (s *Syncer) entryFor(ctx context.Context, p freshet.Path, c call, rule Rule) (Entry, error) {
+	asked, changed := false, false
 	for try := 1; ; try++ {
 		l, err := s.State.Lookup(p)
 		if err != nil {
 			return Entry{}, err
 		}
 		c.interval = rule(&l)
-		if e, done, err := s.held(p, &l, c); done {
+		e, done, err := s.held(p, &l, c)
+		e.Changed = changed
+		if done {
 			e.Info.FromCache = !asked
 			return e, err
 		}
@@ -58,15 +70,16 @@ func (s *Syncer) Entry(ctx context.Context, p freshet.Path, rule Rule) (Entry, e
 		}
 		asked = true
 		a := lk.answer
+		changed = changed || a.changed
 		if !a.exists {
-			return Entry{}, notExist(p)
+			return Entry{Changed: changed}, notExist(p)
 		}
 		if kind, why := a.status.Unusable(); kind != freshet.KindOK {
 			return Entry{}, &freshet.Error{Op: opStat, Path: p, Kind: kind, Err: specialError(why)}
 		}
 		if l.Uncachable || try >= s.opts.Attempts {
 			// It was true while this reader waited, and that is all.
-			return Entry{Info: infoOf(p, l.Mount.ID, &a.status)}, nil
+			return Entry{Info: infoOf(p, l.Mount.ID, &a.status), Changed: changed}, nil
 		}
 	}
 }
@@ -152,6 +165,7 @@ func (s *Syncer) lookAt(ctx context.Context, p freshet.Path, k *look[entryAnswer
 		return a, nil
 	}
 	s.count(result)
+	a.changed = true
 	if exists {
 		k.mem.validated(p, k.record())
 	} else {

@@ -18,6 +18,7 @@ type look[T any] struct {
 	done    chan struct{}
 	cancel  context.CancelFunc
 	urgency *urgency // rises with those who wait
+	walk    *walk    // of a sync
 	waiters int
 	answer  T
 	err     error

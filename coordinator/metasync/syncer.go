@@ -27,6 +27,10 @@ type Options struct {
 	// Parallel is how many directories a recursive sync lists at once, and how
 	// many single entries a listing looks at; 0 is 8.
 	Parallel int
+	// Frontier is how many directories a recursive sync holds that it found and
+	// did not come to yet; 0 is 16,384. Up to there it goes breadth first, beyond
+	// it depth first, and then holds a page of them more per level.
+	Frontier int
 	// StatTimeout bounds one question about one entry; 0 is 30 s.
 	StatTimeout time.Duration
 	// Limits bound the questions to storages that are on their way at once.
@@ -43,6 +47,7 @@ type State interface {
 	Lookup(p freshet.Path) (namespace.Lookup, error)
 	List(dir freshet.Path, after string, limit int) ([]namespace.Child, error)
 	Mounts() ([]freshet.Mount, uint64)
+	Newest(p freshet.Path) (uint64, error)
 }
 
 // Deps are what a Syncer works with. All are required.
@@ -62,6 +67,7 @@ type Syncer struct {
 	mem      atomic.Pointer[memory]
 	entries  *flights[entryAnswer]
 	listings *flights[listingAnswer]
+	syncs    [2]*flights[struct{}] // of one path, and of all below it
 	slots    *Slots
 	metrics  *metrics
 	special  atomic.Bool // the log was told of entries that can't be shown
@@ -73,6 +79,7 @@ func New(deps Deps, opts Options) *Syncer {
 	opts.Absent.setDefaults()
 	setDefault(&opts.Attempts, 3)
 	setDefault(&opts.Parallel, 8)
+	setDefault(&opts.Frontier, 16384)
 	setDefault(&opts.StatTimeout, 30*time.Second)
 	if opts.Log == nil {
 		opts.Log = slog.New(slog.DiscardHandler)
@@ -81,6 +88,7 @@ func New(deps Deps, opts Options) *Syncer {
 		opts.Clock = clock.Real{}
 	}
 	s := &Syncer{Deps: deps, opts: opts, entries: newFlights[entryAnswer](), listings: newFlights[listingAnswer]()}
+	s.syncs = [2]*flights[struct{}]{newFlights[struct{}](), newFlights[struct{}]()}
 	s.slots = NewSlots(opts.Limits, opts.Metrics, opts.Clock)
 	s.Forget()
 	s.metrics = newMetrics(opts.Metrics, s)

@@ -2,7 +2,7 @@ package metasync
 
 import (
 	"context"
-	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/freshet-io/freshet"
@@ -11,179 +11,96 @@ import (
 // reportEvery is how often a running sync reports.
 const reportEvery = 250 * time.Millisecond
 
-// Sync looks at p whatever its age: the entry and, of a directory, its listing,
-// or everything below it if recursive, mounts in it too. It marks nothing. report
-// is called now and then, by one goroutine at a time, and once with Done; an
-// error of it cancels the sync. Directories that fail are counted and do not stop
-// the others; the first failure is returned at the end.
-func (s *Syncer) Sync(ctx context.Context, p freshet.Path, recursive bool, report func(freshet.SyncProgress) error) error {
+const opSync = "sync"
+
+// SyncOptions guide a sync.
+type SyncOptions struct {
+	// Recursive includes everything below the path, mounts in it too. The looks
+	// of a recursive sync are of the background, unless its context says otherwise.
+	Recursive bool
+	// MaxAge spares what was looked at that recently and not marked since: a
+	// directory that was is not listed again, those below it are considered each
+	// by itself. Always, which is zero, spares nothing.
+	MaxAge freshet.Interval
+}
+
+// Sync looks at p: the entry and, of a directory, its listing, or everything
+// below it. It marks nothing. report is called now and then, by one goroutine at
+// a time, and once with Done; an error of it ends the caller's part in the sync.
+// Directories that fail are counted and do not stop the others; the first failure
+// is returned at the end.
+//
+// One sync of a path and depth runs at a time. Who comes while one runs shares it
+// under the rule of all looks: nothing that it covers was marked since it began,
+// and it began late enough, by MaxAge. Else the next one is shared by all who
+// wait for it.
+func (s *Syncer) Sync(ctx context.Context, p freshet.Path, opts SyncOptions, report func(freshet.SyncProgress) error) error {
 	start := s.opts.Clock.Elapsed()
+	if opts.Recursive && urgencyOf(ctx) == nil {
+		ctx = WithClass(ctx, ClassBackground)
+	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	w := &walk{s: s, recursive: recursive, wake: make(chan struct{})}
-	e, err := s.Entry(ctx, p, Fixed(freshet.Always))
+	var shared atomic.Pointer[walk]
+	done := make(chan error, 1)
+	go func() { done <- s.share(ctx, p, opts, &shared) }()
+	tick := time.NewTicker(reportEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case err := <-done:
+			if err != nil {
+				return freshet.Wrap(opSync, p, err)
+			}
+			w := shared.Load()
+			if err := report(w.snapshot(s.opts.Clock.Elapsed()-start, true)); err != nil {
+				return freshet.Wrap(opSync, p, err)
+			}
+			return w.failure()
+		case <-tick.C:
+			if w := shared.Load(); w != nil && ctx.Err() == nil {
+				if err := report(w.snapshot(s.opts.Clock.Elapsed()-start, false)); err != nil {
+					cancel(freshet.Errorf(freshet.KindDeadline, opSync, p, "cancelled: %w", err))
+				}
+			}
+		}
+	}
+}
+
+// share takes part in the sync of p that runs, or starts one, and returns when it
+// has ended. The walk is known before that.
+func (s *Syncer) share(ctx context.Context, p freshet.Path, opts SyncOptions, shared *atomic.Pointer[walk]) error {
+	c := s.call()
+	c.interval = opts.MaxAge
+	need, err := s.State.Newest(p)
 	if err != nil {
 		return err
 	}
-	w.progress.Entries++
-	if e.Info.Type == freshet.TypeDirectory {
-		w.push(p)
+	which := s.syncs[0]
+	if opts.Recursive {
+		which = s.syncs[1]
 	}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		w.run(ctx)
-	}()
-	tick := time.NewTicker(reportEvery)
-	defer tick.Stop()
-	for running := true; running; {
-		select {
-		case <-done:
-			running = false
-		case <-tick.C:
-			if err := report(w.snapshot(s.opts.Clock.Elapsed()-start, false)); err != nil {
-				cancel(freshet.Errorf(freshet.KindDeadline, "sync", p, "cancelled: %w", err))
+	k, joined, err := which.do(ctx, p,
+		func(k *look[struct{}]) bool {
+			may := mayShare(k, s.mem.Load(), need, c)
+			if may {
+				shared.Store(k.walk)
 			}
-		}
-	}
-	if ctx.Err() != nil {
-		return &freshet.Error{Op: "sync", Path: p, Kind: freshet.KindDeadline, Err: context.Cause(ctx)}
-	}
-	if err := report(w.snapshot(s.opts.Clock.Elapsed()-start, true)); err != nil {
-		return freshet.Wrap("sync", p, err)
-	}
-	return w.first
-}
-
-// walk is a recursive sync.
-type walk struct {
-	s         *Syncer
-	recursive bool
-
-	mu       sync.Mutex
-	stack    []freshet.Path
-	busy     int
-	wake     chan struct{} // closed and replaced when stack grows or the last worker ends
-	progress freshet.SyncProgress
-	first    error
-}
-
-func (w *walk) push(dirs ...freshet.Path) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.stack = append(w.stack, dirs...)
-	close(w.wake)
-	w.wake = make(chan struct{})
-}
-
-func (w *walk) snapshot(elapsed time.Duration, done bool) freshet.SyncProgress {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	p := w.progress
-	p.Elapsed, p.Done = elapsed, done
-	return p
-}
-
-func (w *walk) run(ctx context.Context) {
-	var wg sync.WaitGroup
-	for range w.s.opts.Parallel {
-		wg.Go(func() {
-			for {
-				dir, ok := w.pop(ctx)
-				if !ok {
-					return
-				}
-				w.visit(ctx, dir)
-			}
-		})
-	}
-	wg.Wait()
-}
-
-// pop takes the directory that was found last, so that few wait.
-func (w *walk) pop(ctx context.Context) (freshet.Path, bool) {
-	for {
-		w.mu.Lock()
-		if n := len(w.stack); n > 0 && ctx.Err() == nil {
-			dir := w.stack[n-1]
-			w.stack = w.stack[:n-1]
-			w.busy++
-			w.progress.Current = dir
-			w.mu.Unlock()
-			return dir, true
-		}
-		idle, wake := w.busy == 0 || ctx.Err() != nil, w.wake
-		w.mu.Unlock()
-		if idle {
-			return "", false
-		}
-		select {
-		case <-wake:
-		case <-ctx.Done():
-			return "", false
-		}
-	}
-}
-
-func (w *walk) visit(ctx context.Context, dir freshet.Path) {
-	answer, err := w.s.forceListing(ctx, dir)
-	if err == nil && w.recursive && !answer.leaf {
-		err = w.descend(dir)
-	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.busy--
-	w.progress.Directories++
-	w.progress.Entries += answer.entries
-	w.progress.Changed += answer.changed
-	if err != nil && ctx.Err() == nil {
-		w.progress.Failed++
-		if w.first == nil {
-			w.first = err
-		}
-	}
-	close(w.wake)
-	w.wake = make(chan struct{})
-}
-
-// descend puts the directories of dir on the stack.
-func (w *walk) descend(dir freshet.Path) error {
-	after := ""
-	for {
-		page, err := w.s.State.List(dir, after, childPage)
-		if err != nil {
-			return err
-		}
-		var dirs []freshet.Path
-		for i := range page {
-			if page[i].Info.Type == freshet.TypeDirectory {
-				dirs = append(dirs, page[i].Info.Path)
-			}
-		}
-		if len(dirs) > 0 {
-			w.push(dirs...)
-		}
-		if len(page) < childPage {
-			return nil
-		}
-		after = page[len(page)-1].Name
-	}
-}
-
-// forceListing looks at a listing in any case.
-func (s *Syncer) forceListing(ctx context.Context, dir freshet.Path) (listingAnswer, error) {
-	l, err := s.State.Lookup(dir)
-	if err != nil || !l.HasMount {
-		return listingAnswer{}, err // a virtual directory has nothing to look at
-	}
-	lk, err := s.lookAtListing(ctx, dir, l.Listing.Need, call{at: s.opts.Clock.Elapsed(), began: s.mem.Load().next(), interval: freshet.Always})
+			return may
+		},
+		func() *look[struct{}] {
+			k := begin[struct{}](s)
+			k.walk = newWalk(s, opts, call{at: k.at, began: k.began, interval: opts.MaxAge})
+			shared.Store(k.walk)
+			return k
+		},
+		func(ctx context.Context, k *look[struct{}]) (struct{}, error) { return struct{}{}, k.walk.run(ctx, p) })
 	if err != nil {
-		return listingAnswer{}, err
+		return err
 	}
-	switch a := lk.answer; {
-	case a.absent && l.MountPoint:
-		return a, freshet.Errorf(freshet.KindUnavailable, opList, dir, "the root of the mount is gone from the storage, or is not visible to it")
-	default: // gone meanwhile, or a file: that is a finding, not a failure
-		return lk.answer, nil
+	if joined {
+		s.metrics.joined.Inc()
 	}
+	shared.Store(k.walk)
+	return nil
 }
