@@ -37,7 +37,13 @@ type ListQuery struct {
 	PageToken string
 	PageSize  int // 0 is the maximum, MaxListPage
 	Recursive bool
-	Options   ReadOptions
+	// Prefix selects names that begin with it; of a recursive listing, paths
+	// relative to Path.
+	Prefix string
+	// StartAfter begins behind this name or, of a recursive listing, behind this
+	// path relative to Path; neither needs to exist. A PageToken takes its place.
+	StartAfter string
+	Options    ReadOptions
 }
 
 // MaxListPage is the largest number of entries of a page.
@@ -95,10 +101,13 @@ type LocateQuery struct {
 type BeginWriteQuery struct {
 	Op        OpID
 	Path      Path
-	Write     WriteType
-	BlockSize int64  // 0 is the cluster's default
-	Host      string // locality of the caller
-	Node      NodeID // preferred, if it lives
+	Write     WriteType // ByPolicy: none was named
+	BlockSize int64     // 0 is the cluster's default
+	Host      string    // locality of the caller
+	Node      NodeID    // preferred, if it lives
+	// Length in bytes, if it is known, is checked against quotas at once; else they
+	// are asked before the file becomes visible.
+	Length *int64
 }
 
 // BeginWriteAnswer is a ticket, or the outcome if the operation is done.

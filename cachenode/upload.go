@@ -234,7 +234,7 @@ func (u *upload) permit() error {
 		term := n.term
 		n.mu.Unlock()
 		err := n.retry(ctx, func() error {
-			return n.deps.Coordinator.Permit(ctx, u.ticket.Op, n.opts.Node.ID, n.deps.Identity.Incarnation())
+			return n.deps.Coordinator.Permit(ctx, u.ticket.Op, n.opts.Node.ID, n.deps.Identity.Incarnation(), u.length)
 		})
 		if err != nil {
 			return err

@@ -76,6 +76,9 @@ func (c *Client) Write(ctx context.Context, p freshet.Path, body io.Reader, opts
 	q := freshet.BeginWriteQuery{
 		Op: op, Path: p, Write: opts.Write, BlockSize: opts.BlockSize, Host: c.opts.Host, Node: c.opts.Node,
 	}
+	if opts.Length >= 0 {
+		q.Length = &opts.Length
+	}
 	a, err := c.BeginWrite(ctx, q)
 	if err != nil || a.Done {
 		return a.Completed, err

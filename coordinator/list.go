@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/freshet-io/freshet"
 	"github.com/freshet-io/freshet/coordinator/metasync"
@@ -13,34 +14,43 @@ import (
 const opList = "list"
 
 // List returns a page of a directory, or of everything below it, in byte order
-// of the paths.
+// of the paths. A prefix is sought in the state, what lies before and behind it is
+// not read; the directory's listing as a whole is made fresh first.
 func (c *Coordinator) List(ctx context.Context, q freshet.ListQuery) (freshet.ListPage, error) {
 	after, err := parsePageToken(q)
 	if err != nil {
 		return freshet.ListPage{}, err
 	}
+	if err := checkSelection(q); err != nil {
+		return freshet.ListPage{}, err
+	}
 	if err := c.prepare(ctx, q.Path, q.Options); err != nil {
 		return freshet.ListPage{}, err
+	}
+	if after == "" {
+		after = q.StartAfter
 	}
 	size := q.PageSize
 	if size <= 0 || size > freshet.MaxListPage {
 		size = freshet.MaxListPage
 	}
+	rule := metasync.Rule(c.ruleOf(q.Options.SyncInterval))
+	if q.PageToken != "" {
+		rule = metasync.Fixed(freshet.Never) // made fresh by the first page
+	}
 	var page freshet.ListPage
 	var more bool
 	if q.Recursive {
-		w := lister{c: c, ctx: ctx, root: q.Path, limit: size, fresh: c.ruleOf(q.Options.SyncInterval)}
-		more, err = w.below(q.Path, after)
-		page.Entries = w.out
+		page.Entries, more, err = c.listBelow(ctx, q, after, size, rule)
 	} else {
-		rule := metasync.Rule(c.ruleOf(q.Options.SyncInterval))
-		if after != "" {
-			rule = metasync.Fixed(freshet.Never) // made fresh by the first page
-		}
-		page.Entries, more, err = c.sync.Children(ctx, q.Path, after, size, rule)
+		page.Entries, more, err = c.listFlat(ctx, q, after, size, rule)
 		if err == nil && len(page.Entries) == 0 && more {
 			// Every entry of the page was gone: go on behind it.
-			return c.List(ctx, freshet.ListQuery{Path: q.Path, PageToken: c.skipped(q.Path, after, size), PageSize: q.PageSize, Options: q.Options})
+			q.PageToken = c.skipped(q.Path, seek(after, q.Prefix), size)
+			if q.PageToken == "" {
+				return page, nil
+			}
+			return c.List(ctx, q)
 		}
 	}
 	if err != nil {
@@ -51,6 +61,90 @@ func (c *Coordinator) List(ctx context.Context, q freshet.ListQuery) (freshet.Li
 		page.NextPageToken = pageToken(q, page.Entries[len(page.Entries)-1].Path)
 	}
 	return page, nil
+}
+
+// checkSelection refuses what can't select anything.
+func checkSelection(q freshet.ListQuery) error {
+	for _, s := range []struct{ name, value string }{{"prefix", q.Prefix}, {"start_after", q.StartAfter}} {
+		switch {
+		case !q.Recursive && strings.Contains(s.value, "/"):
+			return freshet.Errorf(freshet.KindInvalid, opList, q.Path, "%s %q has a slash: list that directory instead, or recursively", s.name, s.value)
+		case strings.HasPrefix(s.value, "/"):
+			return freshet.Errorf(freshet.KindInvalid, opList, q.Path, "%s %q starts with a slash: give it relative to the listed path", s.name, s.value)
+		case !utf8.ValidString(s.value) || strings.Contains(s.value, "//") || len(s.value) > freshet.MaxPathLen:
+			return freshet.Errorf(freshet.KindInvalid, opList, q.Path, "%s is not a part of a path", s.name)
+		}
+	}
+	return nil
+}
+
+// listFlat gives a page of the children of a directory.
+func (c *Coordinator) listFlat(ctx context.Context, q freshet.ListQuery, after string, size int, rule metasync.Rule) ([]freshet.Info, bool, error) {
+	if past(after, q.Prefix) {
+		return nil, false, nil
+	}
+	entries, more, err := c.sync.Children(ctx, q.Path, seek(after, q.Prefix), size, rule)
+	if err != nil {
+		return nil, false, err
+	}
+	kept := beginning(entries, q.Prefix)
+	return kept, more && len(kept) == len(entries), nil
+}
+
+// beginning returns the entries whose names begin with prefix: those at the front,
+// for the listing began at the prefix.
+func beginning(entries []freshet.Info, prefix string) []freshet.Info {
+	for i := range entries {
+		if !strings.HasPrefix(entries[i].Path.Base(), prefix) {
+			return entries[:i]
+		}
+	}
+	return entries
+}
+
+// seek returns a name behind which lies all that begins with prefix and comes
+// behind after, and nothing else that comes before the first of it. No name has
+// the byte 0xff.
+func seek(after, prefix string) string {
+	if prefix == "" || after >= prefix {
+		return after
+	}
+	end := len(prefix) - 1
+	return prefix[:end] + string([]byte{prefix[end] - 1, 0xff})
+}
+
+// past reports whether nothing that begins with prefix can come behind after.
+func past(after, prefix string) bool {
+	return after > prefix && !strings.HasPrefix(after, prefix)
+}
+
+// listBelow gives a page of all that is below a directory. A prefix that reaches
+// into directories is looked for in the last of them.
+func (c *Coordinator) listBelow(ctx context.Context, q freshet.ListQuery, after string, size int, rule metasync.Rule) ([]freshet.Info, bool, error) {
+	if past(after, q.Prefix) {
+		return nil, false, nil
+	}
+	dir, prefix := q.Path, q.Prefix
+	if i := strings.LastIndexByte(prefix, '/'); i >= 0 {
+		into := prefix[:i+1]
+		p, err := freshet.ParsePath(string(freshet.Root) + into)
+		if err != nil || string(p) != string(freshet.Root)+into[:i] {
+			return nil, false, nil // no entry has such a path
+		}
+		dir, prefix = dir.Join(into[:i]), prefix[i+1:]
+		if rest, inside := strings.CutPrefix(after, into); inside {
+			after = rest
+		} else {
+			after = ""
+		}
+	}
+	w := lister{c: c, ctx: ctx, root: dir, limit: size, fresh: rule, first: q.PageToken == ""}
+	more, err := w.below(dir, after, prefix)
+	if dir != q.Path && freshet.IsKind(err, freshet.KindNotExist, freshet.KindConflict) {
+		_, _, err = c.sync.Listing(ctx, q.Path, rule) // what was asked for must be a directory
+		return nil, false, err
+	}
+	return w.out, more, err
 }
 
 // skipped returns the token behind a page of held entries that were all gone.
@@ -108,6 +202,7 @@ type lister struct {
 	root  freshet.Path
 	limit int
 	fresh metasync.Rule
+	first bool // no page came before: nothing was made fresh yet
 	out   []freshet.Info
 }
 
@@ -117,16 +212,20 @@ type waiting struct {
 	after string // in it
 }
 
-// below gives what is below dir and sorts behind after, a path relative to it,
-// and reports whether there is more than fits.
-func (w *lister) below(dir freshet.Path, after string) (bool, error) {
+// below gives what is below dir, begins with prefix and sorts behind after, both
+// relative to it, and reports whether there is more than fits. The prefix is one of
+// names: it has no slash.
+func (w *lister) below(dir freshet.Path, after, prefix string) (bool, error) {
 	rule := w.fresh
-	if after != "" {
-		rule = metasync.Fixed(freshet.Never) // an earlier page made it fresh
+	line, from, err := w.begin(dir, after, prefix)
+	if freshet.IsKind(err, freshet.KindNotExist) && dir != w.root {
+		return false, nil // it vanished meanwhile
 	}
-	line, from, err := w.resume(dir, after)
 	if err != nil {
 		return false, err
+	}
+	if after != "" && (!w.first || after >= prefix) {
+		rule = metasync.Fixed(freshet.Never) // an earlier page made it fresh, or begin
 	}
 	for {
 		children, more, err := w.c.sync.Children(w.ctx, dir, from, freshet.MaxListPage, rule)
@@ -139,6 +238,9 @@ func (w *lister) below(dir freshet.Path, after string) (bool, error) {
 		rule = metasync.Fixed(freshet.Never)
 		for i := range children {
 			name := children[i].Path.Base()
+			if !strings.HasPrefix(name, prefix) {
+				return w.drain(dir, &line, "")
+			}
 			if full, err := w.drain(dir, &line, name); full || err != nil {
 				return full, err
 			}
@@ -176,12 +278,27 @@ func (w *lister) drain(dir freshet.Path, line *[]waiting, name string) (bool, er
 		if len(w.out) == w.limit {
 			return true, nil // what waits may be empty; then the next page is too
 		}
-		if full, err := w.below(dir.Join(first.name), first.after); full || err != nil {
+		if full, err := w.below(dir.Join(first.name), first.after, ""); full || err != nil {
 			return full, err
 		}
 		*line = (*line)[1:]
 	}
 	return false, nil
+}
+
+// begin returns the directories that wait at the beginning, and the name behind
+// which to begin.
+func (w *lister) begin(dir freshet.Path, after, prefix string) ([]waiting, string, error) {
+	if after == "" || after < prefix {
+		return nil, seek(after, prefix), nil
+	}
+	if w.first { // which of the directories before it reach behind it must be known
+		if _, _, err := w.c.sync.Listing(w.ctx, dir, w.fresh); err != nil {
+			return nil, "", err
+		}
+	}
+	line, from, err := w.resume(dir, after)
+	return slices.DeleteFunc(line, func(d waiting) bool { return !strings.HasPrefix(d.name, prefix) }), from, err
 }
 
 // resume returns the directories that were given but not entered, or entered in

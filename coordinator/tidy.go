@@ -124,6 +124,9 @@ func (c *Coordinator) tidyOnce(ctx context.Context, past *ages) (more bool, err 
 			return true, nil
 		}
 	}
+	if more, err := c.countQuotas(ctx); more || err != nil {
+		return more, err
+	}
 	now := c.clock.Elapsed()
 	heads := c.state.Heads()
 	m := ageMark{at: now, heads: map[freshet.DomainID]uint64{}}

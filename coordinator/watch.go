@@ -41,7 +41,7 @@ func (w *watch) note(ch namespace.Changes) {
 	for _, s := range []struct {
 		on bool
 		s  *signal
-	}{{ch.Heads, &w.heads}, {ch.Mounts || ch.Policies, &w.mounts}, {ch.Subs, &w.subs}, {ch.Members, &w.members}, {ch.Epoch, &w.identity}, {ch.Trash, &w.trash}} {
+	}{{ch.Heads, &w.heads}, {ch.Mounts || ch.Policies, &w.mounts}, {ch.Subs, &w.subs}, {ch.Members, &w.members}, {ch.Epoch, &w.identity}, {ch.Trash || ch.Quotas, &w.trash}} {
 		if s.on {
 			s.s.raise()
 		}

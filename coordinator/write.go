@@ -63,8 +63,12 @@ func (c *Coordinator) Heartbeat(ctx context.Context, h freshet.Heartbeat) (fresh
 }
 
 // Permit allows the effect of an upload, just before it.
-func (c *Coordinator) Permit(ctx context.Context, op freshet.OpID, node freshet.NodeID, incarnation uint64) error {
-	return c.leaderHint(c.ops.Permit(ctx, op, node, incarnation))
+func (c *Coordinator) Permit(ctx context.Context, op freshet.OpID, node freshet.NodeID, incarnation uint64, length int64) error {
+	err := c.ops.Permit(ctx, op, node, incarnation, length)
+	if err != nil && c.makeRoom(ctx, err) {
+		err = c.ops.Permit(ctx, op, node, incarnation, length)
+	}
+	return c.leaderHint(err)
 }
 
 // Complete makes an upload that the storage acknowledged visible.

@@ -17,7 +17,7 @@ func methods() []string {
 	var out []string
 	for _, t := range []reflect.Type{
 		reflect.TypeFor[rpc.Namespace](), reflect.TypeFor[rpc.Mounts](), reflect.TypeFor[rpc.Policies](),
-		reflect.TypeFor[rpc.Cluster](), reflect.TypeFor[rpc.Peers](), reflect.TypeFor[rpc.Events](), reflect.TypeFor[rpc.Nodes](),
+		reflect.TypeFor[rpc.Cluster](), reflect.TypeFor[rpc.Peers](), reflect.TypeFor[rpc.Events](), reflect.TypeFor[rpc.Quotas](), reflect.TypeFor[rpc.Nodes](),
 	} {
 		for method := range t.Methods() {
 			if name := method.Name; name != "Sync" {

@@ -25,11 +25,12 @@ type Coordinator struct {
 	nodes    freshetv1.NodeServiceClient
 	access   freshetv1.AccessServiceClient
 	check    freshetv1.CheckServiceClient
+	quotas   freshetv1.QuotaServiceClient
 }
 
 // NewCoordinator returns a Coordinator over a connection made by Dial.
 func NewCoordinator(c grpc.ClientConnInterface) *Coordinator {
-	return &Coordinator{ns: ns(c), mounts: mounts(c), policies: policies(c), cluster: cluster(c), events: freshetv1.NewEventServiceClient(c), nodes: nodes(c), access: access(c), check: freshetv1.NewCheckServiceClient(c)}
+	return &Coordinator{ns: ns(c), mounts: mounts(c), policies: policies(c), cluster: cluster(c), events: freshetv1.NewEventServiceClient(c), nodes: nodes(c), access: access(c), check: freshetv1.NewCheckServiceClient(c), quotas: quotas(c)}
 }
 
 // newOp makes an operation ID where the caller gave none, so that every call can
@@ -56,11 +57,15 @@ func (c *Coordinator) List(ctx context.Context, q freshet.ListQuery) (freshet.Li
 	interval, token := readOptionsToWire(q.Options)
 	r, err := c.ns.List(ctx, &freshetv1.ListRequest{
 		Path: string(q.Path), PageToken: q.PageToken, PageSize: int32(q.PageSize), Recursive: q.Recursive,
-		SyncInterval: interval, After: token,
+		SyncInterval: interval, After: token, Prefix: q.Prefix, StartAfter: q.StartAfter,
 	})
 	if err != nil {
 		return freshet.ListPage{}, ErrorOf(err)
 	}
+	return pageOfWire(r)
+}
+
+func pageOfWire(r *freshetv1.ListResponse) (freshet.ListPage, error) {
 	page := freshet.ListPage{NextPageToken: r.GetNextPageToken(), Entries: make([]freshet.Info, 0, len(r.GetEntries()))}
 	for _, e := range r.GetEntries() {
 		info, err := EntryOfWire(e)
@@ -134,7 +139,7 @@ func (c *Coordinator) Locate(ctx context.Context, q freshet.LocateQuery) (freshe
 func (c *Coordinator) BeginWrite(ctx context.Context, q freshet.BeginWriteQuery) (freshet.BeginWriteAnswer, error) {
 	op := newOp(q.Op)
 	r, err := c.ns.BeginWrite(ctx, &freshetv1.BeginWriteRequest{
-		Path: string(q.Path), WriteType: q.Write.String(), Op: op[:], Host: q.Host, BlockSize: q.BlockSize, NodeId: string(q.Node),
+		Path: string(q.Path), WriteType: q.Write.String(), Op: op[:], Host: q.Host, BlockSize: q.BlockSize, NodeId: string(q.Node), Length: q.Length,
 	})
 	if err != nil {
 		return freshet.BeginWriteAnswer{}, ErrorOf(err)

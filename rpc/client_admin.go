@@ -126,8 +126,8 @@ func (c *Coordinator) heartbeat(ctx context.Context, h freshet.Heartbeat) (fresh
 }
 
 // Permit implements Nodes.
-func (c *Coordinator) Permit(ctx context.Context, op freshet.OpID, node freshet.NodeID, incarnation uint64) error {
-	_, err := c.nodes.Permit(ctx, &freshetv1.PermitRequest{Op: op[:], NodeId: string(node), Incarnation: incarnation})
+func (c *Coordinator) Permit(ctx context.Context, op freshet.OpID, node freshet.NodeID, incarnation uint64, length int64) error {
+	_, err := c.nodes.Permit(ctx, &freshetv1.PermitRequest{Op: op[:], NodeId: string(node), Incarnation: incarnation, Length: lengthToWire(length)})
 	return ErrorOf(err)
 }
 

@@ -211,6 +211,18 @@ func (f *fake) BumpEpoch(_ context.Context, dryRun bool) (uint64, error) {
 	return one[uint64](f, "BumpEpoch", dryRun)
 }
 
+func (f *fake) Quotas(_ context.Context, p freshet.Path) ([]freshet.Quota, error) {
+	return one[[]freshet.Quota](f, "Quotas", p)
+}
+
+func (f *fake) SetQuota(_ context.Context, c freshet.QuotaChange) (freshet.Quota, error) {
+	return one[freshet.Quota](f, "SetQuota", c)
+}
+
+func (f *fake) RemoveQuota(_ context.Context, r freshet.QuotaRemoval) (freshet.Quota, error) {
+	return one[freshet.Quota](f, "RemoveQuota", r)
+}
+
 func (f *fake) PostEvents(_ context.Context, p freshet.EventPost) (freshet.EventAnswer, error) {
 	return one[freshet.EventAnswer](f, "PostEvents", p)
 }
@@ -232,8 +244,8 @@ func (f *fake) Heartbeat(_ context.Context, h freshet.Heartbeat) (freshet.Heartb
 	return one[freshet.HeartbeatReply](f, "Heartbeat", h)
 }
 
-func (f *fake) Permit(_ context.Context, op freshet.OpID, node freshet.NodeID, incarnation uint64) error {
-	return f.respond("Permit", []any{op, node, incarnation})
+func (f *fake) Permit(_ context.Context, op freshet.OpID, node freshet.NodeID, incarnation uint64, length int64) error {
+	return f.respond("Permit", []any{op, node, incarnation, length})
 }
 
 func (f *fake) Complete(_ context.Context, op freshet.OpID, w freshet.Written) (freshet.Completed, error) {
@@ -348,6 +360,7 @@ func startBetween(t *testing.T, f *fake, finder rpc.LeaderFinder, opts rpc.Serve
 	freshetv1.RegisterNamespaceServiceServer(r, rpc.NewNamespaceServer(f, forward))
 	freshetv1.RegisterMountServiceServer(r, rpc.NewMountServer(f, forward))
 	freshetv1.RegisterPolicyServiceServer(r, rpc.NewPolicyServer(f, forward))
+	freshetv1.RegisterQuotaServiceServer(r, rpc.NewQuotaServer(f, forward))
 	freshetv1.RegisterClusterServiceServer(r, rpc.NewClusterServer(f, f, forward))
 	freshetv1.RegisterEventServiceServer(r, rpc.NewEventServer(f, forward))
 	freshetv1.RegisterCheckServiceServer(r, rpc.NewCheckServer(f, forward))

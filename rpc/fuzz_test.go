@@ -116,6 +116,7 @@ type (
 	clusterServer struct{ *rpc.ClusterServer }
 	eventServer   struct{ *rpc.EventServer }
 	nodeServer    struct{ *rpc.NodeServer }
+	quotaServer   struct{ *rpc.QuotaServer }
 )
 
 // everything serves all calls of f.
@@ -127,6 +128,7 @@ func everything(f *fake) inProcess {
 		clusterServer
 		eventServer
 		nodeServer
+		quotaServer
 	}{
 		nsServer{rpc.NewNamespaceServer(f, nil)},
 		mountServer{rpc.NewMountServer(f, nil)},
@@ -134,5 +136,6 @@ func everything(f *fake) inProcess {
 		clusterServer{rpc.NewClusterServer(f, f, nil)},
 		eventServer{rpc.NewEventServer(f, nil)},
 		nodeServer{rpc.NewNodeServer(f, nil)},
+		quotaServer{rpc.NewQuotaServer(f, nil)},
 	}}
 }

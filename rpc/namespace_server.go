@@ -113,7 +113,8 @@ func (s *NamespaceServer) list(ctx context.Context, req *freshetv1.ListRequest) 
 		return nil, freshet.Errorf(freshet.KindInvalid, "list", p, "page size %d is not between 1 and %d", n, freshet.MaxListPage)
 	}
 	page, err := s.ns.List(ctx, freshet.ListQuery{
-		Path: p, PageToken: req.GetPageToken(), PageSize: int(req.GetPageSize()), Recursive: req.GetRecursive(), Options: opts,
+		Path: p, PageToken: req.GetPageToken(), PageSize: int(req.GetPageSize()), Recursive: req.GetRecursive(),
+		Prefix: req.GetPrefix(), StartAfter: req.GetStartAfter(), Options: opts,
 	})
 	if err != nil {
 		return nil, err
@@ -298,7 +299,7 @@ func (s *NamespaceServer) beginWrite(ctx context.Context, req *freshetv1.BeginWr
 		return nil, err
 	}
 	a, err := s.ns.BeginWrite(ctx, freshet.BeginWriteQuery{
-		Op: op, Path: p, Write: w, BlockSize: req.GetBlockSize(), Host: req.GetHost(), Node: freshet.NodeID(req.GetNodeId()),
+		Op: op, Path: p, Write: w, BlockSize: req.GetBlockSize(), Host: req.GetHost(), Node: freshet.NodeID(req.GetNodeId()), Length: req.Length,
 	})
 	if err != nil {
 		return nil, err

@@ -57,6 +57,12 @@ func (t *txn) applyRare(c *Command) Result {
 		return t.changePolicy(c.ChangePolicy)
 	case c.Expire != nil:
 		return t.expire(c.Expire)
+	case c.SetQuota != nil:
+		return t.setQuota(c.SetQuota)
+	case c.RemoveQuota != nil:
+		return t.removeQuota(c.RemoveQuota)
+	case c.CountQuotas != nil:
+		return Result{More: t.countQuotas(c.CountQuotas.Limit)}
 	case c.ResetSub != nil:
 		return t.resetSub(c.ResetSub)
 	case c.BeginSub != nil:

@@ -30,6 +30,9 @@ type Command struct {
 	RemovePolicy *RemovePolicy `codec:"rmpol,omitempty"`
 	ChangePolicy *ChangePolicy `codec:"chpol,omitempty"`
 	Expire       *Expire       `codec:"exp,omitempty"`
+	SetQuota     *SetQuota     `codec:"quo,omitempty"`
+	RemoveQuota  *RemoveQuota  `codec:"rmquo,omitempty"`
+	CountQuotas  *CountQuotas  `codec:"coquo,omitempty"`
 
 	LoadEntry   *LoadEntry   `codec:"load,omitempty"`
 	LoadListing *LoadListing `codec:"list,omitempty"`
@@ -69,7 +72,7 @@ type Result struct {
 	Verdict   invalidation.Verdict      // Invalidate; ResetSub: Apply, or Ignore for an older epoch
 	Position  invalidation.Subscription // Invalidate, ResetSub, BeginSub
 	Epoch     uint64                    // Bootstrap, BumpEpoch
-	More      bool                      // Purge: there is more to do
+	More      bool                      // Purge, CountQuotas: there is more to do
 	Dropped   int                       // Expire: how many were dropped
 }
 
@@ -212,6 +215,11 @@ type Begin struct {
 	Write     freshet.WriteType `codec:"w"`
 	BlockSize int64             `codec:"b"`
 	At        time.Time         `codec:"t"`
+	// Length of a write, if it is known; MoveEntries and MoveBytes are what the
+	// namespace holds below the directory that a rename moves, if quotas ask for it.
+	Length      *int64 `codec:"ln,omitempty"`
+	MoveEntries int64  `codec:"me,omitempty"`
+	MoveBytes   int64  `codec:"mb,omitempty"`
 }
 
 // IntentState is the state of an intent.
@@ -237,11 +245,13 @@ type Intent struct {
 	Resolved   uint64 // index at which it went into quarantine
 }
 
-// Permit allows the effect: the node asks just before it.
+// Permit allows the effect: the node asks just before it. Length is that of the
+// upload, if the node tells it: KindExhausted if it exceeds a quota.
 type Permit struct {
 	Op     freshet.OpID   `codec:"op"`
 	Node   freshet.NodeID `codec:"n"`
 	Incarn uint64         `codec:"i"`
+	Length *int64         `codec:"ln,omitempty"`
 }
 
 // Complete ends an operation whose effect the storage acknowledged: the tree

@@ -182,6 +182,9 @@ func (t *txn) completeRename(in *intent, m *mount, src before, e *Entry, definit
 	default:
 		t.move(c.at[len(c.at)-1], to)
 		t.remember(mountKey{m.ID, in.Key}, t.i, true)
+		if n.dir {
+			t.moved(m, in.Key, in.Key2, n.id)
+		}
 	}
 	moved := t.edit(to)
 	t.assign(to, moved, e, true)

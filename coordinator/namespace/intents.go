@@ -15,6 +15,9 @@ type intent struct {
 	// Shared says that another operation on the same key overlapped in time:
 	// neither completion tells what the storage holds now.
 	Shared bool
+	// NeedEntries and NeedBytes are reserved of the quotas that count its path.
+	NeedEntries int64 `codec:"qe,omitempty"`
+	NeedBytes   int64 `codec:"qb,omitempty"`
 }
 
 // outcome is what is kept of an operation that ended.
@@ -74,6 +77,7 @@ func (x *index) insertIntent(in *intent) {
 	if in.State == IntentQuarantine {
 		x.zombies[in.Op] = in
 	}
+	x.quotas.reserve(in, 1)
 }
 
 func (x *index) deleteIntent(in *intent) {
@@ -90,6 +94,7 @@ func (x *index) deleteIntent(in *intent) {
 		x.wide--
 	}
 	delete(x.zombies, in.Op)
+	x.quotas.reserve(in, -1)
 }
 
 func (t *txn) saveIntent(in *intent) {
@@ -162,6 +167,9 @@ func (t *txn) begin(c *Begin) Result {
 		if in.Key2, err = t.checkRename(c, m); err != nil {
 			return Result{Err: err}
 		}
+	}
+	if err := t.admit(in, m); err != nil {
+		return Result{Err: err}
 	}
 	if in.BlockSize == 0 {
 		in.BlockSize = freshet.DefaultBlockSize
@@ -256,6 +264,11 @@ func (t *txn) permit(c *Permit) Result {
 		return Result{Err: freshet.Errorf(freshet.KindConflict, "permit", in.Path, "operation %s belongs to another run of a node", c.Op)}
 	case in.State == IntentQuarantine:
 		return Result{Err: freshet.Errorf(freshet.KindConflict, "permit", in.Path, "operation %s was given up: abort the upload", c.Op)}
+	}
+	if c.Length != nil {
+		if err := t.admitLength(in, *c.Length); err != nil {
+			return Result{Err: err}
+		}
 	}
 	in.State = IntentMayPublish
 	t.saveIntent(in)

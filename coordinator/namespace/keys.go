@@ -30,7 +30,11 @@ const (
 	tableRecord  = 'r'
 	tableSub     = 's'
 	tableTrash   = 't' // detached directories
+	tableQuota   = 'u' // by ID
+	tableTag     = 'v' // directory's inode ID -> quotas that count its entries
 	tableCursor  = 'w' // of watches of storages' own notices, by source
+
+	tableUncounted = 'y' // directories whose tags are to be looked at
 )
 
 type keys struct{ gen byte }

@@ -230,6 +230,7 @@ func (t *txn) attach(fm freshet.Mount) freshet.Mount {
 	m := &mount{Mount: fm, root: rootPlace(fm.ID)}
 	t.create(m.root, &inode{dir: true, mtime: noTime}, t.i)
 	t.insertMount(m)
+	t.inheritRoot(m)
 	t.saveMount(m)
 	t.headOf(fm.Domain)
 	t.changes.Marked = append(t.changes.Marked, Marked{Path: fm.Path, Recursive: true})

@@ -26,6 +26,7 @@ func newIndex() index {
 		attrIDs:  map[attr]uint32{},
 		missing:  missingRing{byKey: map[mountKey]missed{}, first: 1},
 		trash:    map[uint64]struct{}{},
+		quotas:   newQuotas(),
 	}
 }
 
@@ -45,6 +46,7 @@ func readIndex(r kv.Reader, k keys) (index, error) {
 	}{
 		{tableMount, x.readMount},
 		{tablePolicy, x.readPolicy},
+		{tableQuota, x.readQuota}, // before the intents, which reserve of them
 		{tableIntent, x.readIntent},
 		{tableHead, x.readHead},
 		{tableSub, x.readSub},

@@ -62,6 +62,7 @@ type index struct {
 	missing  missingRing
 	trash    map[uint64]struct{}
 	burial   burial
+	quotas   quotas
 }
 
 // meta is the row that each batch writes.
@@ -76,6 +77,7 @@ type meta struct {
 	LastInode uint64
 	LastFile  uint64
 	Entries   uint64 // rows of the inode table
+	LastQuota uint64 `codec:",omitempty"`
 }
 
 // mountKey names a path inside a mount.
@@ -107,6 +109,7 @@ type Changes struct {
 	Subs     bool
 	Members  bool
 	Trash    bool // there is something to purge
+	Quotas   bool // there is something to count
 	Marked   []Marked
 	Freed    []freshet.FileID // versions that are no longer live
 }

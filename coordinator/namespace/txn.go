@@ -21,6 +21,7 @@ type txn struct {
 	enc     []byte                    // stored forms of order, as of the last flush
 	ends    []int                     // of these; an empty one is of what is removed
 	buried  map[uint64]struct{}       // detached directories of which entries were purged
+	charges charges
 	changes Changes
 	err     error
 }
@@ -57,6 +58,7 @@ func (t *txn) get(p place) *inode {
 func (t *txn) edit(p place) *inode {
 	n, ok := t.dirty[p]
 	if ok {
+		t.touched(p)
 		return n
 	}
 	old := t.get(p)
@@ -72,7 +74,9 @@ func (t *txn) edit(p place) *inode {
 func (t *txn) put(p place, n *inode) {
 	if _, ok := t.dirty[p]; !ok {
 		t.order = append(t.order, p)
+		t.account(p)
 	}
+	t.touched(p)
 	t.dirty[p] = n
 }
 
@@ -139,6 +143,7 @@ func (t *txn) intern(a attr) uint32 {
 
 func (t *txn) commit() error {
 	defer t.b.Close()
+	t.saveCharges()
 	t.flush()
 	for d := range t.grown {
 		t.setRow(t.keys.head(d), t.heads[d])
@@ -165,6 +170,7 @@ func (t *txn) create(p place, n *inode, need uint64) *inode {
 		n.id = t.meta.LastInode
 		n.subtree = max(n.subtree, need)
 		t.set(t.keys.u64(tableDir, n.id), p.encode())
+		t.inherit(p, n.id)
 	}
 	return n
 }
@@ -237,6 +243,7 @@ func (t *txn) purge(limit int) bool {
 		if limit -= len(found); limit > 0 { // the scan reached the end
 			delete(t.trash, dir)
 			t.del(t.keys.u64(tableTrash, dir))
+			t.forgotten(dir)
 			limit--
 		}
 	}

@@ -3,6 +3,7 @@ package ops
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"github.com/freshet-io/freshet"
 	"github.com/freshet-io/freshet/coordinator/namespace"
@@ -291,7 +292,7 @@ func (e *Engine) place(b namespace.Begin) (place, func(), error) {
 	if b.Path2 != "" {
 		to, ok := e.state.MountAt(b.Path2)
 		if !ok || to.ID != m.ID {
-			return place{}, nil, freshet.Errorf(freshet.KindConflict, kind, b.Path, "cross-mount rename not supported: copy to %s and remove", b.Path2)
+			return place{}, nil, acrossMounts(b, m, to)
 		}
 		at.key2 = m.Path.Rel(b.Path2)
 	}
@@ -301,6 +302,17 @@ func (e *Engine) place(b namespace.Begin) (place, func(), error) {
 		return place{}, nil, freshet.Wrap(kind, b.Path, err)
 	}
 	return at, release, nil
+}
+
+// acrossMounts refuses a rename that no single storage can do.
+func acrossMounts(b namespace.Begin, from, to freshet.Mount) error {
+	target := fmt.Sprintf("on the mount at %s", to.Path)
+	if to.ID == 0 {
+		target = "where nothing is mounted"
+	}
+	return freshet.Errorf(freshet.KindConflict, b.Kind.String(), b.Path,
+		"cross-mount rename not supported: %s is on the mount at %s, the target %s is %s: copy it with 'freshet fs cp -r %s %s' and then remove it with 'freshet fs rm -r %s'",
+		b.Path, from.Path, b.Path2, target, b.Path, b.Path2, b.Path)
 }
 
 // checkNested refuses to remove or to move what mount points lie in.

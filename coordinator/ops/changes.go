@@ -135,6 +135,9 @@ func (e *Engine) Rename(ctx context.Context, q freshet.RenameQuery) (freshet.Com
 			if q.Path == q.Target {
 				return &freshet.Completed{Info: infoOf(q.Path, at.mount, src)}, nil
 			}
+			if err := e.measure(q, src, c); err != nil {
+				return nil, err
+			}
 			c.begin.Recursive = src.IsDir()
 			c.compound = !at.fs.Features().AtomicRename
 			dst, err := at.fs.Stat(ctx, at.key2)
@@ -157,6 +160,21 @@ func (e *Engine) Rename(ctx context.Context, q freshet.RenameQuery) (freshet.Com
 			return entryOf(q.Target.Base(), st), err
 		},
 	})
+}
+
+// measure says how much a rename moves, if a quota that counts the target does not
+// count the source.
+func (e *Engine) measure(q freshet.RenameQuery, src ufs.Status, c *change) error {
+	if e.state.CoveredAlike(q.Path, q.Target) {
+		return nil
+	}
+	c.begin.MoveBytes = src.Length
+	if !src.IsDir() {
+		return nil
+	}
+	below, err := e.state.CountBelow(q.Path)
+	c.begin.MoveEntries, c.begin.MoveBytes = below.Entries, below.Bytes
+	return err
 }
 
 // SetAttr changes owner, group or mode. KindUnsupported on a storage that keeps

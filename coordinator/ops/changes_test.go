@@ -108,7 +108,7 @@ func TestRename(t *testing.T) {
 		}
 		kind(t, rename("/m/d", "/m/d/sub/q", false), freshet.KindInvalid, "cannot move /m/d into its own subtree /m/d/sub/q")
 		kind(t, rename("/m/d/x", "/m/d", true), freshet.KindConflict, "is a directory")
-		kind(t, rename("/m/a", "/m/nested/a", false), freshet.KindConflict, "cross-mount rename not supported")
+		kind(t, rename("/m/a", "/m/nested/a", false), freshet.KindConflict, "cross-mount rename not supported: /m/a is on the mount at /m, the target /m/nested/a is on the mount at /m/nested: copy it with 'freshet fs cp -r")
 		kind(t, rename("/m/nested", "/m/q", false), freshet.KindConflict, "is a mount point")
 		kind(t, rename("/m/none", "/m/q", false), freshet.KindNotExist, "")
 		kind(t, rename("/m/a", "/m/b", false), freshet.KindExist, "exists")

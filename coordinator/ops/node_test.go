@@ -114,7 +114,7 @@ func (u *upload) send(data string) {
 func createOptions(op freshet.OpID) ufs.CreateOptions { return ufs.CreateOptions{Op: op, Size: -1} }
 
 func (u *upload) permit() error {
-	return u.n.to.Permit(context.Background(), u.ticket.Op, u.n.id, u.n.inc)
+	return u.n.to.Permit(context.Background(), u.ticket.Op, u.n.id, u.n.inc, -1)
 }
 
 func (u *upload) commit() (freshet.Written, error) {

@@ -43,6 +43,10 @@ type State interface {
 	Intent(op freshet.OpID) (namespace.Intent, bool)
 	OpResult(op freshet.OpID) (freshet.Completed, bool, error)
 	FileLive(ids []freshet.FileID) []bool
+	// CoveredAlike reports whether the same quotas count the entries at both paths;
+	// CountBelow counts what the namespace holds below p.
+	CoveredAlike(a, b freshet.Path) bool
+	CountBelow(p freshet.Path) (namespace.Usage, error)
 }
 
 // Storage gives the storages that this process has open.

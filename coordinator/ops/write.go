@@ -113,7 +113,7 @@ func (e *Engine) beginWrite(ctx context.Context, l *lead, q freshet.BeginWriteQu
 	e.opts.Hook(PointBegin, q.Op)
 	res, err := e.propose(ctx, namespace.Command{Begin: &namespace.Begin{
 		Op: q.Op, Kind: namespace.OpWrite, Path: q.Path, Node: node.ID, Incarn: incarnation,
-		Write: q.Write, BlockSize: q.BlockSize, At: e.clock.Now(),
+		Write: q.Write, BlockSize: q.BlockSize, Length: q.Length, At: e.clock.Now(),
 	}})
 	if err != nil {
 		return fail(err)
@@ -155,11 +155,20 @@ func (e *Engine) checkTarget(op string, p freshet.Path) error {
 	return nil
 }
 
+// known returns a length, nil if it is negative.
+func known(length int64) *int64 {
+	if length < 0 {
+		return nil
+	}
+	return &length
+}
+
 // Permit allows the node to attempt the effect of an upload: after it the
 // operation can't end without a record any more. KindUnavailable if the node has not been heard of in time,
+// KindExhausted if the length, negative if it is not known, exceeds a quota,
 // KindConflict or KindNotExist if the operation was given up or is not the
 // node's: the upload must then be aborted.
-func (e *Engine) Permit(ctx context.Context, op freshet.OpID, node freshet.NodeID, incarnation uint64) error {
+func (e *Engine) Permit(ctx context.Context, op freshet.OpID, node freshet.NodeID, incarnation uint64, length int64) error {
 	if _, err := e.leader(opPermit); err != nil {
 		return err
 	}
@@ -170,7 +179,7 @@ func (e *Engine) Permit(ctx context.Context, op freshet.OpID, node freshet.NodeI
 	case !at.Live:
 		return freshet.Errorf(freshet.KindUnavailable, opPermit, "", "node %s has not sent a heartbeat to this leader in time", node)
 	}
-	_, err := e.propose(ctx, namespace.Command{Permit: &namespace.Permit{Op: op, Node: node, Incarn: incarnation}})
+	_, err := e.propose(ctx, namespace.Command{Permit: &namespace.Permit{Op: op, Node: node, Incarn: incarnation, Length: known(length)}})
 	return err
 }
 

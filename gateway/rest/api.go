@@ -41,6 +41,7 @@ type Services struct {
 	Policies  freshetv1.PolicyServiceServer
 	Cluster   freshetv1.ClusterServiceServer
 	Access    freshetv1.AccessServiceServer
+	Quotas    freshetv1.QuotaServiceServer
 	// Events is called by NewEvents, not by the API.
 	Events freshetv1.EventServiceServer
 	// Check is called by NewCheck, not by the API.
@@ -75,6 +76,7 @@ func NewAPI(ctx context.Context, s Services) (http.Handler, error) {
 		func() error { return freshetv1.RegisterMountServiceHandlerServer(ctx, mux, s.Mounts) },
 		func() error { return freshetv1.RegisterPolicyServiceHandlerServer(ctx, mux, s.Policies) },
 		func() error { return freshetv1.RegisterClusterServiceHandlerServer(ctx, mux, s.Cluster) },
+		func() error { return freshetv1.RegisterQuotaServiceHandlerServer(ctx, mux, s.Quotas) },
 		func() error { return freshetv1.RegisterAccessServiceHandlerServer(ctx, mux, s.Access) },
 	} {
 		if err := register(); err != nil {

@@ -223,9 +223,9 @@ func (l leaderOf) Heartbeat(ctx context.Context, hb freshet.Heartbeat) (freshet.
 	return fromNode(ctx, l, func(c *coordinator.Coordinator) (freshet.HeartbeatReply, error) { return c.Heartbeat(ctx, hb) })
 }
 
-func (l leaderOf) Permit(ctx context.Context, op freshet.OpID, id freshet.NodeID, incarnation uint64) error {
+func (l leaderOf) Permit(ctx context.Context, op freshet.OpID, id freshet.NodeID, incarnation uint64, length int64) error {
 	_, err := fromNode(ctx, l, func(c *coordinator.Coordinator) (none, error) {
-		return none{}, c.Permit(ctx, op, id, incarnation)
+		return none{}, c.Permit(ctx, op, id, incarnation, length)
 	})
 	return err
 }

@@ -45,46 +45,6 @@ func (f *readFlags) options() (freshet.ReadOptions, error) {
 	return o, err
 }
 
-func (a *app) fsLs() *cobra.Command {
-	var f readFlags
-	var recursive bool
-	c := &cobra.Command{
-		Use: "ls PATH", Short: "List a directory", Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.withUnbounded(cmd, func(ctx context.Context, s *session) error {
-				return a.list(ctx, s, &freshetv1.ListRequest{Path: args[0], Recursive: recursive, SyncInterval: f.interval, After: f.after})
-			})
-		},
-	}
-	f.register(c)
-	c.Flags().BoolVarP(&recursive, "recursive", "R", false, "everything below the path")
-	return c
-}
-
-// list prints tables page by page, so that a huge directory needs no memory
-// here; JSON and YAML are one document.
-func (a *app) list(ctx context.Context, s *session, req *freshetv1.ListRequest) error {
-	all := &freshetv1.ListResponse{}
-	for first := true; ; first = false {
-		r, err := s.ns.List(ctx, req)
-		if err != nil {
-			return err
-		}
-		if a.output != "table" {
-			all.Entries = append(all.Entries, r.GetEntries()...)
-		} else if err := a.draw(func(t *table) { entriesTable(t, r.GetEntries(), first) }); err != nil {
-			return err
-		}
-		if req.PageToken = r.GetNextPageToken(); req.GetPageToken() == "" {
-			break
-		}
-	}
-	if a.output == "table" {
-		return nil
-	}
-	return a.print(all, nil)
-}
-
 func entriesTable(t *table, entries []*freshetv1.Entry, header bool) {
 	if header {
 		t.row("MODE", "OWNER", "GROUP", "SIZE", "MODIFIED", "PATH")
@@ -304,18 +264,17 @@ func (s *session) sumUp(ctx context.Context, p string, f readFlags) (tally, erro
 		return sum, err
 	}
 	sum.add(st.GetEntry())
+	if !isDirectory(st.GetEntry()) {
+		return sum, nil
+	}
 	req := &freshetv1.ListRequest{Path: p, Recursive: true, SyncInterval: f.interval, After: f.after}
-	for more := isDirectory(st.GetEntry()); more; more = req.GetPageToken() != "" {
-		r, err := s.ns.List(ctx, req)
-		if err != nil {
-			return sum, err
-		}
-		for _, e := range r.GetEntries() {
+	err = s.eachPage(ctx, req, func(entries []*freshetv1.Entry) (bool, error) {
+		for _, e := range entries {
 			sum.add(e)
 		}
-		req.PageToken = r.GetNextPageToken()
-	}
-	return sum, nil
+		return true, nil
+	})
+	return sum, err
 }
 
 func isDirectory(e *freshetv1.Entry) bool { return e.GetKind() == freshet.TypeDirectory.String() }

@@ -257,6 +257,7 @@ func (p *Process) faces(ctx context.Context, cfg *config.File, parts coordinator
 		Cluster: rpc.NewClusterServer(young{c, waiting{newFounding(cfg, parts.self, rpc.DialOptions{})}}, busPeers, forward),
 		Events:  rpc.NewEventServer(c, forward),
 		Access:  rpc.NewAccessServer(c, forward),
+		Quotas:  rpc.NewQuotaServer(c, forward),
 		Check:   rpc.ForwardedChecker(c, forward),
 	}
 	handler, err := p.routes(ctx, parts, services, rpc.NewForwarded(c, forward))
@@ -284,6 +285,7 @@ func register(r grpc.ServiceRegistrar, s rest.Services, nodes freshetv1.NodeServ
 	freshetv1.RegisterEventServiceServer(r, s.Events)
 	freshetv1.RegisterAccessServiceServer(r, s.Access)
 	freshetv1.RegisterNodeServiceServer(r, nodes)
+	freshetv1.RegisterQuotaServiceServer(r, s.Quotas)
 }
 
 // routes are the HTTP routes of a coordinator.
