@@ -160,6 +160,19 @@ func (l List) Mode() uint32 {
 	return uint32(user)<<6 | uint32(group)<<3 | uint32(other)
 }
 
+// WithoutGroup returns the list for a file that belongs to another group: the owning
+// group gets no right that others do not have.
+func (l List) WithoutGroup() List {
+	out := slices.Clone(l)
+	for i, e := range out {
+		if e.Tag == Group && !e.named() {
+			other, _ := l.Perm(e.Default, Other, "")
+			out[i].Perm &= other
+		}
+	}
+	return out
+}
+
 // Check returns nil for a list that a file can have: no entry twice, in each scope
 // that there is owner, group and other, and a mask where there are names. A file
 // that is no directory has no default scope.

@@ -156,6 +156,14 @@ func TestApply(t *testing.T) {
 	}
 }
 
+func TestWithoutGroup(t *testing.T) {
+	t.Parallel()
+	l := parse(t, "u::rwx,u:al:rwx,g::rw,g:dev:rwx,m::rwx,o::r,d:u::rwx,d:g::rwx,d:o::-")
+	if got, want := l.WithoutGroup().String(), "user::rwx,user:al:rwx,group::r--,group:dev:rwx,mask::rwx,other::r--,default:user::rwx,default:group::---,default:other::---"; got != want {
+		t.Errorf("%s, want %s", got, want)
+	}
+}
+
 func TestKinds(t *testing.T) {
 	t.Parallel()
 	for k := acl.Modify; k <= acl.RemoveDefault; k++ {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 
+	lib "github.com/colinmarc/hdfs/v2"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"github.com/freshet-io/freshet"
@@ -181,6 +182,46 @@ func (f *FS) ChangeACL(ctx context.Context, key string, change acl.Change) error
 	}
 	return f.attrCall(ctx, op, key, idempotent, func(c *client) error {
 		_, err := c.rpc(method, request)
+		return err
+	})
+}
+
+// aclBit marks a mode as that of an entry whose list says more, and aclFlag its
+// status, depending on the version of HDFS.
+const (
+	aclBit  = 1 << 12
+	aclFlag = 1
+)
+
+// hasACL reports whether the list of an entry says more than its mode.
+func hasACL(s *lib.FileStatus) bool {
+	if s.GetPermission().GetPerm()&aclBit != 0 {
+		return true
+	}
+	flags, ok := get(s.ProtoReflect(), "flags")
+	return ok && flags.Uint()&aclFlag != 0
+}
+
+// copyACL gives the file at path the list of key's access scope. Without the group
+// the owning group gets no right that others do not have.
+func (f *FS) copyACL(ctx context.Context, op, key, path string, group bool) error {
+	return f.call(ctx, op, key, idempotent, func(c *client, _ bool) error {
+		l, err := c.acl(f.path(key))
+		if err != nil {
+			return err
+		}
+		if l = l.Scope(false); !group {
+			l = l.WithoutGroup()
+		}
+		_, err = c.rpc("setAcl", fields{"src": path, "aclSpec": aclSpec(l)})
+		return err
+	})
+}
+
+// removeACL leaves the file at path its mode.
+func (f *FS) removeACL(ctx context.Context, op, key, path string) error {
+	return f.call(ctx, op, key, idempotent, func(c *client, _ bool) error {
+		_, err := c.rpc("removeAcl", fields{"src": path})
 		return err
 	})
 }

@@ -283,7 +283,7 @@ func (w *writer) dress(ctx context.Context, op string) (ufs.Status, uint64, erro
 	if st.Length != w.size {
 		return st, 0, ufs.Errorf(freshet.KindUnavailable, op, w.key, "HDFS has %d of %d bytes", st.Length, w.size)
 	}
-	changed, err := w.attributes(ctx, op, st)
+	changed, err := w.attributes(ctx, op, st, hasACL(s))
 	if err != nil {
 		return st, 0, w.fail(ctx, op, err)
 	}
@@ -298,26 +298,47 @@ func (w *writer) dress(ctx context.Context, op string) (ufs.Status, uint64, erro
 
 // attributes gives the temporary file, which is as now says, the mode that it is to
 // have, and reports whether anything changed. If that is the mode of the file that
-// it replaces, it gets its owner and group too. Who may not give it the group gives
-// the group no right that others do not have.
-func (w *writer) attributes(ctx context.Context, op string, now ufs.Status) (changed bool, err error) {
+// it replaces, it gets its owner, its group and its access control list too. Who may
+// not give it the group gives the group no right that others do not have.
+func (w *writer) attributes(ctx context.Context, op string, now ufs.Status, extended bool) (changed bool, err error) {
 	mode := w.opts.Mode & permBits
 	if mode == 0 {
-		old, _, found, err := w.fs.find(ctx, op, w.key)
-		switch {
-		case err != nil:
+		s, err := w.fs.statPath(ctx, op, w.key, w.fs.path(w.key))
+		if err != nil && !freshet.IsKind(err, freshet.KindNotExist) {
 			return false, err
-		case !found || old.IsDir(): // a directory is refused by the rename
-			mode = defaultFileMode
-		default:
-			mode = old.Mode & 0o777
-			changed = old.Owner != now.Owner || old.Group != now.Group
-			if changed && !w.inherit(ctx, op, old, now) {
-				mode = mode&^0o070 | mode&(mode<<3)&0o070
+		}
+		if err == nil {
+			if old := status(w.key, s); !old.IsDir() { // a directory is refused by the rename
+				return w.asBefore(ctx, op, old, hasACL(s), now, extended)
 			}
 		}
+		mode = defaultFileMode
 	}
 	if mode == now.Mode {
+		return changed, nil
+	}
+	return true, w.fs.setAttr(ctx, op, w.key, w.temp, ufs.Attr{Mode: &mode})
+}
+
+// asBefore gives the temporary file what old has of owner, group, mode and access
+// control list; each of the two may have a list that says more than its mode.
+func (w *writer) asBefore(ctx context.Context, op string, old ufs.Status, listed bool, now ufs.Status, extended bool) (changed bool, err error) {
+	mode, same := old.Mode&0o777, true
+	if changed = old.Owner != now.Owner || old.Group != now.Group; changed {
+		same = w.inherit(ctx, op, old, now)
+	}
+	if listed {
+		return true, w.fs.copyACL(ctx, op, w.key, w.temp, same)
+	}
+	if extended { // by the directory that it lies in
+		if err := w.fs.removeACL(ctx, op, w.key, w.temp); err != nil {
+			return false, err
+		}
+	}
+	if !same {
+		mode = mode&^0o070 | mode&(mode<<3)&0o070
+	}
+	if mode == now.Mode && !extended {
 		return changed, nil
 	}
 	return true, w.fs.setAttr(ctx, op, w.key, w.temp, ufs.Attr{Mode: &mode})

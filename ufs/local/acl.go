@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path"
 	"slices"
 
 	"golang.org/x/sys/unix"
@@ -210,4 +211,51 @@ func (f *FS) failACL(op, key string, err error) error {
 		return ufs.Errorf(freshet.KindInvalid, op, key, "the file system does not take this access control list")
 	}
 	return f.failXattr(op, key, "", err)
+}
+
+// copyACL gives file the access scope of what is at key, which need not be readable;
+// without the group, the owning group gets no right that others do not have. It
+// reports whether that says more than a mode. Where it does not, file keeps none of
+// what it may have got from its directory.
+func (f *FS) copyACL(op, key string, file *os.File, group bool) (listed bool, err error) {
+	dir, err := f.root.Open(name(ufs.ParentKey(key)))
+	if err != nil {
+		return false, f.fail(op, key, err)
+	}
+	defer dir.Close() //nolint:errcheck // nothing was written
+	// The descriptor keeps the way there within the root.
+	b, err := xattrAt(fmt.Sprintf("/proc/self/fd/%d/%s", dir.Fd(), path.Base(key)), accessXattr)
+	switch {
+	case errors.Is(err, unix.EOPNOTSUPP):
+		return false, nil
+	case errors.Is(err, unix.ENODATA):
+		return false, f.setScope(op, key, file, false, nil)
+	case err != nil: // without its list, its mode would say something else
+		return false, ufs.Errorf(freshet.KindUnavailable, op, key, "the access control list of the file that is replaced can't be read; is /proc mounted? %w", err)
+	}
+	if !group {
+		b = withoutGroup(b)
+	}
+	if err := unix.Fsetxattr(int(file.Fd()), accessXattr, b, 0); err != nil { //nolint:gosec // a file descriptor
+		return false, f.failACL(op, key, err)
+	}
+	return true, nil
+}
+
+// withoutGroup returns the attribute of a list of which the owning group gets no
+// right that others do not have.
+func withoutGroup(b []byte) []byte {
+	b = slices.Clone(b)
+	var group []byte
+	for at := aclHeader; at+aclEntrySize <= len(b); at += aclEntrySize { // other comes last
+		switch e := b[at : at+aclEntrySize]; binary.LittleEndian.Uint16(e) {
+		case tagGroupObj:
+			group = e
+		case tagOther:
+			if group != nil {
+				group[2] &= e[2]
+			}
+		}
+	}
+	return b
 }

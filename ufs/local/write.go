@@ -216,8 +216,8 @@ func (w *writer) Commit(ctx context.Context) (ufs.Status, error) {
 }
 
 // mode returns the mode of the new file. If that is the one of the file that it
-// replaces, the new one gets its owner and group too. Who may not give it the
-// group gives the group no right that others do not have.
+// replaces, the new one gets its owner, group and access control list too. Who may
+// not give it the group gives the group no right that others do not have.
 func (w *writer) mode(op string) (uint32, error) {
 	if w.opts.Mode != 0 {
 		return w.opts.Mode, nil
@@ -231,11 +231,13 @@ func (w *writer) mode(op string) (uint32, error) {
 	if err != nil {
 		return 0, w.fs.fail(op, w.key, err)
 	}
-	if (now.uid != old.uid || now.gid != old.gid) && w.file.Chown(int(old.uid), int(old.gid)) != nil &&
-		now.gid != old.gid && w.file.Chown(-1, int(old.gid)) != nil {
+	same := (now.uid == old.uid && now.gid == old.gid) || w.file.Chown(int(old.uid), int(old.gid)) == nil ||
+		now.gid == old.gid || w.file.Chown(-1, int(old.gid)) == nil
+	listed, err := w.fs.copyACL(op, w.key, w.file, same)
+	if err == nil && !listed && !same {
 		mode = mode&^0o070 | mode&(mode<<3)&0o070
 	}
-	return mode, nil
+	return mode, err
 }
 
 // publish gives the temporary file its name.

@@ -45,9 +45,20 @@ func (f *FS) withFile(ctx context.Context, op, key string, do func(file *os.File
 
 // getxattr returns an attribute of an open file.
 func getxattr(file *os.File, name string) ([]byte, error) {
+	return readXattr(func(value []byte) (int, error) {
+		return unix.Fgetxattr(int(file.Fd()), name, value) //nolint:gosec // a file descriptor
+	})
+}
+
+// xattrAt returns an attribute of what is at a path, of a link itself.
+func xattrAt(path, name string) ([]byte, error) {
+	return readXattr(func(value []byte) (int, error) { return unix.Lgetxattr(path, name, value) })
+}
+
+func readXattr(read func(value []byte) (int, error)) ([]byte, error) {
 	for size := 256; ; {
 		value := make([]byte, size)
-		n, err := unix.Fgetxattr(int(file.Fd()), name, value) //nolint:gosec // a file descriptor
+		n, err := read(value)
 		if err == nil {
 			return value[:n], nil
 		}

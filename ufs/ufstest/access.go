@@ -19,6 +19,7 @@ func accessCases() []testCase {
 		{"access/acl-default", defaultACL},
 		{"access/acl-that-can-not-be", impossibleACL},
 		{"access/acl-and-mode", aclAndMode},
+		{"access/acl-of-what-is-replaced", aclReplaced},
 	}
 }
 
@@ -236,4 +237,35 @@ func aclAndMode(e *env) {
 	e.must(e.change(a, "f", acl.Modify, "user:"+st.Owner+":rwx"))
 	e.mode("f", 0o701)
 	e.wantACL(a, "f", "user::rwx,user:"+st.Owner+":rwx,group::r--,mask::---,other::--x")
+}
+
+// aclReplaced: a file that replaces another one gives nobody a right that the other
+// one did not. The group bits of a mode are the mask where there is a list, so that
+// the mode alone would give them to the owning group; and a directory may give a new
+// file a list that the one before did not have.
+func aclReplaced(e *env) {
+	a := e.acls()
+	e.mkdir("d")
+	e.put("d/f", []byte("1"))
+	st := e.mode("d/f", 0o600)
+	who := "user:" + st.Owner
+	const plain = "user::rw-,group::---,other::---"
+	listed := "user::rw-," + who + ":rw-,group::---,mask::rw-,other::---"
+	e.must(e.change(a, "d/f", acl.Set, listed))
+	e.put("d/f", []byte("2"))
+	e.wantACL(a, "d/f", listed)
+	if now := e.stat("d/f"); now.Mode != 0o660 || now.Owner != st.Owner || now.Group != st.Group {
+		e.Errorf("was %+v, is %+v", st, now)
+	}
+	e.must(e.change(a, "d", acl.Modify, "default:"+who+":rwx"))
+	e.put("d/f", []byte("3"))
+	e.wantACL(a, "d/f", listed)
+	e.must(e.change(a, "d/f", acl.RemoveAll, ""))
+	e.put("d/f", []byte("4"))
+	e.wantACL(a, "d/f", plain)
+	e.put("d/new", []byte("5"))
+	if l, err := a.ACL(e.ctx(), "d/new"); err != nil || !l.Extended() {
+		e.Errorf("a new file has %s, %v, want the list of its directory", l, err)
+	}
+	e.wantContent("d/f", []byte("4"))
 }
