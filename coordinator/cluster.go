@@ -11,7 +11,11 @@ import (
 	"github.com/freshet-io/freshet"
 	"github.com/freshet-io/freshet/coordinator/journal"
 	"github.com/freshet-io/freshet/coordinator/namespace"
+	"github.com/freshet-io/freshet/coordinator/ops"
 )
+
+// maxQuarantined is how many operations in quarantine are listed.
+const maxQuarantined = 100
 
 // Cluster describes the cluster and what is wrong with it.
 func (c *Coordinator) Cluster(ctx context.Context) (freshet.ClusterStatus, error) {
@@ -33,6 +37,7 @@ func (c *Coordinator) Cluster(ctx context.Context) (freshet.ClusterStatus, error
 			s.Quarantined++
 		}
 	}
+	s.QuarantinedOps = c.ops.Operations(maxQuarantined, ops.Quarantined)
 	peers, err := c.journal.Peers()
 	if err != nil {
 		return s, err

@@ -137,6 +137,7 @@ type Coordinator struct {
 	freed      freedQueue
 	uses       uses     // what a TTL counts from
 	again      reminder // to say once more that anything may have changed
+	marks      marks    // the newest, with their causes
 }
 
 // New opens the state and the log and founds the cluster if it is asked to. It
@@ -266,6 +267,7 @@ func (c *Coordinator) Close() error { return errors.Join(c.journal.Close(), c.mo
 
 // applied is told of each log entry; it must not block.
 func (c *Coordinator) applied(a journal.Applied) {
+	c.noteMarks(&a)
 	c.watch.note(a.Changes)
 	if a.Changes.Subs {
 		c.contacts.changed()

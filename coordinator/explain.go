@@ -8,6 +8,7 @@ import (
 	"github.com/freshet-io/freshet"
 	"github.com/freshet-io/freshet/coordinator/metasync"
 	"github.com/freshet-io/freshet/coordinator/namespace"
+	"github.com/freshet-io/freshet/coordinator/ops"
 )
 
 // The verdicts of Explain.
@@ -43,13 +44,17 @@ func (c *Coordinator) Explain(ctx context.Context, p freshet.Path, check bool) (
 		info := l.Info
 		x.Info = &info
 	}
+	if x.Stamps, err = c.stamps(p); err != nil {
+		return x, err
+	}
 	c.explainAge(&x, fact)
 	x.NextCheck = c.nextCheck(l, fact)
+	x.RuleOrigin = ruleOrigin(l)
 	x.Publishers = c.publishers(l)
 	if l.Found && l.Info.FileID != 0 {
 		x.Blocks = c.nodes.Blocks(l.Info.FileID, c.clock.Elapsed())
 	}
-	x.Intents = c.ops.Unresolved(p)
+	x.Intents, x.Operations = c.ops.Unresolved(p), c.ops.Operations(0, ops.Concerns(p))
 	if check && l.HasMount {
 		x.Storage = c.storageView(ctx, p, &in)
 	}
@@ -115,7 +120,11 @@ func within(v metasync.Verdict) string {
 }
 
 func (c *Coordinator) explainAge(x *freshet.Explanation, v metasync.Verdict) {
+	own, written := c.marks.ownAt(x.Path, v.Valid)
 	switch {
+	case written && !own.at.IsZero():
+		x.ValidatedAt = own.at.UTC()
+		x.LastValidation = fmt.Sprintf("written by this cluster %s ago (operation %s)", c.clock.Now().Sub(own.at).Round(time.Millisecond), own.Cause.Op)
 	case v.Age >= 0:
 		x.ValidatedAt = c.clock.Now().Add(-v.Age).UTC()
 		x.LastValidation = fmt.Sprintf("a look at the storage that began %s ago", v.Age.Round(time.Millisecond))
@@ -133,7 +142,7 @@ func (c *Coordinator) nextCheck(l *namespace.Lookup, v metasync.Verdict) string 
 		origin = fmt.Sprintf("mount %s", l.Mount.Path)
 	}
 	if e.degraded != "" {
-		origin += fmt.Sprintf(", degraded: %s", e.degraded)
+		origin += ", degraded"
 	}
 	switch {
 	case !l.HasMount:
@@ -148,6 +157,17 @@ func (c *Coordinator) nextCheck(l *namespace.Lookup, v metasync.Verdict) string 
 		return fmt.Sprintf("at every access (%s: always)", origin)
 	}
 	return fmt.Sprintf("at the first access in %s or later (%s: every %s)", (time.Duration(e.interval) - max(v.Age, 0)).Round(time.Millisecond), origin, e.interval)
+}
+
+// ruleOrigin says who set the rule that gives the interval.
+func ruleOrigin(l *namespace.Lookup) string {
+	switch {
+	case !l.HasMount:
+		return ""
+	case l.Rule.Mount || l.Rule.Path == "":
+		return "mount by " + nameOr(l.Mount.Origin, "unknown")
+	}
+	return "policy by " + nameOr(l.Rule.Origin, "unknown")
 }
 
 // publishers returns the positions in the logs of the path's domain.

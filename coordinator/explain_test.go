@@ -65,7 +65,7 @@ func TestExplain(t *testing.T) {
 		time.Sleep(time.Minute)
 		explain("/deep/data/d/f", false, "stale", "as old as the sync interval allows")
 		m.Lost(p.pub, p.dom, true, "silent")
-		if x := explain("/deep/data/d/f", false, "stale", "us-east is out of contact: silent", "peers ls"); !x.Freshness.Degraded {
+		if x := explain("/deep/data/d/f", false, "stale", "peers ls", "degraded"); !x.Freshness.Degraded || x.Freshness.DegradedReason != "us-east is out of contact: silent" {
 			w.Errorf("not degraded: %+v", x.Freshness)
 		}
 		w.onStep(func(string, string) error { return errDown })

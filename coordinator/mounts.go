@@ -54,6 +54,9 @@ func (c *Coordinator) mountAnswer(m freshet.Mount, notes []string) freshet.Mount
 	a.DegradedReason = cmp.Or(c.unopened(m.ID), c.missing(&m))
 	a.Degraded = a.DegradedReason != ""
 	a.ActiveSync = c.activeStatus(&m)
+	if a.ActiveSync != nil && (c.unopened(m.ID) != "" || c.degraded(m.Domain) != "") {
+		a.ActiveSync.Connecting = false // that is not all that is wrong
+	}
 	return a
 }
 

@@ -75,6 +75,9 @@ func explanationToWire(x freshet.Explanation) *freshetv1.ExplainResponse {
 			Exists: v.Exists, Fingerprint: v.Info.Fingerprint.String(), Length: v.Info.Length, Mtime: timeToWire(v.Info.ModTime),
 			SameContent: v.SameContent, SameMeta: v.SameMeta, Error: v.Error,
 		}
+		if v.Exists {
+			out.Storage.Entry = EntryToWire(v.Info)
+		}
 	}
 	return out
 }

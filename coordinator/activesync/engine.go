@@ -146,7 +146,7 @@ func (e *Engine) Status(mount freshet.MountID, term uint64) freshet.ActiveSyncSt
 	if h := e.ears.Load(); h != nil && h.term == term && h.ears[mount] != nil {
 		return h.ears[mount].status()
 	}
-	return freshet.ActiveSyncStatus{Source: "its storage", Reason: "not heard yet: this leader has only begun to listen", SinceNotice: -1, Lag: -1}
+	return freshet.ActiveSyncStatus{Source: "its storage", Reason: "not heard yet: this leader has only begun to listen", SinceNotice: -1, Lag: -1, Connecting: true}
 }
 
 // Run listens until ctx, the leadership of the term, ends.

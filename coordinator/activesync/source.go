@@ -301,6 +301,7 @@ func (e sourceEar) status() freshet.ActiveSyncStatus {
 	if s.ever {
 		st.SinceNotice = s.e.clock.Elapsed() - time.Duration(s.last.Load())
 	}
+	st.Connecting = !ok && wrong == "" && s.failed == "" && (!s.ok.Load() || st.SinceNotice < s.e.opts.Silence)
 	switch {
 	case ok:
 		st.HeardSince = s.since.UTC()

@@ -108,11 +108,11 @@ func (r *run) unheld(e examined, d *freshet.Difference, in *metasync.Inspection,
 		return e, err
 	}
 	listed := !d.Path.IsRoot() && parent.Lookup.Listing.Complete && parent.Lookup.Mount.ID == in.Lookup.Mount.ID
-	if !listed && !in.Lookup.KnownAbsent {
-		return e, nil
+	if !listed && !in.Lookup.KnownAbsent && !in.Absent.Fresh {
+		return e, nil // nobody was told that it does not exist
 	}
 	verdict := in.Absent
-	if listed && (parent.Listing.Fresh || !in.Lookup.KnownAbsent) {
+	if listed && !in.Absent.Fresh && (parent.Listing.Fresh || !in.Lookup.KnownAbsent) {
 		verdict = parent.Listing
 	}
 	d.Class = freshet.DifferenceOnlyStorage

@@ -6,6 +6,7 @@ import (
 
 // apply runs one command. A command that fails has changed nothing.
 func (t *txn) apply(c *Command) Result {
+	t.cause = t.causeOf(c)
 	switch {
 	case c.LoadEntry != nil:
 		return t.loadEntry(c.LoadEntry)

@@ -52,6 +52,7 @@ func (t *txn) dropSub(k subKey) {
 // markRecords marks what records name. Only those of a verified log free blocks.
 func (t *txn) markRecords(d freshet.DomainID, records []invalidation.Record, verified bool) {
 	for i := range records {
+		t.cause.Seq, t.cause.Op = records[i].Seq, records[i].Op
 		for _, m := range t.mounts {
 			if m.Domain == d {
 				t.markRecord(m, &records[i], verified)

@@ -233,7 +233,7 @@ func (t *txn) attach(fm freshet.Mount) freshet.Mount {
 	t.inheritRoot(m)
 	t.saveMount(m)
 	t.headOf(fm.Domain)
-	t.changes.Marked = append(t.changes.Marked, Marked{Path: fm.Path, Recursive: true})
+	t.changes.Marked = append(t.changes.Marked, Marked{Path: fm.Path, Recursive: true, Cause: t.cause})
 	return m.copy()
 }
 
@@ -305,6 +305,6 @@ func (t *txn) removeMount(c *RemoveMount) Result {
 	t.dropCursors(gone.Domain)
 	t.meta.Mounts = t.i
 	t.changes.Mounts = true
-	t.changes.Marked = append(t.changes.Marked, Marked{Path: gone.Path, Recursive: true})
+	t.changes.Marked = append(t.changes.Marked, Marked{Path: gone.Path, Recursive: true, Cause: t.cause})
 	return Result{Mount: gone}
 }

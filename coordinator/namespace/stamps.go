@@ -158,7 +158,7 @@ func (t *txn) mark(m *mount, key string, recursive bool) {
 		t.stampListing(c.ino[dir])
 		t.rememberLine(m, key, len(key)-len(c.rest), recursive)
 	}
-	t.changes.Marked = append(t.changes.Marked, Marked{Path: m.at(key), Recursive: recursive})
+	t.changes.Marked = append(t.changes.Marked, Marked{Path: m.at(key), Recursive: recursive, Cause: t.cause})
 }
 
 // stamp and stampListing set a stamp. What an earlier command of the same log

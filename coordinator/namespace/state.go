@@ -118,6 +118,7 @@ type Changes struct {
 type Marked struct {
 	Path      freshet.Path
 	Recursive bool
+	Cause     Cause
 }
 
 // Open reads the small tables of store into memory; it never reads all entries.

@@ -23,6 +23,7 @@ type txn struct {
 	buried  map[uint64]struct{}       // detached directories of which entries were purged
 	charges charges
 	changes Changes
+	cause   Cause // of the marks of the command that is applied
 	err     error
 }
 

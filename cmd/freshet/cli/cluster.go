@@ -55,6 +55,10 @@ func clusterTable(t *table, r *freshetv1.GetClusterResponse) {
 	t.row("operations", fmt.Sprintf("%d unfinished, %d of them in quarantine", r.GetIntents(), r.GetQuarantined()))
 	t.row("cache nodes", fmt.Sprintf("%d live, %d dead", r.GetLiveNodes(), r.GetDeadNodes()))
 	t.row("version", r.GetVersion())
+	if len(r.GetQuarantinedOperations()) > 0 {
+		t.line("")
+		operationsTable(t, r.GetQuarantinedOperations())
+	}
 	t.line("")
 	membersTable(t, r.GetMembers())
 }

@@ -3,6 +3,8 @@ package cli
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -52,42 +54,216 @@ func differs(x *freshetv1.ExplainResponse) bool {
 	return !v.GetExists() || (x.GetEntry().GetKind() == freshet.TypeFile.String() && !v.GetSameContent())
 }
 
+// explainTable writes an explanation for people: what the verdict is and why, the
+// two versions side by side, the rule, and what the verdict rests on.
 func explainTable(t *table, x *freshetv1.ExplainResponse) {
 	t.line(safe(x.GetPath()) + "   " + strings.ToUpper(x.GetVerdict()))
 	t.row("  why", x.GetReason())
-	if e := x.GetEntry(); e != nil {
-		t.row("  cached", fmt.Sprintf("%s, %s, version %s", e.GetKind(), bytesText(e.GetLength()), e.GetFingerprint()))
-	}
-	if v := x.GetStorage(); v != nil {
-		t.row("  storage", storageText(v))
-	}
 	f := x.GetFreshness()
 	t.row("  last check", dash(x.GetLastValidation()))
-	t.row("  rule", fmt.Sprintf("%s of %s (level %s)", f.GetInterval(), dash(f.GetRule()), f.GetLevel()))
-	if f.GetDegraded() {
-		t.row("  degraded", f.GetDegradedReason())
-	}
+	t.row("  rule", ruleText(x))
 	t.row("  next check", dash(x.GetNextCheck()))
-	t.row("  marks", fmt.Sprintf("valid from log index %d, last invalidated at %d", x.GetValidFrom(), x.GetNeed()))
+	if f.GetDegraded() {
+		t.row("  degraded", brief(f.GetDegradedReason()))
+	}
 	if m := x.GetMount(); m != nil {
 		t.row("  mount", fmt.Sprintf("%s -> %s", m.GetPath(), m.GetUfs()))
 	}
 	if s := x.GetActiveSync(); s != nil {
-		t.row("  active sync", activeSyncText(&freshetv1.Mount{ActiveSync: s}))
-	}
-	for _, p := range x.GetPublishers() {
-		t.row("  publisher", publisherText(p))
-	}
-	for _, i := range x.GetIntents() {
-		t.row("  operation", i)
-	}
-	for _, b := range x.GetBlocks() {
-		t.row("  block", fmt.Sprintf("%d, %s, on %s", b.GetIndex(), bytesText(b.GetLength()), dash(strings.Join(b.GetNodes(), ", "))))
+		t.row("  active sync", explainActive(x))
 	}
 	if x.GetRemedy() != "" {
 		t.row("  remedy", x.GetRemedy())
 	}
+	sidesTable(t, x)
+	stampsTable(t, x)
+	if len(x.GetPublishers()) > 0 {
+		t.line("")
+		t.row("  PUBLISHER", "STATE", "APPLIED", "HEAD", "LAG", "LAST CONTACT")
+		for _, p := range x.GetPublishers() {
+			t.row("  "+p.GetCluster(), p.GetState(), p.GetApplied(), p.GetHead(), max(p.GetHead(), p.GetApplied())-p.GetApplied(), agoText(p.GetSinceContact()))
+		}
+	}
+	if len(x.GetOperations()) > 0 {
+		t.line("")
+		operationsTable(t, x.GetOperations())
+	}
+	if len(x.GetBlocks()) > 0 {
+		t.line("")
+		blocksTable(t, x.GetBlocks())
+	}
 }
+
+func ruleText(x *freshetv1.ExplainResponse) string {
+	f := x.GetFreshness()
+	if f.GetLevel() == "" && x.GetMount() == nil {
+		return "-"
+	}
+	text := fmt.Sprintf("%s, set for %s", f.GetInterval(), dash(f.GetRule()))
+	if x.GetRuleOrigin() != "" {
+		text += fmt.Sprintf(" (%s)", x.GetRuleOrigin())
+	}
+	return text + ", level " + dash(f.GetLevel())
+}
+
+// explainActive is activeSyncText, without what the line on the degradation says.
+func explainActive(x *freshetv1.ExplainResponse) string {
+	s := x.GetActiveSync()
+	switch {
+	case s.GetConnecting() && !s.GetHeard():
+		return s.GetSource() + ", connecting"
+	case !s.GetHeard() && x.GetFreshness().GetDegraded():
+		return s.GetSource() + ", not heard"
+	}
+	return brief(activeSyncText(&freshetv1.Mount{ActiveSync: s}))
+}
+
+// brief bounds texts that come from elsewhere; all of them is in -o json.
+func brief(s string) string {
+	const most = 160
+	if r := []rune(s); len(r) > most {
+		return string(r[:most]) + "…"
+	}
+	return s
+}
+
+// sidesTable shows what is cached and, if it was asked, what the storage has.
+func sidesTable(t *table, x *freshetv1.ExplainResponse) {
+	e, v := x.GetEntry(), x.GetStorage()
+	if e == nil && v == nil {
+		return
+	}
+	t.line("")
+	if v == nil {
+		t.row("  ", "CACHED")
+		for _, r := range entryRows(e) {
+			t.row("  "+r[0], r[1])
+		}
+		return
+	}
+	t.row("  ", "CACHED", "STORAGE")
+	cached, storage := entryRows(e), viewRows(v)
+	for i := range cached {
+		t.row("  "+cached[i][0], cached[i][1], storage[i])
+	}
+	t.row("  in all", "", storageText(v))
+}
+
+func entryRows(e *freshetv1.Entry) [][2]string {
+	rows := [][2]string{{"kind", "-"}, {"size", "-"}, {"modified", "-"}, {"owner, mode", "-"}, {"version", "-"}}
+	if e == nil {
+		rows[0][1] = "nothing"
+		return rows
+	}
+	rows[0][1], rows[2][1], rows[3][1] = e.GetKind(), timeText(e.GetMtime()), ownerText(e)
+	if e.GetKind() == freshet.TypeFile.String() {
+		rows[1][1], rows[4][1] = bytesText(e.GetLength()), e.GetFingerprint()
+	}
+	return rows
+}
+
+func viewRows(v *freshetv1.StorageView) []string {
+	switch {
+	case v.GetError() != "":
+		return []string{"?", "?", "?", "?", "?"}
+	case !v.GetExists():
+		return []string{"nothing", "-", "-", "-", "-"}
+	}
+	kind, owner := "-", "-"
+	if e := v.GetEntry(); e != nil {
+		kind, owner = e.GetKind(), ownerText(e)
+	}
+	size, version := bytesText(v.GetLength()), v.GetFingerprint()
+	if kind == freshet.TypeDirectory.String() {
+		size, version = "-", "-"
+	}
+	return []string{kind, size, timeText(v.GetMtime()), owner, version}
+}
+
+func ownerText(e *freshetv1.Entry) string {
+	if e.GetOwner() == "" && e.GetGroup() == "" && e.GetMode() == 0 {
+		return "-"
+	}
+	return fmt.Sprintf("%s:%s %04o", e.GetOwner(), e.GetGroup(), e.GetMode())
+}
+
+func stampsTable(t *table, x *freshetv1.ExplainResponse) {
+	t.line("")
+	t.line(fmt.Sprintf("  held from log index %d on, last invalidated at %d", x.GetValidFrom(), x.GetNeed()))
+	if len(x.GetStamps()) == 0 {
+		return
+	}
+	t.row("  STAMP", "SET AT", "LOG INDEX", "WHEN", "BECAUSE OF")
+	for _, s := range x.GetStamps() {
+		t.row("  "+s.GetKind(), s.GetPath(), s.GetIndex(), timeText(s.GetAt()), s.GetCause())
+	}
+}
+
+// operationsTable lists unfinished operations, each with what to do about it.
+func operationsTable(t *table, all []*freshetv1.Operation) {
+	t.row("  OPERATION", "KIND", "STATE", "SINCE", "UNTIL", "PATH")
+	for _, o := range all {
+		path := o.GetPath()
+		if o.GetTarget() != "" {
+			path += " -> " + o.GetTarget()
+		}
+		if o.GetNode() != "" {
+			path += "  (node " + o.GetNode() + ")"
+		}
+		t.row("  "+o.GetId(), o.GetKind(), o.GetState(), timeText(o.GetSince()), timeText(o.GetUntil()), path)
+	}
+	for i, o := range all {
+		if i == 0 || o.GetRemedy() != all[i-1].GetRemedy() {
+			t.line("  " + safe(o.GetRemedy()))
+		}
+	}
+}
+
+// blocksTable sums the blocks up by node: a file may have many thousands.
+func blocksTable(t *table, blocks []*freshetv1.ExplainBlock) {
+	type sum struct {
+		blocks, bytes int64
+		ranges        []string
+		first, last   uint32
+	}
+	nodes := map[string]*sum{}
+	closeRange := func(s *sum) {
+		text := fmt.Sprint(s.first)
+		if s.last > s.first {
+			text = fmt.Sprintf("%d-%d", s.first, s.last)
+		}
+		s.ranges = append(s.ranges, text)
+	}
+	for _, b := range blocks {
+		for _, name := range b.GetNodes() {
+			s := nodes[name]
+			switch {
+			case s == nil:
+				s = &sum{first: b.GetIndex()}
+				nodes[name] = s
+			case b.GetIndex() != s.last+1:
+				closeRange(s)
+				s.first = b.GetIndex()
+			}
+			s.last = b.GetIndex()
+			s.blocks++
+			s.bytes += b.GetLength()
+		}
+	}
+	t.row("  NODE", "BLOCKS", "BYTES", "WHICH")
+	for _, name := range slices.Sorted(maps.Keys(nodes)) {
+		s := nodes[name]
+		closeRange(s)
+		which := strings.Join(s.ranges[:min(len(s.ranges), maxRanges)], ", ")
+		if len(s.ranges) > maxRanges {
+			which += ", …"
+		}
+		t.row("  "+name, s.blocks, bytesText(s.bytes), which)
+	}
+}
+
+// maxRanges is how many ranges of blocks a line names.
+const maxRanges = 8
 
 func storageText(v *freshetv1.StorageView) string {
 	switch {
@@ -103,10 +279,5 @@ func storageText(v *freshetv1.StorageView) string {
 			same += ", other owner or mode"
 		}
 	}
-	return fmt.Sprintf("%s, %s, version %s", same, bytesText(v.GetLength()), v.GetFingerprint())
-}
-
-func publisherText(p *freshetv1.PublisherStatus) string {
-	return fmt.Sprintf("%s %s: %d of %d changes known here, last contact %s ago",
-		p.GetCluster(), p.GetState(), p.GetApplied(), p.GetHead(), ageText(p.GetSinceContact()))
+	return same
 }

@@ -144,6 +144,9 @@ func optionsText(o map[string]string) string {
 }
 
 func mountState(m *freshetv1.Mount) string {
+	if m.GetDegraded() && m.GetActiveSync().GetConnecting() {
+		return "connecting: the storage's notices are not heard yet, until then entries are checked by time"
+	}
 	if m.GetDegraded() {
 		return "DEGRADED: " + m.GetDegradedReason()
 	}
@@ -162,6 +165,8 @@ func activeSyncText(m *freshetv1.Mount) string {
 	switch {
 	case s == nil:
 		return yesNo(m.GetConsistency().GetActiveSync())
+	case !s.GetHeard() && s.GetConnecting():
+		return s.GetSource() + ", connecting"
 	case !s.GetHeard():
 		return fmt.Sprintf("%s, %s", s.GetSource(), s.GetReason())
 	}
@@ -182,6 +187,8 @@ func activeWord(m *freshetv1.Mount) string {
 		return "-"
 	case m.GetActiveSync().GetHeard():
 		return "heard"
+	case m.GetActiveSync().GetConnecting():
+		return "connecting"
 	}
 	return "silent"
 }

@@ -148,6 +148,14 @@ func ageText(d *durationpb.Duration) string {
 	return shortDuration(d.AsDuration())
 }
 
+// agoText is ageText for what lies in the past.
+func agoText(d *durationpb.Duration) string {
+	if d == nil {
+		return "never"
+	}
+	return ageText(d) + " ago"
+}
+
 func shortDuration(d time.Duration) string {
 	switch {
 	case d >= time.Minute:

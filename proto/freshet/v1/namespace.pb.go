@@ -1375,7 +1375,9 @@ type StorageView struct {
 	SameContent bool                   `protobuf:"varint,5,opt,name=same_content,json=sameContent,proto3" json:"same_content,omitempty"`
 	SameMeta    bool                   `protobuf:"varint,6,opt,name=same_meta,json=sameMeta,proto3" json:"same_meta,omitempty"`
 	// Set if the storage could not be asked.
-	Error         string `protobuf:"bytes,7,opt,name=error,proto3" json:"error,omitempty"`
+	Error string `protobuf:"bytes,7,opt,name=error,proto3" json:"error,omitempty"`
+	// What it has; unset if nothing.
+	Entry         *Entry `protobuf:"bytes,8,opt,name=entry,proto3" json:"entry,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1457,6 +1459,13 @@ func (x *StorageView) GetError() string {
 		return x.Error
 	}
 	return ""
+}
+
+func (x *StorageView) GetEntry() *Entry {
+	if x != nil {
+		return x.Entry
+	}
+	return nil
 }
 
 // SyncRequest asks for a sync now.
@@ -2289,7 +2298,7 @@ const file_freshet_v1_namespace_proto_rawDesc = "" +
 	"\fExplainBlock\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\rR\x05index\x12\x16\n" +
 	"\x06length\x18\x02 \x01(\x03R\x06length\x12\x14\n" +
-	"\x05nodes\x18\x03 \x03(\tR\x05nodes\"\xe7\x01\n" +
+	"\x05nodes\x18\x03 \x03(\tR\x05nodes\"\x90\x02\n" +
 	"\vStorageView\x12\x16\n" +
 	"\x06exists\x18\x01 \x01(\bR\x06exists\x12 \n" +
 	"\vfingerprint\x18\x02 \x01(\tR\vfingerprint\x12\x16\n" +
@@ -2297,7 +2306,8 @@ const file_freshet_v1_namespace_proto_rawDesc = "" +
 	"\x05mtime\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x05mtime\x12!\n" +
 	"\fsame_content\x18\x05 \x01(\bR\vsameContent\x12\x1b\n" +
 	"\tsame_meta\x18\x06 \x01(\bR\bsameMeta\x12\x14\n" +
-	"\x05error\x18\a \x01(\tR\x05error\"?\n" +
+	"\x05error\x18\a \x01(\tR\x05error\x12'\n" +
+	"\x05entry\x18\b \x01(\v2\x11.freshet.v1.EntryR\x05entry\"?\n" +
 	"\vSyncRequest\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x1c\n" +
 	"\trecursive\x18\x02 \x01(\bR\trecursive\"\xdf\x01\n" +
@@ -2456,48 +2466,49 @@ var file_freshet_v1_namespace_proto_depIdxs = []int32{
 	37, // 17: freshet.v1.ExplainResponse.operations:type_name -> freshet.v1.Operation
 	38, // 18: freshet.v1.PublisherStatus.since_contact:type_name -> google.protobuf.Duration
 	34, // 19: freshet.v1.StorageView.mtime:type_name -> google.protobuf.Timestamp
-	38, // 20: freshet.v1.SyncResponse.elapsed:type_name -> google.protobuf.Duration
-	30, // 21: freshet.v1.LocateResponse.entry:type_name -> freshet.v1.Entry
-	39, // 22: freshet.v1.LocateResponse.source:type_name -> freshet.v1.Source
-	40, // 23: freshet.v1.LocateResponse.blocks:type_name -> freshet.v1.Block
-	41, // 24: freshet.v1.BeginWriteResponse.ticket:type_name -> freshet.v1.Ticket
-	30, // 25: freshet.v1.BeginWriteResponse.entry:type_name -> freshet.v1.Entry
-	30, // 26: freshet.v1.PlanRenameResponse.entry:type_name -> freshet.v1.Entry
-	0,  // 27: freshet.v1.NamespaceService.Stat:input_type -> freshet.v1.StatRequest
-	2,  // 28: freshet.v1.NamespaceService.BatchStat:input_type -> freshet.v1.BatchStatRequest
-	5,  // 29: freshet.v1.NamespaceService.List:input_type -> freshet.v1.ListRequest
-	7,  // 30: freshet.v1.NamespaceService.Mkdir:input_type -> freshet.v1.MkdirRequest
-	9,  // 31: freshet.v1.NamespaceService.Rename:input_type -> freshet.v1.RenameRequest
-	11, // 32: freshet.v1.NamespaceService.Remove:input_type -> freshet.v1.RemoveRequest
-	13, // 33: freshet.v1.NamespaceService.SetAttr:input_type -> freshet.v1.SetAttrRequest
-	15, // 34: freshet.v1.NamespaceService.Explain:input_type -> freshet.v1.ExplainRequest
-	20, // 35: freshet.v1.NamespaceService.Sync:input_type -> freshet.v1.SyncRequest
-	22, // 36: freshet.v1.NamespaceService.Locate:input_type -> freshet.v1.LocateRequest
-	24, // 37: freshet.v1.NamespaceService.BeginWrite:input_type -> freshet.v1.BeginWriteRequest
-	26, // 38: freshet.v1.NamespaceService.AbortWrite:input_type -> freshet.v1.AbortWriteRequest
-	5,  // 39: freshet.v1.NamespaceService.ListStream:input_type -> freshet.v1.ListRequest
-	11, // 40: freshet.v1.NamespaceService.RemoveTree:input_type -> freshet.v1.RemoveRequest
-	9,  // 41: freshet.v1.NamespaceService.PlanRename:input_type -> freshet.v1.RenameRequest
-	1,  // 42: freshet.v1.NamespaceService.Stat:output_type -> freshet.v1.StatResponse
-	3,  // 43: freshet.v1.NamespaceService.BatchStat:output_type -> freshet.v1.BatchStatResponse
-	6,  // 44: freshet.v1.NamespaceService.List:output_type -> freshet.v1.ListResponse
-	8,  // 45: freshet.v1.NamespaceService.Mkdir:output_type -> freshet.v1.MkdirResponse
-	10, // 46: freshet.v1.NamespaceService.Rename:output_type -> freshet.v1.RenameResponse
-	12, // 47: freshet.v1.NamespaceService.Remove:output_type -> freshet.v1.RemoveResponse
-	14, // 48: freshet.v1.NamespaceService.SetAttr:output_type -> freshet.v1.SetAttrResponse
-	16, // 49: freshet.v1.NamespaceService.Explain:output_type -> freshet.v1.ExplainResponse
-	21, // 50: freshet.v1.NamespaceService.Sync:output_type -> freshet.v1.SyncResponse
-	23, // 51: freshet.v1.NamespaceService.Locate:output_type -> freshet.v1.LocateResponse
-	25, // 52: freshet.v1.NamespaceService.BeginWrite:output_type -> freshet.v1.BeginWriteResponse
-	27, // 53: freshet.v1.NamespaceService.AbortWrite:output_type -> freshet.v1.AbortWriteResponse
-	6,  // 54: freshet.v1.NamespaceService.ListStream:output_type -> freshet.v1.ListResponse
-	28, // 55: freshet.v1.NamespaceService.RemoveTree:output_type -> freshet.v1.RemoveTreeResponse
-	29, // 56: freshet.v1.NamespaceService.PlanRename:output_type -> freshet.v1.PlanRenameResponse
-	42, // [42:57] is the sub-list for method output_type
-	27, // [27:42] is the sub-list for method input_type
-	27, // [27:27] is the sub-list for extension type_name
-	27, // [27:27] is the sub-list for extension extendee
-	0,  // [0:27] is the sub-list for field type_name
+	30, // 20: freshet.v1.StorageView.entry:type_name -> freshet.v1.Entry
+	38, // 21: freshet.v1.SyncResponse.elapsed:type_name -> google.protobuf.Duration
+	30, // 22: freshet.v1.LocateResponse.entry:type_name -> freshet.v1.Entry
+	39, // 23: freshet.v1.LocateResponse.source:type_name -> freshet.v1.Source
+	40, // 24: freshet.v1.LocateResponse.blocks:type_name -> freshet.v1.Block
+	41, // 25: freshet.v1.BeginWriteResponse.ticket:type_name -> freshet.v1.Ticket
+	30, // 26: freshet.v1.BeginWriteResponse.entry:type_name -> freshet.v1.Entry
+	30, // 27: freshet.v1.PlanRenameResponse.entry:type_name -> freshet.v1.Entry
+	0,  // 28: freshet.v1.NamespaceService.Stat:input_type -> freshet.v1.StatRequest
+	2,  // 29: freshet.v1.NamespaceService.BatchStat:input_type -> freshet.v1.BatchStatRequest
+	5,  // 30: freshet.v1.NamespaceService.List:input_type -> freshet.v1.ListRequest
+	7,  // 31: freshet.v1.NamespaceService.Mkdir:input_type -> freshet.v1.MkdirRequest
+	9,  // 32: freshet.v1.NamespaceService.Rename:input_type -> freshet.v1.RenameRequest
+	11, // 33: freshet.v1.NamespaceService.Remove:input_type -> freshet.v1.RemoveRequest
+	13, // 34: freshet.v1.NamespaceService.SetAttr:input_type -> freshet.v1.SetAttrRequest
+	15, // 35: freshet.v1.NamespaceService.Explain:input_type -> freshet.v1.ExplainRequest
+	20, // 36: freshet.v1.NamespaceService.Sync:input_type -> freshet.v1.SyncRequest
+	22, // 37: freshet.v1.NamespaceService.Locate:input_type -> freshet.v1.LocateRequest
+	24, // 38: freshet.v1.NamespaceService.BeginWrite:input_type -> freshet.v1.BeginWriteRequest
+	26, // 39: freshet.v1.NamespaceService.AbortWrite:input_type -> freshet.v1.AbortWriteRequest
+	5,  // 40: freshet.v1.NamespaceService.ListStream:input_type -> freshet.v1.ListRequest
+	11, // 41: freshet.v1.NamespaceService.RemoveTree:input_type -> freshet.v1.RemoveRequest
+	9,  // 42: freshet.v1.NamespaceService.PlanRename:input_type -> freshet.v1.RenameRequest
+	1,  // 43: freshet.v1.NamespaceService.Stat:output_type -> freshet.v1.StatResponse
+	3,  // 44: freshet.v1.NamespaceService.BatchStat:output_type -> freshet.v1.BatchStatResponse
+	6,  // 45: freshet.v1.NamespaceService.List:output_type -> freshet.v1.ListResponse
+	8,  // 46: freshet.v1.NamespaceService.Mkdir:output_type -> freshet.v1.MkdirResponse
+	10, // 47: freshet.v1.NamespaceService.Rename:output_type -> freshet.v1.RenameResponse
+	12, // 48: freshet.v1.NamespaceService.Remove:output_type -> freshet.v1.RemoveResponse
+	14, // 49: freshet.v1.NamespaceService.SetAttr:output_type -> freshet.v1.SetAttrResponse
+	16, // 50: freshet.v1.NamespaceService.Explain:output_type -> freshet.v1.ExplainResponse
+	21, // 51: freshet.v1.NamespaceService.Sync:output_type -> freshet.v1.SyncResponse
+	23, // 52: freshet.v1.NamespaceService.Locate:output_type -> freshet.v1.LocateResponse
+	25, // 53: freshet.v1.NamespaceService.BeginWrite:output_type -> freshet.v1.BeginWriteResponse
+	27, // 54: freshet.v1.NamespaceService.AbortWrite:output_type -> freshet.v1.AbortWriteResponse
+	6,  // 55: freshet.v1.NamespaceService.ListStream:output_type -> freshet.v1.ListResponse
+	28, // 56: freshet.v1.NamespaceService.RemoveTree:output_type -> freshet.v1.RemoveTreeResponse
+	29, // 57: freshet.v1.NamespaceService.PlanRename:output_type -> freshet.v1.PlanRenameResponse
+	43, // [43:58] is the sub-list for method output_type
+	28, // [28:43] is the sub-list for method input_type
+	28, // [28:28] is the sub-list for extension type_name
+	28, // [28:28] is the sub-list for extension extendee
+	0,  // [0:28] is the sub-list for field type_name
 }
 
 func init() { file_freshet_v1_namespace_proto_init() }
