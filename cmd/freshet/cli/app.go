@@ -116,6 +116,9 @@ func (a *app) root() *cobra.Command {
 			if err := cmd.ValidateRequiredFlags(); err != nil {
 				return err // a usage error, as the others of the library
 			}
+			if err := cmd.ValidateFlagGroups(); err != nil {
+				return err // as above
+			}
 			a.commandStarted = true
 			return errors.Join(a.checkFlags(), checkText(args))
 		},
@@ -167,6 +170,7 @@ type session struct {
 	policies freshetv1.PolicyServiceClient
 	cluster  freshetv1.ClusterServiceClient
 	check    freshetv1.CheckServiceClient
+	access   freshetv1.AccessServiceClient
 	coord    *rpc.Coordinator
 	files    *client.Client
 }
@@ -216,7 +220,8 @@ func (a *app) connected(ctx context.Context, f func(ctx context.Context, s *sess
 	s := &session{
 		ns: freshetv1.NewNamespaceServiceClient(conn), mounts: freshetv1.NewMountServiceClient(conn),
 		policies: freshetv1.NewPolicyServiceClient(conn), cluster: freshetv1.NewClusterServiceClient(conn), check: freshetv1.NewCheckServiceClient(conn),
-		coord: coord, files: client.New(coord, rpc.NewNodePool(nodes), client.Options{Host: host}),
+		access: freshetv1.NewAccessServiceClient(conn),
+		coord:  coord, files: client.New(coord, rpc.NewNodePool(nodes), client.Options{Host: host}),
 	}
 	return rpc.ErrorOf(f(ctx, s))
 }

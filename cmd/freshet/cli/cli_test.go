@@ -40,6 +40,8 @@ type cluster struct {
 	mu      sync.Mutex              // several files are copied at a time
 	files   map[freshet.Path]string // a directory ends in "/"
 	changes []string
+
+	attributes // see access_test.go
 }
 
 func (c *cluster) text(p freshet.Path) (string, bool) {
@@ -154,7 +156,13 @@ func (c *cluster) Rename(_ context.Context, q freshet.RenameQuery) (freshet.Comp
 }
 
 func (c *cluster) SetAttr(_ context.Context, q freshet.SetAttrQuery) (freshet.Completed, error) {
-	return freshet.Completed{}, c.change("chmod %o %s", *q.Mode, q.Path)
+	if err := c.broken(q.Path); err != nil {
+		return freshet.Completed{}, err
+	}
+	if q.Mode != nil {
+		return freshet.Completed{}, c.change("chmod %o %s", *q.Mode, q.Path)
+	}
+	return freshet.Completed{}, c.change("chown %s:%s %s", textOf(q.Owner), textOf(q.Group), q.Path)
 }
 
 func (c *cluster) Explain(_ context.Context, p freshet.Path, check bool) (freshet.Explanation, error) {
@@ -226,6 +234,7 @@ func newCluster(t *testing.T) *cluster {
 	freshetv1.RegisterClusterServiceServer(r, rpc.NewClusterServer(admin{c}, admin{c}, nil))
 	freshetv1.RegisterBlockServiceServer(r, rpc.NewBlockServer(c))
 	freshetv1.RegisterCheckServiceServer(r, rpc.NewCheckServer(checker{c}, nil))
+	freshetv1.RegisterAccessServiceServer(r, rpc.NewAccessServer(c, nil))
 	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -292,6 +301,21 @@ func TestExitCodes(t *testing.T) {
 		{2, "sync set /a"},
 		{2, "sync set /a --interval soon"},
 		{2, "fs chmod 999 /d/f"},
+		{2, "fs chmod u+q /d/f"},
+		{2, "fs chmod u /d/f"},
+		{2, "fs chmod 600 -R --parallel 0 /d"},
+		{2, "fs chown al: /d/f"},
+		{2, "fs chown : /d/f"},
+		{2, "fs setfacl /d/f"},
+		{2, "fs setfacl -b -k /d/f"},
+		{2, "fs setfacl -m nobody /d/f"},
+		{2, "fs setfacl -x u: /d/f"},
+		{2, "fs xattr set /d/f name v"},
+		{2, "fs xattr set /d/f user.a"},
+		{2, "fs xattr set /d/f user.a v --file -"},
+		{2, "fs xattr get /d/f system.x"},
+		{3, "fs xattr get /d/f user.none"},
+		{3, "fs chmod -R 600 /no"},
 		{2, "fs cp - /d/"},
 		{2, "mount add /x s3://b --option novalue"},
 		{2, "fs head /d/f -c=-5"},
@@ -331,7 +355,7 @@ func TestOutputs(t *testing.T) {
 	c := newCluster(t)
 	for _, args := range []string{
 		"fs ls /d", "fs stat /d/f", "fs du /d", "fs count /", "mount ls", "mount show /", "sync ls", "sync get /d", "cluster nodes", "cluster status",
-		"cluster raft list-peers", "peers ls", "explain /d/f", "version", "sync set /d --interval 5s --dry-run", "mount add /x s3://b --dry-run",
+		"cluster raft list-peers", "peers ls", "fs getfacl /d", "fs xattr ls /d/f", "explain /d/f", "version", "sync set /d --interval 5s --dry-run", "mount add /x s3://b --dry-run",
 	} {
 		table := run(c, "", strings.Fields(args)...)
 		asJSON := run(c, "", append(strings.Fields(args), "-o", "json")...)
@@ -362,6 +386,21 @@ func TestDryRunsChangeNothing(t *testing.T) {
 		{"fs rm /d/f", "rm /d/f"},
 		{"fs mv /d/f /d/g", "mv /d/f /d/g"},
 		{"fs chmod 600 /d/f", "chmod 600 /d/f"},
+		{"fs chmod u+x,g=u,o-r /d/f", "chmod 770 /d/f"},
+		{"fs chmod -R a=rX /empty", "chmod 444 /empty"},
+		{"fs chown al /d/f", "chown al:- /d/f"},
+		{"fs chown al:dev /d/f", "chown al:dev /d/f"},
+		{"fs chown :dev /d/f", "chown -:dev /d/f"},
+		{"fs chgrp dev /d/f", "chown -:dev /d/f"},
+		{"fs setfacl -m u:al:rw,d:u:al:r /d", "setfacl modify user:al:rw-,default:user:al:r-- /d"},
+		{"fs setfacl -x u:al /d/f", "setfacl remove user:al:--- /d/f"},
+		{"fs setfacl --set u::r,g::r,o::- /d/f", "setfacl set user::r--,group::r--,other::--- /d/f"},
+		{"fs setfacl -b /d/f", "setfacl remove_all  /d/f"},
+		{"fs setfacl -k /d", "setfacl remove_default  /d"},
+		{"fs xattr set /d/f user.a b", `set user.a="b" 0 /d/f`},
+		{"fs xattr set /d/f user.a b --create", `set user.a="b" 1 /d/f`},
+		{"fs xattr set /d/f user.a b --replace", `set user.a="b" 2 /d/f`},
+		{"fs xattr rm /d/f user.x", "unset user.x /d/f"},
 		{"fs touch /new", "write /new"},
 		{"fs cp file:" + local + " /d", "write /d/l"},
 		{"mount add /x s3://b", "mount /x s3://b"},

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"strconv"
 
 	"github.com/spf13/cobra"
 
@@ -20,7 +19,7 @@ func (a *app) fsCommand() *cobra.Command {
 			"  freshet fs cp -r /sales file:/tmp/sales          # out\n"+
 			"  freshet fs cat /sales/report.csv | wc -l",
 		a.fsLs(), a.fsStat(), a.fsCat(), a.fsHead(), a.fsTail(), a.fsCp(), a.fsMv(), a.fsRm(), a.fsMkdir(),
-		a.fsDu(), a.fsCount(), a.fsTest(), a.fsTouch(), a.fsChmod())
+		a.fsDu(), a.fsCount(), a.fsTest(), a.fsTouch(), a.fsChmod(), a.fsChown(), a.fsChgrp(), a.fsGetfacl(), a.fsSetfacl(), a.fsXattr())
 }
 
 // readFlags are shared by commands that read.
@@ -306,35 +305,6 @@ func (a *app) fsTest() *cobra.Command {
 	c.Flags().BoolVarP(&file, "file", "f", false, "it is a file")
 	c.Flags().BoolVarP(&empty, "empty", "z", false, "it has no bytes")
 	c.Flags().BoolP("exists", "e", true, "it exists (always tested)")
-	return c
-}
-
-func (a *app) fsChmod() *cobra.Command {
-	var dryRun bool
-	c := &cobra.Command{
-		Use: "chmod MODE PATH…", Short: "Change permission bits, octal, where the storage has them", Args: cobra.MinimumNArgs(2),
-		Example: "  freshet fs chmod 640 /nfs/report.csv",
-		RunE: func(cmd *cobra.Command, args []string) error {
-			v, err := strconv.ParseUint(args[0], 8, 32)
-			if err != nil || v > 0o7777 {
-				return freshet.Errorf(freshet.KindInvalid, "chmod", "", "%q is not an octal mode such as 640", args[0])
-			}
-			mode := uint32(v)
-			return a.each(cmd, args[1:], func(ctx context.Context, s *session, p string) error {
-				if dryRun {
-					_, err := s.ns.Stat(ctx, &freshetv1.StatRequest{Path: p})
-					if err == nil {
-						a.changed(true, "set the mode of %s to %o", p, mode)
-					}
-					return err
-				}
-				done, err := s.coord.SetAttr(ctx, freshet.SetAttrQuery{Path: freshet.Path(p), Mode: &mode})
-				a.token(done, err)
-				return err
-			})
-		},
-	}
-	c.Flags().BoolVar(&dryRun, "dry-run", false, "check, change nothing")
 	return c
 }
 
