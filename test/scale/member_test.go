@@ -11,6 +11,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/freshet-io/freshet"
+	"github.com/freshet-io/freshet/coordinator"
 	"github.com/freshet-io/freshet/coordinator/journal"
 	"github.com/freshet-io/freshet/coordinator/kv"
 	"github.com/freshet-io/freshet/coordinator/kv/pebblekv"
@@ -18,8 +19,7 @@ import (
 	"github.com/freshet-io/freshet/internal/offheap"
 )
 
-// stateCache is what raft.state_cache would be: half of it is the store's, half
-// that of entries, as in a coordinator.
+// stateCache is what raft.state_cache would be.
 const stateCache = 64 << 20
 
 // member is a coordinator's state with its store and its log.
@@ -40,11 +40,12 @@ func startMember(t *testing.T, dir string, found bool) *member {
 	m := &member{t: t, ended: make(chan error, 1)}
 	var err error
 	begun := time.Now()
-	if m.store, err = pebblekv.Open(filepath.Join(dir, "state"), pebblekv.Options{CacheBytes: stateCache / 2}); err != nil {
+	entries, store := coordinator.SplitMemory(stateCache)
+	if m.store, err = pebblekv.Open(filepath.Join(dir, "state"), pebblekv.Options{CacheBytes: store}); err != nil {
 		t.Fatal(err)
 	}
 	m.reads = &countingStore{Store: m.store}
-	if m.state, err = namespace.Open(m.reads, namespace.Options{CacheBytes: stateCache / 2, Alloc: offheap.New().Alloc}); err != nil {
+	if m.state, err = namespace.Open(m.reads, namespace.Options{CacheBytes: entries, Alloc: offheap.New().Alloc}); err != nil {
 		t.Fatal(err)
 	}
 	m.opened = time.Since(begun)

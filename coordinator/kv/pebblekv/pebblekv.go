@@ -23,7 +23,7 @@ type Options struct {
 	// changes together: what these take the cache goes without. 0 is 64 MiB.
 	CacheBytes int64
 	// MemTableBytes is the size of one table of recent changes, of which up to three
-	// exist; 0 is an eighth of CacheBytes, at most 16 MiB.
+	// exist; 0 is a quarter of CacheBytes, at most 16 MiB.
 	MemTableBytes int64
 	Logger        *slog.Logger // of pebble's own messages; nil drops them
 	FS            vfs.FS       // nil is the machine's
@@ -35,7 +35,7 @@ const (
 	minMemTable  = 64 << 10
 	memTables    = 3
 	// memTableShare is the part of the memory that one table takes by default.
-	memTableShare = 8
+	memTableShare = 4
 )
 
 // Store is a kv.Store in a directory.
