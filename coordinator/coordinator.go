@@ -88,6 +88,9 @@ type Deps struct {
 	// Store keeps the state. Its owner closes it after Run, or Close, has returned.
 	Store   kv.Store
 	Openers ufs.Openers
+	// Scratch makes an empty store for the time of a restore, as large as the state,
+	// and what removes it; nil is memory.
+	Scratch func() (store kv.Store, remove func() error, err error)
 	Clock   clock.Clock           // nil is the machine's
 	Log     *slog.Logger          // nil discards
 	Metrics prometheus.Registerer // nil counts for nobody
@@ -114,6 +117,7 @@ type Hooks struct {
 type Coordinator struct {
 	opts    Options
 	openers ufs.Openers
+	scratch func() (kv.Store, func() error, error)
 	clock   clock.Clock
 	log     *slog.Logger
 	hooks   atomic.Pointer[Hooks]
@@ -133,6 +137,7 @@ type Coordinator struct {
 	// membership is held by who changes the members and the rows of their
 	// addresses, so that neither is changed between the two steps of another.
 	membership sync.Mutex
+	restoring  sync.Mutex // one restore at a time
 	lead       leadership
 	freed      freedQueue
 	uses       uses     // what a TTL counts from
@@ -158,7 +163,7 @@ func New(opts Options, deps Deps) (*Coordinator, error) {
 	if opts.Cluster == "" || opts.Member.ID == "" {
 		return nil, freshet.Errorf(freshet.KindInvalid, op, "", "the cluster needs a name and the member an ID")
 	}
-	c := &Coordinator{opts: opts, openers: deps.Openers, clock: deps.Clock, log: deps.Log}
+	c := &Coordinator{opts: opts, openers: deps.Openers, scratch: deps.Scratch, clock: deps.Clock, log: deps.Log}
 	c.hooks.Store(&Hooks{})
 	c.contacts.init(deps.Clock)
 	c.lead.init()
@@ -278,7 +283,11 @@ func (c *Coordinator) applied(a journal.Applied) {
 	}
 }
 
+// restored is told that the state was replaced by a copy. A leader's, by an operator:
+// what it keeps in memory is of another state, so it begins anew as in a new term.
 func (c *Coordinator) restored(uint64) {
+	c.term.Store(0)
+	c.lead.anew(errRestored)
 	c.contacts.changed()
 	c.watch.note(namespace.Changes{Heads: true, Mounts: true, Policies: true, Epoch: true, Intents: true, Subs: true, Members: true})
 }

@@ -21,6 +21,7 @@ type leadership struct {
 	ctx     context.Context //nolint:containedctx // it is the leadership: it ends with it
 	over    context.Context //nolint:containedctx // one that has ended, for those who ask while nobody leads
 	changed signal
+	begin   context.CancelCauseFunc // ends what the leader does, for it to begin anew
 }
 
 func (l *leadership) init() {
@@ -34,6 +35,21 @@ func (l *leadership) set(ctx context.Context) {
 	l.ctx = ctx
 	l.mu.Unlock()
 	l.changed.raise()
+}
+
+// began says how to make the leader begin its part anew; anew does so.
+func (l *leadership) began(begin context.CancelCauseFunc) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.begin = begin
+}
+
+func (l *leadership) anew(why error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.begin != nil {
+		l.begin(why)
+	}
 }
 
 // Leading returns a context that lives as long as this member leads and may
@@ -76,6 +92,7 @@ func (c *Coordinator) leadTerm(ctx, term context.Context, number uint64, first b
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	defer context.AfterFunc(term, func() { cancel(context.Cause(term)) })()
+	c.lead.began(cancel)
 	c.enterTerm(number)
 	if !c.retry(ctx, "take over", func() error { return c.takeOver(ctx, first) }) {
 		return nil

@@ -22,7 +22,8 @@ func ofServers(method string) bool {
 		freshetv1.EventService_PostEvents_FullMethodName: // its caller says who is trusted
 		return true
 	}
-	return strings.HasPrefix(method, "/"+freshetv1.NodeService_ServiceDesc.ServiceName+"/")
+	return strings.HasPrefix(method, "/"+freshetv1.NodeService_ServiceDesc.ServiceName+"/") ||
+		strings.HasPrefix(method, "/"+freshetv1.StateService_ServiceDesc.ServiceName+"/")
 }
 
 // checkCertificate refuses callers without a certificate of the authority that

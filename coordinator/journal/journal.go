@@ -129,9 +129,11 @@ func (j *Journal) fail(err error) {
 
 // await waits for Raft's answer, or for the end of a member that can't go on:
 // Raft leaves calls unanswered when its main goroutine is gone.
-func (j *Journal) await(f raft.Future) error {
+func (j *Journal) await(f raft.Future) error { return j.awaitAnswer(f.Error) }
+
+func (j *Journal) awaitAnswer(ask func() error) error {
 	answer := make(chan error, 1)
-	go func() { answer <- f.Error() }()
+	go func() { answer <- ask() }()
 	select {
 	case err := <-answer:
 		return err

@@ -32,6 +32,8 @@ type rowHash struct {
 	rows uint64
 }
 
+func newRowHash() rowHash { return rowHash{h: sha256.New()} }
+
 func (r *rowHash) add(b []byte) { r.h.Write(b); r.rows++ }
 
 func appendRow(b, key, value []byte) []byte {
@@ -65,14 +67,8 @@ func (s *State) Hash() ([32]byte, error) {
 		return [32]byte{}, freshet.Wrap("hash state", "", err)
 	}
 	defer v.Close()
-	sum := rowHash{h: sha256.New()}
-	var buf []byte
-	err = rows(v, k, func(key, value []byte) bool {
-		buf = appendRow(buf[:0], key, value)
-		sum.add(buf)
-		return true
-	})
-	return [32]byte(sum.h.Sum(nil)), freshet.Wrap("hash state", "", err)
+	h, err := hashRows(v, k)
+	return h, freshet.Wrap("hash state", "", err)
 }
 
 // Dump writes the whole state, as of the index it returns, without holding up
@@ -93,7 +89,7 @@ func dump(w io.Writer, r kv.Reader, k keys, format byte) error {
 	if _, err := io.WriteString(w, dumpHead(format)); err != nil {
 		return err
 	}
-	sum := rowHash{h: sha256.New()}
+	sum := newRowHash()
 	var frame []byte
 	var failed error
 	err := rows(r, k, func(key, value []byte) bool {
@@ -142,7 +138,7 @@ func readDump(r io.Reader, begin func(format int) error, fn func(key, value []by
 	if err := begin(format); err != nil {
 		return err
 	}
-	sum := rowHash{h: sha256.New()}
+	sum := newRowHash()
 	for {
 		payload, last, err := readFrame(br)
 		if err != nil {
@@ -245,6 +241,7 @@ func (s *State) adoptGeneration(next keys, x index) error {
 	}
 	s.keys, s.index, s.failed = next, x, nil
 	s.cache.clear()
+	s.freezeBelow(s.meta.Applied + 1)
 	return s.store.Flush()
 }
 

@@ -39,6 +39,8 @@ type State struct {
 	spare  spareRows
 	chains sync.Pool // of *chain, for readers
 	failed error     // the store failed during Apply: nothing is served any more
+	// awaited are the calls of At whose index is not applied yet.
+	awaited []*awaited
 }
 
 // index is what of the state is kept in memory, rebuilt by Open. Its size does
@@ -313,6 +315,7 @@ func (s *State) Apply(index uint64, cmds []Command) ([]Result, Changes) {
 	if s.failed != nil {
 		return failAll(index, len(cmds), s.failed), Changes{}
 	}
+	s.freezeBelow(index)
 	t := newTxn(s, index)
 	results := make([]Result, len(cmds))
 	for i := range cmds {
@@ -324,6 +327,7 @@ func (s *State) Apply(index uint64, cmds []Command) ([]Result, Changes) {
 		s.failed = freshet.Errorf(freshet.KindInternal, "apply", "", "the store of the state failed, restart the coordinator: %w", err)
 		return failAll(index, len(cmds), s.failed), Changes{}
 	}
+	s.freezeBelow(index + 1)
 	return results, t.changes
 }
 

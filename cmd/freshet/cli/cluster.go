@@ -17,7 +17,7 @@ import (
 func (a *app) clusterCommand() *cobra.Command {
 	return group("cluster", "Look after a cluster: members, nodes, Raft, epoch",
 		"  freshet cluster status\n  freshet cluster nodes\n  freshet cluster raft list-peers",
-		a.clusterStatus(), a.clusterNodes(), a.clusterRaft(), a.clusterBumpEpoch())
+		a.clusterStatus(), a.clusterNodes(), a.clusterRaft(), a.clusterSnapshot(), a.clusterStateHash(), a.clusterBumpEpoch())
 }
 
 func (a *app) clusterStatus() *cobra.Command {

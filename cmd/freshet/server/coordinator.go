@@ -19,6 +19,7 @@ import (
 	"github.com/freshet-io/freshet/config"
 	"github.com/freshet-io/freshet/coordinator"
 	"github.com/freshet-io/freshet/coordinator/journal"
+	"github.com/freshet-io/freshet/coordinator/kv"
 	"github.com/freshet-io/freshet/coordinator/kv/pebblekv"
 	"github.com/freshet-io/freshet/coordinator/metasync"
 	"github.com/freshet-io/freshet/coordinator/namespace"
@@ -165,8 +166,7 @@ func (p *Process) runCoordinator(ctx context.Context, cfg *config.File, parts co
 	if err != nil {
 		return err
 	}
-	_, memory := coordinator.SplitMemory(cfg.Raft.StateCache.Bytes())
-	store, err := pebblekv.Open(dir, pebblekv.Options{CacheBytes: memory, Logger: p.Log})
+	store, err := pebblekv.Open(dir, pebblekv.Options{CacheBytes: cfg.Raft.StateCache.Bytes() / 2, Logger: p.Log})
 	if err != nil {
 		return err
 	}
@@ -175,7 +175,7 @@ func (p *Process) runCoordinator(ctx context.Context, cfg *config.File, parts co
 	if err != nil {
 		return err
 	}
-	c, err := coordinator.New(opts, coordinator.Deps{Store: store, Openers: all.Openers(p.Log, p.Metrics), Log: p.Log, Metrics: p.Metrics})
+	c, err := coordinator.New(opts, coordinator.Deps{Store: store, Openers: all.Openers(p.Log, p.Metrics), Scratch: func() (kv.Store, func() error, error) { return scratch(cfg) }, Log: p.Log, Metrics: p.Metrics})
 	if err != nil {
 		return err
 	}
@@ -204,6 +204,22 @@ func (p *Process) runCoordinator(ctx context.Context, cfg *config.File, parts co
 	return run.Ordered(ctx, tasks...)
 }
 
+// scratch makes a store in which a snapshot is made ready to be restored.
+func scratch(cfg *config.File) (kv.Store, func() error, error) {
+	dir, err := dataDir(cfg, "restore")
+	if err == nil {
+		err = os.RemoveAll(dir) // of a process that ended in the middle
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	store, err := pebblekv.Open(dir, pebblekv.Options{CacheBytes: 8 << 20})
+	if err != nil {
+		return nil, nil, err
+	}
+	return store, func() error { return errors.Join(store.Close(), os.RemoveAll(dir)) }, nil
+}
+
 func (p *Process) coordinatorOptions(cfg *config.File, parts coordinatorParts, w way) (coordinator.Options, error) {
 	dir, err := dataDir(cfg, "raft")
 	if err != nil {
@@ -214,13 +230,12 @@ func (p *Process) coordinatorOptions(cfg *config.File, parts coordinatorParts, w
 		return coordinator.Options{}, err
 	}
 	m := parts.self
-	entries, _ := coordinator.SplitMemory(cfg.Raft.StateCache.Bytes())
 	opts := coordinator.Options{
 		Cluster: cfg.Cluster,
 		Member:  namespace.Member{ID: m.ID, Name: m.Name, Raft: m.Raft, GRPC: m.GRPC, HTTP: m.HTTP, Bus: m.Bus},
 		Journal: journal.Options{Dir: dir, Advertise: m.Raft, Heartbeat: cfg.Raft.Heartbeat.Value()},
 		Found:   w.Found, Environment: environment(cfg, p.Getenv), WrapMount: wrap,
-		State:   namespace.Options{CacheBytes: entries, Alloc: offheap.New().Alloc},
+		State:   namespace.Options{CacheBytes: cfg.Raft.StateCache.Bytes() / 2, Alloc: offheap.New().Alloc},
 		Version: version.Get().Version,
 		Sync:    metasync.Options{Limits: syncLimits(cfg)},
 	}
@@ -269,6 +284,7 @@ func (p *Process) faces(ctx context.Context, cfg *config.File, parts coordinator
 	srv := rpc.NewServer(rpc.ServerOptions{TLS: parts.id.Server(), Log: p.Log})
 	register(srv.Registrar(), services, rpc.NewNodeServer(c, forward))
 	freshetv1.RegisterCheckServiceServer(srv.Registrar(), rpc.NewCheckServer(c, forward))
+	freshetv1.RegisterStateServiceServer(srv.Registrar(), rpc.NewStateServer(c, forward))
 	parts.face.set(handler)
 	tasks := []run.Part{{Name: "gRPC", Run: func(ctx context.Context) error { return srv.Serve(ctx, parts.client) }}}
 	if b != nil {
