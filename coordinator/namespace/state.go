@@ -124,8 +124,9 @@ type Marked struct {
 }
 
 // Open reads the small tables of store into memory; it never reads all entries.
-// An empty store is an empty state. A store that can't be understood is
-// KindCorrupt.
+// An empty store is an empty state. A store of an older format is first brought up
+// to this one, which may take as long as reading and writing it. A store that can't
+// be understood is KindCorrupt, one that a newer version wrote KindUnsupported.
 func Open(store kv.Store, opts Options) (*State, error) {
 	return openFormats(store, opts, ownFormats())
 }

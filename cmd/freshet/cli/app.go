@@ -116,6 +116,9 @@ func (a *app) root() *cobra.Command {
 			if err := cmd.ValidateRequiredFlags(); err != nil {
 				return err // a usage error, as the others of the library
 			}
+			if err := cmd.ValidateFlagGroups(); err != nil {
+				return err // as above
+			}
 			a.commandStarted = true
 			return errors.Join(a.checkFlags(), checkText(args))
 		},
@@ -128,7 +131,7 @@ func (a *app) root() *cobra.Command {
 	f.StringVarP(&a.output, "output", "o", "table", "output format: table, json or yaml")
 	f.BoolVar(&a.noColor, "no-color", a.env("NO_COLOR", "") != "", "no colour (env NO_COLOR)")
 	f.DurationVar(&a.timeout, "timeout", 30*time.Second, "give up after this time; 0 waits for ever (transfers, listings and syncs are bounded only if it is given)")
-	root.AddCommand(a.mountCommand(), a.syncCommand(), a.quotaCommand(), a.fsCommand(), a.explainCommand(), a.checkCommand(), a.peersCommand(),
+	root.AddCommand(a.mountCommand(), a.syncCommand(), a.quotaCommand(), a.policyCommand(), a.fsCommand(), a.explainCommand(), a.checkCommand(), a.peersCommand(),
 		a.clusterCommand(), a.configCommand(), a.applyCommand(), a.planCommand(), a.versionCommand())
 	return root
 }
@@ -167,6 +170,7 @@ type session struct {
 	policies freshetv1.PolicyServiceClient
 	cluster  freshetv1.ClusterServiceClient
 	check    freshetv1.CheckServiceClient
+	access   freshetv1.AccessServiceClient
 	state    freshetv1.StateServiceClient
 	members  *rpc.Conns // to single members
 	coord    *rpc.Coordinator
@@ -218,8 +222,8 @@ func (a *app) connected(ctx context.Context, f func(ctx context.Context, s *sess
 	s := &session{
 		ns: freshetv1.NewNamespaceServiceClient(conn), mounts: freshetv1.NewMountServiceClient(conn),
 		policies: freshetv1.NewPolicyServiceClient(conn), cluster: freshetv1.NewClusterServiceClient(conn), check: freshetv1.NewCheckServiceClient(conn),
-		state: freshetv1.NewStateServiceClient(conn), members: nodes,
-		coord: coord, files: client.New(coord, rpc.NewNodePool(nodes), client.Options{Host: host}),
+		access: freshetv1.NewAccessServiceClient(conn), state: freshetv1.NewStateServiceClient(conn), members: nodes,
+		coord:  coord, files: client.New(coord, rpc.NewNodePool(nodes), client.Options{Host: host}),
 	}
 	return rpc.ErrorOf(f(ctx, s))
 }

@@ -166,7 +166,8 @@ func (p *Process) runCoordinator(ctx context.Context, cfg *config.File, parts co
 	if err != nil {
 		return err
 	}
-	store, err := pebblekv.Open(dir, pebblekv.Options{CacheBytes: cfg.Raft.StateCache.Bytes() / 2, Logger: p.Log})
+	_, memory := coordinator.SplitMemory(cfg.Raft.StateCache.Bytes())
+	store, err := pebblekv.Open(dir, pebblekv.Options{CacheBytes: memory, Logger: p.Log})
 	if err != nil {
 		return err
 	}
@@ -230,12 +231,13 @@ func (p *Process) coordinatorOptions(cfg *config.File, parts coordinatorParts, w
 		return coordinator.Options{}, err
 	}
 	m := parts.self
+	entries, _ := coordinator.SplitMemory(cfg.Raft.StateCache.Bytes())
 	opts := coordinator.Options{
 		Cluster: cfg.Cluster,
 		Member:  namespace.Member{ID: m.ID, Name: m.Name, Raft: m.Raft, GRPC: m.GRPC, HTTP: m.HTTP, Bus: m.Bus},
 		Journal: journal.Options{Dir: dir, Advertise: m.Raft, Heartbeat: cfg.Raft.Heartbeat.Value()},
 		Found:   w.Found, Environment: environment(cfg, p.Getenv), WrapMount: wrap,
-		State:   namespace.Options{CacheBytes: cfg.Raft.StateCache.Bytes() / 2, Alloc: offheap.New().Alloc},
+		State:   namespace.Options{CacheBytes: entries, Alloc: offheap.New().Alloc},
 		Version: version.Get().Version,
 		Sync:    metasync.Options{Limits: syncLimits(cfg)},
 	}
