@@ -29,7 +29,7 @@ func newMetrics(reg prometheus.Registerer, c *Coordinator) *metrics {
 	gauge := func(name, help string, value func() float64) prometheus.Collector {
 		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, value)
 	}
-	reg.MustRegister(m.invalidations, m.cleaned, m.expired,
+	reg.MustRegister(m.invalidations, m.cleaned, m.expired, newStateMetrics(c.state.Stats),
 		gauge("freshet_coordinator_leader", "1 if this member leads the cluster and answers.", func() float64 {
 			if _, leads := c.Leading(); leads {
 				return 1

@@ -200,12 +200,14 @@ func million(b *testing.B, entry func(string, int) namespace.Entry) {
 	if err := store.Compact(b.Context(), []byte{0}, []byte{255}); err != nil {
 		b.Fatal(err)
 	}
-	disk := store.Metrics().DiskBytes
+	files := store.Metrics()
+	disk := files.DiskBytes - files.ObsoleteBytes
 	if err := store.Close(); err != nil {
 		b.Fatal(err)
 	}
 	started = time.Now()
-	if store, err = pebblekv.Open(dir, pebblekv.Options{}); err != nil {
+	// A small block cache, for it is on the heap that is measured.
+	if store, err = pebblekv.Open(dir, pebblekv.Options{CacheBytes: 4 << 20}); err != nil {
 		b.Fatal(err)
 	}
 	defer store.Close()
@@ -225,7 +227,7 @@ func million(b *testing.B, entry func(string, int) namespace.Entry) {
 	st := s.Stats()
 	b.ReportMetric(float64(disk)/(dirs*perDir), "disk-B/inode")
 	b.ReportMetric(float64(after-before)/float64(st.CacheEntries), "heap-B/cached-inode")
-	b.ReportMetric(float64(st.CacheBytes)/float64(st.CacheEntries), "estimated-B/cached-inode")
+	b.ReportMetric(float64(st.CacheBytes)/float64(st.CacheEntries), "said-B/cached-inode")
 	b.ReportMetric(float64(restart.Milliseconds()), "restart-ms")
 	b.ReportMetric(float64(loaded.Nanoseconds())/(dirs*perDir), "load-ns/inode")
 }

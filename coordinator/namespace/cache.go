@@ -74,15 +74,21 @@ func (c *cache) clear() {
 	}
 }
 
-// stats returns the number of names that are cached and the memory that the cache
-// takes.
-func (c *cache) stats() (entries, bytes int64) {
-	bytes = c.fixed
+// cacheStats are the number of names that are cached, the memory that the cache
+// takes, and how often a name was known or not. Directories that were found decoded
+// are in neither count.
+type cacheStats struct{ entries, bytes, hits, misses int64 }
+
+func (c *cache) stats() cacheStats {
+	sum := cacheStats{bytes: c.fixed}
 	for i := range c.shards {
-		e, b := c.shards[i].stats()
-		entries, bytes = entries+e, bytes+b
+		s := c.shards[i].stats()
+		sum.entries += s.entries
+		sum.bytes += s.bytes
+		sum.hits += s.hits
+		sum.misses += s.misses
 	}
-	return entries, bytes
+	return sum
 }
 
 // hash is that of the cache. It needs no seed: the cache bounds what it costs when

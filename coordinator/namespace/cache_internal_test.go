@@ -59,8 +59,7 @@ func (c *cacheProbe) look(p place) bool {
 
 func (c *cacheProbe) bounded() {
 	c.t.Helper()
-	_, size := c.stats()
-	if size > c.limit || c.taken > size {
+	if size := c.stats().bytes; size > c.limit || c.taken > size {
 		c.t.Fatalf("the cache takes %d bytes, %d of them blocks; it may take %d", size, c.taken, c.limit)
 	}
 }
@@ -75,17 +74,17 @@ func TestCacheIsBoundedAndKeepsWhatIsUsed(t *testing.T) {
 			t.Fatalf("the entry in use was forgotten after %d others", i)
 		}
 	}
-	entries, size := c.stats()
-	if size < 1<<20*9/10 || entries < 9_000 {
-		t.Fatalf("%d entries in %d bytes", entries, size)
+	st := c.stats()
+	if st.bytes < 1<<20*9/10 || st.entries < 9_000 || st.hits != 50_000 || st.misses != 0 {
+		t.Fatalf("%+v", st)
 	}
 	c.put(hot, nil)
 	if !c.look(hot) {
 		t.Fatal("that a name is not held was not kept")
 	}
 	c.clear()
-	if entries, _ := c.stats(); entries != 0 || c.look(hot) {
-		t.Fatalf("%d entries after clear", entries)
+	if st := c.stats(); st.entries != 0 || c.look(hot) || c.stats().misses != 1 {
+		t.Fatalf("%+v after clear", st)
 	}
 	c.put(hot, row)
 	if !c.look(hot) {
@@ -366,11 +365,11 @@ func TestCachedInodeIsSmall(t *testing.T) {
 				c.put(p.hash(), p, row)
 			}
 			took := liveHeap() - before
-			entries, said := c.stats()
-			each := float64(took) / float64(entries)
-			t.Logf("%s: %d entries of %d, %d bytes of heap (%d by stats), %.1f for each", name, entries, n, took, said, each)
+			st := c.stats()
+			each := float64(took) / float64(st.entries)
+			t.Logf("%s: %d entries of %d, %d bytes of heap (%d by stats), %.1f for each", name, st.entries, n, took, st.bytes, each)
 			if took > 8<<20+64<<10 || each > most {
-				t.Errorf("%s: %d entries take %d bytes, %.1f each; at most %d", name, entries, took, each, most)
+				t.Errorf("%s: %d entries take %d bytes, %.1f each; at most %d", name, st.entries, took, each, most)
 			}
 			runtime.KeepAlive(c)
 		}

@@ -23,6 +23,8 @@ type cacheShard struct {
 	shift      uint     // of the size of a block
 	head, tail uint64   // bytes appended and forgotten so far; modulo size they are positions
 	scratch    []byte   // of the row that is moved
+
+	hits, misses int64
 }
 
 // The head of a row: its size in units, flags, and the number of bytes of the
@@ -63,8 +65,10 @@ func (s *cacheShard) get(hash uint64, p place, buf []byte) ([]byte, known) {
 	defer s.mu.Unlock()
 	_, at, ok := s.find(hash, p)
 	if !ok {
+		s.misses++
 		return buf, unknown
 	}
+	s.hits++
 	row := s.row(at)
 	row[2] |= rowUsed
 	if row[2]&rowAbsent != 0 {
@@ -218,10 +222,13 @@ func (s *cacheShard) clear() {
 	s.head, s.tail = 0, 0
 }
 
-func (s *cacheShard) stats() (entries, bytes int64) {
+func (s *cacheShard) stats() cacheStats {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return int64(s.index.used), int64(len(s.blocks)<<s.shift + cap(s.scratch) + slotBytes*len(s.index.slots))
+	return cacheStats{
+		entries: int64(s.index.used), hits: s.hits, misses: s.misses,
+		bytes: int64(len(s.blocks)<<s.shift + cap(s.scratch) + slotBytes*len(s.index.slots)),
+	}
 }
 
 func rowSize(p place, value []byte) int {

@@ -262,6 +262,13 @@ func isDirRow(b []byte) bool { return len(b) > 0 && b[0]&flagDir != 0 }
 
 // decode sets n to what a stored form says, and to anything if there is an error.
 func (n *inode) decode(b []byte, attrs []attr) error {
+	_, err := n.decodeAfter("", nil, b, attrs)
+	return err
+}
+
+// decodeAfter is decode that also returns dir and name as one text: it and those of
+// n take one allocation.
+func (n *inode) decodeAfter(dir string, name, b []byte, attrs []attr) (path string, err error) {
 	d := reader{rest: b}
 	flags, second := d.byte(), d.byte()
 	form := int(second &^ flagSpecial)
@@ -283,9 +290,9 @@ func (n *inode) decode(b []byte, attrs []attr) error {
 	if flags&flagBlockSize != 0 {
 		n.blockSize = d.varint()
 	}
-	// Both texts are made in one place, and are one string.
-	var buf [192]byte
-	texts, ok := buf[:0], true
+	var buf [256]byte
+	texts, ok := append(append(buf[:0], dir...), name...), true
+	led := len(texts)
 	if form != formNone {
 		texts, ok = appendContent(texts, n, form, d.bytes(d.uvarint()))
 	}
@@ -302,13 +309,13 @@ func (n *inode) decode(b []byte, attrs []attr) error {
 		}
 	}
 	if !ok || d.bad || len(d.rest) != 0 || (n.mtime == noTime && flags&flagTime != 0) {
-		return errInode
+		return "", errInode
 	}
 	if len(texts) > 0 {
 		s := string(texts)
-		n.content, n.change = s[:cut], s[cut:]
+		path, n.content, n.change = s[:led], s[led:cut], s[cut:]
 	}
-	return nil
+	return path, nil
 }
 
 // reader reads fields off a slice; after the first error it returns zeros.

@@ -267,17 +267,18 @@ func (s *State) scanChildren(dir freshet.Path, id freshet.MountID, c *chain, aft
 		start = append(s.keys.inode(parent.id, after), 0)
 	}
 	children := make([]Child, 0, min(limit, 256))
+	lead := strings.TrimSuffix(string(dir), "/") + "/"
 	var failed error
 	var n inode
 	err := s.store.Scan(start, end, func(key, value []byte) bool {
 		// What a listing reads it decodes from the store, and does not cache: it must
 		// not push out what is looked up.
-		if failed = n.decode(value, s.attrs); failed != nil {
+		path, err := n.decodeAfter(lead, key[10:], value, s.attrs)
+		if failed = err; err != nil {
 			return false
 		}
-		path := dir.Join(string(key[10:]))
 		children = append(children, Child{
-			Name: path.Base(), Info: infoOf(path, &n, id), Placeholder: !n.loaded,
+			Name: path[len(lead):], Info: infoOf(freshet.Path(path), &n, id), Placeholder: !n.loaded,
 			Freshness: Freshness{ValidFrom: n.validFrom, Need: max(n.self, n.subtree, above, 1)},
 		})
 		return len(children) < limit

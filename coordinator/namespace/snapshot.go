@@ -322,7 +322,9 @@ type Stats struct {
 	Intents      int
 	Quarantine   int // intents whose effect may still land
 	CacheEntries int64
-	CacheBytes   int64 // an estimate
+	CacheBytes   int64 // that the cache takes
+	CacheHits    int64 // names that were known without asking the store
+	CacheMisses  int64
 	Store        kv.Metrics
 }
 
@@ -334,6 +336,7 @@ func (s *State) Stats() Stats {
 		Entries: s.meta.Entries, Trash: len(s.trash), Intents: len(s.intents), Quarantine: len(s.zombies),
 		Store: s.store.Metrics(),
 	}
-	st.CacheEntries, st.CacheBytes = s.cache.stats()
+	c := s.cache.stats()
+	st.CacheEntries, st.CacheBytes, st.CacheHits, st.CacheMisses = c.entries, c.bytes, c.hits, c.misses
 	return st
 }
