@@ -89,8 +89,8 @@ func (b *bench) fill(ctx context.Context, dir string) (int64, error) {
 	if err := store.Compact(ctx, []byte{0}, []byte{255}); err != nil {
 		return 0, err
 	}
-	m := store.Metrics()
-	return m.DiskBytes - m.ObsoleteBytes, store.Close()
+	files := store.Metrics()
+	return files.DiskBytes - files.ObsoleteBytes, store.Close()
 }
 
 func entry(i int, name string) namespace.Entry {
@@ -125,6 +125,7 @@ func (b *bench) lookups(s *namespace.State) error {
 
 func heap() uint64 {
 	runtime.GC()
+	runtime.GC() // what pools keep is gone after the second
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
 	return m.HeapAlloc
