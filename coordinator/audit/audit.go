@@ -103,15 +103,12 @@ func (a *Auditor) Check(ctx context.Context, q freshet.CheckQuery, report func(f
 	}
 	switch cause := context.Cause(ctx); {
 	case errors.Is(cause, errLimit):
-		r.progress.Limited, err = true, nil
+		r.progress.Limited = true
 	case r.stopped != nil:
 		return r.stopped
 	case cause != nil:
 		return &freshet.Error{Op: opCheck, Path: q.Path, Kind: freshet.KindDeadline, Err: cause}
-	case err == nil:
-		err = r.first
-	}
-	if freshet.IsKind(err, freshet.KindNotLeader) {
+	case err != nil:
 		return err
 	}
 	r.progress.Done = true
@@ -119,7 +116,7 @@ func (a *Auditor) Check(ctx context.Context, q freshet.CheckQuery, report func(f
 	if r.unsaid != nil {
 		return freshet.Wrap(opCheck, q.Path, r.unsaid)
 	}
-	return err
+	return r.first
 }
 
 // run is one check.

@@ -68,7 +68,7 @@ func (t *txn) causeOf(c *Command) Cause {
 		return Cause{Kind: CauseReset, Publisher: c.ForgetSub.Cluster}
 	case c.BumpEpoch != nil:
 		return Cause{Kind: CauseEpoch}
-	case c.AddMount != nil, c.UpdateMount != nil, c.RemoveMount != nil:
+	case c.Bootstrap != nil, c.AddMount != nil, c.UpdateMount != nil, c.RemoveMount != nil:
 		return Cause{Kind: CauseMount}
 	}
 	return Cause{}
@@ -103,7 +103,7 @@ func (s *State) Stamps(p freshet.Path) ([]Stamp, error) {
 			all = append(all, Stamp{Kind: kind, Path: r.mount.at(key), Index: index})
 		}
 	}
-	key, last := "", len(c.ino)-1
+	key, last, above := "", len(c.ino)-1, uint64(0)
 	for k, n := range c.ino {
 		switch {
 		case k == 1:
@@ -111,10 +111,18 @@ func (s *State) Stamps(p freshet.Path) ([]Stamp, error) {
 		case k > 1:
 			key += "/" + c.at[k].name
 		}
-		add(freshet.StampRecursive, key, n.subtree)
+		// An entry that came after a mark of a tree around it has that mark too: it is
+		// told once, where it was set.
+		self := n.self > above
+		if n.subtree > above {
+			add(freshet.StampRecursive, key, n.subtree)
+			above = n.subtree
+		}
 		switch {
 		case k == last && c.held():
-			add(freshet.StampSelf, key, n.self)
+			if self {
+				add(freshet.StampSelf, key, n.self)
+			}
 			add(freshet.StampListing, key, n.children)
 		case k == last || (k == last-1 && c.held()):
 			add(freshet.StampParentListing, key, n.children)

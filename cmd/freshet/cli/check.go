@@ -140,8 +140,9 @@ func differenceTable(t *table, d *freshetv1.Difference, dryRun bool) {
 	}
 	t.line(fmt.Sprintf("%-8s  %-12s  %s", word, d.GetClass(), safe(d.GetPath())))
 	if d.GetCached() != nil || d.GetStorage() != nil {
-		t.row("    cached", sideText(d.GetCached(), d.GetStorage()))
-		t.row("    storage", sideText(d.GetStorage(), d.GetCached()))
+		version := d.GetClass() == freshet.DifferenceContent
+		t.row("    cached", sideText(d.GetCached(), d.GetStorage(), version))
+		t.row("    storage", sideText(d.GetStorage(), d.GetCached(), version))
 	}
 	why := "    excused"
 	if d.GetServed() {
@@ -156,15 +157,17 @@ func differenceTable(t *table, d *freshetv1.Difference, dryRun bool) {
 	}
 }
 
-// sideText says what one side has; what the other has too is not repeated but for
-// what names the version.
-func sideText(e, other *freshetv1.Entry) string {
+// sideText says what one side has: its version, and what of the metadata differs.
+func sideText(e, other *freshetv1.Entry, version bool) string {
 	if e == nil {
 		return "nothing"
 	}
 	text := e.GetKind()
 	if e.GetKind() == freshet.TypeFile.String() {
-		text += fmt.Sprintf(", %s, %s, version %s", bytesText(e.GetLength()), timeText(e.GetMtime()), e.GetFingerprint())
+		text += fmt.Sprintf(", %s, %s", bytesText(e.GetLength()), timeText(e.GetMtime()))
+	}
+	if version {
+		text += ", version " + e.GetFingerprint()
 	}
 	if other != nil && (e.GetMode() != other.GetMode() || e.GetOwner() != other.GetOwner() || e.GetGroup() != other.GetGroup()) {
 		text += fmt.Sprintf(", %s:%s %04o", e.GetOwner(), e.GetGroup(), e.GetMode())

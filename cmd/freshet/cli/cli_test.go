@@ -36,6 +36,8 @@ type cluster struct {
 	addr    string
 	err     error
 	healthy bool
+	// quarantined are the operations whose outcome is not known.
+	quarantined []freshet.Operation
 
 	mu      sync.Mutex              // several files are copied at a time
 	files   map[freshet.Path]string // a directory ends in "/"
@@ -166,6 +168,9 @@ func (c *cluster) SetAttr(_ context.Context, q freshet.SetAttrQuery) (freshet.Co
 }
 
 func (c *cluster) Explain(_ context.Context, p freshet.Path, check bool) (freshet.Explanation, error) {
+	if p == explainedPath {
+		return explained(), c.err
+	}
 	x := freshet.Explanation{Path: p, Verdict: "fresh"}
 	i, err := c.info(p)
 	x.Info = &i
@@ -195,7 +200,7 @@ func (m mounts) AddMount(_ context.Context, c freshet.MountChange) (freshet.Moun
 type admin struct{ *cluster }
 
 func (a admin) Cluster(context.Context) (freshet.ClusterStatus, error) {
-	return freshet.ClusterStatus{Name: "eu", Leader: "c1", Healthy: a.healthy, Members: []freshet.Member{{ID: "c1", Leader: true}}}, a.err
+	return freshet.ClusterStatus{Name: "eu", Leader: "c1", Healthy: a.healthy, QuarantinedOps: a.quarantined, Members: []freshet.Member{{ID: "c1", Leader: true}}}, a.err
 }
 
 func (a admin) Nodes(context.Context) ([]freshet.NodeStatus, error) {
