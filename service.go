@@ -77,6 +77,24 @@ type RemoveQuery struct {
 	Recursive bool
 }
 
+// RemoveProgress is a report of the removal of a tree.
+type RemoveProgress struct {
+	Entries int64 // files and directories removed so far
+	Current Path
+	Done    bool
+	Token   Token // of the removal, once it is done
+}
+
+// RenamePlan is what a rename would do and what it costs the storage.
+type RenamePlan struct {
+	Info Info // the entry as it would be at its new path
+	// Atomic: the storage moves it in one step. Else every object is copied and then
+	// deleted: so many objects and bytes.
+	Atomic         bool
+	Objects, Bytes int64
+	Replaces       bool // an existing file
+}
+
 // SetAttrQuery asks to change attributes; nil stays.
 type SetAttrQuery struct {
 	Op           OpID

@@ -16,12 +16,38 @@ func (c *Coordinator) Rename(ctx context.Context, q freshet.RenameQuery) (freshe
 	if err := checkPath(q.Target); err != nil {
 		return freshet.Completed{}, err
 	}
-	return change(c, ctx, q.Path, q, c.ops.Rename)
+	done, err := change(c, ctx, q.Path, q, c.ops.Rename)
+	if err == nil {
+		c.pins.moved()
+	}
+	return done, err
 }
 
 // Remove removes an entry from the storage.
 func (c *Coordinator) Remove(ctx context.Context, q freshet.RemoveQuery) (freshet.Completed, error) {
 	return change(c, ctx, q.Path, q, c.ops.Remove)
+}
+
+// RemoveTree removes a tree page by page and reports progress; it stops when ctx
+// ends.
+func (c *Coordinator) RemoveTree(ctx context.Context, q freshet.RemoveQuery, report func(freshet.RemoveProgress) error) error {
+	if err := checkPath(q.Path); err != nil {
+		return err
+	}
+	_, err := c.ops.RemoveTree(ctx, q, report)
+	return c.leaderHint(err)
+}
+
+// PlanRename says what a Rename would do and what it costs the storage.
+func (c *Coordinator) PlanRename(ctx context.Context, q freshet.RenameQuery) (freshet.RenamePlan, error) {
+	if err := checkPath(q.Target); err != nil {
+		return freshet.RenamePlan{}, err
+	}
+	if err := checkPath(q.Path); err != nil {
+		return freshet.RenamePlan{}, err
+	}
+	p, err := c.ops.PlanRename(ctx, q)
+	return p, c.leaderHint(err)
 }
 
 // SetAttr changes owner, group or mode in the storage.
@@ -59,6 +85,9 @@ func (c *Coordinator) AbortWrite(ctx context.Context, op freshet.OpID) error {
 // Heartbeat takes the word of a cache node.
 func (c *Coordinator) Heartbeat(ctx context.Context, h freshet.Heartbeat) (freshet.HeartbeatReply, error) {
 	r, err := c.ops.Heartbeat(ctx, h)
+	if err == nil {
+		c.answerPins(&h, &r)
+	}
 	return r, c.leaderHint(err)
 }
 

@@ -12,7 +12,7 @@ import (
 	"github.com/freshet-io/freshet/rpc"
 )
 
-// methods are all calls of a coordinator but for Sync, whose answer is a stream.
+// methods are all calls of a coordinator but for those whose answer is a stream.
 func methods() []string {
 	var out []string
 	for _, t := range []reflect.Type{
@@ -20,7 +20,7 @@ func methods() []string {
 		reflect.TypeFor[rpc.Cluster](), reflect.TypeFor[rpc.Peers](), reflect.TypeFor[rpc.Events](), reflect.TypeFor[rpc.Quotas](), reflect.TypeFor[rpc.Nodes](),
 	} {
 		for method := range t.Methods() {
-			if name := method.Name; name != "Sync" {
+			if name := method.Name; name != "Sync" && name != "RemoveTree" {
 				out = append(out, name)
 			}
 		}

@@ -145,6 +145,22 @@ func (f *fake) Sync(_ context.Context, p freshet.Path, recursive bool, report fu
 	return nil
 }
 
+func (f *fake) RemoveTree(_ context.Context, q freshet.RemoveQuery, report func(freshet.RemoveProgress) error) error {
+	if err := f.respond("RemoveTree", []any{q}); err != nil {
+		return err
+	}
+	for i := range int64(5) {
+		if err := report(freshet.RemoveProgress{Entries: i, Current: q.Path, Done: i == 4}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (f *fake) PlanRename(_ context.Context, q freshet.RenameQuery) (freshet.RenamePlan, error) {
+	return one[freshet.RenamePlan](f, "PlanRename", q)
+}
+
 func (f *fake) Mounts(_ context.Context, p freshet.Path) ([]freshet.MountAnswer, uint64, error) {
 	var all []freshet.MountAnswer
 	var index uint64

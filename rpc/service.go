@@ -27,6 +27,11 @@ type Namespace interface {
 	// Sync calls report now and then and once with Done; an error of report
 	// cancels the sync.
 	Sync(ctx context.Context, p freshet.Path, recursive bool, report func(freshet.SyncProgress) error) error
+	// RemoveTree calls report after each page and once with Done; an error of
+	// report, or the end of ctx, stops it at the next page.
+	RemoveTree(ctx context.Context, q freshet.RemoveQuery, report func(freshet.RemoveProgress) error) error
+	// PlanRename says what Rename would do, and changes nothing.
+	PlanRename(ctx context.Context, q freshet.RenameQuery) (freshet.RenamePlan, error)
 }
 
 // Mounts is what a coordinator does about mounts.

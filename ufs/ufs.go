@@ -204,7 +204,15 @@ type MkdirOptions struct {
 }
 
 // RemoveOptions guide Remove.
-type RemoveOptions struct{ Recursive bool }
+type RemoveOptions struct {
+	Recursive bool
+	// Removed, if not nil, is told while a tree is removed how many entries went
+	// since it was told last, about every thousand. Its error stops the removal
+	// between two entries: nothing of it is under way any more, what is left stays,
+	// and Remove returns an error of KindConflict with ErrStopped in its chain. A
+	// storage that removes a tree in one step never calls it.
+	Removed func(n int) error
+}
 
 // Attr are the attributes to change; a nil field stays.
 type Attr struct {

@@ -66,29 +66,6 @@ func checkParent(ctx context.Context, at place, key string, missing bool) error 
 	return nil
 }
 
-// Remove removes a file, an empty directory or, if Recursive, a tree, all of it
-// with one record. KindConflict for a mount point, for what mount points lie in,
-// and for a directory that is not empty; KindNotExist if there is nothing.
-func (e *Engine) Remove(ctx context.Context, q freshet.RemoveQuery) (freshet.Completed, error) {
-	return e.do(ctx, change{
-		begin: namespace.Begin{Op: q.Op, Kind: namespace.OpRemove, Path: q.Path},
-		prepare: func(ctx context.Context, at place, c *change) (*freshet.Completed, error) {
-			st, err := at.fs.Stat(ctx, at.key)
-			if err != nil || !st.IsDir() {
-				return nil, err
-			}
-			if q.Recursive {
-				c.begin.Recursive, c.compound = true, true
-				return nil, nil
-			}
-			return nil, checkEmpty(ctx, at, q.Path)
-		},
-		effect: func(ctx context.Context, at place) (*namespace.Entry, error) {
-			return nil, at.fs.Remove(ctx, at.key, ufs.RemoveOptions{Recursive: q.Recursive})
-		},
-	})
-}
-
 // checkEmpty refuses a directory that holds anything. What is in no listing is
 // named: the directory looks empty to who asks.
 func checkEmpty(ctx context.Context, at place, p freshet.Path) error {
@@ -111,70 +88,6 @@ func checkEmpty(ctx context.Context, at place, p freshet.Path) error {
 			"the directory holds entries that are not files or directories: %s; remove it recursively", strings.Join(special, ", "))
 	}
 	return nil
-}
-
-// Rename moves a file or a directory within its mount, with one record.
-// KindInvalid into its own subtree; KindConflict across mounts, for mount points,
-// while something below is being written, and where a directory is in the way;
-// KindExist if the target exists and Overwrite is not set.
-func (e *Engine) Rename(ctx context.Context, q freshet.RenameQuery) (freshet.Completed, error) {
-	const op = "rename"
-	switch {
-	case q.Path != q.Target && q.Path.Contains(q.Target):
-		return freshet.Completed{}, freshet.Errorf(freshet.KindInvalid, op, q.Path, "cannot move %s into its own subtree %s", q.Path, q.Target)
-	case q.Path != q.Target && q.Target.Contains(q.Path):
-		return freshet.Completed{}, freshet.Errorf(freshet.KindConflict, op, q.Path, "the target %s is a directory that holds it", q.Target)
-	}
-	return e.do(ctx, change{
-		begin: namespace.Begin{Op: q.Op, Kind: namespace.OpRename, Path: q.Path, Path2: q.Target},
-		prepare: func(ctx context.Context, at place, c *change) (*freshet.Completed, error) {
-			src, err := at.fs.Stat(ctx, at.key)
-			if err != nil {
-				return nil, err
-			}
-			if q.Path == q.Target {
-				return &freshet.Completed{Info: infoOf(q.Path, at.mount, src)}, nil
-			}
-			if err := e.measure(q, src, c); err != nil {
-				return nil, err
-			}
-			c.begin.Recursive = src.IsDir()
-			c.compound = !at.fs.Features().AtomicRename
-			dst, err := at.fs.Stat(ctx, at.key2)
-			switch {
-			case err != nil && !freshet.IsKind(err, freshet.KindNotExist):
-				return nil, err
-			case err != nil:
-				return nil, checkParent(ctx, at, at.key2, false)
-			case dst.IsDir() && !src.IsDir():
-				return nil, freshet.Errorf(freshet.KindConflict, op, q.Target, "is a directory; a file can't replace it")
-			case src.IsDir() && !dst.IsDir():
-				return nil, freshet.Errorf(freshet.KindConflict, op, q.Target, "is a file; a directory can't replace it")
-			case dst.IsDir() || !q.Overwrite:
-				return nil, freshet.Errorf(freshet.KindExist, op, q.Target, "exists")
-			}
-			return nil, nil
-		},
-		effect: func(ctx context.Context, at place) (*namespace.Entry, error) {
-			st, err := at.fs.Rename(ctx, at.key, at.key2)
-			return entryOf(q.Target.Base(), st), err
-		},
-	})
-}
-
-// measure says how much a rename moves, if a quota that counts the target does not
-// count the source.
-func (e *Engine) measure(q freshet.RenameQuery, src ufs.Status, c *change) error {
-	if e.state.CoveredAlike(q.Path, q.Target) {
-		return nil
-	}
-	c.begin.MoveBytes = src.Length
-	if !src.IsDir() {
-		return nil
-	}
-	below, err := e.state.CountBelow(q.Path)
-	c.begin.MoveEntries, c.begin.MoveBytes = below.Entries, below.Bytes
-	return err
 }
 
 // SetAttr changes owner, group or mode. KindUnsupported on a storage that keeps

@@ -97,6 +97,8 @@ type Options struct {
 	// MaxFree bounds the blocks that one answer tells a node to free; 10,000 by
 	// default.
 	MaxFree int
+	// RemovePage is how many entries a page of RemoveTree has; 1,000 by default.
+	RemovePage int
 	// Hook, if not nil, is called at the named points of every operation, for
 	// tests that stop there: see the Point constants.
 	Hook func(point string, op freshet.OpID)
@@ -129,6 +131,9 @@ func (o *Options) setDefaults() {
 	}
 	if o.MaxFree <= 0 {
 		o.MaxFree = 10_000
+	}
+	if o.RemovePage <= 0 {
+		o.RemovePage = 1000
 	}
 	if o.Hook == nil {
 		o.Hook = func(string, freshet.OpID) {}

@@ -309,6 +309,15 @@ func (r router) Remove(ctx context.Context, q freshet.RemoveQuery) (freshet.Comp
 	return call(ctx, r.s, func(c *coordinator.Coordinator) (freshet.Completed, error) { return c.Remove(ctx, q) })
 }
 
+func (r router) RemoveTree(ctx context.Context, q freshet.RemoveQuery, report func(freshet.RemoveProgress) error) error {
+	_, err := call(ctx, r.s, func(c *coordinator.Coordinator) (none, error) { return none{}, c.RemoveTree(ctx, q, report) })
+	return err
+}
+
+func (r router) PlanRename(ctx context.Context, q freshet.RenameQuery) (freshet.RenamePlan, error) {
+	return call(ctx, r.s, func(c *coordinator.Coordinator) (freshet.RenamePlan, error) { return c.PlanRename(ctx, q) })
+}
+
 func (r router) SetAttr(ctx context.Context, q freshet.SetAttrQuery) (freshet.Completed, error) {
 	return call(ctx, r.s, func(c *coordinator.Coordinator) (freshet.Completed, error) { return c.SetAttr(ctx, q) })
 }

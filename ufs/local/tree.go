@@ -56,7 +56,7 @@ func (f *FS) Remove(ctx context.Context, key string, opts ufs.RemoveOptions) err
 		return f.fail(op, key, err)
 	}
 	if info.IsDir() && opts.Recursive {
-		err = f.removeTree(ctx, key)
+		err = f.removeTree(ctx, key, opts)
 	} else if err = f.root.Remove(key); errors.Is(err, syscall.ENOTEMPTY) {
 		err = f.notEmpty(ctx, op, key)
 	} else if err != nil {
@@ -111,7 +111,7 @@ func (f *FS) notEmpty(ctx context.Context, op, key string) error {
 
 // removeTree removes a directory with all in it, also temporary files: an upload
 // into a directory that is removed ends with it.
-func (f *FS) removeTree(ctx context.Context, key string) error {
+func (f *FS) removeTree(ctx context.Context, key string, opts ufs.RemoveOptions) error {
 	const op = "remove"
 	d, err := f.root.Open(key)
 	if err != nil {
@@ -120,13 +120,20 @@ func (f *FS) removeTree(ctx context.Context, key string) error {
 	defer d.Close() //nolint:errcheck // nothing was written
 	for {
 		entries, err := d.ReadDir(512)
+		files := 0
 		for _, e := range entries {
 			if err := ufs.ContextError(ctx, op, key); err != nil {
 				return err
 			}
-			if err := f.removeEntry(ctx, ufs.JoinKey(key, e.Name()), e.IsDir()); err != nil {
+			if err := f.removeEntry(ctx, ufs.JoinKey(key, e.Name()), e.IsDir(), opts); err != nil {
 				return err
 			}
+			if !e.IsDir() {
+				files++
+			}
+		}
+		if err := opts.Tell(op, key, files); err != nil {
+			return err
 		}
 		if err != nil && !errors.Is(err, io.EOF) {
 			return f.fail(op, key, err)
@@ -141,11 +148,14 @@ func (f *FS) removeTree(ctx context.Context, key string) error {
 	return nil
 }
 
-func (f *FS) removeEntry(ctx context.Context, key string, isDir bool) error {
+func (f *FS) removeEntry(ctx context.Context, key string, isDir bool, opts ufs.RemoveOptions) error {
 	if isDir {
-		err := f.removeTree(ctx, key)
+		err := f.removeTree(ctx, key, opts)
 		if freshet.IsKind(err, freshet.KindNotExist) {
 			return nil
+		}
+		if err == nil {
+			err = opts.Tell("remove", key, 1)
 		}
 		return err
 	}

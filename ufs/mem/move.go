@@ -46,6 +46,9 @@ func (f *FS) Remove(ctx context.Context, key string, opts ufs.RemoveOptions) err
 		s.mu.Lock()
 		s.tree.Delete(k)
 		s.mu.Unlock()
+		if err := opts.Tell("delete", key, 1); err != nil {
+			return err
+		}
 	}
 	return nil
 }

@@ -131,7 +131,7 @@ func (f *FS) Remove(ctx context.Context, key string, opts ufs.RemoveOptions) err
 	case !opts.Recursive && (len(first) > 1 || len(first) == 1 && first[0] != f.marker(key)):
 		return ufs.Errorf(freshet.KindConflict, op, key, "directory is not empty")
 	}
-	return f.leaving(ctx, op, key, func() error { return f.deleteTree(ctx, op, key) })
+	return f.leaving(ctx, op, key, func() error { return f.deleteTree(ctx, op, key, opts) })
 }
 
 // leaving runs remove, which takes away key, so that the parent directory does
@@ -211,7 +211,7 @@ func (f *FS) delete(ctx context.Context, op, key string, names []string) error {
 // listing, each from its end to its start, and the marker of key last: the tree
 // is there until nothing is in it. Objects that stand for directories go after
 // all others, the inner ones first.
-func (f *FS) deleteTree(ctx context.Context, op, key string) (err error) {
+func (f *FS) deleteTree(ctx context.Context, op, key string, opts ufs.RemoveOptions) (err error) {
 	prefix := f.marker(key)
 	var dirs []string
 	some := false
@@ -232,6 +232,9 @@ func (f *FS) deleteTree(ctx context.Context, op, key string) (err error) {
 		}
 		err := f.delete(ctx, op, key, names)
 		some = some || err == nil && len(names) > 0
+		if err == nil {
+			err = opts.Tell(op, key, len(names))
+		}
 		return true, err
 	})
 	if err != nil {
@@ -243,6 +246,9 @@ func (f *FS) deleteTree(ctx context.Context, op, key string) (err error) {
 			return err
 		}
 		some = true
+		if err := opts.Tell(op, key, 1); err != nil {
+			return err
+		}
 	}
 	if err := f.delete(ctx, op, key, []string{prefix}); err != nil || !f.limits.DirObjects {
 		return err

@@ -109,7 +109,7 @@ func (f *FS) renameDir(ctx context.Context, from, to string, object bool) (ufs.S
 			return ufs.Status{}, begun(err)
 		}
 	}
-	if err := f.leaving(ctx, op, from, func() error { return f.deleteTree(ctx, op, from) }); err != nil {
+	if err := f.leaving(ctx, op, from, func() error { return f.deleteTree(ctx, op, from, ufs.RemoveOptions{}) }); err != nil {
 		return ufs.Status{}, begun(err)
 	}
 	return directory(to), begun(f.delete(ctx, op, to, []string{name}))

@@ -32,13 +32,18 @@ func (a *app) fsMkdir() *cobra.Command {
 
 // eachPath is each for arguments that are paths of the namespace.
 func (a *app) eachPath(cmd *cobra.Command, args []string, f func(ctx context.Context, s *session, p freshet.Path) error) error {
-	return a.each(cmd, args, func(ctx context.Context, s *session, arg string) error {
+	return a.eachWithin(a.with, cmd, args, onPath(f))
+}
+
+// onPath is f for an argument that is a path.
+func onPath(f func(ctx context.Context, s *session, p freshet.Path) error) func(ctx context.Context, s *session, arg string) error {
+	return func(ctx context.Context, s *session, arg string) error {
 		p, err := freshet.ParsePath(arg)
 		if err != nil {
 			return err
 		}
 		return f(ctx, s, p)
-	})
+	}
 }
 
 // wouldCreate is the dry run of what needs an absent path.
@@ -81,78 +86,4 @@ func (a *app) fsTouch() *cobra.Command {
 	}
 	c.Flags().BoolVar(&dryRun, "dry-run", false, "check, change nothing")
 	return c
-}
-
-func (a *app) fsMv() *cobra.Command {
-	var overwrite, dryRun bool
-	c := &cobra.Command{
-		Use: "mv FROM TO", Short: "Move a file or directory within its mount; into TO if that is a directory", Args: cobra.ExactArgs(2),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			from, err := freshet.ParsePath(args[0])
-			if err != nil {
-				return err
-			}
-			to, err := freshet.ParsePath(args[1])
-			if err != nil {
-				return err
-			}
-			return a.with(cmd, func(ctx context.Context, s *session) error {
-				if st, err := s.coord.Stat(ctx, to, freshet.ReadOptions{}); err == nil && st.Info.Type == freshet.TypeDirectory {
-					to = to.Join(from.Base())
-				}
-				if dryRun {
-					if _, err := s.coord.Stat(ctx, from, freshet.ReadOptions{}); err != nil {
-						return err
-					}
-					return a.wouldCreate(ctx, s, to, overwrite, "move "+string(from)+" to")
-				}
-				done, err := s.coord.Rename(ctx, freshet.RenameQuery{Path: from, Target: to, Overwrite: overwrite})
-				a.token(done, err)
-				return err
-			})
-		},
-	}
-	c.Flags().BoolVar(&overwrite, "overwrite", false, "replace an existing file")
-	c.Flags().BoolVar(&dryRun, "dry-run", false, "check, change nothing")
-	return c
-}
-
-func (a *app) fsRm() *cobra.Command {
-	var recursive, force, dryRun bool
-	c := &cobra.Command{
-		Use: "rm PATH…", Short: "Remove files, empty directories or trees, here and in the storage", Args: cobra.MinimumNArgs(1),
-		Example: "  freshet fs rm /sales/old.csv\n  freshet fs rm -r /sales/2019 --dry-run",
-		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.eachPath(cmd, args, func(ctx context.Context, s *session, p freshet.Path) error {
-				var err error
-				if dryRun {
-					err = a.wouldRemove(ctx, s, p, recursive)
-				} else {
-					var done freshet.Completed
-					done, err = s.coord.Remove(ctx, freshet.RemoveQuery{Path: p, Recursive: recursive})
-					a.token(done, err)
-				}
-				if force && freshet.IsKind(asError(err), freshet.KindNotExist) {
-					return nil
-				}
-				return err
-			})
-		},
-	}
-	c.Flags().BoolVarP(&recursive, "recursive", "r", false, "everything below the path too")
-	c.Flags().BoolVarP(&force, "force", "f", false, "a path that does not exist is no error")
-	c.Flags().BoolVar(&dryRun, "dry-run", false, "count what would be removed, change nothing")
-	return c
-}
-
-func (a *app) wouldRemove(ctx context.Context, s *session, p freshet.Path, recursive bool) error {
-	sum, err := s.sumUp(ctx, string(p), readFlags{})
-	if err != nil {
-		return err
-	}
-	if !recursive && sum.Directories+sum.Files > 1 {
-		return freshet.Errorf(freshet.KindConflict, "remove", p, "is not empty; use --recursive")
-	}
-	a.changed(true, "removed %s: %d files and %d directories, %s", p, sum.Files, sum.Directories, bytesText(sum.Bytes))
-	return nil
 }
