@@ -65,6 +65,8 @@ type Heartbeat struct {
 	Tier     string // "memory" or "disk"
 	// MountRevision is the revision of the mount table that the node has.
 	MountRevision uint64
+	// PinRevision is that of the answer to the node's last full report.
+	PinRevision uint64
 }
 
 // HeartbeatReply is the leader's answer. Until Lease has passed since the
@@ -78,6 +80,11 @@ type HeartbeatReply struct {
 	MountRevision uint64
 	Mounts        []Mount // set if the node's revision was another
 	Free          []BlockID
+	// PinRevision is that of the rules of what is pinned. A node that has another one
+	// is asked for a full report. Pinned lists the versions whose blocks are not to
+	// be evicted: of those that this heartbeat added, or, if it was full, all.
+	PinRevision uint64
+	Pinned      []FileID
 	// Settled lists reported Finished ops that need not be reported again.
 	Settled []OpID
 	// Abort lists Active ops that the cluster no longer knows.

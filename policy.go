@@ -17,7 +17,7 @@ const (
 	PropertyWriteType      Property = "write_type"      // of writes that name none
 	PropertyTTL            Property = "ttl"             // after so long without use TTLAction happens
 	PropertyTTLAction      Property = "ttl_action"      // "free"
-	PropertyPinned         Property = "pinned"          // cached blocks are not evicted
+	PropertyPinned         Property = "pinned"          // cached blocks are not evicted for lack of space
 	PropertyBlockSize      Property = "block_size"      // bytes of a block, read or written
 	PropertyReplicationMin Property = "replication_min" // copies of a block at least
 	PropertyReplicationMax Property = "replication_max" // copies of a block at most
@@ -120,9 +120,6 @@ func ParseSetting(p Property, value string) (string, error) {
 		b, err := strconv.ParseBool(value)
 		if err != nil {
 			return "", Errorf(KindInvalid, op, "", "pinned is %q: use \"true\" or \"false\"", value)
-		}
-		if b {
-			return unbuilt("pinned is not built yet: cache nodes would evict the blocks all the same")
 		}
 		return strconv.FormatBool(b), nil
 	case PropertyBlockSize:

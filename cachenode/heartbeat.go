@@ -73,7 +73,7 @@ func (n *Node) report() (freshet.Heartbeat, map[freshet.BlockID]struct{}) {
 		Capacity: t.Capacity(), Tier: string(t.Kind()),
 	}
 	n.mu.Lock()
-	hb.Term, hb.Full, hb.MountRevision = n.term, n.needFull, n.revision
+	hb.Term, hb.Full, hb.MountRevision, hb.PinRevision = n.term, n.needFull, n.revision, n.pins
 	for op := range n.uploads {
 		hb.Active = append(hb.Active, op)
 	}
@@ -122,7 +122,11 @@ func (n *Node) apply(hb freshet.Heartbeat, reply freshet.HeartbeatReply, sent ti
 	n.join(reply)
 	n.applyMounts(reply)
 	n.deps.Tier.Remove(reply.Free...)
+	n.deps.Tier.Pin(hb.Full, reply.Pinned...)
 	n.update(func() {
+		if hb.Full {
+			n.pins = reply.PinRevision
+		}
 		newTerm := reply.Term != n.term
 		n.needFull = reply.NeedFull || newTerm && !hb.Full
 		n.term = reply.Term

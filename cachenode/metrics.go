@@ -41,6 +41,9 @@ func newMetrics(reg prometheus.Registerer, t *tier.Tier) *metrics {
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "freshet_cache_capacity_bytes", Help: "Bytes that cached blocks may take.", ConstLabels: labels,
 		}, func() float64 { return float64(t.Capacity()) }),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "freshet_cache_pinned_bytes", Help: "Bytes of blocks that a policy keeps from being evicted.", ConstLabels: labels,
+		}, func() float64 { return float64(t.Pinned()) }),
 	)
 	for _, o := range []freshet.Origin{freshet.OriginHit, freshet.OriginRemote, freshet.OriginUFS} {
 		m.reads.WithLabelValues(o.String())

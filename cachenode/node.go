@@ -130,6 +130,7 @@ type Node struct {
 	epoch    uint64
 	term     uint64
 	revision uint64        // of the mount table
+	pins     uint64        // revision of the rules of what is pinned
 	answers  uint64        // to heartbeats
 	lease    time.Duration // on the clock's Elapsed; publishing is allowed before it
 	needFull bool

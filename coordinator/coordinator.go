@@ -140,6 +140,7 @@ type Coordinator struct {
 	restoring  sync.Mutex // one restore at a time
 	lead       leadership
 	freed      freedQueue
+	pins       pins
 	uses       uses     // what a TTL counts from
 	again      reminder // to say once more that anything may have changed
 	marks      marks    // the newest, with their causes
@@ -166,6 +167,7 @@ func New(opts Options, deps Deps) (*Coordinator, error) {
 	c := &Coordinator{opts: opts, openers: deps.Openers, scratch: deps.Scratch, clock: deps.Clock, log: deps.Log}
 	c.hooks.Store(&Hooks{})
 	c.contacts.init(deps.Clock)
+	c.pins.changed() // nothing was read yet
 	c.lead.init()
 	c.freed.init()
 	var err error
@@ -278,6 +280,9 @@ func (c *Coordinator) applied(a journal.Applied) {
 		c.contacts.changed()
 	}
 	c.freed.add(a.Changes.Freed)
+	if a.Changes.Policies {
+		c.pins.changed()
+	}
 	if a.Changes.Intents {
 		c.ops.Wake()
 	}
@@ -286,6 +291,7 @@ func (c *Coordinator) applied(a journal.Applied) {
 // restored is told that the state was replaced by a copy. A leader's, by an operator:
 // what it keeps in memory is of another state, so it begins anew as in a new term.
 func (c *Coordinator) restored(uint64) {
+	c.pins.changed()
 	c.term.Store(0)
 	c.lead.anew(errRestored)
 	c.contacts.changed()

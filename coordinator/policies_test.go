@@ -266,3 +266,79 @@ func TestTTLCountsAnewAfterAChangeOfLeader(t *testing.T) {
 		}
 	})
 }
+
+// TestNodesHearWhatIsPinned follows a node's reports through a policy that comes, a
+// file that moves, and a policy that goes.
+func TestNodesHearWhatIsPinned(t *testing.T) {
+	t.Parallel()
+	inBubble(t, settings{}, func(w *world) {
+		w.store.Put("hot/a", []byte("a"))
+		w.store.Put("cold/b", []byte("b"))
+		m := w.leader()
+		var added []freshet.BlockReport
+		for _, p := range []string{"/data/hot/a", "/data/cold/b"} {
+			added = append(added, freshet.BlockReport{ID: freshet.BlockID{File: w.stat(m, p).Info.FileID}, Length: 1})
+		}
+		hot, cold := added[0].ID.File, added[1].ID.File
+		var term uint64
+		beat := func(h freshet.Heartbeat) freshet.HeartbeatReply {
+			h.Node, h.Incarnation, h.Term = freshet.Node{ID: "n1"}, 1, term
+			r := w.beat(m, h)
+			term = r.Term
+			return r
+		}
+		first := beat(freshet.Heartbeat{Full: true, Added: added})
+		if first.PinRevision != 0 || first.Pinned != nil || first.NeedFull {
+			w.Errorf("before there is a policy: %+v", first)
+		}
+		full := func(revision uint64, want ...freshet.FileID) uint64 {
+			w.Helper()
+			if r := beat(freshet.Heartbeat{PinRevision: revision}); !r.NeedFull || r.Pinned != nil {
+				w.Errorf("a node with the rules of before: %+v", r)
+			}
+			r := beat(freshet.Heartbeat{Full: true, Added: added, PinRevision: revision})
+			if r.NeedFull || r.PinRevision == revision || !slices.Equal(r.Pinned, want) {
+				w.Errorf("a full report: %+v, want %v pinned", r, want)
+			}
+			return r.PinRevision
+		}
+		w.setPolicy(m, "/data/hot", "pinned", "true")
+		rev := full(0, hot)
+		if r := beat(freshet.Heartbeat{PinRevision: rev, Added: added}); r.NeedFull || !slices.Equal(r.Pinned, []freshet.FileID{hot}) {
+			w.Errorf("what was added: %+v", r)
+		}
+		w.setPolicy(m, "/data/hot", "ttl", "1h") // pins nothing
+		if r := beat(freshet.Heartbeat{PinRevision: rev}); r.NeedFull {
+			w.Errorf("after a change of something else: %+v", r)
+		}
+		if _, err := m.Rename(w.Context(), freshet.RenameQuery{Path: "/data/cold/b", Target: "/data/hot/b"}); err != nil {
+			w.Fatal(err)
+		}
+		if w.stat(m, "/data/hot/b").Info.FileID == cold {
+			rev = full(rev, hot, cold)
+		} else {
+			rev = full(rev, hot)
+		}
+		w.setPolicy(m, "/data/hot", "pinned", "false")
+		full(rev)
+	})
+}
+
+func TestTTLKeepsWhatIsPinned(t *testing.T) {
+	t.Parallel()
+	inBubble(t, settings{}, func(w *world) {
+		w.store.Put("f", []byte("x"))
+		w.store.Put("p/f", []byte("x"))
+		m := w.leader()
+		w.setPolicy(m, "/data", "ttl", "1m")
+		w.setPolicy(m, "/data/p", "pinned", "true")
+		w.stat(m, "/data/f")
+		w.stat(m, "/data/p/f")
+		time.Sleep(5 * time.Minute)
+		for p, want := range map[freshet.Path]string{"/data/f": "unknown", "/data/p/f": "fresh"} {
+			if x, err := m.Explain(w.Context(), p, false); err != nil || x.Verdict != want {
+				w.Errorf("%s is %s, %v, want %s", p, x.Verdict, err, want)
+			}
+		}
+	})
+}

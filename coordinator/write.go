@@ -16,7 +16,11 @@ func (c *Coordinator) Rename(ctx context.Context, q freshet.RenameQuery) (freshe
 	if err := checkPath(q.Target); err != nil {
 		return freshet.Completed{}, err
 	}
-	return change(c, ctx, q.Path, q, c.ops.Rename)
+	done, err := change(c, ctx, q.Path, q, c.ops.Rename)
+	if err == nil {
+		c.pins.moved()
+	}
+	return done, err
 }
 
 // Remove removes an entry from the storage.
@@ -81,6 +85,9 @@ func (c *Coordinator) AbortWrite(ctx context.Context, op freshet.OpID) error {
 // Heartbeat takes the word of a cache node.
 func (c *Coordinator) Heartbeat(ctx context.Context, h freshet.Heartbeat) (freshet.HeartbeatReply, error) {
 	r, err := c.ops.Heartbeat(ctx, h)
+	if err == nil {
+		c.answerPins(&h, &r)
+	}
 	return r, c.leaderHint(err)
 }
 

@@ -100,12 +100,14 @@ func (c *Coordinator) Heartbeat(ctx context.Context, h freshet.Heartbeat) (fresh
 	reply, err := c.heartbeat(ctx, h)
 	for err == nil && len(added)+len(removed) > 0 && !reply.NeedFull {
 		h.Full, h.Finished, h.Term = false, nil, reply.Term // said already, and heard
+		h.PinRevision = reply.PinRevision                   // its rules are those that the first part was answered under
 		h.Removed, removed = split(removed, maxReports)
 		h.Added, added = split(added, maxReports-len(h.Removed))
 		var next freshet.HeartbeatReply
 		if next, err = c.heartbeat(ctx, h); err == nil {
 			next.Free = append(reply.Free, next.Free...)
 			next.Settled = append(reply.Settled, next.Settled...)
+			next.Pinned = append(reply.Pinned, next.Pinned...)
 			reply = next
 		}
 	}

@@ -207,6 +207,7 @@ func heartbeatToWire(h freshet.Heartbeat) *freshetv1.HeartbeatRequest {
 	out := &freshetv1.HeartbeatRequest{
 		Node: node, Incarnation: h.Incarnation, Term: h.Term, Full: h.Full, Added: blockReportsToWire(h.Added),
 		Removed: blockIDsToWire(h.Removed), Active: opsToWire(h.Active), MountRevision: h.MountRevision,
+		PinRevision: h.PinRevision,
 	}
 	for _, f := range h.Finished {
 		w := &freshetv1.FinishedOp{Op: opToWire(f.Op), Uncertain: f.Uncertain}
@@ -225,6 +226,7 @@ func heartbeatOfWire(r *freshetv1.HeartbeatRequest) (freshet.Heartbeat, error) {
 		Node: nodeOfWire(n), Rack: n.GetRack(), Zone: n.GetZone(), Used: n.GetUsedBytes(), Capacity: n.GetCapacityBytes(), Tier: n.GetTier(),
 		Incarnation: r.GetIncarnation(), Term: r.GetTerm(), Full: r.GetFull(), Added: blockReportsOfWire(r.GetAdded()),
 		Removed: blockIDsOfWire(r.GetRemoved()), Active: active, MountRevision: r.GetMountRevision(),
+		PinRevision: r.GetPinRevision(),
 	}
 	for _, f := range r.GetFinished() {
 		op, ferr := opOfWire(f.GetOp())
@@ -248,6 +250,10 @@ func heartbeatReplyToWire(r freshet.HeartbeatReply) *freshetv1.HeartbeatResponse
 	out := &freshetv1.HeartbeatResponse{
 		ClusterId: r.Cluster[:], Epoch: r.Epoch, Term: r.Term, Lease: durationpb.New(r.Lease), NeedFull: r.NeedFull,
 		MountRevision: r.MountRevision, Free: blockIDsToWire(r.Free), Settled: opsToWire(r.Settled), Abort: opsToWire(r.Abort),
+		PinRevision: r.PinRevision,
+	}
+	for _, id := range r.Pinned {
+		out.Pinned = append(out.Pinned, uint64(id))
 	}
 	for _, m := range r.Mounts {
 		out.Mounts = append(out.Mounts, &freshetv1.MountSpec{
@@ -260,7 +266,10 @@ func heartbeatReplyToWire(r freshet.HeartbeatReply) *freshetv1.HeartbeatResponse
 func heartbeatReplyOfWire(r *freshetv1.HeartbeatResponse) (freshet.HeartbeatReply, error) {
 	out := freshet.HeartbeatReply{
 		Epoch: r.GetEpoch(), Term: r.GetTerm(), Lease: r.GetLease().AsDuration(), NeedFull: r.GetNeedFull(),
-		MountRevision: r.GetMountRevision(), Free: blockIDsOfWire(r.GetFree()),
+		MountRevision: r.GetMountRevision(), Free: blockIDsOfWire(r.GetFree()), PinRevision: r.GetPinRevision(),
+	}
+	for _, id := range r.GetPinned() {
+		out.Pinned = append(out.Pinned, freshet.FileID(id))
 	}
 	var err error
 	if out.Cluster, err = uuid.FromBytes(r.GetClusterId()); err != nil {

@@ -106,6 +106,7 @@ type entry struct {
 	// Guarded by the tier's mu.
 	readers int
 	removed bool
+	pinned  bool
 
 	checkMu sync.Mutex
 	check   *check // nil until the header was verified in this process
@@ -235,6 +236,39 @@ func (t *Tier) Remove(ids ...freshet.BlockID) {
 	}
 }
 
+// Pin keeps the blocks of file versions that the tier holds from being evicted;
+// they can still be removed. With only, the blocks of all other versions are
+// pinned no more.
+func (t *Tier) Pin(only bool, files ...freshet.FileID) {
+	if !only && len(files) == 0 {
+		return
+	}
+	wanted := make(map[freshet.FileID]struct{}, len(files))
+	for _, id := range files {
+		wanted[id] = struct{}{}
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for id, e := range t.blocks {
+		if _, ok := wanted[id.File]; ok || only {
+			e.pinned = ok
+		}
+	}
+}
+
+// Pinned returns the bytes that pinned blocks take.
+func (t *Tier) Pinned() int64 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var n int64
+	for _, e := range t.blocks {
+		if e.pinned {
+			n += e.size
+		}
+	}
+	return n
+}
+
 // Clear drops all blocks, because they belong to somebody else.
 func (t *Tier) Clear() {
 	t.mu.Lock()
@@ -278,15 +312,16 @@ func (t *Tier) release(n int64) {
 }
 
 // makeRoom evicts until n more bytes fit. Blocks that are being read are not
-// evicted: that would free no space. The caller holds mu.
+// evicted: that would free no space. Pinned ones are not either. The caller holds
+// mu.
 func (t *Tier) makeRoom(n int64) error {
 	if n > t.capacity {
 		return freshet.Errorf(freshet.KindExhausted, "write block", "", "%d bytes do not fit into a cache of %d", n, t.capacity)
 	}
 	for t.used+n > t.capacity {
-		id, ok := t.policy.victim(func(id freshet.BlockID) bool { return t.blocks[id].readers > 0 })
+		id, ok := t.policy.victim(func(id freshet.BlockID) bool { return t.blocks[id].readers > 0 || t.blocks[id].pinned })
 		if !ok {
-			return freshet.Errorf(freshet.KindExhausted, "write block", "", "the cache is full of blocks that are in use: %d of %d bytes", t.used, t.capacity)
+			return freshet.Errorf(freshet.KindExhausted, "write block", "", "the cache is full of blocks that are in use or pinned: %d of %d bytes", t.used, t.capacity)
 		}
 		t.drop(t.blocks[id], ReasonCapacity)
 	}

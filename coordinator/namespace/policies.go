@@ -283,3 +283,17 @@ func (s *State) EffectiveAt(p freshet.Path) (Effective, freshet.Interval) {
 	r := s.resolve(p)
 	return r.policy, r.interval
 }
+
+// PathOfFile returns the path of the entry that has a version, or that an upload
+// of it is for. False if there is none, or the state can't be read.
+func (s *State) PathOfFile(id freshet.FileID) (freshet.Path, bool) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if op, ok := s.uploads[id]; ok {
+		if in := s.intents[op]; in != nil {
+			return in.Path, true
+		}
+	}
+	info, _, ok, err := s.fileInfo(id)
+	return info.Path, ok && err == nil
+}

@@ -42,7 +42,7 @@ func (f *policyFlags) register(c *cobra.Command) {
 	} {
 		f.values[p.property] = c.Flags().String(flagOf(p.property), "", p.help)
 	}
-	c.Flags().BoolVar(&f.pinned, flagOf(freshet.PropertyPinned), false, "keep cached blocks from being evicted")
+	c.Flags().BoolVar(&f.pinned, flagOf(freshet.PropertyPinned), false, "keep cached blocks from being evicted; --pinned=false lets them go again")
 }
 
 func flagOf(p freshet.Property) string { return strings.ReplaceAll(string(p), "_", "-") }

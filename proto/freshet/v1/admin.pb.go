@@ -2234,6 +2234,8 @@ type HeartbeatRequest struct {
 	Active        [][]byte               `protobuf:"bytes,7,rep,name=active,proto3" json:"active,omitempty"`
 	Finished      []*FinishedOp          `protobuf:"bytes,8,rep,name=finished,proto3" json:"finished,omitempty"`
 	MountRevision uint64                 `protobuf:"varint,9,opt,name=mount_revision,json=mountRevision,proto3" json:"mount_revision,omitempty"`
+	// That of the answer to the last full report.
+	PinRevision   uint64 `protobuf:"varint,10,opt,name=pin_revision,json=pinRevision,proto3" json:"pin_revision,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2331,6 +2333,13 @@ func (x *HeartbeatRequest) GetMountRevision() uint64 {
 	return 0
 }
 
+func (x *HeartbeatRequest) GetPinRevision() uint64 {
+	if x != nil {
+		return x.PinRevision
+	}
+	return 0
+}
+
 // MountSpec is a mount as a cache node needs it.
 type MountSpec struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2402,10 +2411,14 @@ type HeartbeatResponse struct {
 	NeedFull      bool                   `protobuf:"varint,5,opt,name=need_full,json=needFull,proto3" json:"need_full,omitempty"`
 	MountRevision uint64                 `protobuf:"varint,6,opt,name=mount_revision,json=mountRevision,proto3" json:"mount_revision,omitempty"`
 	// All mounts, if the node's revision was another.
-	Mounts        []*MountSpec   `protobuf:"bytes,7,rep,name=mounts,proto3" json:"mounts,omitempty"`
-	Free          []*BlockReport `protobuf:"bytes,8,rep,name=free,proto3" json:"free,omitempty"`
-	Settled       [][]byte       `protobuf:"bytes,9,rep,name=settled,proto3" json:"settled,omitempty"`
-	Abort         [][]byte       `protobuf:"bytes,10,rep,name=abort,proto3" json:"abort,omitempty"`
+	Mounts  []*MountSpec   `protobuf:"bytes,7,rep,name=mounts,proto3" json:"mounts,omitempty"`
+	Free    []*BlockReport `protobuf:"bytes,8,rep,name=free,proto3" json:"free,omitempty"`
+	Settled [][]byte       `protobuf:"bytes,9,rep,name=settled,proto3" json:"settled,omitempty"`
+	Abort   [][]byte       `protobuf:"bytes,10,rep,name=abort,proto3" json:"abort,omitempty"`
+	// Of the rules of what is pinned.
+	PinRevision uint64 `protobuf:"varint,11,opt,name=pin_revision,json=pinRevision,proto3" json:"pin_revision,omitempty"`
+	// Versions among those added whose blocks are not to be evicted.
+	Pinned        []uint64 `protobuf:"varint,12,rep,packed,name=pinned,proto3" json:"pinned,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2506,6 +2519,20 @@ func (x *HeartbeatResponse) GetSettled() [][]byte {
 func (x *HeartbeatResponse) GetAbort() [][]byte {
 	if x != nil {
 		return x.Abort
+	}
+	return nil
+}
+
+func (x *HeartbeatResponse) GetPinRevision() uint64 {
+	if x != nil {
+		return x.PinRevision
+	}
+	return 0
+}
+
+func (x *HeartbeatResponse) GetPinned() []uint64 {
+	if x != nil {
+		return x.Pinned
 	}
 	return nil
 }
@@ -3123,7 +3150,7 @@ const file_freshet_v1_admin_proto_rawDesc = "" +
 	"FinishedOp\x12\x0e\n" +
 	"\x02op\x18\x01 \x01(\fR\x02op\x12-\n" +
 	"\awritten\x18\x02 \x01(\v2\x13.freshet.v1.WrittenR\awritten\x12\x1c\n" +
-	"\tuncertain\x18\x03 \x01(\bR\tuncertain\"\xd7\x02\n" +
+	"\tuncertain\x18\x03 \x01(\bR\tuncertain\"\xfa\x02\n" +
 	"\x10HeartbeatRequest\x12$\n" +
 	"\x04node\x18\x01 \x01(\v2\x10.freshet.v1.NodeR\x04node\x12 \n" +
 	"\vincarnation\x18\x02 \x01(\x04R\vincarnation\x12\x12\n" +
@@ -3133,11 +3160,13 @@ const file_freshet_v1_admin_proto_rawDesc = "" +
 	"\aremoved\x18\x06 \x03(\v2\x17.freshet.v1.BlockReportR\aremoved\x12\x16\n" +
 	"\x06active\x18\a \x03(\fR\x06active\x122\n" +
 	"\bfinished\x18\b \x03(\v2\x16.freshet.v1.FinishedOpR\bfinished\x12%\n" +
-	"\x0emount_revision\x18\t \x01(\x04R\rmountRevision\"\x94\x01\n" +
+	"\x0emount_revision\x18\t \x01(\x04R\rmountRevision\x12!\n" +
+	"\fpin_revision\x18\n" +
+	" \x01(\x04R\vpinRevision\"\x94\x01\n" +
 	"\tMountSpec\x12'\n" +
 	"\x05mount\x18\x01 \x01(\v2\x11.freshet.v1.MountR\x05mount\x12\x1b\n" +
 	"\tdomain_id\x18\x02 \x01(\fR\bdomainId\x12A\n" +
-	"\x0fmax_op_lifetime\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\rmaxOpLifetime\"\xdd\x02\n" +
+	"\x0fmax_op_lifetime\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\rmaxOpLifetime\"\x98\x03\n" +
 	"\x11HeartbeatResponse\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\fR\tclusterId\x12\x14\n" +
@@ -3150,7 +3179,9 @@ const file_freshet_v1_admin_proto_rawDesc = "" +
 	"\x04free\x18\b \x03(\v2\x17.freshet.v1.BlockReportR\x04free\x12\x18\n" +
 	"\asettled\x18\t \x03(\fR\asettled\x12\x14\n" +
 	"\x05abort\x18\n" +
-	" \x03(\fR\x05abort\"\x82\x01\n" +
+	" \x03(\fR\x05abort\x12!\n" +
+	"\fpin_revision\x18\v \x01(\x04R\vpinRevision\x12\x16\n" +
+	"\x06pinned\x18\f \x03(\x04R\x06pinned\"\x82\x01\n" +
 	"\rPermitRequest\x12\x0e\n" +
 	"\x02op\x18\x01 \x01(\fR\x02op\x12\x17\n" +
 	"\anode_id\x18\x02 \x01(\tR\x06nodeId\x12 \n" +
