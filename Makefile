@@ -49,6 +49,7 @@ BENCH_PKGS ?= ./coordinator ./coordinator/namespace ./ufs/s3
 BENCHFLAGS ?= -length 2s -rounds 100 -kills 3
 SEEDS ?= 100
 CHAOS_TIMEOUT ?= 4h
+SOAK ?= 10m
 INODES ?= 10000000
 SCALE_TIMEOUT ?= 1h
 UFS ?=
@@ -207,11 +208,15 @@ bench: build backends provision ## benchmarks in process, then of whole clusters
 
 .PHONY: chaos
 chaos: build backends ## fault tests with SEEDS seeds instead of the few of `make test`
-	FRESHET_CHAOS_SEEDS=$(SEEDS) FRESHET_SIM_SEEDS=$(SEEDS) $(GO) test -count 1 -timeout $(CHAOS_TIMEOUT) $(TESTFLAGS) ./test/sim ./test/chaos/...
+	FRESHET_CHAOS_SEEDS=$(SEEDS) FRESHET_SIM_SEEDS=$(SEEDS) $(GO) test -count 1 -timeout $(CHAOS_TIMEOUT) $(TESTFLAGS) ./test/sim ./test/model ./test/chaos/...
+
+.PHONY: soak
+soak: build backends ## two regions at work for SOAK while their coordinators are killed; the members' states stay equal
+	FRESHET_SOAK=$(SOAK) $(GO) test -count 1 -timeout $(CHAOS_TIMEOUT) -run '^TestSoak$$' $(TESTFLAGS) ./test/chaos
 
 .PHONY: scale
 scale: ## the test of a state of INODES inodes, instead of the million of `make test`
-	FRESHET_SCALE_INODES=$(INODES) $(GO) test -count 1 -timeout $(SCALE_TIMEOUT) -v $(TESTFLAGS) ./test/scale
+	FRESHET_SCALE_INODES=$(INODES) $(GO) test -count 1 -timeout $(SCALE_TIMEOUT) -v $(TESTFLAGS) ./test/scale ./test/join
 
 ##@ Help
 

@@ -69,16 +69,8 @@ func run(t *testing.T, seed uint64, faults int) {
 	w := e2e.NewS3World(t, e2e.Options{})
 	tr := &trial{t: t, w: w, rand: rand.New(rand.NewPCG(seed, 1)), begun: time.Now()} //nolint:gosec // repeatable on purpose
 	t.Cleanup(tr.print)
-	writers := []*writer{
-		newWriter("x/wa0", w.A, w.B, seed*10, &tr.steps), newWriter("x/wa1", w.A, w.B, seed*10+1, &tr.steps),
-		newWriter("x/wb0", w.B, w.A, seed*10+2, &tr.steps),
-	}
-	ctx, stop := context.WithCancel(t.Context())
-	defer stop()
-	ended := make(chan error, len(writers))
-	for _, wr := range writers {
-		go func() { ended <- wr.run(ctx) }()
-	}
+	writers := tr.writers(seed)
+	ended, stop := tr.work(writers)
 	tr.load(20)
 	plan := tr.plan(seed, faults)
 	for _, f := range plan {
@@ -94,6 +86,32 @@ func run(t *testing.T, seed uint64, faults int) {
 		}
 		tr.load(10)
 	}
+	tr.finish(writers, ended, stop)
+}
+
+// writers are two of region A and one of region B.
+func (tr *trial) writers(seed uint64) []*writer {
+	w := tr.w
+	return []*writer{
+		newWriter("x/wa0", w.A, w.B, seed*10, &tr.steps), newWriter("x/wa1", w.A, w.B, seed*10+1, &tr.steps),
+		newWriter("x/wb0", w.B, w.A, seed*10+2, &tr.steps),
+	}
+}
+
+// work starts the writers; each sends its verdict of itself when it has ended.
+func (tr *trial) work(writers []*writer) (ended chan error, stop func()) {
+	ctx, cancel := context.WithCancel(tr.t.Context())
+	tr.t.Cleanup(cancel)
+	ended = make(chan error, len(writers))
+	for _, wr := range writers {
+		go func() { ended <- wr.run(ctx) }()
+	}
+	return ended, cancel
+}
+
+// finish ends the writers and holds both regions and the storage to what they know.
+func (tr *trial) finish(writers []*writer, ended chan error, stop func()) {
+	t, w := tr.t, tr.w
 	stop()
 	for range writers {
 		if err := <-ended; err != nil {
@@ -103,6 +121,9 @@ func run(t *testing.T, seed uint64, faults int) {
 	tr.heal()
 	tr.say("healed")
 	w.Converged(t)
+	for _, r := range []*e2e.Region{w.A, w.B} {
+		tr.must(tr.equalStates(r))
+	}
 	tree, err := w.Storage.Tree(t.Context(), "")
 	if err != nil {
 		t.Fatal(err)

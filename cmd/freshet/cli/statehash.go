@@ -64,6 +64,9 @@ func hashMembers(ctx context.Context, s *session) (*stateHashes, error) {
 	if err != nil {
 		return nil, err
 	}
+	if c.GetLeader() == "" { // a member that waits for the others knows itself alone
+		return nil, freshet.Errorf(freshet.KindUnavailable, "compare states", "", "the cluster has no leader at the moment, or is not founded yet; try again")
+	}
 	index := c.GetAppliedIndex()
 	for try := range hashTries {
 		members, err := hashAt(ctx, s, c.GetMembers(), index)
