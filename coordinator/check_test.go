@@ -542,3 +542,28 @@ func TestCheckLooksAgainAtWhatWasLoadedWhileItLooked(t *testing.T) {
 		}
 	})
 }
+
+func TestCheckComparesWhatReadersAreToldDoesNotExist(t *testing.T) {
+	t.Parallel()
+	inBubble(t, settings{}, func(w *world) {
+		w.store.Put("d/f", []byte("1"))
+		m := w.leader()
+		w.statKind(m, "/data/d/none", freshet.KindNotExist)
+		w.statKind(m, "/data/d/never", freshet.KindNotExist)
+		w.wantDifferences(w.check(m, everything("/data")))
+		w.store.Put("d/none", []byte("22"))
+		if n := w.asked(func() { w.statKind(m, "/data/d/none", freshet.KindNotExist) }); n != 0 {
+			w.Fatalf("what was absent is looked at %d times: this test has lost its matter", n)
+		}
+		w.wantDifferences(w.check(m, everything("/data")), "only-storage /data/d/none")
+		w.wantDifferences(w.check(m, everything("/data/d/none")), "only-storage /data/d/none")
+		w.wantDifferences(w.check(m, freshet.CheckQuery{Path: "/data"}))
+		if c := w.check(m, freshet.CheckQuery{Path: "/data", Recursive: true, Repair: true}); c.last.Repaired != 1 {
+			w.Errorf("%+v", c)
+		}
+		w.wantDifferences(w.check(m, everything("/data")))
+		if st := w.stat(m, "/data/d/none"); st.Info.Length != 2 {
+			w.Errorf("%+v", st.Info)
+		}
+	})
+}

@@ -50,7 +50,38 @@ func (r *run) start(ctx context.Context) error {
 		r.progress.NotLoaded++
 		r.mu.Unlock()
 	}
+	r.absences(ctx)
 	return nil
+}
+
+// absencePage is how many remembered absences are taken at once.
+const absencePage = 256
+
+// absences compares the paths at which a look found nothing, where no complete
+// listing says so: readers are told that they do not exist.
+func (r *run) absences(ctx context.Context) {
+	b := batch{run: r, ctx: ctx}
+	for at := 0; at >= 0 && ctx.Err() == nil; {
+		var page []freshet.Path
+		page, at = r.Sync.Absences(at, absencePage)
+		for _, p := range page {
+			if p == r.q.Path || !r.q.Path.Contains(p) || (!r.q.Recursive && p.Parent() != r.q.Path) {
+				continue
+			}
+			parent, err := r.Sync.State.Lookup(p.Parent())
+			if err != nil {
+				r.failed(ctx, p, err)
+				return
+			}
+			if parent.Listing.Complete {
+				continue // its directory was compared
+			}
+			r.entries.Add(1)
+			if b.dir = p.Parent(); b.add(p.Base(), true) != nil || b.flush() != nil {
+				return
+			}
+		}
+	}
 }
 
 // visit compares a directory, and what is held below it if that is wanted: what is

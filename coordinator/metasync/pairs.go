@@ -143,3 +143,20 @@ func (c *comparison) before(at string) error {
 		}
 	}
 }
+
+// Absences returns up to limit of the paths at which a look of this term found
+// nothing, from position from on, and the position to go on at; negative at the end.
+// Those that come or go meanwhile may be missing.
+func (s *Syncer) Absences(from, limit int) (paths []freshet.Path, next int) {
+	a := s.mem.Load().absent
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	end := min(from+limit, len(a.ring))
+	for i := from; i < end; i++ {
+		paths = append(paths, a.ring[i].path)
+	}
+	if end == len(a.ring) {
+		return paths, -1
+	}
+	return paths, end
+}
