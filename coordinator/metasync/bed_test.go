@@ -22,7 +22,7 @@ import (
 // bed is a Syncer between a replicated state, whose log is a counter, and a
 // storage in memory that is mounted at /m.
 type bed struct {
-	*testing.T
+	testing.TB
 	*metasync.Syncer
 	state   *namespace.State
 	store   *mem.Store
@@ -33,7 +33,25 @@ type bed struct {
 	mu    sync.Mutex
 	index uint64
 	hook  func(step, key string) error
-	at    map[freshet.MountID]string // roots of mounts
+	read  func(p freshet.Path) // called between a lookup and its use
+}
+
+// slowly is a state whose readers may be held up.
+type slowly struct {
+	*namespace.State
+	b *bed
+}
+
+// Lookup implements metasync.State.
+func (s slowly) Lookup(p freshet.Path) (namespace.Lookup, error) {
+	l, err := s.State.Lookup(p)
+	s.b.mu.Lock()
+	read := s.b.read
+	s.b.mu.Unlock()
+	if read != nil {
+		read(p)
+	}
+	return l, err
 }
 
 var (
@@ -45,9 +63,9 @@ func bedMount(p freshet.Path, key string) freshet.Mount {
 	return freshet.Mount{Path: p, URI: "mem://lake" + key, Domain: bedDomain, DomainKey: key, Interval: freshet.Never, Origin: "config"}
 }
 
-func newBed(t *testing.T, opts metasync.Options) *bed {
+func newBed(t testing.TB, opts metasync.Options) *bed {
 	t.Helper()
-	b := &bed{T: t, clock: clock.NewFake(time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC)), metrics: prometheus.NewRegistry(), rule: metasync.Fixed(freshet.Never)}
+	b := &bed{TB: t, clock: clock.NewFake(time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC)), metrics: prometheus.NewRegistry(), rule: metasync.Fixed(freshet.Never)}
 	b.clock.Advance(time.Hour)
 	b.store = mem.New(mem.Options{Hook: func(step, key string) error {
 		b.mu.Lock()
@@ -62,8 +80,11 @@ func newBed(t *testing.T, opts metasync.Options) *bed {
 	if b.state, err = namespace.Open(kv.NewMemory(), namespace.Options{}); err != nil {
 		t.Fatal(err)
 	}
-	opts.Clock, opts.Metrics = b.clock, b.metrics
-	b.Syncer = metasync.New(metasync.Deps{State: b.state, Propose: b.propose, Storage: b.storage}, opts)
+	if opts.Clock == nil {
+		opts.Clock = b.clock
+	}
+	opts.Metrics = b.metrics
+	b.Syncer = metasync.New(metasync.Deps{State: slowly{b.state, b}, Propose: b.propose, Storage: b.storage}, opts)
 	b.must(namespace.Command{Bootstrap: &namespace.Bootstrap{Cluster: uuid.UUID{1}, Name: "self", Epoch: 1, Mounts: []freshet.Mount{bedMount("/m", "/")}}})
 	return b
 }
@@ -156,6 +177,33 @@ func (b *bed) costs(what string, fn func()) {
 	b.Helper()
 	if n := b.asked(fn); n == 0 {
 		b.Fatalf("%s: the storage was not asked", what)
+	}
+}
+
+// until waits for cond; the fake clock stands still meanwhile.
+func (b *bed) until(what string, cond func() bool) {
+	b.Helper()
+	for deadline := time.Now().Add(30 * time.Second); !cond(); {
+		if time.Now().After(deadline) {
+			b.Fatalf("not within 30 seconds: %s", what)
+		}
+		time.Sleep(100 * time.Microsecond)
+	}
+}
+
+// prefetches runs prefetching until the test ends.
+func (b *bed) prefetches() {
+	ctx, cancel := context.WithCancel(b.Context())
+	done := make(chan error, 1)
+	go func() { done <- b.Prefetch(ctx) }()
+	b.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			b.Error(err)
+		}
+	})
+	if !b.Prefetches() {
+		b.until("prefetching runs", b.Prefetches)
 	}
 }
 

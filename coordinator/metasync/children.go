@@ -23,6 +23,7 @@ func (s *Syncer) Children(ctx context.Context, dir freshet.Path, after string, l
 	if err != nil {
 		return nil, false, err
 	}
+	s.reads(&c)
 	l, err := s.State.Lookup(dir)
 	if err != nil {
 		return nil, false, err

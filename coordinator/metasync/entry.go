@@ -48,6 +48,7 @@ func (s *Syncer) entry(ctx context.Context, p freshet.Path, c call) (Entry, erro
 func (s *Syncer) entryFor(ctx context.Context, p freshet.Path, c call, rule Rule) (Entry, error) {
 	asked, changed := false, false
 	for try := 1; ; try++ {
+		s.reads(&c)
 		l, err := s.State.Lookup(p)
 		if err != nil {
 			return Entry{}, err
@@ -57,6 +58,7 @@ func (s *Syncer) entryFor(ctx context.Context, p freshet.Path, c call, rule Rule
 		e.Changed = changed
 		if done {
 			e.Info.FromCache = !asked
+			s.prefetch.answered(ctx, p, &l)
 			return e, err
 		}
 		lk, joined, err := s.entries.do(ctx, p, func(k *look[entryAnswer]) bool { return mayShare(k, s.mem.Load(), l.Need, c) },
@@ -69,6 +71,7 @@ func (s *Syncer) entryFor(ctx context.Context, p freshet.Path, c call, rule Rule
 			return Entry{}, freshet.Wrap(opStat, p, err)
 		}
 		asked = true
+		s.prefetch.looked(ctx, p)
 		a := lk.answer
 		changed = changed || a.changed
 		if !a.exists {
@@ -147,7 +150,7 @@ func (s *Syncer) lookAt(ctx context.Context, p freshet.Path, k *look[entryAnswer
 			k.mem.validated(p, k.record())
 			s.count(resultUnchanged)
 		default:
-			k.mem.absent.add(p, &l.Mount, k.record())
+			k.mem.foundNothing(p, &l.Mount, k.record())
 		}
 		return a, err
 	}
@@ -170,7 +173,7 @@ func (s *Syncer) lookAt(ctx context.Context, p freshet.Path, k *look[entryAnswer
 		k.mem.validated(p, k.record())
 	} else {
 		k.mem.doubt(p)
-		k.mem.absent.add(p, &l.Mount, k.record())
+		k.mem.foundNothing(p, &l.Mount, k.record())
 	}
 	return a, nil
 }

@@ -2,6 +2,7 @@ package metasync
 
 import (
 	"context"
+	"sync/atomic"
 	"time"
 
 	"github.com/freshet-io/freshet"
@@ -57,7 +58,7 @@ func NameIn(dir, key string) (string, bool) { return nameIn(dir, key) }
 type Memory struct{ *memory }
 
 // NewMemory returns a memory of that size.
-func NewMemory(limit int) Memory { return Memory{newMemory(limit, AbsentLimits{})} }
+func NewMemory(limit int) Memory { return Memory{newMemory(new(atomic.Uint64), limit, AbsentLimits{})} }
 
 // Begin returns a look that begins now.
 func (m Memory) Begin(index uint64, at time.Duration) Look {
@@ -101,4 +102,14 @@ func (a Absences) Add(p freshet.Path, began uint64) {
 func (a Absences) Bytes() int64 {
 	_, n := a.held()
 	return n
+}
+
+// Prefetches reports whether prefetching runs.
+func (s *Syncer) Prefetches() bool { return s.prefetch.running.Load() }
+
+// PrefetchIdle reports whether no prefetch is queued or on its way.
+func (s *Syncer) PrefetchIdle() bool {
+	s.prefetch.mu.Lock()
+	defer s.prefetch.mu.Unlock()
+	return len(s.prefetch.queue) == 0 && len(s.prefetch.pending) == 0
 }

@@ -15,11 +15,13 @@ type Inspection struct {
 
 // Inspect judges what is held of p under the rule and asks nobody.
 func (s *Syncer) Inspect(p freshet.Path, rule Rule) (Inspection, error) {
+	c := call{at: s.opts.Clock.Elapsed()}
+	s.reads(&c)
 	l, err := s.State.Lookup(p)
 	if err != nil {
 		return Inspection{}, err
 	}
-	c := call{interval: rule(&l), at: s.opts.Clock.Elapsed()}
+	c.interval = rule(&l)
 	in := Inspection{Lookup: l, Entry: s.judgeEntry(p, &l, c), Absent: s.judgeAbsent(&l, c)}
 	if l.Virtual || (l.Found && l.Info.Type == freshet.TypeDirectory) {
 		in.Listing = s.judgeListing(p, &l, c)

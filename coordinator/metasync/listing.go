@@ -48,6 +48,7 @@ func (s *Syncer) Listing(ctx context.Context, dir freshet.Path, rule Rule) (Verd
 func (s *Syncer) listing(ctx context.Context, dir freshet.Path, rule Rule) (Verdict, bool, []string, error) {
 	c := s.call()
 	for try := 1; ; try++ {
+		s.reads(&c)
 		l, err := s.State.Lookup(dir)
 		if err != nil {
 			return Verdict{}, try > 1, nil, err
@@ -55,12 +56,14 @@ func (s *Syncer) listing(ctx context.Context, dir freshet.Path, rule Rule) (Verd
 		c.interval = rule(&l)
 		v, done, err := s.heldListing(dir, &l, c)
 		if done || err != nil {
+			s.prefetch.use(ctx, dir, true)
 			return v, try > 1, nil, err
 		}
 		lk, err := s.lookAtListing(ctx, dir, l.Listing.Need, c)
 		if err != nil {
 			return v, true, nil, err
 		}
+		s.prefetch.listed(ctx, dir)
 		switch a := lk.answer; {
 		case a.absent && !l.MountPoint && !l.Virtual:
 			return v, true, nil, freshet.Errorf(freshet.KindNotExist, opList, dir, "does not exist")
@@ -112,6 +115,7 @@ func (s *Syncer) heldListing(dir freshet.Path, l *namespace.Lookup, c call) (Ver
 // list asks the storage for the listing of dir and makes the state agree.
 func (s *Syncer) list(ctx context.Context, dir freshet.Path, k *look[listingAnswer]) (listingAnswer, error) {
 	defer func() { s.metrics.took("listing", s.opts.Clock.Elapsed()-k.at) }()
+	s.prefetch.begins(ctx)
 	l, err := s.State.Lookup(dir)
 	if err != nil {
 		return listingAnswer{}, err
@@ -256,6 +260,7 @@ func (d *diff) next(ctx context.Context, st *ufs.Status) error {
 	if d.points[name] || d.hidden.hides(*st, name) {
 		return nil
 	}
+	d.s.prefetch.entry(ctx, name)
 	d.answer.entries++
 	d.answer.leaf = d.answer.leaf && !st.IsDir()
 	at := st.SortKey()

@@ -2,6 +2,7 @@ package metasync
 
 import (
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/freshet-io/freshet"
@@ -16,9 +17,9 @@ import (
 // that is full, the old one is dropped and the young one takes its place. So at
 // most limit records are held, and no list has to be kept in order.
 type memory struct {
+	order      *atomic.Uint64 // of all terms
 	mu         sync.Mutex
 	limit      int
-	order      uint64
 	young, old map[memoryKey]record
 	absent     *absences
 }
@@ -35,31 +36,27 @@ type record struct {
 	at    time.Duration // clock.Elapsed when that began
 	began uint64        // when it began, in the order of memory.next
 	made  uint64        // when it was recorded; of a listing: when it began
+	noted uint64        // when it was recorded
 }
 
 // known reports whether r says anything.
 func (r record) known() bool { return r.index != 0 }
 
-func newMemory(limit int, absent AbsentLimits) *memory {
-	return &memory{limit: max(limit, 2), young: map[memoryKey]record{}, old: map[memoryKey]record{}, absent: newAbsences(absent)}
+func newMemory(order *atomic.Uint64, limit int, absent AbsentLimits) *memory {
+	return &memory{order: order, limit: max(limit, 2), young: map[memoryKey]record{}, old: map[memoryKey]record{}, absent: newAbsences(absent)}
 }
 
 // next returns a number that is larger than all before: for things that have no
 // better order, because clocks may stand still between two of them.
-func (m *memory) next() uint64 {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.order++
-	return m.order
-}
+func (m *memory) next() uint64 { return m.order.Add(1) }
 
 // validated records that the entry at p was found, by a look that began with
 // r, to be as it is held. What is recorded last counts.
 func (m *memory) validated(p freshet.Path, r record) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.order++
-	r.made = m.order
+	r.noted = m.next()
+	r.made = r.noted
 	m.set(memoryKey{path: p}, r)
 }
 
@@ -69,8 +66,14 @@ func (m *memory) validated(p freshet.Path, r record) {
 func (m *memory) listed(dir freshet.Path, r record) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	r.made = r.began
+	r.made, r.noted = r.began, m.next()
 	m.set(memoryKey{path: dir, listing: true}, r)
+}
+
+// foundNothing records that a look that began with r found nothing at p.
+func (m *memory) foundNothing(p freshet.Path, at *freshet.Mount, r record) {
+	r.noted = m.next()
+	m.absent.add(p, at, r)
 }
 
 // doubt forgets what is known of p: neither an own record nor the listing that

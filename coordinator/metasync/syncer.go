@@ -19,6 +19,8 @@ type Options struct {
 	// Validations bounds the records of validations in memory, of about 200 bytes
 	// each; 0 is 262,144. A listing is one record, however many children it has.
 	Validations int
+	// Prefetch are the settings of asking for what nobody has asked for yet.
+	Prefetch PrefetchOptions
 	// Absent bounds what is remembered of paths that do not exist.
 	Absent AbsentLimits
 	// Attempts is how often a load that lost against an invalidation is made
@@ -65,10 +67,12 @@ type Syncer struct {
 	Deps
 	opts     Options
 	mem      atomic.Pointer[memory]
+	order    atomic.Uint64 // see memory.next
 	entries  *flights[entryAnswer]
 	listings *flights[listingAnswer]
 	syncs    [2]*flights[struct{}] // of one path, and of all below it
 	slots    *Slots
+	prefetch *prefetcher
 	metrics  *metrics
 	special  atomic.Bool // the log was told of entries that can't be shown
 }
@@ -77,6 +81,7 @@ type Syncer struct {
 func New(deps Deps, opts Options) *Syncer {
 	setDefault(&opts.Validations, 1<<18)
 	opts.Absent.setDefaults()
+	opts.Prefetch.setDefaults()
 	setDefault(&opts.Attempts, 3)
 	setDefault(&opts.Parallel, 8)
 	setDefault(&opts.Frontier, 16384)
@@ -92,6 +97,7 @@ func New(deps Deps, opts Options) *Syncer {
 	s.slots = NewSlots(opts.Limits, opts.Metrics, opts.Clock)
 	s.Forget()
 	s.metrics = newMetrics(opts.Metrics, s)
+	s.prefetch = newPrefetcher(s, opts.Prefetch)
 	return s
 }
 
@@ -104,7 +110,7 @@ func setDefault[T comparable](value *T, def T) {
 
 // Forget drops what is known of validations: a new term has begun, or the state
 // was replaced. Looks in flight are recorded nowhere.
-func (s *Syncer) Forget() { s.mem.Store(newMemory(s.opts.Validations, s.opts.Absent)) }
+func (s *Syncer) Forget() { s.mem.Store(newMemory(&s.order, s.opts.Validations, s.opts.Absent)) }
 
 // Slots returns the pools that every question to a storage goes through.
 func (s *Syncer) Slots() *Slots { return s.slots }
@@ -123,7 +129,14 @@ type call struct {
 	at       time.Duration
 	began    uint64
 	interval freshet.Interval
+	// seen is from before the state was read, in the order of memory.next. A
+	// validation that was recorded later is of what the state held then, which may
+	// not be what was read: it counts for nothing.
+	seen uint64
 }
+
+// reads notes that the state is read next.
+func (s *Syncer) reads(c *call) { c.seen = s.order.Load() }
 
 // call notes that a reader came; its interval is set by the first lookup.
 func (s *Syncer) call() call { return call{at: s.opts.Clock.Elapsed(), began: s.mem.Load().next()} }
@@ -145,6 +158,9 @@ type Verdict struct {
 
 // judge decides on a fact for a reader.
 func (s *Syncer) judge(f namespace.Freshness, r record, c call) Verdict {
+	if r.noted > c.seen {
+		r = record{}
+	}
 	v := Verdict{Valid: max(f.ValidFrom, r.index), Need: f.Need, Age: -1, Loaded: true}
 	if r.known() {
 		v.Age = max(s.opts.Clock.Elapsed()-r.at, 0)

@@ -163,13 +163,15 @@ func (w *walk) visit(ctx context.Context, dir freshet.Path) ([]step, freshet.Syn
 	if !w.opts.Recursive {
 		below = nil
 	}
+	c := w.call
+	w.s.reads(&c)
 	l, err := w.s.State.Lookup(dir)
 	switch {
 	case err != nil:
 		return nil, found, err
 	case !l.HasMount: // a virtual directory has nothing to look at
 		return below, found, nil
-	case w.s.judgeListing(dir, &l, w.call).Fresh:
+	case w.s.judgeListing(dir, &l, c).Fresh:
 		found.Fresh = 1
 		return []step{{dir: dir, expand: true, check: true}}, found, nil
 	}
