@@ -103,6 +103,7 @@ func (c Change) applyTo(l List, isDefault bool) List {
 			return l
 		}
 		l = slices.DeleteFunc(l, in)
+	case Modify:
 	}
 	if len(given) == 0 {
 		return l

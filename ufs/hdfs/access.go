@@ -52,7 +52,7 @@ func explained(op, key string, err error) error {
 	text := firstLine(answer.Message())
 	says := func(part string) bool { return strings.Contains(text, part) }
 	class := exception(err)
-	kind := freshet.KindOK
+	var kind freshet.Kind
 	switch {
 	case says("has been disabled"), says("Support for ACLs"), says("Support for XAttrs"):
 		return ufs.Errorf(freshet.KindUnsupported, op, key, "this HDFS keeps none: they are switched off on the NameNode: %w", err)
@@ -89,6 +89,7 @@ func (f *FS) SetXattr(ctx context.Context, key, name string, value []byte, when 
 	}
 	flags, mode := flagCreate|flagReplace, idempotent
 	switch when {
+	case freshet.XattrAlways:
 	case freshet.XattrCreate:
 		flags, mode = flagCreate, once
 	case freshet.XattrReplace:

@@ -76,35 +76,37 @@ func (f *FS) decodeACL(b []byte, isDefault bool) (acl.List, error) {
 func encodeACL(l acl.List) ([]byte, error) {
 	b := binary.LittleEndian.AppendUint32(nil, aclVersion)
 	for _, e := range l {
-		tag, id := uint16(0), aclNobody
-		number, err := 0, error(nil)
-		switch {
-		case e.Tag == acl.User && e.Name != "":
-			tag = tagUser
-			number, err = userID(e.Name)
-		case e.Tag == acl.User:
-			tag = tagUserObj
-		case e.Tag == acl.Group && e.Name != "":
-			tag = tagGroup
-			number, err = groupID(e.Name)
-		case e.Tag == acl.Group:
-			tag = tagGroupObj
-		case e.Tag == acl.Mask:
-			tag = tagMask
-		default:
-			tag = tagOther
-		}
+		tag, id, err := numbersOf(e)
 		if err != nil {
 			return nil, err
-		}
-		if e.Name != "" {
-			id = uint32(number) //nolint:gosec // number is below 1<<31
 		}
 		b = binary.LittleEndian.AppendUint16(b, tag)
 		b = binary.LittleEndian.AppendUint16(b, uint16(e.Perm))
 		b = binary.LittleEndian.AppendUint32(b, id)
 	}
 	return b, nil
+}
+
+// numbersOf returns how the kernel names whom an entry is about.
+func numbersOf(e acl.Entry) (tag uint16, id uint32, err error) {
+	var number int
+	switch {
+	case e.Tag == acl.User && e.Name != "":
+		tag = tagUser
+		number, err = userID(e.Name)
+	case e.Tag == acl.Group && e.Name != "":
+		tag = tagGroup
+		number, err = groupID(e.Name)
+	case e.Tag == acl.User:
+		return tagUserObj, aclNobody, nil
+	case e.Tag == acl.Group:
+		return tagGroupObj, aclNobody, nil
+	case e.Tag == acl.Mask:
+		return tagMask, aclNobody, nil
+	default:
+		return tagOther, aclNobody, nil
+	}
+	return tag, uint32(number), err //nolint:gosec // below 1<<31
 }
 
 // ACL implements ufs.ACLs.

@@ -145,6 +145,7 @@ func (f *FS) SetXattr(ctx context.Context, key, name string, value []byte, when 
 	}
 	flags := 0
 	switch when {
+	case freshet.XattrAlways:
 	case freshet.XattrCreate:
 		flags = unix.XATTR_CREATE
 	case freshet.XattrReplace:

@@ -1,6 +1,7 @@
 package cli_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -10,14 +11,19 @@ import (
 
 	"github.com/freshet-io/freshet"
 	"github.com/freshet-io/freshet/acl"
+	"github.com/freshet-io/freshet/cmd/freshet/cli"
 )
 
 // attributes are what the cluster of these tests keeps beside its files.
 type attributes struct {
-	fails map[freshet.Path]freshet.Kind // of changes
+	fails  map[freshet.Path]freshet.Kind // of changes
+	before func(p freshet.Path)          // a change, if not nil
 }
 
 func (c *cluster) broken(p freshet.Path) error {
+	if c.before != nil {
+		c.before(p)
+	}
 	if k, ok := c.fails[p]; ok {
 		return freshet.Errorf(k, "set attributes", p, "so it is")
 	}
@@ -132,6 +138,27 @@ func TestRecursiveChanges(t *testing.T) {
 
 func TestEndedRecursiveChangeSaysWhatItDid(t *testing.T) {
 	c := newCluster(t)
+	for i := range 50 {
+		c.put(freshet.Path(fmt.Sprintf("/d/s/%02d", i)), "x")
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	asked := 0
+	c.before = func(freshet.Path) {
+		if asked++; asked == 10 { // one at a time
+			cancel()
+		}
+	}
+	var stdout, stderr bytes.Buffer
+	streams := cli.Streams{In: strings.NewReader(""), Out: &stdout, Err: &stderr, Getenv: func(string) string { return "" }}
+	code := cli.Run(ctx, []string{"fs", "chmod", "-R", "600", "/d", "--parallel", "1", "-o", "json", "--addr", c.addr}, streams, nil)
+	var out struct{ Changed, Failed int }
+	if err := json.Unmarshal(stdout.Bytes(), &out); err != nil || code != 8 || out.Changed < 9 || out.Changed > 10 || !strings.Contains(stderr.String(), "stopped after") {
+		t.Errorf("exit %d, %s, %v: %s", code, stdout.String(), err, stderr.String())
+	}
+	if asked > 11 {
+		t.Errorf("%d changes after the end", asked-10)
+	}
+	c.before = nil
 	c.err = freshet.Errorf(freshet.KindPermission, "list", "/d", "so it is")
 	if r := run(c, "", "fs", "chmod", "-R", "600", "/d"); r.code != 6 || !strings.Contains(r.err, "so it is") {
 		t.Errorf("nothing done: exit %d, %s", r.code, r.err)

@@ -131,7 +131,9 @@ func (t *treeTally) report() error {
 	if t.output != "table" {
 		return t.printValue(t.out, nil)
 	}
-	t.changed(t.dryRun, "%s %d entries", t.what, t.out.Changed)
+	if t.out.Changed > 0 || t.out.Failed == 0 {
+		t.changed(t.dryRun, "%s %d entries", t.what, t.out.Changed)
+	}
 	return nil
 }
 

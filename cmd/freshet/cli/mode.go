@@ -60,11 +60,11 @@ func (s modeStep) apply(mode uint32, dir bool) uint32 {
 	case '-':
 		return mode &^ bits
 	}
-	clear := s.who
+	cleared := s.who
 	if dir {
-		clear &^= 0o6000 // as chmod: those of directories go only when they are named
+		cleared &^= 0o6000 // as chmod: those of directories go only when they are named
 	}
-	return mode&^clear | bits
+	return mode&^cleared | bits
 }
 
 // parseClause reads who, and then one or more operators with permissions.
