@@ -25,6 +25,11 @@ func EncodeEntry(parts ...[]byte) []byte {
 	return encodeEntry(batch)
 }
 
+// AppendRaw appends an entry with one encoded proposal, whatever it holds.
+func AppendRaw(j *Journal, data []byte) error {
+	return j.await(j.session.Load().raft.Apply(EncodeEntry(data), 0))
+}
+
 // CheckBolt checks the bytes of a log file.
 func CheckBolt(b []byte) error { return checkBoltPages(bytes.NewReader(b), int64(len(b))) }
 
