@@ -134,6 +134,7 @@ type Coordinator struct {
 	term     atomic.Uint64 // of the memory of validations
 	contacts contacts
 	watch    watch
+	jobs     syncJobs
 	// membership is held by who changes the members and the rows of their
 	// addresses, so that neither is changed between the two steps of another.
 	membership sync.Mutex
@@ -295,7 +296,7 @@ func (c *Coordinator) restored(uint64) {
 	c.term.Store(0)
 	c.lead.anew(errRestored)
 	c.contacts.changed()
-	c.watch.note(namespace.Changes{Heads: true, Mounts: true, Policies: true, Epoch: true, Intents: true, Subs: true, Members: true})
+	c.watch.note(namespace.Changes{Heads: true, Mounts: true, Policies: true, Epoch: true, Intents: true, Subs: true, Members: true, Jobs: true})
 }
 
 // storage returns the storage of a mount and opens it if this process has not

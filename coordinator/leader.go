@@ -104,6 +104,7 @@ func (c *Coordinator) leadTerm(ctx, term context.Context, number uint64, first b
 	g.Go("tidy up", c.tidy)
 	g.Go("active sync", func(ctx context.Context) error { return c.active.Run(ctx, number) })
 	g.Go("clean storages", c.cleanStorages)
+	g.Go("sync jobs", c.runSyncJobs)
 	c.lead.set(g.Context())
 	err := g.Wait()
 	c.lead.set(c.lead.over)

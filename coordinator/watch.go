@@ -34,6 +34,8 @@ func (s *signal) raise() {
 // watch tells of changes of the state. Take the channel first, then read the
 // state: no change is missed.
 type watch struct {
+	jobs signal // of syncs
+
 	heads, mounts, subs, members, identity, trash signal
 }
 
@@ -41,7 +43,7 @@ func (w *watch) note(ch namespace.Changes) {
 	for _, s := range []struct {
 		on bool
 		s  *signal
-	}{{ch.Heads, &w.heads}, {ch.Mounts || ch.Policies, &w.mounts}, {ch.Subs, &w.subs}, {ch.Members, &w.members}, {ch.Epoch, &w.identity}, {ch.Trash || ch.Quotas, &w.trash}} {
+	}{{ch.Heads, &w.heads}, {ch.Mounts || ch.Policies, &w.mounts}, {ch.Subs, &w.subs}, {ch.Members, &w.members}, {ch.Epoch, &w.identity}, {ch.Trash || ch.Quotas, &w.trash}, {ch.Jobs, &w.jobs}} {
 		if s.on {
 			s.s.raise()
 		}

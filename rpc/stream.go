@@ -14,14 +14,14 @@ import (
 // ProgressToWire translates a report of progress.
 func ProgressToWire(p freshet.SyncProgress) *freshetv1.SyncResponse {
 	return &freshetv1.SyncResponse{
-		Directories: p.Directories, Entries: p.Entries, Changed: p.Changed, Failed: p.Failed,
+		Directories: p.Directories, Entries: p.Entries, Changed: p.Changed, Failed: p.Failed, Fresh: p.Fresh,
 		Elapsed: durationpb.New(p.Elapsed), Done: p.Done, Current: string(p.Current),
 	}
 }
 
 func progressOfWire(r *freshetv1.SyncResponse) freshet.SyncProgress {
 	return freshet.SyncProgress{
-		Directories: r.GetDirectories(), Entries: r.GetEntries(), Changed: r.GetChanged(), Failed: r.GetFailed(),
+		Directories: r.GetDirectories(), Entries: r.GetEntries(), Changed: r.GetChanged(), Failed: r.GetFailed(), Fresh: r.GetFresh(),
 		Elapsed: r.GetElapsed().AsDuration(), Done: r.GetDone(), Current: freshet.Path(r.GetCurrent()),
 	}
 }

@@ -72,6 +72,10 @@ func (t *txn) applyRare(c *Command) Result {
 		return t.forgetSub(c.ForgetSub)
 	case c.ForgetWatch != nil:
 		return t.forgetWatch(c.ForgetWatch)
+	case c.StartSync != nil:
+		return t.startSync(c.StartSync)
+	case c.EndSync != nil:
+		return t.endSync(c.EndSync)
 	case c.PublishAll != nil:
 		return t.publishAll(c.PublishAll)
 	case c.Compact != nil:

@@ -53,6 +53,9 @@ type Command struct {
 	ForgetWatch *ForgetWatch `codec:"forgetw,omitempty"`
 	PublishAll  *PublishAll  `codec:"all,omitempty"`
 
+	StartSync *StartSync `codec:"sync,omitempty"`
+	EndSync   *EndSync   `codec:"endsync,omitempty"`
+
 	Compact   *Compact   `codec:"compact,omitempty"`
 	Purge     *Purge     `codec:"purge,omitempty"`
 	ForgetOps *ForgetOps `codec:"forgetops,omitempty"`
@@ -67,6 +70,7 @@ type Result struct {
 	Intent    Intent                    // Begin, Permit
 	Completed freshet.Completed         // Complete; Begin of an operation that is done
 	Done      bool                      // Begin: the operation was done before, see Completed
+	Sync      SyncJob                   // StartSync, EndSync
 	Installed bool                      // LoadEntry, LoadListing, Complete: what was found is servable now, or gone if it was not found
 	Rejected  []string                  // LoadListing: names whose guard failed
 	Verdict   invalidation.Verdict      // Invalidate; ResetSub: Apply, or Ignore for an older epoch

@@ -58,6 +58,7 @@ type index struct {
 	heads    map[freshet.DomainID]*head
 	subs     map[subKey]*invalidation.Subscription
 	cursors  map[string]WatchCursor // by source
+	jobs     map[uint64]SyncJob
 	members  map[string]Member
 	attrs    []attr
 	attrIDs  map[attr]uint32
@@ -110,6 +111,7 @@ type Changes struct {
 	Intents  bool
 	Subs     bool
 	Members  bool
+	Jobs     bool // syncs were started, or ended
 	Trash    bool // there is something to purge
 	Quotas   bool // there is something to count
 	Marked   []Marked

@@ -170,6 +170,7 @@ type session struct {
 	policies freshetv1.PolicyServiceClient
 	cluster  freshetv1.ClusterServiceClient
 	check    freshetv1.CheckServiceClient
+	syncs    freshetv1.SyncServiceClient
 	access   freshetv1.AccessServiceClient
 	state    freshetv1.StateServiceClient
 	members  *rpc.Conns // to single members
@@ -222,8 +223,9 @@ func (a *app) connected(ctx context.Context, f func(ctx context.Context, s *sess
 	s := &session{
 		ns: freshetv1.NewNamespaceServiceClient(conn), mounts: freshetv1.NewMountServiceClient(conn),
 		policies: freshetv1.NewPolicyServiceClient(conn), cluster: freshetv1.NewClusterServiceClient(conn), check: freshetv1.NewCheckServiceClient(conn),
+		syncs:  freshetv1.NewSyncServiceClient(conn),
 		access: freshetv1.NewAccessServiceClient(conn), state: freshetv1.NewStateServiceClient(conn), members: nodes,
-		coord:  coord, files: client.New(coord, rpc.NewNodePool(nodes), client.Options{Host: host}),
+		coord: coord, files: client.New(coord, rpc.NewNodePool(nodes), client.Options{Host: host}),
 	}
 	return rpc.ErrorOf(f(ctx, s))
 }

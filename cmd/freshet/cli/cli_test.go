@@ -36,6 +36,7 @@ type cluster struct {
 	addr    string
 	err     error
 	healthy bool
+	syncs   syncs
 	// quarantined are the operations whose outcome is not known.
 	quarantined []freshet.Operation
 
@@ -238,6 +239,7 @@ func newCluster(t *testing.T) *cluster {
 	freshetv1.RegisterPolicyServiceServer(r, rpc.NewPolicyServer(policies{c}, nil))
 	freshetv1.RegisterClusterServiceServer(r, rpc.NewClusterServer(admin{c}, admin{c}, nil))
 	freshetv1.RegisterBlockServiceServer(r, rpc.NewBlockServer(c))
+	freshetv1.RegisterSyncServiceServer(r, rpc.NewSyncServer(&c.syncs, nil))
 	freshetv1.RegisterCheckServiceServer(r, rpc.NewCheckServer(checker{c}, nil))
 	freshetv1.RegisterAccessServiceServer(r, rpc.NewAccessServer(c, nil))
 	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")

@@ -16,8 +16,9 @@ func (a *app) syncCommand() *cobra.Command {
 	return group("sync", "Set how often paths are checked with the storage, or check now",
 		"  freshet sync set /hot --interval 10s\n"+
 			"  freshet sync get /hot/a.csv        # which rule applies\n"+
-			"  freshet sync now /hot --recursive",
-		a.syncSet(), a.syncUnset(), a.syncGet(), a.syncList(), a.syncNow())
+			"  freshet sync now /hot --recursive\n"+
+			"  freshet sync status",
+		a.syncSet(), a.syncUnset(), a.syncGet(), a.syncList(), a.syncNow(), a.syncStatus(), a.syncCancel())
 }
 
 func (a *app) printPolicy(p *freshetv1.SyncPolicy) error {
@@ -107,12 +108,25 @@ func (a *app) syncList() *cobra.Command {
 }
 
 func (a *app) syncNow() *cobra.Command {
-	var recursive bool
+	var recursive, async bool
+	var maxAge string
 	c := &cobra.Command{
 		Use: "now PATH", Short: "Check a path, or everything below it, with the storage now", Args: cobra.ExactArgs(1),
-		Example: "  freshet sync now /sales/2026 --recursive",
+		Long: "now looks at a path in its storage: the entry and, of a directory, its listing. With --recursive it looks at\n" +
+			"everything below it. That has a number, goes on when another coordinator comes to lead, and ends when this\n" +
+			"command is interrupted; with --async the command ends at once and the sync goes on.",
+		Example: "  freshet sync now /sales/2026\n" +
+			"  freshet sync now /sales --recursive\n" +
+			"  freshet sync now /sales --recursive --max-age 10m   # spare directories that were listed since\n" +
+			"  freshet sync now / --recursive --async",
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if !recursive && (async || maxAge != "") {
+				return freshet.Errorf(freshet.KindInvalid, "sync now", "", "--async and --max-age are for a sync of everything below a path: add --recursive")
+			}
 			return a.withUnbounded(cmd, func(ctx context.Context, s *session) error {
+				if recursive {
+					return a.syncJob(ctx, s, &freshetv1.StartSyncRequest{Path: args[0], Recursive: true, MaxAge: maxAge}, async)
+				}
 				stream, err := s.ns.Sync(ctx, &freshetv1.SyncRequest{Path: args[0], Recursive: recursive})
 				if err != nil {
 					return err
@@ -132,6 +146,8 @@ func (a *app) syncNow() *cobra.Command {
 		},
 	}
 	c.Flags().BoolVar(&recursive, "recursive", false, "everything below the path too")
+	c.Flags().BoolVar(&async, "async", false, "with --recursive: print the number of the sync and do not wait for its end")
+	c.Flags().StringVar(&maxAge, "max-age", "", "with --recursive: spare directories that were listed that recently and not marked since")
 	return c
 }
 

@@ -277,6 +277,7 @@ func (p *Process) faces(ctx context.Context, cfg *config.File, parts coordinator
 		Events:  rpc.NewEventServer(c, forward),
 		Access:  rpc.NewAccessServer(c, forward),
 		Quotas:  rpc.NewQuotaServer(c, forward),
+		Syncs:   rpc.NewSyncServer(c, forward),
 		Check:   rpc.ForwardedChecker(c, forward),
 	}
 	handler, err := p.routes(ctx, parts, services, rpc.NewForwarded(c, forward))
@@ -306,6 +307,7 @@ func register(r grpc.ServiceRegistrar, s rest.Services, nodes freshetv1.NodeServ
 	freshetv1.RegisterAccessServiceServer(r, s.Access)
 	freshetv1.RegisterNodeServiceServer(r, nodes)
 	freshetv1.RegisterQuotaServiceServer(r, s.Quotas)
+	freshetv1.RegisterSyncServiceServer(r, s.Syncs)
 }
 
 // routes are the HTTP routes of a coordinator.

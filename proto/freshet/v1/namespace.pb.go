@@ -1531,7 +1531,9 @@ type SyncResponse struct {
 	Elapsed     *durationpb.Duration   `protobuf:"bytes,5,opt,name=elapsed,proto3" json:"elapsed,omitempty"`
 	Done        bool                   `protobuf:"varint,6,opt,name=done,proto3" json:"done,omitempty"`
 	// The path being looked at.
-	Current       string `protobuf:"bytes,7,opt,name=current,proto3" json:"current,omitempty"`
+	Current string `protobuf:"bytes,7,opt,name=current,proto3" json:"current,omitempty"`
+	// Directories that were not listed again because they had been recently enough.
+	Fresh         int64 `protobuf:"varint,8,opt,name=fresh,proto3" json:"fresh,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1613,6 +1615,13 @@ func (x *SyncResponse) GetCurrent() string {
 		return x.Current
 	}
 	return ""
+}
+
+func (x *SyncResponse) GetFresh() int64 {
+	if x != nil {
+		return x.Fresh
+	}
+	return 0
 }
 
 // LocateRequest asks where the bytes of a range are.
@@ -2310,7 +2319,7 @@ const file_freshet_v1_namespace_proto_rawDesc = "" +
 	"\x05entry\x18\b \x01(\v2\x11.freshet.v1.EntryR\x05entry\"?\n" +
 	"\vSyncRequest\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x1c\n" +
-	"\trecursive\x18\x02 \x01(\bR\trecursive\"\xdf\x01\n" +
+	"\trecursive\x18\x02 \x01(\bR\trecursive\"\xf5\x01\n" +
 	"\fSyncResponse\x12 \n" +
 	"\vdirectories\x18\x01 \x01(\x03R\vdirectories\x12\x18\n" +
 	"\aentries\x18\x02 \x01(\x03R\aentries\x12\x18\n" +
@@ -2318,7 +2327,8 @@ const file_freshet_v1_namespace_proto_rawDesc = "" +
 	"\x06failed\x18\x04 \x01(\x03R\x06failed\x123\n" +
 	"\aelapsed\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\aelapsed\x12\x12\n" +
 	"\x04done\x18\x06 \x01(\bR\x04done\x12\x18\n" +
-	"\acurrent\x18\a \x01(\tR\acurrent\"\xcf\x01\n" +
+	"\acurrent\x18\a \x01(\tR\acurrent\x12\x14\n" +
+	"\x05fresh\x18\b \x01(\x03R\x05fresh\"\xcf\x01\n" +
 	"\rLocateRequest\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x16\n" +
 	"\x06offset\x18\x02 \x01(\x03R\x06offset\x12\x16\n" +
