@@ -159,9 +159,9 @@ func (m *member) compact() int64 {
 	return m.store.Metrics().DiskBytes
 }
 
-// await polls until done, for a minute at most.
+// await polls until done, for five minutes at most.
 func (m *member) await(done func() bool) bool {
-	deadline := time.After(time.Minute)
+	deadline := time.After(5 * time.Minute)
 	for !done() {
 		select {
 		case <-deadline:
