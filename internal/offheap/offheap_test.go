@@ -86,8 +86,7 @@ func TestMemoryGoesBack(t *testing.T) {
 		t.Fatalf("%d regions taken, %d given back though the memory is in use", taken, back)
 	}
 	mu.Unlock()
-	runtime.KeepAlive(m)
-	m = nil
+	runtime.KeepAlive(m) // for the last time
 	deadline := time.After(time.Minute)
 	for {
 		runtime.GC()
