@@ -212,6 +212,9 @@ func (c *Coordinator) setMember(ctx context.Context, m namespace.Member) error {
 
 // propose replicates commands and returns their results, or the first refusal.
 func (c *Coordinator) propose(ctx context.Context, cmds ...namespace.Command) ([]namespace.Result, error) {
+	if op := freshet.OpOf(ctx); !op.IsZero() && len(cmds) == 1 {
+		cmds[0].Once = &op
+	}
 	results, err := c.journal.Propose(ctx, cmds...)
 	if err != nil {
 		return nil, c.leaderHint(err)

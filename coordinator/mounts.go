@@ -207,6 +207,9 @@ func (c *Coordinator) AddMount(ctx context.Context, ch freshet.MountChange) (fre
 	if err := c.barrier(ctx); err != nil {
 		return freshet.MountAnswer{}, err
 	}
+	if done, err := c.repeated(ctx); done || err != nil {
+		return c.mountAgain(ch.Path, err)
+	}
 	setDefault(&ch.Origin, "operator")
 	m, notes, err := c.planMount(ch)
 	if err != nil {
@@ -227,6 +230,9 @@ func (c *Coordinator) AddMount(ctx context.Context, ch freshet.MountChange) (fre
 		results, err := c.propose(ctx, namespace.Command{AddMount: &namespace.AddMount{Mount: m}})
 		if err != nil {
 			return freshet.MountAnswer{}, err
+		}
+		if results[0].Done { // by a call that ran beside this one
+			return c.mountAgain(ch.Path, nil)
 		}
 		m = results[0].Mount
 		c.log.Info("mount added", "path", string(m.Path), "uri", m.URI, "mount_id", uint64(m.ID), "level", m.Level.String())
@@ -303,6 +309,9 @@ func (c *Coordinator) UpdateMount(ctx context.Context, ch freshet.MountChange) (
 	if err := c.barrier(ctx); err != nil {
 		return freshet.MountAnswer{}, err
 	}
+	if done, err := c.repeated(ctx); done || err != nil {
+		return c.mountAgain(ch.Path, err)
+	}
 	old, err := c.mountAtPoint(opMountUpdate, ch.Path)
 	if err != nil {
 		return freshet.MountAnswer{}, err
@@ -334,6 +343,9 @@ func (c *Coordinator) UpdateMount(ctx context.Context, ch freshet.MountChange) (
 		if err != nil {
 			return freshet.MountAnswer{}, err
 		}
+		if results[0].Done { // by a call that ran beside this one
+			return c.mountAgain(ch.Path, nil)
+		}
 		m = results[0].Mount
 		c.log.Info("mount updated", "path", string(m.Path), "generation", m.Generation, "level", m.Level.String(), "interval", m.Interval.String())
 	}
@@ -353,6 +365,9 @@ func (c *Coordinator) mountAtPoint(op string, p freshet.Path) (freshet.Mount, er
 func (c *Coordinator) RemoveMount(ctx context.Context, p freshet.Path, opts freshet.RemoveMountOptions) (freshet.MountAnswer, error) {
 	if err := c.barrier(ctx); err != nil {
 		return freshet.MountAnswer{}, err
+	}
+	if done, err := c.repeated(ctx); done || err != nil {
+		return c.mountAgain(p, err)
 	}
 	m, err := c.mountAtPoint(opMountRemove, p)
 	if err != nil {

@@ -96,6 +96,10 @@ func (c *Coordinator) RemovePolicy(ctx context.Context, p freshet.Path, dryRun b
 	if err := c.barrier(ctx); err != nil {
 		return freshet.SyncPolicy{}, err
 	}
+	if done, err := c.repeated(ctx); done || err != nil {
+		next, _ := applying(c.rules(), p)
+		return next, err
+	}
 	rules := c.rules()
 	at := slices.IndexFunc(rules, func(r freshet.SyncPolicy) bool { return r.Path == p && r.Origin != originMount })
 	if at < 0 {

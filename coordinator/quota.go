@@ -72,6 +72,7 @@ func (c *Coordinator) SetQuota(ctx context.Context, q freshet.QuotaChange) (fres
 	if q.MaxEntries < 0 || q.MaxBytes < 0 || (q.MaxEntries == 0 && q.MaxBytes == 0) {
 		return none, freshet.Errorf(freshet.KindInvalid, opQuotaSet, q.Path, "give a limit of entries, of bytes or of both, more than 0")
 	}
+	ctx = freshet.WithOp(ctx, q.Op)
 	setDefault(&q.Origin, "operator")
 	now := c.clock.Now().UTC()
 	if q.DryRun {
@@ -94,6 +95,10 @@ func (c *Coordinator) SetQuota(ctx context.Context, q freshet.QuotaChange) (fres
 func (c *Coordinator) RemoveQuota(ctx context.Context, r freshet.QuotaRemoval) (freshet.Quota, error) {
 	if err := c.barrier(ctx); err != nil {
 		return freshet.Quota{}, err
+	}
+	ctx = freshet.WithOp(ctx, r.Op)
+	if done, err := c.repeated(ctx); done || err != nil {
+		return freshet.Quota{Path: r.Path}, err
 	}
 	one, ok, err := c.quotaAt(r.Path)
 	if err == nil && !ok {

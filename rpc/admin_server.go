@@ -59,10 +59,11 @@ func optionalPath(s string) (freshet.Path, error) {
 func (s *MountServer) AddMount(ctx context.Context, req *freshetv1.AddMountRequest) (*freshetv1.AddMountResponse, error) {
 	return serve(ctx, s.forward, req,
 		func(ctx context.Context, req *freshetv1.AddMountRequest) (*freshetv1.AddMountResponse, error) {
-			p, err := freshet.ParsePath(req.GetPath())
+			p, op, err := changeArgs(req.GetPath(), req.GetOpId())
 			if err != nil {
 				return nil, err
 			}
+			ctx = freshet.WithOp(ctx, op)
 			uri, ro := req.GetUfs(), req.GetReadOnly()
 			c := freshet.MountChange{
 				Path: p, URI: &uri, Options: req.GetOptions(), ReadOnly: &ro, Origin: req.GetOrigin(), DryRun: req.GetDryRun(),
@@ -85,10 +86,11 @@ func (s *MountServer) AddMount(ctx context.Context, req *freshetv1.AddMountReque
 func (s *MountServer) UpdateMount(ctx context.Context, req *freshetv1.UpdateMountRequest) (*freshetv1.UpdateMountResponse, error) {
 	return serve(ctx, s.forward, req,
 		func(ctx context.Context, req *freshetv1.UpdateMountRequest) (*freshetv1.UpdateMountResponse, error) {
-			p, err := freshet.ParsePath(req.GetPath())
+			p, op, err := changeArgs(req.GetPath(), req.GetOpId())
 			if err != nil {
 				return nil, err
 			}
+			ctx = freshet.WithOp(ctx, op)
 			c := freshet.MountChange{
 				Path: p, URI: req.Ufs, Options: req.GetOptions(), ReadOnly: req.ReadOnly, Origin: req.GetOrigin(),
 				DryRun: req.GetDryRun(), IfGeneration: req.GetIfGeneration(),
@@ -111,10 +113,11 @@ func (s *MountServer) UpdateMount(ctx context.Context, req *freshetv1.UpdateMoun
 func (s *MountServer) RemoveMount(ctx context.Context, req *freshetv1.RemoveMountRequest) (*freshetv1.RemoveMountResponse, error) {
 	return serve(ctx, s.forward, req,
 		func(ctx context.Context, req *freshetv1.RemoveMountRequest) (*freshetv1.RemoveMountResponse, error) {
-			p, err := freshet.ParsePath(req.GetPath())
+			p, op, err := changeArgs(req.GetPath(), req.GetOpId())
 			if err != nil {
 				return nil, err
 			}
+			ctx = freshet.WithOp(ctx, op)
 			a, err := s.mounts.RemoveMount(ctx, p, freshet.RemoveMountOptions{DryRun: req.GetDryRun(), Force: req.GetForce()})
 			if err != nil {
 				return nil, err
@@ -169,10 +172,11 @@ func (s *PolicyServer) ListSyncPolicies(ctx context.Context, req *freshetv1.List
 func (s *PolicyServer) SetSyncPolicy(ctx context.Context, req *freshetv1.SetSyncPolicyRequest) (*freshetv1.SetSyncPolicyResponse, error) {
 	return serve(ctx, s.forward, req,
 		func(ctx context.Context, req *freshetv1.SetSyncPolicyRequest) (*freshetv1.SetSyncPolicyResponse, error) {
-			p, err := freshet.ParsePath(req.GetPath())
+			p, op, err := changeArgs(req.GetPath(), req.GetOpId())
 			if err != nil {
 				return nil, err
 			}
+			ctx = freshet.WithOp(ctx, op)
 			i, err := freshet.ParseInterval(req.GetInterval())
 			if err != nil {
 				return nil, err
@@ -192,10 +196,11 @@ func (s *PolicyServer) SetSyncPolicy(ctx context.Context, req *freshetv1.SetSync
 func (s *PolicyServer) RemoveSyncPolicy(ctx context.Context, req *freshetv1.RemoveSyncPolicyRequest) (*freshetv1.RemoveSyncPolicyResponse, error) {
 	return serve(ctx, s.forward, req,
 		func(ctx context.Context, req *freshetv1.RemoveSyncPolicyRequest) (*freshetv1.RemoveSyncPolicyResponse, error) {
-			p, err := freshet.ParsePath(req.GetPath())
+			p, op, err := changeArgs(req.GetPath(), req.GetOpId())
 			if err != nil {
 				return nil, err
 			}
+			ctx = freshet.WithOp(ctx, op)
 			rule, err := s.policies.RemovePolicy(ctx, p, req.GetDryRun())
 			if err != nil {
 				return nil, err

@@ -211,6 +211,7 @@ func (c *Coordinator) Mounts(ctx context.Context, p freshet.Path) ([]freshet.Mou
 func (c *Coordinator) AddMount(ctx context.Context, ch freshet.MountChange) (freshet.MountAnswer, error) {
 	req := &freshetv1.AddMountRequest{
 		Path: string(ch.Path), Options: ch.Options, Consistency: changeConsistencyToWire(ch), DryRun: ch.DryRun, Origin: ch.Origin,
+		OpId: newOp(freshet.OpOf(ctx)).String(),
 	}
 	if ch.URI != nil {
 		req.Ufs = *ch.URI
@@ -236,6 +237,7 @@ func (c *Coordinator) UpdateMount(ctx context.Context, ch freshet.MountChange) (
 	r, err := c.mounts.UpdateMount(ctx, &freshetv1.UpdateMountRequest{
 		Path: string(ch.Path), Ufs: ch.URI, Options: ch.Options, ReadOnly: ch.ReadOnly, Consistency: changeConsistencyToWire(ch),
 		DryRun: ch.DryRun, Origin: ch.Origin, IfGeneration: ch.IfGeneration,
+		OpId: newOp(freshet.OpOf(ctx)).String(),
 	})
 	if err != nil {
 		return freshet.MountAnswer{}, ErrorOf(err)
@@ -245,7 +247,7 @@ func (c *Coordinator) UpdateMount(ctx context.Context, ch freshet.MountChange) (
 
 // RemoveMount implements Mounts.
 func (c *Coordinator) RemoveMount(ctx context.Context, p freshet.Path, opts freshet.RemoveMountOptions) (freshet.MountAnswer, error) {
-	r, err := c.mounts.RemoveMount(ctx, &freshetv1.RemoveMountRequest{Path: string(p), DryRun: opts.DryRun, Force: opts.Force})
+	r, err := c.mounts.RemoveMount(ctx, &freshetv1.RemoveMountRequest{Path: string(p), DryRun: opts.DryRun, Force: opts.Force, OpId: newOp(freshet.OpOf(ctx)).String()})
 	if err != nil {
 		return freshet.MountAnswer{}, ErrorOf(err)
 	}
@@ -273,6 +275,7 @@ func (c *Coordinator) Policies(ctx context.Context, p freshet.Path) ([]freshet.S
 func (c *Coordinator) SetPolicy(ctx context.Context, rule freshet.SyncPolicy, dryRun bool) (freshet.SyncPolicy, error) {
 	r, err := c.policies.SetSyncPolicy(ctx, &freshetv1.SetSyncPolicyRequest{
 		Path: string(rule.Path), Interval: rule.Interval.String(), Origin: rule.Origin, DryRun: dryRun,
+		OpId: newOp(freshet.OpOf(ctx)).String(),
 	})
 	if err != nil {
 		return freshet.SyncPolicy{}, ErrorOf(err)
@@ -282,7 +285,7 @@ func (c *Coordinator) SetPolicy(ctx context.Context, rule freshet.SyncPolicy, dr
 
 // RemovePolicy implements Policies.
 func (c *Coordinator) RemovePolicy(ctx context.Context, p freshet.Path, dryRun bool) (freshet.SyncPolicy, error) {
-	r, err := c.policies.RemoveSyncPolicy(ctx, &freshetv1.RemoveSyncPolicyRequest{Path: string(p), DryRun: dryRun})
+	r, err := c.policies.RemoveSyncPolicy(ctx, &freshetv1.RemoveSyncPolicyRequest{Path: string(p), DryRun: dryRun, OpId: newOp(freshet.OpOf(ctx)).String()})
 	if err != nil {
 		return freshet.SyncPolicy{}, ErrorOf(err)
 	}

@@ -6,6 +6,20 @@ import (
 
 // apply runs one command. A command that fails has changed nothing.
 func (t *txn) apply(c *Command) Result {
+	if c.Once == nil {
+		return t.applyOne(c)
+	}
+	if _, done := t.outcome(*c.Once); done {
+		return Result{Done: true}
+	}
+	r := t.applyOne(c)
+	if r.Err == nil {
+		t.saveOutcome(*c.Once, freshet.Completed{})
+	}
+	return r
+}
+
+func (t *txn) applyOne(c *Command) Result {
 	t.cause = t.causeOf(c)
 	switch {
 	case c.LoadEntry != nil:

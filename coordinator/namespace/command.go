@@ -14,7 +14,7 @@ import (
 	"github.com/freshet-io/freshet/invalidation"
 )
 
-// Command is one change of the state; exactly one field is set. Commands travel
+// Command is one change of the state; exactly one field is set, but for Once. Commands travel
 // in the Raft log in batches, see EncodeBatch. Times in commands were taken by
 // the leader that proposed them and are data, never deadlines.
 type Command struct {
@@ -22,6 +22,10 @@ type Command struct {
 	BumpEpoch    *BumpEpoch    `codec:"epoch,omitempty"`
 	SetMember    *Member       `codec:"mem,omitempty"`
 	RemoveMember *RemoveMember `codec:"rmmem,omitempty"`
+
+	// Once, beside the one field, makes a change of settings happen once: a command
+	// with the ID of one that was applied does nothing, and its result is Done.
+	Once *freshet.OpID `codec:"once,omitempty"`
 
 	AddMount     *AddMount     `codec:"mnt,omitempty"`
 	UpdateMount  *UpdateMount  `codec:"upmnt,omitempty"`

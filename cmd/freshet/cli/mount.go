@@ -10,6 +10,7 @@ import (
 
 	"github.com/freshet-io/freshet"
 	freshetv1 "github.com/freshet-io/freshet/proto/freshet/v1"
+	"github.com/freshet-io/freshet/rpc"
 )
 
 func group(use, short, example string, subs ...*cobra.Command) *cobra.Command {
@@ -88,7 +89,7 @@ func (a *app) mountAdd() *cobra.Command {
 			return a.with(cmd, func(ctx context.Context, s *session) error {
 				r, err := s.mounts.AddMount(ctx, &freshetv1.AddMountRequest{
 					Path: args[0], Ufs: args[1], Options: options, ReadOnly: f.readOnly, Consistency: f.consistency(cmd),
-					DryRun: f.dryRun, Origin: "operator",
+					DryRun: f.dryRun, Origin: "operator", OpId: rpc.NewOpID(),
 				})
 				if err != nil {
 					return err
@@ -258,6 +259,7 @@ func (a *app) mountUpdate() *cobra.Command {
 				req.Ufs = &uri
 			}
 			return a.with(cmd, func(ctx context.Context, s *session) error {
+				req.OpId = rpc.NewOpID()
 				r, err := s.mounts.UpdateMount(ctx, req)
 				if err != nil {
 					return err
@@ -278,7 +280,7 @@ func (a *app) mountRemove() *cobra.Command {
 		Use: "rm PATH", Aliases: []string{"remove"}, Short: "Detach a storage; nothing in the storage is touched", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.with(cmd, func(ctx context.Context, s *session) error {
-				r, err := s.mounts.RemoveMount(ctx, &freshetv1.RemoveMountRequest{Path: args[0], DryRun: dryRun, Force: force})
+				r, err := s.mounts.RemoveMount(ctx, &freshetv1.RemoveMountRequest{Path: args[0], DryRun: dryRun, Force: force, OpId: rpc.NewOpID()})
 				if err != nil {
 					return err
 				}

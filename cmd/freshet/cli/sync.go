@@ -10,6 +10,7 @@ import (
 
 	"github.com/freshet-io/freshet"
 	freshetv1 "github.com/freshet-io/freshet/proto/freshet/v1"
+	"github.com/freshet-io/freshet/rpc"
 )
 
 func (a *app) syncCommand() *cobra.Command {
@@ -40,7 +41,7 @@ func (a *app) syncSet() *cobra.Command {
 		Example: "  freshet sync set /hot --interval always\n  freshet sync set /archive --interval never",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.with(cmd, func(ctx context.Context, s *session) error {
-				r, err := s.policies.SetSyncPolicy(ctx, &freshetv1.SetSyncPolicyRequest{Path: args[0], Interval: interval, DryRun: dryRun, Origin: "operator"})
+				r, err := s.policies.SetSyncPolicy(ctx, &freshetv1.SetSyncPolicyRequest{Path: args[0], Interval: interval, DryRun: dryRun, Origin: "operator", OpId: rpc.NewOpID()})
 				if err != nil {
 					return err
 				}
@@ -61,7 +62,7 @@ func (a *app) syncUnset() *cobra.Command {
 		Use: "unset PATH", Short: "Remove the sync interval of exactly that path", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.with(cmd, func(ctx context.Context, s *session) error {
-				r, err := s.policies.RemoveSyncPolicy(ctx, &freshetv1.RemoveSyncPolicyRequest{Path: args[0], DryRun: dryRun})
+				r, err := s.policies.RemoveSyncPolicy(ctx, &freshetv1.RemoveSyncPolicyRequest{Path: args[0], DryRun: dryRun, OpId: rpc.NewOpID()})
 				if err != nil {
 					return err
 				}
