@@ -18,7 +18,7 @@ type pins struct {
 	mu       sync.Mutex
 	stale    bool   // the policies may have changed since rules was made
 	rules    string // the policies that pin or unpin, in order of their paths
-	any      bool   // one of them pins
+	some     bool   // one of them pins
 	revision uint64 // grows with each change; 0 while nothing was ever pinned
 }
 
@@ -33,33 +33,33 @@ func (p *pins) changed() {
 func (p *pins) moved() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.any {
+	if p.some {
 		p.revision++
 	}
 }
 
 // now returns the revision, and whether anything is pinned.
-func (p *pins) now(policies func() []namespace.Policy) (revision uint64, any bool) {
+func (p *pins) now(policies func() []namespace.Policy) (revision uint64, some bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if !p.stale {
-		return p.revision, p.any
+		return p.revision, p.some
 	}
 	p.stale = false
 	var rules strings.Builder
-	p.any = false
+	p.some = false
 	for _, policy := range policies() {
 		i := slices.IndexFunc(policy.Settings, func(s namespace.PolicySetting) bool { return s.Property == freshet.PropertyPinned })
 		if i >= 0 {
 			fmt.Fprintf(&rules, "%q %s\n", string(policy.Path), policy.Settings[i].Value)
-			p.any = p.any || policy.Settings[i].Value == "true"
+			p.some = p.some || policy.Settings[i].Value == "true"
 		}
 	}
 	if s := rules.String(); s != p.rules {
 		p.rules = s
 		p.revision++
 	}
-	return p.revision, p.any
+	return p.revision, p.some
 }
 
 // answerPins completes the answer to a heartbeat.

@@ -294,10 +294,14 @@ func fill(v reflect.Value, seed *int) {
 	case freshet.PolicyChange:
 		v.Set(reflect.ValueOf(freshet.PolicyChange{
 			Path: "/p", Set: []freshet.Setting{
-				{Property: freshet.PropertySyncInterval, Value: "1s"}, {Property: freshet.PropertyConsistency, Value: "interval"},
-				{Property: freshet.PropertyWriteType, Value: "through"}, {Property: freshet.PropertyTTL, Value: "1h"},
-				{Property: freshet.PropertyTTLAction, Value: "free"}, {Property: freshet.PropertyPinned, Value: "true"},
-				{Property: freshet.PropertyBlockSize, Value: "64MiB"}, {Property: freshet.PropertyReplicationMin, Value: "1"},
+				{Property: freshet.PropertySyncInterval, Value: "1s"},
+				{Property: freshet.PropertyConsistency, Value: "interval"},
+				{Property: freshet.PropertyWriteType, Value: "through"},
+				{Property: freshet.PropertyTTL, Value: "1h"},
+				{Property: freshet.PropertyTTLAction, Value: "free"},
+				{Property: freshet.PropertyPinned, Value: "true"},
+				{Property: freshet.PropertyBlockSize, Value: "64MiB"},
+				{Property: freshet.PropertyReplicationMin, Value: "1"},
 				{Property: freshet.PropertyReplicationMax, Value: "2"},
 			},
 			Unset: []freshet.Property{freshet.PropertyTTL}, Origin: "terraform", DryRun: true,

@@ -127,30 +127,23 @@ func settingsOfWire(all []*freshetv1.PolicySetting) []freshet.Setting {
 // propertiesOfWire returns what is given, in the order of freshet.Properties.
 func propertiesOfWire(w *freshetv1.PolicyProperties) []freshet.Setting {
 	var out []freshet.Setting
-	text := func(p freshet.Property, v *string) {
-		if v != nil {
-			out = append(out, freshet.Setting{Property: p, Value: *v})
-		}
-	}
-	number := func(p freshet.Property, v *int32) {
-		if v != nil {
-			out = append(out, freshet.Setting{Property: p, Value: strconv.Itoa(int(*v))})
+	text := func(p freshet.Property, given bool, v string) {
+		if given {
+			out = append(out, freshet.Setting{Property: p, Value: v})
 		}
 	}
 	if w == nil {
 		return nil
 	}
-	text(freshet.PropertySyncInterval, w.SyncInterval)
-	text(freshet.PropertyConsistency, w.Consistency)
-	text(freshet.PropertyWriteType, w.WriteType)
-	text(freshet.PropertyTTL, w.Ttl)
-	text(freshet.PropertyTTLAction, w.TtlAction)
-	if w.Pinned != nil {
-		out = append(out, freshet.Setting{Property: freshet.PropertyPinned, Value: strconv.FormatBool(*w.Pinned)})
-	}
-	text(freshet.PropertyBlockSize, w.BlockSize)
-	number(freshet.PropertyReplicationMin, w.ReplicationMin)
-	number(freshet.PropertyReplicationMax, w.ReplicationMax)
+	text(freshet.PropertySyncInterval, w.SyncInterval != nil, w.GetSyncInterval())
+	text(freshet.PropertyConsistency, w.Consistency != nil, w.GetConsistency())
+	text(freshet.PropertyWriteType, w.WriteType != nil, w.GetWriteType())
+	text(freshet.PropertyTTL, w.Ttl != nil, w.GetTtl())
+	text(freshet.PropertyTTLAction, w.TtlAction != nil, w.GetTtlAction())
+	text(freshet.PropertyPinned, w.Pinned != nil, strconv.FormatBool(w.GetPinned()))
+	text(freshet.PropertyBlockSize, w.BlockSize != nil, w.GetBlockSize())
+	text(freshet.PropertyReplicationMin, w.ReplicationMin != nil, strconv.Itoa(int(w.GetReplicationMin())))
+	text(freshet.PropertyReplicationMax, w.ReplicationMax != nil, strconv.Itoa(int(w.GetReplicationMax())))
 	return out
 }
 

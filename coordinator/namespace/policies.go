@@ -108,6 +108,8 @@ func rulesOf(p *Policy) *rules {
 			s.ttl, s.hasTTL = v, err == nil
 		case freshet.PropertyPinned:
 			s.pinned, s.hasPinned = set.Value == "true", true
+		case freshet.PropertySyncInterval, freshet.PropertyTTLAction, freshet.PropertyBlockSize,
+			freshet.PropertyReplicationMin, freshet.PropertyReplicationMax: // of a field of its own; of one value; not served
 		}
 	}
 	return s
