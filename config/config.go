@@ -30,7 +30,9 @@ type File struct {
 	Policies     []PolicyRule  `yaml:"policies"`
 	// SyncEngine bounds what a coordinator asks of storages at once.
 	SyncEngine SyncEngine `yaml:"sync_engine"`
-	Cache      Cache      `yaml:"cache"`
+	// Metadata is what a coordinator remembers and asks for ahead.
+	Metadata Metadata `yaml:"metadata"`
+	Cache    Cache    `yaml:"cache"`
 	// Coordinators are the client addresses that a cache node talks to.
 	Coordinators []string `yaml:"coordinators"`
 	Locality     Locality `yaml:"locality"`

@@ -175,6 +175,7 @@ func (f *File) checkCoordinator(p *problems) {
 	setDefault(&f.Raft.StateCache, DefaultStateCache)
 	p.size("raft.state_cache", f.Raft.StateCache, 1<<20, 1<<50)
 	f.checkSyncEngine(p)
+	f.checkMetadata(p)
 	if len(f.Cache.Tiers) > 0 {
 		p.add("cache.tiers", "belongs into the file of a cache node")
 	}
@@ -214,6 +215,9 @@ func (f *File) checkCacheNode(p *problems) {
 	}
 	if f.SyncEngine != (SyncEngine{}) {
 		p.add("sync_engine", "belongs into the file of a coordinator")
+	}
+	if f.Metadata != (Metadata{}) {
+		p.add("metadata", "belongs into the file of a coordinator")
 	}
 	switch len(f.Cache.Tiers) {
 	case 0:

@@ -251,7 +251,8 @@ func TestRepairMakesTheCacheAgreeAndTouchesNothingElse(t *testing.T) {
 
 func TestWhatWasNeverLoadedIsNoDifference(t *testing.T) {
 	t.Parallel()
-	inBubble(t, settings{}, func(w *world) {
+	alone := func(o *coordinator.Options) { o.Sync.Prefetch.Off = true } // 50 lookups in a row load all
+	inBubble(t, settings{options: alone}, func(w *world) {
 		for i := range 60 {
 			w.store.Put(fmt.Sprintf("many/f%02d", i), []byte("x"))
 		}

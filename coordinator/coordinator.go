@@ -183,6 +183,9 @@ func New(opts Options, deps Deps) (*Coordinator, error) {
 		return nil, freshet.Wrap(op, "", errors.Join(err, c.mounts.Close()))
 	}
 	opts.Sync.Log, opts.Sync.Metrics, opts.Sync.Clock = deps.Log, deps.Metrics, deps.Clock
+	if opts.Sync.Prefetch.Rule == nil {
+		opts.Sync.Prefetch.Rule = c.ruleOf(nil)
+	}
 	c.sync = metasync.New(metasync.Deps{State: c.state, Propose: c.journal.Propose, Storage: c.storage}, opts.Sync)
 	c.nodes = placement.New(opts.Placement)
 	c.ops = ops.New(ops.Deps{

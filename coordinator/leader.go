@@ -102,6 +102,7 @@ func (c *Coordinator) leadTerm(ctx, term context.Context, number uint64, first b
 	g := run.NewGroup(ctx)
 	g.Go("operations", func(ctx context.Context) error { return c.ops.Run(ctx, number) })
 	g.Go("tidy up", c.tidy)
+	g.Go("prefetch", c.sync.Prefetch)
 	g.Go("active sync", func(ctx context.Context) error { return c.active.Run(ctx, number) })
 	g.Go("clean storages", c.cleanStorages)
 	g.Go("sync jobs", c.runSyncJobs)

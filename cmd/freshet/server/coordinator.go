@@ -239,7 +239,7 @@ func (p *Process) coordinatorOptions(cfg *config.File, parts coordinatorParts, w
 		Found:   w.Found, Environment: environment(cfg, p.Getenv), WrapMount: wrap,
 		State:   namespace.Options{CacheBytes: entries, Alloc: offheap.New().Alloc},
 		Version: version.Get().Version,
-		Sync:    metasync.Options{Limits: syncLimits(cfg)},
+		Sync:    syncOptions(cfg),
 	}
 	opts.Journal.Listener, opts.Journal.Dial = parts.raft, nil
 	if parts.id != nil {
@@ -259,6 +259,15 @@ func (p *Process) coordinatorOptions(cfg *config.File, parts coordinatorParts, w
 }
 
 // syncLimits are the bounds of what a coordinator asks of storages.
+func syncOptions(f *config.File) metasync.Options {
+	m := &f.Metadata
+	return metasync.Options{
+		Limits:   syncLimits(f),
+		Absent:   metasync.AbsentLimits{Off: *m.AbsentPaths == 0, Entries: *m.AbsentPaths, Bytes: m.AbsentMemory.Bytes()},
+		Prefetch: metasync.PrefetchOptions{Off: !*m.Prefetch, Share: m.PrefetchShare, Bytes: m.PrefetchMemory.Bytes()},
+	}
+}
+
 func syncLimits(f *config.File) metasync.Limits {
 	return metasync.Limits{Parallel: f.SyncEngine.Parallel, PerMount: f.SyncEngine.PerMount}
 }
