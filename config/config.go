@@ -30,6 +30,8 @@ type File struct {
 	Policies     []PolicyRule  `yaml:"policies"`
 	// SyncEngine bounds what a coordinator asks of storages at once.
 	SyncEngine SyncEngine `yaml:"sync_engine"`
+	// Audit compares what is cached with the storages.
+	Audit Audit `yaml:"audit"`
 	// Metadata is what a coordinator remembers and asks for ahead.
 	Metadata Metadata `yaml:"metadata"`
 	Cache    Cache    `yaml:"cache"`

@@ -92,6 +92,8 @@ func TestMistakesAreNamedWithTheirPlace(t *testing.T) {
 		{"slots", coordinator + "sync_engine: {parallel: -1, per_mount: 20000}\n", []string{"sync_engine.parallel", "-1", "sync_engine.per_mount", "20000"}},
 		{"metadata", coordinator + "metadata: {absent_paths: -1, absent_memory: 1KiB, prefetch_share: 11, prefetch_memory: 2}\n", []string{"metadata.absent_paths", "-1", "metadata.absent_memory", "1KiB", "metadata.prefetch_share", "11", "metadata.prefetch_memory"}},
 		{"metadata of a cache node", cacheNode + "metadata: {prefetch: false}\n", []string{"metadata", "coordinator"}},
+		{"audit", coordinator + "audit: {entries_per_second: -1}\n", []string{"audit.entries_per_second", "-1", "10000"}},
+		{"audit of a cache node", cacheNode + "audit: {entries_per_second: 1}\n", []string{"audit", "coordinator"}},
 		{"slots of a cache node", cacheNode + "sync_engine: {parallel: 3}\n", []string{"sync_engine", "coordinator"}},
 		{"no number", strings.Replace(cacheNode, "2TiB", "NaN", 1), []string{"cache.tiers[0].size", "NaN"}},
 		{"members", strings.Replace(coordinator, "expect: 3", "expect: 2", 1), []string{"raft.bootstrap_expect", "1, 3 or 5"}},

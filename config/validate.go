@@ -175,6 +175,7 @@ func (f *File) checkCoordinator(p *problems) {
 	setDefault(&f.Raft.StateCache, DefaultStateCache)
 	p.size("raft.state_cache", f.Raft.StateCache, 1<<20, 1<<50)
 	f.checkSyncEngine(p)
+	f.checkAudit(p)
 	f.checkMetadata(p)
 	if len(f.Cache.Tiers) > 0 {
 		p.add("cache.tiers", "belongs into the file of a cache node")
@@ -212,6 +213,9 @@ func (f *File) checkCacheNode(p *problems) {
 	}
 	if len(f.Mounts) > 0 || len(f.Sync) > 0 || len(f.Policies) > 0 {
 		p.add("mounts", "sync and policies belong into the file of a coordinator; cache nodes learn them from it")
+	}
+	if f.Audit != (Audit{}) {
+		p.add("audit", "belongs into the file of a coordinator")
 	}
 	if f.SyncEngine != (SyncEngine{}) {
 		p.add("sync_engine", "belongs into the file of a coordinator")

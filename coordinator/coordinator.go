@@ -75,6 +75,8 @@ type Options struct {
 	Active activesync.Options
 	// Clean says when what dead writers left in the storages is ended.
 	Clean Clean
+	// Audit says how fast the leader compares what is cached with the storages.
+	Audit Audit
 	// Retention says what of the own logs is kept.
 	Retention Retention
 	// Tick is how often the leader tidies up; 5 s by default.

@@ -105,6 +105,9 @@ func (c *Coordinator) leadTerm(ctx, term context.Context, number uint64, first b
 	g.Go("prefetch", c.sync.Prefetch)
 	g.Go("active sync", func(ctx context.Context) error { return c.active.Run(ctx, number) })
 	g.Go("clean storages", c.cleanStorages)
+	if c.opts.Audit.PerSecond > 0 {
+		g.Go("audit storages", c.auditStorages)
+	}
 	g.Go("sync jobs", c.runSyncJobs)
 	c.lead.set(g.Context())
 	err := g.Wait()

@@ -9,6 +9,8 @@ import (
 type metrics struct {
 	invalidations *prometheus.CounterVec
 	cleaned       prometheus.Counter
+	audited       prometheus.Counter
+	violations    *prometheus.CounterVec
 	expired       prometheus.Counter
 }
 
@@ -23,6 +25,7 @@ func newMetrics(reg prometheus.Registerer, c *Coordinator) *metrics {
 		Name: "freshet_coordinator_expired_entries_total",
 		Help: "Entries that nobody used for as long as the ttl of their path, dropped from the cache.",
 	})}
+	m.registerAudit(reg)
 	if reg == nil {
 		return m
 	}

@@ -189,3 +189,29 @@ func TestExplainAndStatusListUnfinishedOperations(t *testing.T) {
 		}
 	})
 }
+
+func TestAMountThatHasJustBegunToListenIsConnectingUntilSomethingIsWrong(t *testing.T) {
+	t.Parallel()
+	f := newFeed("feed://lake", true)
+	f.mute = true
+	seeds := []freshet.MountChange{mount("/data", "mem://lake/data", freshet.Never)}
+	inBubble(t, settings{feed: f, seeds: seeds}, func(w *world) {
+		m := w.leader()
+		added, err := m.AddMount(w.Context(), active(mount("/other", "mem://lake/other", freshet.Never)))
+		if err != nil {
+			w.Fatal(err)
+		}
+		if s := added.ActiveSync; !added.Degraded || s == nil || !s.Connecting || s.Heard {
+			w.Errorf("just added: degraded %v, %+v", added.Degraded, s)
+		}
+		time.Sleep(10 * time.Minute) // it said nothing all the time
+		if s := w.mountAt(m, "/other").ActiveSync; s.Connecting || s.Heard || s.Reason == "" {
+			w.Errorf("silent: %+v", s)
+		}
+		f.set(func() { f.mute = false })
+		w.heard(m, "/other", true)
+		if s := w.mountAt(m, "/other").ActiveSync; s.Connecting || !s.Heard {
+			w.Errorf("heard: %+v", s)
+		}
+	})
+}

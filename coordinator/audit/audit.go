@@ -29,7 +29,10 @@ type Options struct {
 	Batch int
 	// ReportEvery is how often a check tells its progress; 0 is 250 ms.
 	ReportEvery time.Duration
-	Clock       clock.Clock
+	// Pace, if not nil, is called for each entry that is compared, and waits as long
+	// as the comparison is to take. An error of it ends the comparison.
+	Pace  func() error
+	Clock clock.Clock
 }
 
 // Deps are what an Auditor works with. All are required.

@@ -76,7 +76,9 @@ func (r *run) absences(ctx context.Context) {
 			if parent.Listing.Complete {
 				continue // its directory was compared
 			}
-			r.entries.Add(1)
+			if r.count() != nil {
+				return
+			}
 			if b.dir = p.Parent(); b.add(p.Base(), true) != nil || b.flush() != nil {
 				return
 			}
@@ -154,7 +156,9 @@ func (r *run) directory(ctx context.Context, dir freshet.Path, l *namespace.Look
 		}
 	}
 	err := r.Sync.Compare(ctx, dir, l, func(p *metasync.Pair) error {
-		r.entries.Add(1)
+		if err := r.count(); err != nil {
+			return err
+		}
 		switch {
 		case p.Unshown:
 			r.mu.Lock()
@@ -178,6 +182,15 @@ func (r *run) directory(ctx context.Context, dir freshet.Path, l *namespace.Look
 	return err
 }
 
+// count counts an entry, in its time.
+func (r *run) count() error {
+	r.entries.Add(1)
+	if r.opts.Pace == nil {
+		return nil
+	}
+	return r.opts.Pace()
+}
+
 // few compares the held children of a directory that was never listed, one by one,
 // if they are few. What of them is as the storage has it is counted as an entry too.
 func (r *run) few(b *batch, dir freshet.Path) (bool, error) {
@@ -189,7 +202,9 @@ func (r *run) few(b *batch, dir freshet.Path) (bool, error) {
 		if page[i].Placeholder || page[i].Virtual {
 			continue
 		}
-		r.entries.Add(1)
+		if err := r.count(); err != nil {
+			return true, err
+		}
 		if err := b.add(page[i].Name, false); err != nil {
 			return true, err
 		}

@@ -182,7 +182,12 @@ func (c *cluster) Explain(_ context.Context, p freshet.Path, check bool) (freshe
 }
 
 func (c *cluster) mountsAt(p freshet.Path) []freshet.MountAnswer {
-	return []freshet.MountAnswer{{Mount: freshet.Mount{Path: p, URI: "s3://b", Origin: "operator"}}}
+	a := freshet.MountAnswer{Mount: freshet.Mount{Path: p, URI: "s3://b", Origin: "operator"}}
+	if p == connectingPath {
+		a.Degraded, a.DegradedReason = true, "not heard yet"
+		a.ActiveSync = &freshet.ActiveSyncStatus{Source: "sqs:q", Connecting: true, SinceNotice: -1, Lag: -1}
+	}
+	return []freshet.MountAnswer{a}
 }
 
 type mounts struct{ *cluster }

@@ -254,6 +254,7 @@ func (p *Process) coordinatorOptions(cfg *config.File, parts coordinatorParts, w
 		}
 		opts.Mounts = append(opts.Mounts, change)
 	}
+	opts.Audit = coordinator.Audit{PerSecond: cfg.Audit.EntriesPerSecond}
 	opts.Policies, err = cfg.PolicyChanges(freshet.OriginConfig)
 	return opts, err
 }
