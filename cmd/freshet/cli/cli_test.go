@@ -242,6 +242,7 @@ func newCluster(t *testing.T) *cluster {
 	freshetv1.RegisterNamespaceServiceServer(r, rpc.NewNamespaceServer(c, nil))
 	freshetv1.RegisterMountServiceServer(r, rpc.NewMountServer(mounts{c}, nil))
 	freshetv1.RegisterPolicyServiceServer(r, rpc.NewPolicyServer(policies{c}, nil))
+	freshetv1.RegisterQuotaServiceServer(r, rpc.NewQuotaServer(quotas{c}, nil))
 	freshetv1.RegisterClusterServiceServer(r, rpc.NewClusterServer(admin{c}, admin{c}, nil))
 	freshetv1.RegisterBlockServiceServer(r, rpc.NewBlockServer(c))
 	freshetv1.RegisterSyncServiceServer(r, rpc.NewSyncServer(&c.syncs, nil))
