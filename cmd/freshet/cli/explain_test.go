@@ -11,7 +11,10 @@ import (
 	"github.com/freshet-io/freshet/fingerprint"
 )
 
-const explainedPath = freshet.Path("/explained")
+const (
+	explainedPath  = freshet.Path("/explained")
+	connectingPath = "/connecting" // of a mount whose storage was only just asked to tell
+)
 
 func operation(n byte) freshet.Operation {
 	return freshet.Operation{
@@ -98,5 +101,15 @@ func TestClusterStatusListsWhatIsInQuarantine(t *testing.T) {
 	r := run(c, "", "cluster", "status")
 	if r.code != 0 || !strings.Contains(r.out, "01000000000000000000000000000000") || !strings.Contains(r.out, "wait for it") || !strings.Contains(r.out, "/explained") {
 		t.Errorf("%d:\n%s", r.code, r.out)
+	}
+}
+
+func TestAMountThatIsStillConnectingIsNotCalledDegraded(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t)
+	for _, args := range [][]string{{"mount", "add", connectingPath, "s3://b", "--active-sync"}, {"mount", "add", connectingPath, "s3://b", "--active-sync", "--dry-run"}} {
+		if r := run(c, "", args...); r.code != 0 || strings.Contains(r.out, "DEGRADED") || !strings.Contains(r.out, "connecting") {
+			t.Errorf("%d:\n%s", r.code, r.out)
+		}
 	}
 }
