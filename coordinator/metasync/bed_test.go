@@ -54,10 +54,7 @@ func (s slowly) Lookup(p freshet.Path) (namespace.Lookup, error) {
 	return l, err
 }
 
-var (
-	bedDomain = freshet.DomainID{7}
-	bedPeer   = invalidation.Publisher{Cluster: uuid.UUID{2}, Name: "peer", Epoch: 1}
-)
+var bedDomain = freshet.DomainID{7}
 
 func bedMount(p freshet.Path, key string) freshet.Mount {
 	return freshet.Mount{Path: p, URI: "mem://lake" + key, Domain: bedDomain, DomainKey: key, Interval: freshet.Never, Origin: "config"}

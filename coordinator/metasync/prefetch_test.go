@@ -394,7 +394,9 @@ func BenchmarkLookupOneByOne(b *testing.B) {
 				b.ReportMetric(float64(n["stat"]), "stats")
 				b.ReportMetric(float64(n["list"]), "lists")
 				cancel()
-				<-done
+				if err := <-done; err != nil {
+					b.Error(err)
+				}
 				b.StartTimer()
 			}
 		})
