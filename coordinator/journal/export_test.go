@@ -30,6 +30,13 @@ func AppendRaw(j *Journal, data []byte) error {
 	return j.await(j.session.Load().raft.Apply(EncodeEntry(data), 0))
 }
 
+// LogRange returns the first and the last entry of the log.
+func LogRange(j *Journal) (first, last uint64) {
+	first, _ = j.store.logs.FirstIndex()
+	last, _ = j.store.logs.LastIndex()
+	return first, last
+}
+
 // CheckBolt checks the bytes of a log file.
 func CheckBolt(b []byte) error { return checkBoltPages(bytes.NewReader(b), int64(len(b))) }
 

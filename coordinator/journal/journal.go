@@ -67,6 +67,7 @@ func Open(opts Options, state State) (*Journal, error) {
 	if j.store, err = openStore(&j.opts, j.fail); err != nil {
 		return nil, freshet.Wrap(op, "", err)
 	}
+	j.store.logs.holds.clock = j.opts.Clock
 	if err := j.openState(); err != nil {
 		return nil, freshet.Wrap(op, "", errors.Join(err, j.store.close()))
 	}
@@ -284,7 +285,7 @@ func (j *Journal) start() (s *session, end func() error, err error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	trans := &timed{transport: network, to: j.contacts, reachable: j.opts.Heartbeat}
+	trans := &timed{transport: network, to: j.contacts, reachable: j.opts.Heartbeat, holds: &j.store.logs.holds}
 	r, err := raft.NewRaft(cfg, j.machine, j.store.cached, j.store.stable, j.snaps, trans)
 	if err != nil {
 		return nil, nil, errors.Join(err, network.Close())

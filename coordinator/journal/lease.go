@@ -167,6 +167,7 @@ type timed struct {
 	to *contacts
 	// reachable is how recently a member must have answered to be sent a dump.
 	reachable time.Duration
+	holds     *holds // of the log
 }
 
 // transport is what every transport of Raft that we use can do.
@@ -198,6 +199,7 @@ func (t *timed) InstallSnapshot(id raft.ServerID, addr raft.ServerAddress, req *
 	if ago, ok := t.to.last(id); !ok || ago > t.reachable {
 		return fmt.Errorf("member %s lags behind the log and does not answer; no snapshot is made for it", id)
 	}
+	defer t.holds.keep(req.LastLogIndex + 1)()
 	dump, size, err := live.make()
 	if err != nil {
 		return err

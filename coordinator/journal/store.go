@@ -163,7 +163,8 @@ func (s *store) trim(m *marker) error {
 // the disk is unknown, and a later one that succeeds says nothing of it.
 type checkedLog struct {
 	raft.LogStore
-	fail func(error)
+	fail  func(error)
+	holds holds
 
 	mu     sync.Mutex
 	broken error
@@ -215,6 +216,15 @@ func (c *checkedLog) StoreLogs(logs []*raft.Log) error {
 // log, after which its store in memory would take the log for an endless one.
 func (c *checkedLog) DeleteRange(first, last uint64) error {
 	first = max(first, 1)
+	if from, held := c.holds.first(); held && last >= from {
+		end, err := c.LastIndex()
+		if err != nil {
+			return err
+		}
+		if last < end { // the log is truncated at its beginning: it will be again
+			last = from - 1
+		}
+	}
 	if first > last {
 		return nil
 	}

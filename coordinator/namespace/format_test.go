@@ -136,6 +136,10 @@ func TestFormat1LogMakesTheSameState(t *testing.T) {
 	s := open(t, kv.NewMemory())
 	replay(t, s)
 	wantGolden(t, s)
+	c := newCluster(t) // the same commands, encoded by this release
+	written(c)
+	wantGolden(t, c.s)
+	wantEqualStates(t, s, c.s)
 }
 
 func TestNewerFormatsAreRefused(t *testing.T) {

@@ -206,7 +206,7 @@ func FuzzDecodeBatch(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) {
 		cmds, err := namespace.DecodeBatch(b)
 		if err != nil {
-			if !freshet.IsKind(err, freshet.KindCorrupt) {
+			if !freshet.IsKind(err, freshet.KindCorrupt, freshet.KindUnsupported) {
 				t.Fatalf("error %v", err)
 			}
 			return
