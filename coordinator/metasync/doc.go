@@ -34,4 +34,19 @@
 //
 // An error of the storage is an error of the caller. It is never an absence, and
 // never a validation.
+//
+// # Slots
+//
+// Every question to a storage, one entry or one page of a listing, takes a slot of
+// the mount and in all, see Slots. Readers come before prefetches before the
+// background, and a look that a reader joins rises to the reader's class. Who
+// holds a slot waits for the storage and for nothing else.
+//
+// # Syncs
+//
+// A sync of a tree is one call, see walk: what was looked at since it began, for
+// whomever, is not looked at again. It goes breadth first until it holds so many
+// directories that it must go depth first, and reads what is below a directory
+// from the state, a page at a time, after the directory's listing was made to
+// agree. It holds no lock, slot or log entry from one look to the next.
 package metasync
