@@ -32,6 +32,19 @@
 // for a refused load may still have its answer, which was true while they waited,
 // but it leaves nothing behind: no file ID, no blocks.
 //
+// A validation is of what the state held when it was recorded. A reader that had
+// read the state before takes it for nothing: what it has read may be an older
+// version (see call.seen).
+//
+// A look that finds nothing where nothing is held leaves no trace in the log. It
+// is remembered here, within bounds, and judged like all else: what a mark covers,
+// the state also knows of paths that are not held (namespace.Lookup.Need).
+//
+// The completion of an own operation is a validation too, see Effects. What
+// readers will probably ask for next is asked for by ordinary looks of a lower
+// class, see PrefetchOptions; it changes when the storage is asked, never what
+// may be served.
+//
 // An error of the storage is an error of the caller. It is never an absence, and
 // never a validation.
 //
