@@ -52,5 +52,9 @@
 // That dump may be newer than the recorded index; entries which the state has
 // applied already are skipped. A received dump is checked as a whole (length,
 // checksum, format, cluster) before the state is touched, and stays on disk until
-// the state has taken it over, so that a crash in between repeats it.
+// the state has taken it over, so that a crash in between repeats it. While a member
+// is brought up in this way the part of the log that it will need is not truncated.
+//
+// Restore is the other way in which a state is replaced: an operator's snapshot is
+// taken over by the leader, in place of its state, and by the others as a dump.
 package journal
