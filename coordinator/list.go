@@ -127,8 +127,7 @@ func (c *Coordinator) listBelow(ctx context.Context, q freshet.ListQuery, after 
 	dir, prefix := q.Path, q.Prefix
 	if i := strings.LastIndexByte(prefix, '/'); i >= 0 {
 		into := prefix[:i+1]
-		p, err := freshet.ParsePath(string(freshet.Root) + into)
-		if err != nil || string(p) != string(freshet.Root)+into[:i] {
+		if !canonical(string(freshet.Root) + into[:i]) {
 			return nil, false, nil // no entry has such a path
 		}
 		dir, prefix = dir.Join(into[:i]), prefix[i+1:]
@@ -145,6 +144,12 @@ func (c *Coordinator) listBelow(ctx context.Context, q freshet.ListQuery, after 
 		return nil, false, err
 	}
 	return w.out, more, err
+}
+
+// canonical reports whether p is the one form of a path.
+func canonical(p string) bool {
+	parsed, err := freshet.ParsePath(p)
+	return err == nil && string(parsed) == p
 }
 
 // skipped returns the token behind a page of held entries that were all gone.

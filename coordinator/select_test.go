@@ -90,8 +90,10 @@ func TestASelectionThatCannotBeIsRefused(t *testing.T) {
 		w.store.Put("d/f", []byte("x"))
 		m := w.leader()
 		for _, q := range []freshet.ListQuery{
-			{Path: "/data", Recursive: true, Prefix: "/d"}, {Path: "/data", Recursive: true, StartAfter: "d//f"},
-			{Path: "/data", Prefix: "d/f"}, {Path: "/data", StartAfter: "\xff"},
+			{Path: "/data", Recursive: true, Prefix: "/d"},
+			{Path: "/data", Recursive: true, StartAfter: "d//f"},
+			{Path: "/data", Prefix: "d/f"},
+			{Path: "/data", StartAfter: "\xff"},
 		} {
 			_, err := m.List(w.Context(), q)
 			w.wantKind(err, freshet.KindInvalid)

@@ -52,7 +52,7 @@ func (s *NodeServer) Permit(ctx context.Context, req *freshetv1.PermitRequest) (
 		func(ctx context.Context, req *freshetv1.PermitRequest) (*freshetv1.PermitResponse, error) {
 			op, err := opOfWire(req.GetOp())
 			if err == nil {
-				err = s.nodes.Permit(ctx, op, freshet.NodeID(req.GetNodeId()), req.GetIncarnation(), lengthOfWire(req.Length))
+				err = s.nodes.Permit(ctx, op, freshet.NodeID(req.GetNodeId()), req.GetIncarnation(), lengthOfWire(req.Length)) //nolint:protogetter // one that is not told is not 0
 			}
 			return &freshetv1.PermitResponse{}, err
 		},

@@ -232,8 +232,6 @@ func TestQuotasAreCountedPageByPage(t *testing.T) {
 	c.wantExact()
 }
 
-func length(n int64) *int64 { return &n }
-
 func (c *cluster) beginWrite(op int, p freshet.Path, n *int64) namespace.Result {
 	c.t.Helper()
 	return c.do(namespace.Command{Begin: &namespace.Begin{Op: opID(op), Kind: namespace.OpWrite, Path: p, Node: "n", Incarn: 1, Length: n, At: epochTime}})
@@ -263,23 +261,23 @@ func TestAWriteThatExceedsAQuotaIsRefused(t *testing.T) {
 	c.setQuota("/m/q", 3, 100)
 	c.count(10)
 
-	c.wantFull(c.beginWrite(1, "/m/q/big", length(41)).Err, "/m/q is exceeded", "60 of 100 bytes", "41 more", "freshet quota set")
-	if err := c.beginWrite(2, "/m/q/fits", length(30)).Err; err != nil {
+	c.wantFull(c.beginWrite(1, "/m/q/big", new(int64(41))).Err, "/m/q is exceeded", "60 of 100 bytes", "41 more", "freshet quota set")
+	if err := c.beginWrite(2, "/m/q/fits", new(int64(30))).Err; err != nil {
 		t.Fatal(err)
 	}
 	// What runs counts before it is there, and the length that is uploaded counts
 	// rather than the one that was declared.
-	c.wantFull(c.beginWrite(3, "/m/q/b", length(11)).Err, "30 bytes are used"[:2], "reserved")
-	if err := c.beginWrite(4, "/m/q/c", length(0)).Err; err != nil {
+	c.wantFull(c.beginWrite(3, "/m/q/b", new(int64(11))).Err, "30 bytes are used"[:2], "reserved")
+	if err := c.beginWrite(4, "/m/q/c", new(int64(0))).Err; err != nil {
 		t.Fatal(err)
 	}
-	c.wantFull(c.beginWrite(5, "/m/q/d", length(0)).Err, "1 of 3 entries are used and 2 reserved")
-	c.wantFull(c.permit(4, length(11)), "bytes")
-	if err := c.permit(4, length(10)); err != nil {
+	c.wantFull(c.beginWrite(5, "/m/q/d", new(int64(0))).Err, "1 of 3 entries are used and 2 reserved")
+	c.wantFull(c.permit(4, new(int64(11))), "bytes")
+	if err := c.permit(4, new(int64(10))); err != nil {
 		t.Fatal(err)
 	}
-	c.wantFull(c.permit(2, length(31)))
-	if err := c.permit(2, length(30)); err != nil {
+	c.wantFull(c.permit(2, new(int64(31))))
+	if err := c.permit(2, new(int64(30))); err != nil {
 		t.Fatal(err)
 	}
 	if r := c.complete(2, fileEntry("fits", 30)); r.Err != nil {
@@ -292,21 +290,21 @@ func TestAWriteThatExceedsAQuotaIsRefused(t *testing.T) {
 	}
 
 	// An overwrite counts the difference.
-	if err := c.beginWrite(6, "/m/q/old", length(70)).Err; err != nil {
+	if err := c.beginWrite(6, "/m/q/old", new(int64(70))).Err; err != nil {
 		t.Error(err)
 	}
-	c.wantFull(c.beginWrite(7, "/m/q/old", length(61)).Err)
+	c.wantFull(c.beginWrite(7, "/m/q/old", new(int64(61))).Err)
 	c.must(namespace.Command{Abort: &namespace.Abort{Op: opID(6)}})
 	if err := c.beginWrite(8, "/m/q/old", nil).Err; err != nil {
 		t.Errorf("an overwrite of unknown length may shrink the file: %v", err)
 	}
-	c.wantFull(c.permit(8, length(71)))
+	c.wantFull(c.permit(8, new(int64(71))))
 
 	// What the storage holds is counted, never refused.
 	c.load("/m/q/found", fileEntry("found", 500))
 	c.wantUsed("/m/q", 3, 590)
 	c.wantFull(c.beginWrite(9, "/m/q/new", nil).Err)
-	if err := c.beginWrite(10, "/m/q/found", length(400)).Err; err != nil {
+	if err := c.beginWrite(10, "/m/q/found", new(int64(400))).Err; err != nil {
 		t.Errorf("what makes a file smaller fits always: %v", err)
 	}
 	c.wantFull(c.do(namespace.Command{Begin: &namespace.Begin{Op: opID(11), Kind: namespace.OpMkdir, Path: "/m/q/dir", At: epochTime}}).Err, "entries")
@@ -325,11 +323,11 @@ func TestNestedQuotasAllCount(t *testing.T) {
 	c.wantUsed("/", 3, 40)
 	c.wantUsed("/m/a", 2, 40)
 	c.wantUsed("/m/a/b", 1, 40)
-	c.wantFull(c.beginWrite(1, "/m/a/b/g", length(11)).Err, "/m/a/b is exceeded")
+	c.wantFull(c.beginWrite(1, "/m/a/b/g", new(int64(11))).Err, "/m/a/b is exceeded")
 	c.setQuota("/", 0, 45)
-	c.wantFull(c.beginWrite(2, "/m/a/b/g", length(9)).Err, "quota of / is exceeded")
+	c.wantFull(c.beginWrite(2, "/m/a/b/g", new(int64(9))).Err, "quota of / is exceeded")
 	c.unsetQuota("/")
-	if err := c.beginWrite(3, "/m/a/b/g", length(9)).Err; err != nil {
+	if err := c.beginWrite(3, "/m/a/b/g", new(int64(9))).Err; err != nil {
 		t.Error(err)
 	}
 	c.kind(namespace.Command{RemoveQuota: &namespace.RemoveQuota{Path: "/m/a/x"}}, freshet.KindNotExist)

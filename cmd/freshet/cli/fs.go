@@ -308,15 +308,11 @@ func (a *app) fsTest() *cobra.Command {
 	return c
 }
 
-// each runs f for every argument; the first error ends it if it was the only
-// argument, else failures are counted.
-func (a *app) each(cmd *cobra.Command, args []string, f func(ctx context.Context, s *session, arg string) error) error {
-	return a.eachWithin(a.with, cmd, args, f)
-}
-
 // connect is with or withUnbounded.
 type connect func(cmd *cobra.Command, f func(ctx context.Context, s *session) error) error
 
+// eachWithin runs f for every argument; the first error ends it if it was the only
+// argument, else failures are counted.
 func (a *app) eachWithin(run connect, cmd *cobra.Command, args []string, f func(ctx context.Context, s *session, arg string) error) error {
 	return run(cmd, func(ctx context.Context, s *session) error {
 		var first error

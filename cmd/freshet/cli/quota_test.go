@@ -146,7 +146,7 @@ func TestAStreamedListingIsOneDocument(t *testing.T) {
 		{[]string{"/d", "-R", "--prefix", "", "--start-after", ""}, 6},
 	} {
 		for _, form := range []string{"json", "yaml"} {
-			r := run(c, "", append(append([]string{"fs", "ls", "-o", form}, tc.args...))...)
+			r := run(c, "", append([]string{"fs", "ls", "-o", form}, tc.args...)...)
 			var d doc
 			read := yaml.Unmarshal
 			if form == "json" {
