@@ -41,7 +41,11 @@ func merge(dst, src map[string]any) {
 	for key, v := range src {
 		inner, isMap := v.(map[string]any)
 		have, hasMap := dst[key].(map[string]any)
-		if isMap && hasMap && inner["x-replace"] == nil {
+		if isMap && inner["x-replace"] == nil {
+			if !hasMap {
+				have = map[string]any{}
+				dst[key] = have
+			}
 			merge(have, inner)
 			continue
 		}
