@@ -37,6 +37,7 @@ func (c Class) String() string {
 		return "background"
 	case ClassPrefetch:
 		return "prefetch"
+	case ClassOnDemand:
 	}
 	return "on_demand"
 }

@@ -40,7 +40,7 @@ func (l *line) add(ctx context.Context, name string, mount freshet.MountID) {
 
 func of(ctx context.Context, c metasync.Class) context.Context { return metasync.WithClass(ctx, c) }
 
-func take(t *testing.T, s *metasync.Slots, ctx context.Context, mount freshet.MountID) metasync.Slot {
+func take(ctx context.Context, t *testing.T, s *metasync.Slots, mount freshet.MountID) metasync.Slot {
 	t.Helper()
 	slot, err := s.Take(ctx, mount)
 	if err != nil {
@@ -54,7 +54,7 @@ func TestAFreeSlotGoesToTheHighestClassThatWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := metasync.NewSlots(metasync.Limits{Parallel: 1, PerMount: 1}, nil, nil)
 		l := &line{t: t, slots: s}
-		first := take(t, s, t.Context(), 1)
+		first := take(t.Context(), t, s, 1)
 		l.add(of(t.Context(), metasync.ClassBackground), "background 1", 1)
 		l.add(of(t.Context(), metasync.ClassPrefetch), "prefetch", 2)
 		l.add(of(t.Context(), metasync.ClassBackground), "background 2", 3)
@@ -77,7 +77,7 @@ func TestWorkThatAReaderComesToWaitForOvertakes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := metasync.NewSlots(metasync.Limits{Parallel: 1, PerMount: 1}, nil, nil)
 		l := &line{t: t, slots: s}
-		first := take(t, s, t.Context(), 1)
+		first := take(t.Context(), t, s, 1)
 		l.add(of(t.Context(), metasync.ClassBackground), "a", 1)
 		ctx, raise := metasync.Work(t.Context(), metasync.ClassBackground)
 		l.add(ctx, "b", 1)
@@ -100,7 +100,7 @@ func TestTheBackgroundIsNeverStarved(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := metasync.NewSlots(metasync.Limits{Parallel: 1, PerMount: 1}, nil, nil)
 		l := &line{t: t, slots: s}
-		first := take(t, s, t.Context(), 1)
+		first := take(t.Context(), t, s, 1)
 		for range 60 {
 			l.add(t.Context(), "reader", 1)
 		}
@@ -120,7 +120,7 @@ func TestAReaderFindsAFreeSlotWhateverTheBackgroundDoes(t *testing.T) {
 		s := metasync.NewSlots(metasync.Limits{Parallel: 8, PerMount: 8}, nil, nil)
 		var held []metasync.Slot
 		for range 6 {
-			held = append(held, take(t, s, of(t.Context(), metasync.ClassBackground), 1))
+			held = append(held, take(of(t.Context(), metasync.ClassBackground), t, s, 1))
 		}
 		l := &line{t: t, slots: s}
 		l.add(of(t.Context(), metasync.ClassPrefetch), "prefetch", 1)
@@ -128,7 +128,7 @@ func TestAReaderFindsAFreeSlotWhateverTheBackgroundDoes(t *testing.T) {
 			t.Error("the last quarter of the slots was given to a prefetch")
 		}
 		for range 2 {
-			held = append(held, take(t, s, t.Context(), 1)) // does not wait
+			held = append(held, take(t.Context(), t, s, 1)) // does not wait
 		}
 		for _, slot := range held {
 			slot.Release()
@@ -142,9 +142,9 @@ func TestAFullMountStandsInNobodysWay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := metasync.NewSlots(metasync.Limits{Parallel: 3, PerMount: 1}, nil, nil)
 		l := &line{t: t, slots: s}
-		one := take(t, s, t.Context(), 1)
+		one := take(t.Context(), t, s, 1)
 		l.add(t.Context(), "waits", 1)
-		other := take(t, s, of(t.Context(), metasync.ClassBackground), 2) // a lower class, of another mount
+		other := take(of(t.Context(), metasync.ClassBackground), t, s, 2) // a lower class, of another mount
 		other.Release()
 		s.SetLimits(metasync.Limits{Parallel: 3, PerMount: 2})
 		l.wg.Wait() // the one that waited got the second slot
@@ -159,7 +159,7 @@ func TestWhoStopsWaitingLeavesNothing(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := metasync.NewSlots(metasync.Limits{Parallel: 1}, nil, nil)
-		one := take(t, s, t.Context(), 1)
+		one := take(t.Context(), t, s, 1)
 		stop := errors.New("enough")
 		ctx, cancel := context.WithCancelCause(of(t.Context(), metasync.ClassPrefetch))
 		var err error
@@ -178,7 +178,7 @@ func TestWhoStopsWaitingLeavesNothing(t *testing.T) {
 			t.Errorf("left %+v", got)
 		}
 		one.Release()
-		take(t, s, t.Context(), 2).Release()
+		take(t.Context(), t, s, 2).Release()
 	})
 }
 
