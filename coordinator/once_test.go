@@ -3,6 +3,7 @@ package coordinator_test
 import (
 	"context"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/freshet-io/freshet"
@@ -186,6 +187,7 @@ func TestARepeatedCallIsNotDoneTwice(t *testing.T) {
 			w.store.Put(key, []byte("first"))
 		}
 		m := w.leader()
+		synctest.Wait() // until it carries out operations
 		if _, err := m.SetPolicy(ctx, freshet.SyncPolicy{Path: "/data/u", Interval: freshet.Interval(time.Minute)}, false); err != nil {
 			t.Fatal(err)
 		}
@@ -217,6 +219,8 @@ func TestARepeatedCallIsNotDoneTwice(t *testing.T) {
 		}
 		repeat(m, "by the same leader")
 		w.halt(m)
-		repeat(w.leader(), "by the next leader")
+		m = w.leader()
+		synctest.Wait()
+		repeat(m, "by the next leader")
 	})
 }

@@ -128,20 +128,24 @@ func (c *Coordinator) countQuotas(ctx context.Context) (more bool, err error) {
 // it believes that: 200,000 entries.
 const makeRoomPages = 200
 
-// makeRoom takes off what was removed, and counts what was moved, if err is a
-// quota's refusal and there is such work; true if it is worth another try.
+// makeRoom takes off what was removed, and counts what was moved, if err may be a
+// quota's refusal; true if it is worth another try.
 func (c *Coordinator) makeRoom(ctx context.Context, err error) bool {
 	if !freshet.IsKind(err, freshet.KindExhausted) {
 		return false
 	}
-	worked := false
+	// The leader's own housekeeping may have been quicker: with quotas one more try is
+	// due in any case.
+	held, qerr := c.state.Quotas()
+	if qerr != nil || len(held) == 0 {
+		return false
+	}
 	for range makeRoomPages {
 		due, cerr := c.state.Uncounted()
 		trash := c.state.Stats().Trash > 0
 		if cerr != nil || (!due && !trash) {
-			return worked && cerr == nil
+			return cerr == nil
 		}
-		worked = true
 		if due {
 			if _, cerr := c.countQuotas(ctx); cerr != nil {
 				return false
@@ -153,5 +157,5 @@ func (c *Coordinator) makeRoom(ctx context.Context, err error) bool {
 			}
 		}
 	}
-	return worked
+	return true
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/freshet-io/freshet"
@@ -48,6 +49,7 @@ func TestAQuotaCountsWhatIsThereAndRefusesWhatExceedsIt(t *testing.T) {
 			w.store.Put(fmt.Sprintf("q/d%d/f", i%3)+fmt.Sprint(i), []byte("0123456789"))
 		}
 		m := w.leader()
+		synctest.Wait() // until it carries out operations
 		w.pages(m, "/data", 1000, true)
 		w.mustQuota(m, "/data/q", 36, 10_000)
 		w.wantQuota(m, "/data/q", 33, 300)
@@ -95,6 +97,7 @@ func TestAQuotaRefusesATreeThatMovesIn(t *testing.T) {
 		}
 		w.store.Put("to/x", []byte("x"))
 		m := w.leader()
+		synctest.Wait() // until it carries out operations
 		w.pages(m, "/data", 1000, true)
 		w.mustQuota(m, "/data/to", 0, 100)
 		w.mustQuota(m, "/data/from", 100, 0)
@@ -115,6 +118,7 @@ func TestQuotasAreKeptAcrossLeadersAndChangedByTheirPath(t *testing.T) {
 	inBubble(t, settings{members: 3}, func(w *world) {
 		w.store.Put("a/b/f", []byte("0123456789"))
 		m := w.leader()
+		synctest.Wait() // until it carries out operations
 		w.pages(m, "/data", 1000, true)
 		w.mustQuota(m, "/data", 100, 0)
 		w.mustQuota(m, "/data/a", 10, 0)
