@@ -254,6 +254,13 @@ func (s *State) Intents() []Intent {
 	return all
 }
 
+// OpenOps returns how many operations have begun and not ended.
+func (s *State) OpenOps() int {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return len(s.intents)
+}
+
 // Intent returns the intent of op.
 func (s *State) Intent(op freshet.OpID) (Intent, bool) {
 	s.mu.RLock()

@@ -165,10 +165,7 @@ func (e *Engine) perform(ctx context.Context, l *lead, c change) (freshet.Comple
 	if err := e.checkBefore(l, c); err != nil {
 		return freshet.Completed{}, err
 	}
-	completed, ended, err := e.carryOut(ctx, c, at)
-	if ended {
-		l.unreserve(1)
-	}
+	completed, ended, err := e.carryOut(ctx, l, c, at)
 	return completed, err
 }
 
@@ -179,7 +176,7 @@ func (e *Engine) checkBefore(l *lead, c change) error {
 			return err
 		}
 	}
-	if !l.reserve(e.opts.MaxIntents) {
+	if !e.reserve(l) {
 		return freshet.Errorf(freshet.KindExhausted, c.begin.Kind.String(), c.begin.Path, "%d operations are open, the most that are allowed: try again later", e.opts.MaxIntents)
 	}
 	return nil
@@ -201,11 +198,12 @@ func (e *Engine) checkWriters(b namespace.Begin) error {
 
 // carryOut takes c from its intent to its completion. ended is false if the
 // operation is left to the resolution.
-func (e *Engine) carryOut(ctx context.Context, c change, at place) (done freshet.Completed, ended bool, err error) {
+func (e *Engine) carryOut(ctx context.Context, l *lead, c change, at place) (done freshet.Completed, ended bool, err error) {
 	kind, p, op := c.begin.Kind.String(), c.begin.Path, c.begin.Op
 	e.opts.Hook(PointBegin, op)
 	c.begin.At = e.clock.Now()
 	res, err := e.propose(ctx, namespace.Command{Begin: &c.begin})
+	l.begun()
 	switch {
 	case err != nil:
 		return done, !uncertain(err), err

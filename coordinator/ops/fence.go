@@ -70,20 +70,20 @@ func (l *lead) fenced(op string, p freshet.Path, tree bool) error {
 	return nil
 }
 
-// reserve counts one more operation, unless there are too many.
-func (l *lead) reserve(most int) bool {
+// reserve makes room for one more operation, unless too many are open. Once its
+// Begin was answered, begun gives the room back: the state counts it then.
+func (e *Engine) reserve(l *lead) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.intents >= most {
+	if e.state.OpenOps()+l.begins >= e.opts.MaxIntents {
 		return false
 	}
-	l.intents++
+	l.begins++
 	return true
 }
 
-// unreserve counts n operations less.
-func (l *lead) unreserve(n int) {
+func (l *lead) begun() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.intents = max(l.intents-n, 0)
+	l.begins--
 }

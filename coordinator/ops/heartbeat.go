@@ -143,6 +143,5 @@ func (e *Engine) finish(ctx context.Context, l *lead, h freshet.Heartbeat) ([]fr
 		}
 		e.metrics.operations.WithLabelValues(namespace.OpWrite.String(), outcome).Inc()
 	}
-	l.unreserve(len(cmds))
 	return settled, nil
 }

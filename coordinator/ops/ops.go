@@ -40,6 +40,7 @@ type State interface {
 	MountAt(p freshet.Path) (freshet.Mount, bool)
 	MountByID(id freshet.MountID) (freshet.Mount, bool)
 	Intents() []namespace.Intent
+	OpenOps() int
 	Intent(op freshet.OpID) (namespace.Intent, bool)
 	OpResult(op freshet.OpID) (freshet.Completed, bool, error)
 	FileLive(ids []freshet.FileID) []bool
@@ -169,7 +170,7 @@ type lead struct {
 	tracks  map[freshet.OpID]*track
 	fences  map[freshet.OpID]fence
 	forced  map[freshet.OpID]struct{} // of which there is no track yet
-	intents int                       // as last counted, and those begun since
+	begins  int                       // proposed and not answered yet
 }
 
 // New returns an Engine. It starts nothing.

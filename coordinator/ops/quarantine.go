@@ -183,10 +183,9 @@ func (e *Engine) resolved(l *lead, t *track, in namespace.Intent, err error) {
 }
 
 // settleTracks forgets the tracks of intents that ended long ago.
-func (l *lead) settleTracks(present map[freshet.OpID]struct{}, intents int, now time.Duration) {
+func (l *lead) settleTracks(present map[freshet.OpID]struct{}, now time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.intents = intents
 	for op, t := range l.tracks {
 		_, ok := present[op]
 		switch {

@@ -38,7 +38,6 @@ func (e *Engine) adopt(l *lead) {
 		if f, ok := fenceOf(in.Begin); ok && in.State != namespace.IntentQuarantine {
 			l.fences[in.Op] = f
 		}
-		l.intents++
 	}
 }
 
@@ -75,7 +74,7 @@ func (e *Engine) look(l *lead) {
 			e.begin(l, in, t, work)
 		}
 	}
-	l.settleTracks(present, len(intents), now)
+	l.settleTracks(present, now)
 	e.metrics.show(counts, e.nodes.Totals(read))
 }
 

@@ -96,16 +96,11 @@ func (e *Engine) beginWrite(ctx context.Context, l *lead, q freshet.BeginWriteQu
 	if err := l.checkFences(opWrite, q.Path); err != nil {
 		return fail(err)
 	}
-	if !l.reserve(e.opts.MaxIntents) {
+	if !e.reserve(l) {
 		return fail(freshet.Errorf(freshet.KindExhausted, opWrite, q.Path,
 			"%d operations are open, the most that are allowed: finish or abort some, or wait until abandoned ones expire", e.opts.MaxIntents))
 	}
-	begun := false
-	defer func() {
-		if !begun {
-			l.unreserve(1)
-		}
-	}()
+	defer l.begun()
 	node, incarnation, ok := e.nodes.Writer(q.Node, q.Host, binary.BigEndian.Uint64(q.Op[8:]), e.clock.Elapsed())
 	if !ok {
 		return fail(freshet.Errorf(freshet.KindUnavailable, opWrite, q.Path, "no live cache node: start one with \"freshet cachenode\""))
@@ -128,7 +123,6 @@ func (e *Engine) beginWrite(ctx context.Context, l *lead, q freshet.BeginWriteQu
 		}
 		return fail(err)
 	}
-	begun = true
 	return res.Intent, freshet.Completed{}, false, nil
 }
 
@@ -187,8 +181,7 @@ func (e *Engine) Permit(ctx context.Context, op freshet.OpID, node freshet.NodeI
 // the first outcome. KindNotExist if the operation was given up meanwhile, and its
 // outcome is not known to be ours.
 func (e *Engine) Complete(ctx context.Context, op freshet.OpID, w freshet.Written) (freshet.Completed, error) {
-	l, err := e.leader(opWrite)
-	if err != nil {
+	if _, err := e.leader(opWrite); err != nil {
 		return freshet.Completed{}, err
 	}
 	in, ok := e.state.Intent(op)
@@ -204,7 +197,6 @@ func (e *Engine) Complete(ctx context.Context, op freshet.OpID, w freshet.Writte
 		return freshet.Completed{}, err
 	}
 	e.opts.Hook(PointDone, op)
-	l.unreserve(1)
 	e.metrics.operations.WithLabelValues(in.Kind.String(), "done").Inc()
 	return res.Completed, nil
 }
@@ -231,7 +223,6 @@ func (e *Engine) Abort(ctx context.Context, op freshet.OpID, definite bool) erro
 	_, err = e.propose(ctx, abort(op, definite))
 	switch {
 	case err == nil:
-		l.unreserve(1)
 		e.metrics.operations.WithLabelValues(namespace.OpWrite.String(), "aborted").Inc()
 		return nil
 	case freshet.IsKind(err, freshet.KindNotExist):
@@ -260,7 +251,6 @@ func (e *Engine) AbortWrite(ctx context.Context, op freshet.OpID) error {
 	if _, err = e.propose(ctx, abort(op, false)); err != nil {
 		return err
 	}
-	l.unreserve(1)
 	if ok { // the node may be dead and never hear of it
 		e.start(l, "clear an aborted upload", func(ctx context.Context) { e.clear(ctx, in) })
 	}

@@ -47,6 +47,9 @@ type World struct {
 	Net   *membus.Network
 	Order *membus.Order
 	Log   *slog.Logger
+	// Slack is added to every limit: what a busy machine may take longer, where time
+	// and sockets are real.
+	Slack time.Duration
 
 	transport Transport
 	sites     []*Site
@@ -259,7 +262,7 @@ func (s *Site) Bump() {
 // it does not within the limit.
 func (w *World) Until(limit time.Duration, cond func() string) {
 	w.T.Helper()
-	deadline := time.NewTimer(limit)
+	deadline := time.NewTimer(limit + w.Slack)
 	defer deadline.Stop()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
@@ -271,7 +274,7 @@ func (w *World) Until(limit time.Duration, cond func() string) {
 		select {
 		case <-tick.C:
 		case <-deadline.C:
-			w.T.Fatalf("after %s: %s", limit, why)
+			w.T.Fatalf("after %s: %s", limit+w.Slack, why)
 		}
 	}
 }

@@ -119,6 +119,7 @@ func world(t testing.TB) *bustest.World {
 	t.Helper()
 	n := membus.NewNetwork(1)
 	w := bustest.NewWorld(t, n, newSockets(t, n))
+	w.Slack = 45 * time.Second
 	if os.Getenv("FRESHET_TEST_LOG") != "" {
 		w.LogTo(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}))
 	}
