@@ -236,6 +236,10 @@ func (u *upload) permit() error {
 		err := n.retry(ctx, func() error {
 			return n.deps.Coordinator.Permit(ctx, u.ticket.Op, n.opts.Node.ID, n.deps.Identity.Incarnation(), u.length)
 		})
+		if freshet.IsKind(err, freshet.KindNotExist) { // of the operation, not of the path
+			return freshet.Errorf(freshet.KindUnavailable, opWrite, "",
+				"the cluster gave the upload up, as it does when it has not heard of this node for some seconds; nothing was written: write it again: %w", err)
+		}
 		if err != nil {
 			return err
 		}

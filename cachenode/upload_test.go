@@ -175,7 +175,7 @@ func TestUploadThatDoesNotEndLeavesNothing(t *testing.T) {
 		"the permit is refused": func(t *testing.T, b *bed) error {
 			b.leader.permit = func(freshet.OpID) error { return freshet.Errorf(freshet.KindNotExist, "permit", "", "unknown") }
 			_, err := b.write(b.ticket(1), random(some, 1))
-			wantKind(t, err, freshet.KindNotExist)
+			wantKind(t, err, freshet.KindUnavailable)
 			return err
 		},
 		"no leader permits": func(t *testing.T, b *bed) error {
