@@ -90,7 +90,7 @@ func (l *leader) Heartbeat(_ context.Context, hb freshet.Heartbeat) (freshet.Hea
 	return reply, nil
 }
 
-func (l *leader) Permit(_ context.Context, op freshet.OpID, node freshet.NodeID, incarnation uint64, length int64) error {
+func (l *leader) Permit(_ context.Context, op freshet.OpID, node freshet.NodeID, incarnation uint64, _ int64) error {
 	l.mu.Lock()
 	last := l.beats[len(l.beats)-1]
 	l.mu.Unlock()

@@ -44,7 +44,7 @@ func (s *syncs) SyncJobs(_ context.Context, id uint64, _ freshet.Path) ([]freshe
 	if s.asked > 1 && !j.State.Ended() {
 		j.State = freshet.SyncDone
 		j.Progress = freshet.SyncProgress{Directories: 3, Fresh: 1, Entries: 70, Changed: 2, Elapsed: time.Second, Done: true}
-		switch j.Path {
+		switch string(j.Path) {
 		case "/part":
 			j.State, j.Progress.Failed, j.Kind, j.Error = freshet.SyncFailed, 1, freshet.KindUnavailable, "the storage is down"
 		case "/none":

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"strings"
 	"sync"
 	"syscall"
 
@@ -40,15 +41,15 @@ func (p *Process) reloadOnce(ctx context.Context, file string, opts config.Valid
 		return
 	}
 	p.setLevel(f.Log)
-	keys := "log.level"
+	keys := []string{"log.level"}
 	p.reloads.mu.Lock()
 	for _, r := range p.reloads.list {
 		r.set(f)
-		keys += ", " + r.key
+		keys = append(keys, r.key)
 	}
 	p.reloads.mu.Unlock()
 	p.Log.WarnContext(ctx, "reloaded what can change while the server runs; certificates are read again by themselves, all else needs a restart",
-		slog.String("reloaded", keys), slog.String("level", f.Log.Level))
+		slog.String("reloaded", strings.Join(keys, ", ")), slog.String("level", f.Log.Level))
 }
 
 // reloads are the parts of a server whose settings can change while it runs.

@@ -25,7 +25,7 @@ func TestReloadSetsWhatCanChange(t *testing.T) {
 	var got []config.SyncEngine
 	p.OnReload("sync_engine", func(f *config.File) { got = append(got, f.SyncEngine) })
 	opts := config.ValidateOptions{Name: name, Role: config.RoleCoordinator}
-	for _, text := range []string{"sync_engine: {parallel: 7, per_mount: 3}\n", "", "sync_engine: {parallel: -1}\n", "sync_engine: {paralel: 7}\n"} {
+	for _, text := range []string{"sync_engine: {parallel: 7, per_mount: 3}\n", "", "sync_engine: {parallel: -1}\n", "sync_engine: {parallels: 7}\n"} {
 		write(text)
 		p.ReloadOnce(t.Context(), name, opts)
 	}
