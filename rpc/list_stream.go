@@ -15,8 +15,8 @@ import (
 // ListStream implements the service. A page is asked for when the one before it
 // was taken by the transport, whose flow control holds the server up: what waits
 // for a slow reader is bounded by the windows of the connection.
-func (s *NamespaceServer) ListStream(req *freshetv1.ListRequest, stream grpc.ServerStreamingServer[freshetv1.ListResponse]) error {
-	ctx := stream.Context()
+func (s *NamespaceServer) ListStream(request *freshetv1.ListStreamRequest, stream grpc.ServerStreamingServer[freshetv1.ListStreamResponse]) error {
+	ctx, req := stream.Context(), request.GetList()
 	token := req.GetPageToken()
 	for {
 		page, err := s.list(ctx, &freshetv1.ListRequest{
@@ -24,12 +24,12 @@ func (s *NamespaceServer) ListStream(req *freshetv1.ListRequest, stream grpc.Ser
 			SyncInterval: req.GetSyncInterval(), After: req.GetAfter(), Prefix: req.GetPrefix(), StartAfter: req.GetStartAfter(),
 		})
 		if err != nil && token == req.GetPageToken() {
-			return s.relayList(ctx, req, stream, err)
+			return s.relayList(ctx, request, stream, err)
 		}
 		if err != nil {
 			return StatusOf(err) // the caller goes on behind the last token, elsewhere
 		}
-		if err := stream.Send(page); err != nil {
+		if err := stream.Send(&freshetv1.ListStreamResponse{Page: page}); err != nil {
 			return err
 		}
 		if token = page.GetNextPageToken(); token == "" {
@@ -39,7 +39,7 @@ func (s *NamespaceServer) ListStream(req *freshetv1.ListRequest, stream grpc.Ser
 }
 
 // relayList lets the leader answer what this member can't.
-func (s *NamespaceServer) relayList(ctx context.Context, req *freshetv1.ListRequest, stream grpc.ServerStreamingServer[freshetv1.ListResponse], cause error) error {
+func (s *NamespaceServer) relayList(ctx context.Context, req *freshetv1.ListStreamRequest, stream grpc.ServerStreamingServer[freshetv1.ListStreamResponse], cause error) error {
 	fctx, conn, err := s.forward.toLeader(ctx, cause)
 	if err != nil {
 		return StatusOf(err)
@@ -83,10 +83,10 @@ func (c *Coordinator) ListStream(ctx context.Context, q freshet.ListQuery) iter.
 // the listing, or its reader, is at the end.
 func (c *Coordinator) listOnce(ctx context.Context, q *freshet.ListQuery, yield func(freshet.ListPage, error) bool) (got, done bool, err error) {
 	interval, token := readOptionsToWire(q.Options)
-	stream, err := c.ns.ListStream(ctx, &freshetv1.ListRequest{
+	stream, err := c.ns.ListStream(ctx, &freshetv1.ListStreamRequest{List: &freshetv1.ListRequest{
 		Path: string(q.Path), PageToken: q.PageToken, PageSize: int32(q.PageSize), Recursive: q.Recursive,
 		SyncInterval: interval, After: token, Prefix: q.Prefix, StartAfter: q.StartAfter,
-	})
+	}})
 	if err != nil {
 		return false, false, ErrorOf(err)
 	}
@@ -98,7 +98,7 @@ func (c *Coordinator) listOnce(ctx context.Context, q *freshet.ListQuery, yield 
 		if err != nil {
 			return got, false, ErrorOf(err)
 		}
-		page, err := pageOfWire(r)
+		page, err := pageOfWire(r.GetPage())
 		if err != nil {
 			return got, false, err
 		}

@@ -12,7 +12,7 @@ import (
 )
 
 // RemoveTree implements the service.
-func (s *NamespaceServer) RemoveTree(req *freshetv1.RemoveRequest, stream grpc.ServerStreamingServer[freshetv1.RemoveTreeResponse]) error {
+func (s *NamespaceServer) RemoveTree(req *freshetv1.RemoveTreeRequest, stream grpc.ServerStreamingServer[freshetv1.RemoveTreeResponse]) error {
 	ctx := stream.Context()
 	p, op, err := changeArgs(req.GetPath(), req.GetOpId())
 	if err != nil {
@@ -43,7 +43,7 @@ func (s *NamespaceServer) RemoveTree(req *freshetv1.RemoveRequest, stream grpc.S
 func (c *Coordinator) RemoveTree(ctx context.Context, q freshet.RemoveQuery, report func(freshet.RemoveProgress) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel() // stops the removal if report fails
-	stream, err := c.ns.RemoveTree(ctx, &freshetv1.RemoveRequest{Path: string(q.Path), Recursive: q.Recursive, OpId: newOp(q.Op).String()})
+	stream, err := c.ns.RemoveTree(ctx, &freshetv1.RemoveTreeRequest{Path: string(q.Path), Recursive: q.Recursive, OpId: newOp(q.Op).String()})
 	if err != nil {
 		return ErrorOf(err)
 	}
@@ -66,14 +66,14 @@ func (c *Coordinator) RemoveTree(ctx context.Context, q freshet.RemoveQuery, rep
 }
 
 // PlanRename implements the service.
-func (s *NamespaceServer) PlanRename(ctx context.Context, req *freshetv1.RenameRequest) (*freshetv1.PlanRenameResponse, error) {
+func (s *NamespaceServer) PlanRename(ctx context.Context, req *freshetv1.PlanRenameRequest) (*freshetv1.PlanRenameResponse, error) {
 	return serve(ctx, s.forward, req, s.planRename,
-		func(c grpc.ClientConnInterface, ctx context.Context, req *freshetv1.RenameRequest) (*freshetv1.PlanRenameResponse, error) {
+		func(c grpc.ClientConnInterface, ctx context.Context, req *freshetv1.PlanRenameRequest) (*freshetv1.PlanRenameResponse, error) {
 			return ns(c).PlanRename(ctx, req)
 		})
 }
 
-func (s *NamespaceServer) planRename(ctx context.Context, req *freshetv1.RenameRequest) (*freshetv1.PlanRenameResponse, error) {
+func (s *NamespaceServer) planRename(ctx context.Context, req *freshetv1.PlanRenameRequest) (*freshetv1.PlanRenameResponse, error) {
 	p, op, err := changeArgs(req.GetPath(), req.GetOpId())
 	if err != nil {
 		return nil, err
@@ -93,7 +93,7 @@ func (s *NamespaceServer) planRename(ctx context.Context, req *freshetv1.RenameR
 
 // PlanRename implements Namespace.
 func (c *Coordinator) PlanRename(ctx context.Context, q freshet.RenameQuery) (freshet.RenamePlan, error) {
-	req := &freshetv1.RenameRequest{Path: string(q.Path), Target: string(q.Target), Overwrite: q.Overwrite}
+	req := &freshetv1.PlanRenameRequest{Path: string(q.Path), Target: string(q.Target), Overwrite: q.Overwrite}
 	if !q.Op.IsZero() {
 		req.OpId = q.Op.String()
 	}

@@ -89,12 +89,13 @@ func (s *session) eachPage(ctx context.Context, req *freshetv1.ListRequest, f fu
 	defer cancel() // ends a stream that is not read to its end
 	const tries = 5
 	for failures := 0; ; failures++ {
-		stream, err := s.ns.ListStream(ctx, req)
+		stream, err := s.ns.ListStream(ctx, &freshetv1.ListStreamRequest{List: req})
 		for err == nil {
-			var r *freshetv1.ListResponse
-			if r, err = stream.Recv(); err != nil {
+			var m *freshetv1.ListStreamResponse
+			if m, err = stream.Recv(); err != nil {
 				break
 			}
+			r := m.GetPage()
 			failures = 0
 			req.PageToken = r.GetNextPageToken()
 			if more, err := f(r.GetEntries()); err != nil || !more || req.GetPageToken() == "" {

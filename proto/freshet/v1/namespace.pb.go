@@ -2039,6 +2039,158 @@ func (*AbortWriteResponse) Descriptor() ([]byte, []int) {
 	return file_freshet_v1_namespace_proto_rawDescGZIP(), []int{27}
 }
 
+// ListStreamRequest asks for a whole listing.
+type ListStreamRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Where to begin, what to leave out, and how many entries a page may have.
+	List          *ListRequest `protobuf:"bytes,1,opt,name=list,proto3" json:"list,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListStreamRequest) Reset() {
+	*x = ListStreamRequest{}
+	mi := &file_freshet_v1_namespace_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListStreamRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListStreamRequest) ProtoMessage() {}
+
+func (x *ListStreamRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_freshet_v1_namespace_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListStreamRequest.ProtoReflect.Descriptor instead.
+func (*ListStreamRequest) Descriptor() ([]byte, []int) {
+	return file_freshet_v1_namespace_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *ListStreamRequest) GetList() *ListRequest {
+	if x != nil {
+		return x.List
+	}
+	return nil
+}
+
+// ListStreamResponse is the next page of a listing.
+type ListStreamResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Page          *ListResponse          `protobuf:"bytes,1,opt,name=page,proto3" json:"page,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListStreamResponse) Reset() {
+	*x = ListStreamResponse{}
+	mi := &file_freshet_v1_namespace_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListStreamResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListStreamResponse) ProtoMessage() {}
+
+func (x *ListStreamResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_freshet_v1_namespace_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListStreamResponse.ProtoReflect.Descriptor instead.
+func (*ListStreamResponse) Descriptor() ([]byte, []int) {
+	return file_freshet_v1_namespace_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *ListStreamResponse) GetPage() *ListResponse {
+	if x != nil {
+		return x.Page
+	}
+	return nil
+}
+
+// RemoveTreeRequest asks to remove an entry, page by page if it is a directory.
+type RemoveTreeRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Path          string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
+	Recursive     bool                   `protobuf:"varint,2,opt,name=recursive,proto3" json:"recursive,omitempty"`
+	OpId          string                 `protobuf:"bytes,3,opt,name=op_id,json=opId,proto3" json:"op_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveTreeRequest) Reset() {
+	*x = RemoveTreeRequest{}
+	mi := &file_freshet_v1_namespace_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveTreeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveTreeRequest) ProtoMessage() {}
+
+func (x *RemoveTreeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_freshet_v1_namespace_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveTreeRequest.ProtoReflect.Descriptor instead.
+func (*RemoveTreeRequest) Descriptor() ([]byte, []int) {
+	return file_freshet_v1_namespace_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *RemoveTreeRequest) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *RemoveTreeRequest) GetRecursive() bool {
+	if x != nil {
+		return x.Recursive
+	}
+	return false
+}
+
+func (x *RemoveTreeRequest) GetOpId() string {
+	if x != nil {
+		return x.OpId
+	}
+	return ""
+}
+
 // RemoveTreeResponse is a report of progress; the last one has done set.
 type RemoveTreeResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2055,7 +2207,7 @@ type RemoveTreeResponse struct {
 
 func (x *RemoveTreeResponse) Reset() {
 	*x = RemoveTreeResponse{}
-	mi := &file_freshet_v1_namespace_proto_msgTypes[28]
+	mi := &file_freshet_v1_namespace_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2067,7 +2219,7 @@ func (x *RemoveTreeResponse) String() string {
 func (*RemoveTreeResponse) ProtoMessage() {}
 
 func (x *RemoveTreeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_freshet_v1_namespace_proto_msgTypes[28]
+	mi := &file_freshet_v1_namespace_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2080,7 +2232,7 @@ func (x *RemoveTreeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveTreeResponse.ProtoReflect.Descriptor instead.
 func (*RemoveTreeResponse) Descriptor() ([]byte, []int) {
-	return file_freshet_v1_namespace_proto_rawDescGZIP(), []int{28}
+	return file_freshet_v1_namespace_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *RemoveTreeResponse) GetEntries() int64 {
@@ -2111,6 +2263,76 @@ func (x *RemoveTreeResponse) GetToken() string {
 	return ""
 }
 
+// PlanRenameRequest asks what a Rename would do.
+type PlanRenameRequest struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Path   string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
+	Target string                 `protobuf:"bytes,2,opt,name=target,proto3" json:"target,omitempty"`
+	// Replace an existing file.
+	Overwrite     bool   `protobuf:"varint,3,opt,name=overwrite,proto3" json:"overwrite,omitempty"`
+	OpId          string `protobuf:"bytes,4,opt,name=op_id,json=opId,proto3" json:"op_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PlanRenameRequest) Reset() {
+	*x = PlanRenameRequest{}
+	mi := &file_freshet_v1_namespace_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PlanRenameRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PlanRenameRequest) ProtoMessage() {}
+
+func (x *PlanRenameRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_freshet_v1_namespace_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PlanRenameRequest.ProtoReflect.Descriptor instead.
+func (*PlanRenameRequest) Descriptor() ([]byte, []int) {
+	return file_freshet_v1_namespace_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *PlanRenameRequest) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *PlanRenameRequest) GetTarget() string {
+	if x != nil {
+		return x.Target
+	}
+	return ""
+}
+
+func (x *PlanRenameRequest) GetOverwrite() bool {
+	if x != nil {
+		return x.Overwrite
+	}
+	return false
+}
+
+func (x *PlanRenameRequest) GetOpId() string {
+	if x != nil {
+		return x.OpId
+	}
+	return ""
+}
+
 // PlanRenameResponse is what a Rename would do.
 type PlanRenameResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2130,7 +2352,7 @@ type PlanRenameResponse struct {
 
 func (x *PlanRenameResponse) Reset() {
 	*x = PlanRenameResponse{}
-	mi := &file_freshet_v1_namespace_proto_msgTypes[29]
+	mi := &file_freshet_v1_namespace_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2142,7 +2364,7 @@ func (x *PlanRenameResponse) String() string {
 func (*PlanRenameResponse) ProtoMessage() {}
 
 func (x *PlanRenameResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_freshet_v1_namespace_proto_msgTypes[29]
+	mi := &file_freshet_v1_namespace_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2155,7 +2377,7 @@ func (x *PlanRenameResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlanRenameResponse.ProtoReflect.Descriptor instead.
 func (*PlanRenameResponse) Descriptor() ([]byte, []int) {
-	return file_freshet_v1_namespace_proto_rawDescGZIP(), []int{29}
+	return file_freshet_v1_namespace_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *PlanRenameResponse) GetEntry() *Entry {
@@ -2360,18 +2582,31 @@ const file_freshet_v1_namespace_proto_rawDesc = "" +
 	"\x05token\x18\x04 \x01(\tR\x05token\"#\n" +
 	"\x11AbortWriteRequest\x12\x0e\n" +
 	"\x02op\x18\x01 \x01(\fR\x02op\"\x14\n" +
-	"\x12AbortWriteResponse\"r\n" +
+	"\x12AbortWriteResponse\"@\n" +
+	"\x11ListStreamRequest\x12+\n" +
+	"\x04list\x18\x01 \x01(\v2\x17.freshet.v1.ListRequestR\x04list\"B\n" +
+	"\x12ListStreamResponse\x12,\n" +
+	"\x04page\x18\x01 \x01(\v2\x18.freshet.v1.ListResponseR\x04page\"Z\n" +
+	"\x11RemoveTreeRequest\x12\x12\n" +
+	"\x04path\x18\x01 \x01(\tR\x04path\x12\x1c\n" +
+	"\trecursive\x18\x02 \x01(\bR\trecursive\x12\x13\n" +
+	"\x05op_id\x18\x03 \x01(\tR\x04opId\"r\n" +
 	"\x12RemoveTreeResponse\x12\x18\n" +
 	"\aentries\x18\x01 \x01(\x03R\aentries\x12\x18\n" +
 	"\acurrent\x18\x02 \x01(\tR\acurrent\x12\x12\n" +
 	"\x04done\x18\x03 \x01(\bR\x04done\x12\x14\n" +
-	"\x05token\x18\x04 \x01(\tR\x05token\"\xa1\x01\n" +
+	"\x05token\x18\x04 \x01(\tR\x05token\"r\n" +
+	"\x11PlanRenameRequest\x12\x12\n" +
+	"\x04path\x18\x01 \x01(\tR\x04path\x12\x16\n" +
+	"\x06target\x18\x02 \x01(\tR\x06target\x12\x1c\n" +
+	"\toverwrite\x18\x03 \x01(\bR\toverwrite\x12\x13\n" +
+	"\x05op_id\x18\x04 \x01(\tR\x04opId\"\xa1\x01\n" +
 	"\x12PlanRenameResponse\x12'\n" +
 	"\x05entry\x18\x01 \x01(\v2\x11.freshet.v1.EntryR\x05entry\x12\x16\n" +
 	"\x06atomic\x18\x02 \x01(\bR\x06atomic\x12\x18\n" +
 	"\aobjects\x18\x03 \x01(\x03R\aobjects\x12\x14\n" +
 	"\x05bytes\x18\x04 \x01(\x03R\x05bytes\x12\x1a\n" +
-	"\breplaces\x18\x05 \x01(\bR\breplaces2\xbc\t\n" +
+	"\breplaces\x18\x05 \x01(\bR\breplaces2\xd0\t\n" +
 	"\x10NamespaceService\x12T\n" +
 	"\x04Stat\x12\x17.freshet.v1.StatRequest\x1a\x18.freshet.v1.StatResponse\"\x19\x82\xd3\xe4\x93\x02\x13b\x05entry\x12\n" +
 	"/v1/status\x12H\n" +
@@ -2390,13 +2625,13 @@ const file_freshet_v1_namespace_proto_rawDesc = "" +
 	"\n" +
 	"BeginWrite\x12\x1d.freshet.v1.BeginWriteRequest\x1a\x1e.freshet.v1.BeginWriteResponse\x12K\n" +
 	"\n" +
-	"AbortWrite\x12\x1d.freshet.v1.AbortWriteRequest\x1a\x1e.freshet.v1.AbortWriteResponse\x12A\n" +
+	"AbortWrite\x12\x1d.freshet.v1.AbortWriteRequest\x1a\x1e.freshet.v1.AbortWriteResponse\x12M\n" +
 	"\n" +
-	"ListStream\x12\x17.freshet.v1.ListRequest\x1a\x18.freshet.v1.ListResponse0\x01\x12I\n" +
+	"ListStream\x12\x1d.freshet.v1.ListStreamRequest\x1a\x1e.freshet.v1.ListStreamResponse0\x01\x12M\n" +
 	"\n" +
-	"RemoveTree\x12\x19.freshet.v1.RemoveRequest\x1a\x1e.freshet.v1.RemoveTreeResponse0\x01\x12G\n" +
+	"RemoveTree\x12\x1d.freshet.v1.RemoveTreeRequest\x1a\x1e.freshet.v1.RemoveTreeResponse0\x01\x12K\n" +
 	"\n" +
-	"PlanRename\x12\x19.freshet.v1.RenameRequest\x1a\x1e.freshet.v1.PlanRenameResponseB:Z8github.com/freshet-io/freshet/proto/freshet/v1;freshetv1b\x06proto3"
+	"PlanRename\x12\x1d.freshet.v1.PlanRenameRequest\x1a\x1e.freshet.v1.PlanRenameResponseB:Z8github.com/freshet-io/freshet/proto/freshet/v1;freshetv1b\x06proto3"
 
 var (
 	file_freshet_v1_namespace_proto_rawDescOnce sync.Once
@@ -2410,7 +2645,7 @@ func file_freshet_v1_namespace_proto_rawDescGZIP() []byte {
 	return file_freshet_v1_namespace_proto_rawDescData
 }
 
-var file_freshet_v1_namespace_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
+var file_freshet_v1_namespace_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
 var file_freshet_v1_namespace_proto_goTypes = []any{
 	(*StatRequest)(nil),           // 0: freshet.v1.StatRequest
 	(*StatResponse)(nil),          // 1: freshet.v1.StatResponse
@@ -2440,85 +2675,91 @@ var file_freshet_v1_namespace_proto_goTypes = []any{
 	(*BeginWriteResponse)(nil),    // 25: freshet.v1.BeginWriteResponse
 	(*AbortWriteRequest)(nil),     // 26: freshet.v1.AbortWriteRequest
 	(*AbortWriteResponse)(nil),    // 27: freshet.v1.AbortWriteResponse
-	(*RemoveTreeResponse)(nil),    // 28: freshet.v1.RemoveTreeResponse
-	(*PlanRenameResponse)(nil),    // 29: freshet.v1.PlanRenameResponse
-	(*Entry)(nil),                 // 30: freshet.v1.Entry
-	(*ErrorDetail)(nil),           // 31: freshet.v1.ErrorDetail
-	(*Freshness)(nil),             // 32: freshet.v1.Freshness
-	(*Mount)(nil),                 // 33: freshet.v1.Mount
-	(*timestamppb.Timestamp)(nil), // 34: google.protobuf.Timestamp
-	(*ActiveSync)(nil),            // 35: freshet.v1.ActiveSync
-	(*ExplainStamp)(nil),          // 36: freshet.v1.ExplainStamp
-	(*Operation)(nil),             // 37: freshet.v1.Operation
-	(*durationpb.Duration)(nil),   // 38: google.protobuf.Duration
-	(*Source)(nil),                // 39: freshet.v1.Source
-	(*Block)(nil),                 // 40: freshet.v1.Block
-	(*Ticket)(nil),                // 41: freshet.v1.Ticket
+	(*ListStreamRequest)(nil),     // 28: freshet.v1.ListStreamRequest
+	(*ListStreamResponse)(nil),    // 29: freshet.v1.ListStreamResponse
+	(*RemoveTreeRequest)(nil),     // 30: freshet.v1.RemoveTreeRequest
+	(*RemoveTreeResponse)(nil),    // 31: freshet.v1.RemoveTreeResponse
+	(*PlanRenameRequest)(nil),     // 32: freshet.v1.PlanRenameRequest
+	(*PlanRenameResponse)(nil),    // 33: freshet.v1.PlanRenameResponse
+	(*Entry)(nil),                 // 34: freshet.v1.Entry
+	(*ErrorDetail)(nil),           // 35: freshet.v1.ErrorDetail
+	(*Freshness)(nil),             // 36: freshet.v1.Freshness
+	(*Mount)(nil),                 // 37: freshet.v1.Mount
+	(*timestamppb.Timestamp)(nil), // 38: google.protobuf.Timestamp
+	(*ActiveSync)(nil),            // 39: freshet.v1.ActiveSync
+	(*ExplainStamp)(nil),          // 40: freshet.v1.ExplainStamp
+	(*Operation)(nil),             // 41: freshet.v1.Operation
+	(*durationpb.Duration)(nil),   // 42: google.protobuf.Duration
+	(*Source)(nil),                // 43: freshet.v1.Source
+	(*Block)(nil),                 // 44: freshet.v1.Block
+	(*Ticket)(nil),                // 45: freshet.v1.Ticket
 }
 var file_freshet_v1_namespace_proto_depIdxs = []int32{
-	30, // 0: freshet.v1.StatResponse.entry:type_name -> freshet.v1.Entry
+	34, // 0: freshet.v1.StatResponse.entry:type_name -> freshet.v1.Entry
 	4,  // 1: freshet.v1.BatchStatResponse.results:type_name -> freshet.v1.StatResult
-	30, // 2: freshet.v1.StatResult.entry:type_name -> freshet.v1.Entry
-	31, // 3: freshet.v1.StatResult.error:type_name -> freshet.v1.ErrorDetail
-	30, // 4: freshet.v1.ListResponse.entries:type_name -> freshet.v1.Entry
-	30, // 5: freshet.v1.MkdirResponse.entry:type_name -> freshet.v1.Entry
-	30, // 6: freshet.v1.RenameResponse.entry:type_name -> freshet.v1.Entry
-	30, // 7: freshet.v1.SetAttrResponse.entry:type_name -> freshet.v1.Entry
-	30, // 8: freshet.v1.ExplainResponse.entry:type_name -> freshet.v1.Entry
-	32, // 9: freshet.v1.ExplainResponse.freshness:type_name -> freshet.v1.Freshness
-	33, // 10: freshet.v1.ExplainResponse.mount:type_name -> freshet.v1.Mount
-	34, // 11: freshet.v1.ExplainResponse.validated_at:type_name -> google.protobuf.Timestamp
+	34, // 2: freshet.v1.StatResult.entry:type_name -> freshet.v1.Entry
+	35, // 3: freshet.v1.StatResult.error:type_name -> freshet.v1.ErrorDetail
+	34, // 4: freshet.v1.ListResponse.entries:type_name -> freshet.v1.Entry
+	34, // 5: freshet.v1.MkdirResponse.entry:type_name -> freshet.v1.Entry
+	34, // 6: freshet.v1.RenameResponse.entry:type_name -> freshet.v1.Entry
+	34, // 7: freshet.v1.SetAttrResponse.entry:type_name -> freshet.v1.Entry
+	34, // 8: freshet.v1.ExplainResponse.entry:type_name -> freshet.v1.Entry
+	36, // 9: freshet.v1.ExplainResponse.freshness:type_name -> freshet.v1.Freshness
+	37, // 10: freshet.v1.ExplainResponse.mount:type_name -> freshet.v1.Mount
+	38, // 11: freshet.v1.ExplainResponse.validated_at:type_name -> google.protobuf.Timestamp
 	17, // 12: freshet.v1.ExplainResponse.publishers:type_name -> freshet.v1.PublisherStatus
 	18, // 13: freshet.v1.ExplainResponse.blocks:type_name -> freshet.v1.ExplainBlock
 	19, // 14: freshet.v1.ExplainResponse.storage:type_name -> freshet.v1.StorageView
-	35, // 15: freshet.v1.ExplainResponse.active_sync:type_name -> freshet.v1.ActiveSync
-	36, // 16: freshet.v1.ExplainResponse.stamps:type_name -> freshet.v1.ExplainStamp
-	37, // 17: freshet.v1.ExplainResponse.operations:type_name -> freshet.v1.Operation
-	38, // 18: freshet.v1.PublisherStatus.since_contact:type_name -> google.protobuf.Duration
-	34, // 19: freshet.v1.StorageView.mtime:type_name -> google.protobuf.Timestamp
-	30, // 20: freshet.v1.StorageView.entry:type_name -> freshet.v1.Entry
-	38, // 21: freshet.v1.SyncResponse.elapsed:type_name -> google.protobuf.Duration
-	30, // 22: freshet.v1.LocateResponse.entry:type_name -> freshet.v1.Entry
-	39, // 23: freshet.v1.LocateResponse.source:type_name -> freshet.v1.Source
-	40, // 24: freshet.v1.LocateResponse.blocks:type_name -> freshet.v1.Block
-	41, // 25: freshet.v1.BeginWriteResponse.ticket:type_name -> freshet.v1.Ticket
-	30, // 26: freshet.v1.BeginWriteResponse.entry:type_name -> freshet.v1.Entry
-	30, // 27: freshet.v1.PlanRenameResponse.entry:type_name -> freshet.v1.Entry
-	0,  // 28: freshet.v1.NamespaceService.Stat:input_type -> freshet.v1.StatRequest
-	2,  // 29: freshet.v1.NamespaceService.BatchStat:input_type -> freshet.v1.BatchStatRequest
-	5,  // 30: freshet.v1.NamespaceService.List:input_type -> freshet.v1.ListRequest
-	7,  // 31: freshet.v1.NamespaceService.Mkdir:input_type -> freshet.v1.MkdirRequest
-	9,  // 32: freshet.v1.NamespaceService.Rename:input_type -> freshet.v1.RenameRequest
-	11, // 33: freshet.v1.NamespaceService.Remove:input_type -> freshet.v1.RemoveRequest
-	13, // 34: freshet.v1.NamespaceService.SetAttr:input_type -> freshet.v1.SetAttrRequest
-	15, // 35: freshet.v1.NamespaceService.Explain:input_type -> freshet.v1.ExplainRequest
-	20, // 36: freshet.v1.NamespaceService.Sync:input_type -> freshet.v1.SyncRequest
-	22, // 37: freshet.v1.NamespaceService.Locate:input_type -> freshet.v1.LocateRequest
-	24, // 38: freshet.v1.NamespaceService.BeginWrite:input_type -> freshet.v1.BeginWriteRequest
-	26, // 39: freshet.v1.NamespaceService.AbortWrite:input_type -> freshet.v1.AbortWriteRequest
-	5,  // 40: freshet.v1.NamespaceService.ListStream:input_type -> freshet.v1.ListRequest
-	11, // 41: freshet.v1.NamespaceService.RemoveTree:input_type -> freshet.v1.RemoveRequest
-	9,  // 42: freshet.v1.NamespaceService.PlanRename:input_type -> freshet.v1.RenameRequest
-	1,  // 43: freshet.v1.NamespaceService.Stat:output_type -> freshet.v1.StatResponse
-	3,  // 44: freshet.v1.NamespaceService.BatchStat:output_type -> freshet.v1.BatchStatResponse
-	6,  // 45: freshet.v1.NamespaceService.List:output_type -> freshet.v1.ListResponse
-	8,  // 46: freshet.v1.NamespaceService.Mkdir:output_type -> freshet.v1.MkdirResponse
-	10, // 47: freshet.v1.NamespaceService.Rename:output_type -> freshet.v1.RenameResponse
-	12, // 48: freshet.v1.NamespaceService.Remove:output_type -> freshet.v1.RemoveResponse
-	14, // 49: freshet.v1.NamespaceService.SetAttr:output_type -> freshet.v1.SetAttrResponse
-	16, // 50: freshet.v1.NamespaceService.Explain:output_type -> freshet.v1.ExplainResponse
-	21, // 51: freshet.v1.NamespaceService.Sync:output_type -> freshet.v1.SyncResponse
-	23, // 52: freshet.v1.NamespaceService.Locate:output_type -> freshet.v1.LocateResponse
-	25, // 53: freshet.v1.NamespaceService.BeginWrite:output_type -> freshet.v1.BeginWriteResponse
-	27, // 54: freshet.v1.NamespaceService.AbortWrite:output_type -> freshet.v1.AbortWriteResponse
-	6,  // 55: freshet.v1.NamespaceService.ListStream:output_type -> freshet.v1.ListResponse
-	28, // 56: freshet.v1.NamespaceService.RemoveTree:output_type -> freshet.v1.RemoveTreeResponse
-	29, // 57: freshet.v1.NamespaceService.PlanRename:output_type -> freshet.v1.PlanRenameResponse
-	43, // [43:58] is the sub-list for method output_type
-	28, // [28:43] is the sub-list for method input_type
-	28, // [28:28] is the sub-list for extension type_name
-	28, // [28:28] is the sub-list for extension extendee
-	0,  // [0:28] is the sub-list for field type_name
+	39, // 15: freshet.v1.ExplainResponse.active_sync:type_name -> freshet.v1.ActiveSync
+	40, // 16: freshet.v1.ExplainResponse.stamps:type_name -> freshet.v1.ExplainStamp
+	41, // 17: freshet.v1.ExplainResponse.operations:type_name -> freshet.v1.Operation
+	42, // 18: freshet.v1.PublisherStatus.since_contact:type_name -> google.protobuf.Duration
+	38, // 19: freshet.v1.StorageView.mtime:type_name -> google.protobuf.Timestamp
+	34, // 20: freshet.v1.StorageView.entry:type_name -> freshet.v1.Entry
+	42, // 21: freshet.v1.SyncResponse.elapsed:type_name -> google.protobuf.Duration
+	34, // 22: freshet.v1.LocateResponse.entry:type_name -> freshet.v1.Entry
+	43, // 23: freshet.v1.LocateResponse.source:type_name -> freshet.v1.Source
+	44, // 24: freshet.v1.LocateResponse.blocks:type_name -> freshet.v1.Block
+	45, // 25: freshet.v1.BeginWriteResponse.ticket:type_name -> freshet.v1.Ticket
+	34, // 26: freshet.v1.BeginWriteResponse.entry:type_name -> freshet.v1.Entry
+	5,  // 27: freshet.v1.ListStreamRequest.list:type_name -> freshet.v1.ListRequest
+	6,  // 28: freshet.v1.ListStreamResponse.page:type_name -> freshet.v1.ListResponse
+	34, // 29: freshet.v1.PlanRenameResponse.entry:type_name -> freshet.v1.Entry
+	0,  // 30: freshet.v1.NamespaceService.Stat:input_type -> freshet.v1.StatRequest
+	2,  // 31: freshet.v1.NamespaceService.BatchStat:input_type -> freshet.v1.BatchStatRequest
+	5,  // 32: freshet.v1.NamespaceService.List:input_type -> freshet.v1.ListRequest
+	7,  // 33: freshet.v1.NamespaceService.Mkdir:input_type -> freshet.v1.MkdirRequest
+	9,  // 34: freshet.v1.NamespaceService.Rename:input_type -> freshet.v1.RenameRequest
+	11, // 35: freshet.v1.NamespaceService.Remove:input_type -> freshet.v1.RemoveRequest
+	13, // 36: freshet.v1.NamespaceService.SetAttr:input_type -> freshet.v1.SetAttrRequest
+	15, // 37: freshet.v1.NamespaceService.Explain:input_type -> freshet.v1.ExplainRequest
+	20, // 38: freshet.v1.NamespaceService.Sync:input_type -> freshet.v1.SyncRequest
+	22, // 39: freshet.v1.NamespaceService.Locate:input_type -> freshet.v1.LocateRequest
+	24, // 40: freshet.v1.NamespaceService.BeginWrite:input_type -> freshet.v1.BeginWriteRequest
+	26, // 41: freshet.v1.NamespaceService.AbortWrite:input_type -> freshet.v1.AbortWriteRequest
+	28, // 42: freshet.v1.NamespaceService.ListStream:input_type -> freshet.v1.ListStreamRequest
+	30, // 43: freshet.v1.NamespaceService.RemoveTree:input_type -> freshet.v1.RemoveTreeRequest
+	32, // 44: freshet.v1.NamespaceService.PlanRename:input_type -> freshet.v1.PlanRenameRequest
+	1,  // 45: freshet.v1.NamespaceService.Stat:output_type -> freshet.v1.StatResponse
+	3,  // 46: freshet.v1.NamespaceService.BatchStat:output_type -> freshet.v1.BatchStatResponse
+	6,  // 47: freshet.v1.NamespaceService.List:output_type -> freshet.v1.ListResponse
+	8,  // 48: freshet.v1.NamespaceService.Mkdir:output_type -> freshet.v1.MkdirResponse
+	10, // 49: freshet.v1.NamespaceService.Rename:output_type -> freshet.v1.RenameResponse
+	12, // 50: freshet.v1.NamespaceService.Remove:output_type -> freshet.v1.RemoveResponse
+	14, // 51: freshet.v1.NamespaceService.SetAttr:output_type -> freshet.v1.SetAttrResponse
+	16, // 52: freshet.v1.NamespaceService.Explain:output_type -> freshet.v1.ExplainResponse
+	21, // 53: freshet.v1.NamespaceService.Sync:output_type -> freshet.v1.SyncResponse
+	23, // 54: freshet.v1.NamespaceService.Locate:output_type -> freshet.v1.LocateResponse
+	25, // 55: freshet.v1.NamespaceService.BeginWrite:output_type -> freshet.v1.BeginWriteResponse
+	27, // 56: freshet.v1.NamespaceService.AbortWrite:output_type -> freshet.v1.AbortWriteResponse
+	29, // 57: freshet.v1.NamespaceService.ListStream:output_type -> freshet.v1.ListStreamResponse
+	31, // 58: freshet.v1.NamespaceService.RemoveTree:output_type -> freshet.v1.RemoveTreeResponse
+	33, // 59: freshet.v1.NamespaceService.PlanRename:output_type -> freshet.v1.PlanRenameResponse
+	45, // [45:60] is the sub-list for method output_type
+	30, // [30:45] is the sub-list for method input_type
+	30, // [30:30] is the sub-list for extension type_name
+	30, // [30:30] is the sub-list for extension extendee
+	0,  // [0:30] is the sub-list for field type_name
 }
 
 func init() { file_freshet_v1_namespace_proto_init() }
@@ -2536,7 +2777,7 @@ func file_freshet_v1_namespace_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_freshet_v1_namespace_proto_rawDesc), len(file_freshet_v1_namespace_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   30,
+			NumMessages:   34,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -71,13 +71,13 @@ type NamespaceServiceClient interface {
 	AbortWrite(ctx context.Context, in *AbortWriteRequest, opts ...grpc.CallOption) (*AbortWriteResponse, error)
 	// ListStream sends a whole listing, page by page, as fast as the caller reads
 	// it. Each message carries the token from which List goes on after it.
-	ListStream(ctx context.Context, in *ListRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ListResponse], error)
+	ListStream(ctx context.Context, in *ListStreamRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ListStreamResponse], error)
 	// RemoveTree removes a tree page by page and reports progress. It stops when
 	// the call ends: what is removed then is gone, the rest is there.
-	RemoveTree(ctx context.Context, in *RemoveRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[RemoveTreeResponse], error)
+	RemoveTree(ctx context.Context, in *RemoveTreeRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[RemoveTreeResponse], error)
 	// PlanRename says what a Rename would do and what it costs the storage,
 	// without changing anything.
-	PlanRename(ctx context.Context, in *RenameRequest, opts ...grpc.CallOption) (*PlanRenameResponse, error)
+	PlanRename(ctx context.Context, in *PlanRenameRequest, opts ...grpc.CallOption) (*PlanRenameResponse, error)
 }
 
 type namespaceServiceClient struct {
@@ -217,13 +217,13 @@ func (c *namespaceServiceClient) AbortWrite(ctx context.Context, in *AbortWriteR
 	return out, nil
 }
 
-func (c *namespaceServiceClient) ListStream(ctx context.Context, in *ListRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ListResponse], error) {
+func (c *namespaceServiceClient) ListStream(ctx context.Context, in *ListStreamRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ListStreamResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	stream, err := c.cc.NewStream(ctx, &NamespaceService_ServiceDesc.Streams[1], NamespaceService_ListStream_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
-	x := &grpc.GenericClientStream[ListRequest, ListResponse]{ClientStream: stream}
+	x := &grpc.GenericClientStream[ListStreamRequest, ListStreamResponse]{ClientStream: stream}
 	if err := x.ClientStream.SendMsg(in); err != nil {
 		return nil, err
 	}
@@ -234,15 +234,15 @@ func (c *namespaceServiceClient) ListStream(ctx context.Context, in *ListRequest
 }
 
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
-type NamespaceService_ListStreamClient = grpc.ServerStreamingClient[ListResponse]
+type NamespaceService_ListStreamClient = grpc.ServerStreamingClient[ListStreamResponse]
 
-func (c *namespaceServiceClient) RemoveTree(ctx context.Context, in *RemoveRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[RemoveTreeResponse], error) {
+func (c *namespaceServiceClient) RemoveTree(ctx context.Context, in *RemoveTreeRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[RemoveTreeResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	stream, err := c.cc.NewStream(ctx, &NamespaceService_ServiceDesc.Streams[2], NamespaceService_RemoveTree_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
-	x := &grpc.GenericClientStream[RemoveRequest, RemoveTreeResponse]{ClientStream: stream}
+	x := &grpc.GenericClientStream[RemoveTreeRequest, RemoveTreeResponse]{ClientStream: stream}
 	if err := x.ClientStream.SendMsg(in); err != nil {
 		return nil, err
 	}
@@ -255,7 +255,7 @@ func (c *namespaceServiceClient) RemoveTree(ctx context.Context, in *RemoveReque
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type NamespaceService_RemoveTreeClient = grpc.ServerStreamingClient[RemoveTreeResponse]
 
-func (c *namespaceServiceClient) PlanRename(ctx context.Context, in *RenameRequest, opts ...grpc.CallOption) (*PlanRenameResponse, error) {
+func (c *namespaceServiceClient) PlanRename(ctx context.Context, in *PlanRenameRequest, opts ...grpc.CallOption) (*PlanRenameResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(PlanRenameResponse)
 	err := c.cc.Invoke(ctx, NamespaceService_PlanRename_FullMethodName, in, out, cOpts...)
@@ -298,13 +298,13 @@ type NamespaceServiceServer interface {
 	AbortWrite(context.Context, *AbortWriteRequest) (*AbortWriteResponse, error)
 	// ListStream sends a whole listing, page by page, as fast as the caller reads
 	// it. Each message carries the token from which List goes on after it.
-	ListStream(*ListRequest, grpc.ServerStreamingServer[ListResponse]) error
+	ListStream(*ListStreamRequest, grpc.ServerStreamingServer[ListStreamResponse]) error
 	// RemoveTree removes a tree page by page and reports progress. It stops when
 	// the call ends: what is removed then is gone, the rest is there.
-	RemoveTree(*RemoveRequest, grpc.ServerStreamingServer[RemoveTreeResponse]) error
+	RemoveTree(*RemoveTreeRequest, grpc.ServerStreamingServer[RemoveTreeResponse]) error
 	// PlanRename says what a Rename would do and what it costs the storage,
 	// without changing anything.
-	PlanRename(context.Context, *RenameRequest) (*PlanRenameResponse, error)
+	PlanRename(context.Context, *PlanRenameRequest) (*PlanRenameResponse, error)
 	mustEmbedUnimplementedNamespaceServiceServer()
 }
 
@@ -351,13 +351,13 @@ func (UnimplementedNamespaceServiceServer) BeginWrite(context.Context, *BeginWri
 func (UnimplementedNamespaceServiceServer) AbortWrite(context.Context, *AbortWriteRequest) (*AbortWriteResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method AbortWrite not implemented")
 }
-func (UnimplementedNamespaceServiceServer) ListStream(*ListRequest, grpc.ServerStreamingServer[ListResponse]) error {
+func (UnimplementedNamespaceServiceServer) ListStream(*ListStreamRequest, grpc.ServerStreamingServer[ListStreamResponse]) error {
 	return status.Error(codes.Unimplemented, "method ListStream not implemented")
 }
-func (UnimplementedNamespaceServiceServer) RemoveTree(*RemoveRequest, grpc.ServerStreamingServer[RemoveTreeResponse]) error {
+func (UnimplementedNamespaceServiceServer) RemoveTree(*RemoveTreeRequest, grpc.ServerStreamingServer[RemoveTreeResponse]) error {
 	return status.Error(codes.Unimplemented, "method RemoveTree not implemented")
 }
-func (UnimplementedNamespaceServiceServer) PlanRename(context.Context, *RenameRequest) (*PlanRenameResponse, error) {
+func (UnimplementedNamespaceServiceServer) PlanRename(context.Context, *PlanRenameRequest) (*PlanRenameResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method PlanRename not implemented")
 }
 func (UnimplementedNamespaceServiceServer) mustEmbedUnimplementedNamespaceServiceServer() {}
@@ -591,29 +591,29 @@ func _NamespaceService_AbortWrite_Handler(srv interface{}, ctx context.Context, 
 }
 
 func _NamespaceService_ListStream_Handler(srv interface{}, stream grpc.ServerStream) error {
-	m := new(ListRequest)
+	m := new(ListStreamRequest)
 	if err := stream.RecvMsg(m); err != nil {
 		return err
 	}
-	return srv.(NamespaceServiceServer).ListStream(m, &grpc.GenericServerStream[ListRequest, ListResponse]{ServerStream: stream})
+	return srv.(NamespaceServiceServer).ListStream(m, &grpc.GenericServerStream[ListStreamRequest, ListStreamResponse]{ServerStream: stream})
 }
 
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
-type NamespaceService_ListStreamServer = grpc.ServerStreamingServer[ListResponse]
+type NamespaceService_ListStreamServer = grpc.ServerStreamingServer[ListStreamResponse]
 
 func _NamespaceService_RemoveTree_Handler(srv interface{}, stream grpc.ServerStream) error {
-	m := new(RemoveRequest)
+	m := new(RemoveTreeRequest)
 	if err := stream.RecvMsg(m); err != nil {
 		return err
 	}
-	return srv.(NamespaceServiceServer).RemoveTree(m, &grpc.GenericServerStream[RemoveRequest, RemoveTreeResponse]{ServerStream: stream})
+	return srv.(NamespaceServiceServer).RemoveTree(m, &grpc.GenericServerStream[RemoveTreeRequest, RemoveTreeResponse]{ServerStream: stream})
 }
 
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type NamespaceService_RemoveTreeServer = grpc.ServerStreamingServer[RemoveTreeResponse]
 
 func _NamespaceService_PlanRename_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
-	in := new(RenameRequest)
+	in := new(PlanRenameRequest)
 	if err := dec(in); err != nil {
 		return nil, err
 	}
@@ -625,7 +625,7 @@ func _NamespaceService_PlanRename_Handler(srv interface{}, ctx context.Context, 
 		FullMethod: NamespaceService_PlanRename_FullMethodName,
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
-		return srv.(NamespaceServiceServer).PlanRename(ctx, req.(*RenameRequest))
+		return srv.(NamespaceServiceServer).PlanRename(ctx, req.(*PlanRenameRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
