@@ -138,10 +138,11 @@ func (s *schedule) step() {
 func (s *schedule) pass(d time.Duration) {
 	for ; d > 0; d -= time.Second {
 		<-time.After(min(d, time.Second))
-		if s.l.died() {
-			s.elect()
-		}
 		for _, n := range s.nodes {
+			synctest.Wait() // what a tick or the beat before began may have killed the leader
+			if s.l.died() {
+				s.elect()
+			}
 			if !s.quietly[n] {
 				n.beat()
 			}
@@ -281,10 +282,11 @@ func (s *schedule) crash() {
 		s.l.die()
 	case 1:
 		points := []string{ops.PointBegin, ops.PointEffect, ops.PointComplete, ops.PointDone, ops.PointResolve}
+		point, skip := points[s.rnd.IntN(len(points))], s.rnd.IntN(2)
+		s.note("leader will die at %s", point)
 		s.mu.Lock()
-		s.point, s.skip = points[s.rnd.IntN(len(points))], s.rnd.IntN(2)
+		s.point, s.skip = point, skip
 		s.mu.Unlock()
-		s.note("leader will die at %s", s.point)
 	case 2:
 		s.note("%s restarts", n.id)
 		n.restart()
