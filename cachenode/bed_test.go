@@ -253,11 +253,6 @@ func newBed(t testing.TB, s settings) *bed {
 		<-done
 		check(t, b.tier.Close())
 		check(t, identity.Close())
-		b.mounts.mu.Lock()
-		defer b.mounts.mu.Unlock()
-		if b.mounts.uses != 0 {
-			t.Errorf("%d uses of the mount were not released", b.mounts.uses)
-		}
 	})
 	synctest.Wait()
 	return b
@@ -371,7 +366,15 @@ func bubble(t *testing.T, s settings, test func(t *testing.T, b *bed)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		b := newBed(t, s)
-		defer b.stop()
+		defer func() {
+			b.stop()
+			synctest.Wait() // writes that were given up return to their callers
+			b.mounts.mu.Lock()
+			defer b.mounts.mu.Unlock()
+			if b.mounts.uses != 0 {
+				t.Errorf("%d uses of the mount were not released", b.mounts.uses)
+			}
+		}()
 		test(t, b)
 	})
 }
