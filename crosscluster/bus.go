@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -315,10 +316,11 @@ func (b *Bus) Leave(ctx context.Context) error {
 	}
 	b.mu.Lock()
 	b.left = true
-	for _, l := range b.links {
-		l.end()
-	}
+	links := slices.Collect(maps.Values(b.links))
 	b.mu.Unlock()
+	if err := endAll(ctx, links); err != nil {
+		return freshet.Wrap("leave peers", "", err)
+	}
 	self := b.region.Identity()
 	req := &busv1.GoodbyeRequest{ClusterId: self.Cluster[:], Epoch: verified.epoch, Heads: headsToWire(verified.heads)}
 	all, _ := b.dir.list()
@@ -329,6 +331,22 @@ func (b *Bus) Leave(ctx context.Context) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// endAll ends links and waits for them: an introduction of ours that arrived
+// after our goodbye would take it back.
+func endAll(ctx context.Context, links []*link) error {
+	for _, l := range links {
+		l.end()
+	}
+	for _, l := range links {
+		select {
+		case <-l.done:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return nil
 }
 
 func (b *Bus) goodbye(ctx context.Context, k known, req *busv1.GoodbyeRequest) error {

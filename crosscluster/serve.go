@@ -10,14 +10,19 @@ import (
 )
 
 // Hello answers another cluster's introduction with ours, or refuses it.
-func (b *Bus) Hello(_ context.Context, req *busv1.HelloRequest) (*busv1.HelloResponse, error) {
-	if _, err := b.introduced(req.GetCluster()); err != nil {
+func (b *Bus) Hello(ctx context.Context, req *busv1.HelloRequest) (*busv1.HelloResponse, error) {
+	if _, err := b.introduced(ctx, req.GetCluster()); err != nil {
 		return nil, err
 	}
 	return &busv1.HelloResponse{Cluster: infoToWire(b.info())}, nil
 }
 
-func (b *Bus) introduced(m *busv1.ClusterInfo) (clusterInfo, error) {
+// introduced takes in an introduction, unless whoever sent it has given it up: it
+// may have said goodbye since.
+func (b *Bus) introduced(ctx context.Context, m *busv1.ClusterInfo) (clusterInfo, error) {
+	if err := ctx.Err(); err != nil {
+		return clusterInfo{}, freshet.Wrap("hello", "", err)
+	}
 	b.mu.Lock()
 	left := b.left
 	b.mu.Unlock()
@@ -157,7 +162,7 @@ func (b *Bus) Subscribe(ctx context.Context, recv func() (*busv1.SubscribeReques
 	if err != nil {
 		return err
 	}
-	info, err := b.introduced(opening.GetCluster())
+	info, err := b.introduced(ctx, opening.GetCluster())
 	if err != nil {
 		return err
 	}

@@ -162,24 +162,13 @@ func (e *Engine) perform(ctx context.Context, l *lead, c change) (freshet.Comple
 			l.lower(c.begin.Op)
 		}
 	}()
-	if err := e.checkBefore(l, c); err != nil {
-		return freshet.Completed{}, err
+	if c.begin.Kind == namespace.OpRename { // asked last, with the fence up
+		if err := e.checkWriters(c.begin); err != nil {
+			return freshet.Completed{}, err
+		}
 	}
 	completed, ended, err := e.carryOut(ctx, l, c, at)
 	return completed, err
-}
-
-// checkBefore is asked last, with the operation's fence up.
-func (e *Engine) checkBefore(l *lead, c change) error {
-	if c.begin.Kind == namespace.OpRename {
-		if err := e.checkWriters(c.begin); err != nil {
-			return err
-		}
-	}
-	if !e.reserve(l) {
-		return freshet.Errorf(freshet.KindExhausted, c.begin.Kind.String(), c.begin.Path, "%d operations are open, the most that are allowed: try again later", e.opts.MaxIntents)
-	}
-	return nil
 }
 
 // checkWriters refuses to move what is being written: the file would be left
@@ -200,6 +189,9 @@ func (e *Engine) checkWriters(b namespace.Begin) error {
 // operation is left to the resolution.
 func (e *Engine) carryOut(ctx context.Context, l *lead, c change, at place) (done freshet.Completed, ended bool, err error) {
 	kind, p, op := c.begin.Kind.String(), c.begin.Path, c.begin.Op
+	if !e.reserve(l) {
+		return done, true, freshet.Errorf(freshet.KindExhausted, kind, p, "%d operations are open, the most that are allowed: try again later", e.opts.MaxIntents)
+	}
 	e.opts.Hook(PointBegin, op)
 	c.begin.At = e.clock.Now()
 	res, err := e.propose(ctx, namespace.Command{Begin: &c.begin})
