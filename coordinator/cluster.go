@@ -226,6 +226,9 @@ func (c *Coordinator) BumpEpoch(ctx context.Context, dryRun bool) (uint64, error
 	if err := c.barrier(ctx); err != nil {
 		return 0, err
 	}
+	if done, err := c.repeated(ctx); done || err != nil {
+		return c.state.Identity().Epoch, err
+	}
 	floor := uint64(max(c.clock.Now().Unix(), 1))
 	if dryRun {
 		return max(c.state.Identity().Epoch+1, floor), nil
@@ -234,7 +237,11 @@ func (c *Coordinator) BumpEpoch(ctx context.Context, dryRun bool) (uint64, error
 }
 
 func (c *Coordinator) bumpEpoch(ctx context.Context, floor uint64) (uint64, error) {
-	results, err := c.propose(ctx, namespace.Command{BumpEpoch: &namespace.BumpEpoch{Floor: floor}},
+	bump := namespace.Command{BumpEpoch: &namespace.BumpEpoch{Floor: floor}}
+	if op := freshet.OpOf(ctx); !op.IsZero() {
+		bump.Once = &op
+	}
+	results, err := c.propose(ctx, bump,
 		namespace.Command{PublishAll: &namespace.PublishAll{At: c.clock.Now().UTC()}})
 	if err != nil {
 		return 0, err

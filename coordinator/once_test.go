@@ -2,6 +2,7 @@ package coordinator_test
 
 import (
 	"context"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -40,7 +41,7 @@ func (w *world) mutations() []mutation {
 	mode, other := uint32(0o600), uint32(0o640)
 	interval, never := freshet.Interval(time.Minute), freshet.Never
 	second := mount("/second", "mem://lake/second", freshet.Never)
-	return []mutation{
+	return append(w.settingMutations(), []mutation{
 		{
 			"mkdir", func(ctx context.Context, m *member, op freshet.OpID) (freshet.Token, error) {
 				return token(m.Mkdir(ctx, freshet.MkdirQuery{Op: op, Path: "/data/made"}))
@@ -172,6 +173,49 @@ func (w *world) mutations() []mutation {
 				return err == nil && len(all) == 1
 			},
 		},
+	}...)
+}
+
+// settingMutations are those of policies and of the epoch.
+func (w *world) settingMutations() []mutation {
+	change := func(c freshet.PolicyChange) func(context.Context, *member, freshet.OpID) (freshet.Token, error) {
+		return func(ctx context.Context, m *member, op freshet.OpID) (freshet.Token, error) {
+			_, err := m.ChangePolicy(freshet.WithOp(ctx, op), c)
+			return freshet.Token{}, err
+		}
+	}
+	undo := func(c freshet.PolicyChange) func(context.Context, *member) error {
+		return func(ctx context.Context, m *member) error { _, err := m.ChangePolicy(ctx, c); return err }
+	}
+	ttl := func(p freshet.Path, want string) func(context.Context, *member) bool {
+		return func(ctx context.Context, m *member) bool {
+			r, err := m.PathPolicies(ctx, p)
+			return err == nil && slices.ContainsFunc(r.Effective, func(s freshet.Setting) bool { return s.Property == freshet.PropertyTTL && s.Value == want })
+		}
+	}
+	back := policy("/data/replaced", "ttl", "1h0m0s", "pinned", "true")
+	var epoch uint64 // that of the last change by others
+	return []mutation{
+		{"policy set", change(policy("/data/set", "ttl", "1h")), undo(policy("/data/set", "ttl", "2h")), ttl("/data/set", "2h0m0s")},
+		{
+			"policy replace", change(freshet.PolicyChange{Path: "/data/replaced", Replace: true, Set: policy("", "pinned", "true").Set}),
+			undo(back), ttl("/data/replaced", "1h0m0s"),
+		},
+		{
+			"policy unset", change(freshet.PolicyChange{Path: "/data/unset", Unset: []freshet.Property{freshet.PropertyTTL}}),
+			undo(policy("/data/unset", "ttl", "1h")), ttl("/data/unset", "1h0m0s"),
+		},
+		{
+			"bump epoch", func(ctx context.Context, m *member, op freshet.OpID) (freshet.Token, error) {
+				_, err := m.BumpEpoch(freshet.WithOp(ctx, op), false)
+				return freshet.Token{}, err
+			},
+			func(ctx context.Context, m *member) (err error) { epoch, err = m.BumpEpoch(ctx, false); return err },
+			func(ctx context.Context, m *member) bool {
+				st, err := m.Cluster(ctx)
+				return err == nil && st.Epoch == epoch
+			},
+		},
 	}
 }
 
@@ -192,6 +236,11 @@ func TestARepeatedCallIsNotDoneTwice(t *testing.T) {
 			t.Fatal(err)
 		}
 		w.mustQuota(m, "/data/r", 20, 0)
+		for _, p := range []freshet.Path{"/data/replaced", "/data/unset"} {
+			if _, err := m.ChangePolicy(ctx, policy(p, "ttl", "1h")); err != nil {
+				t.Fatal(err)
+			}
+		}
 		all := w.mutations()
 		tokens := make([]freshet.Token, len(all))
 		repeat := func(m *member, when string) {

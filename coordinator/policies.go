@@ -85,9 +85,12 @@ func (c *Coordinator) SetPolicy(ctx context.Context, p freshet.SyncPolicy, dryRu
 	if err != nil {
 		return freshet.SyncPolicy{}, err
 	}
-	set, _ := settingOf(after.Settings, freshet.PropertySyncInterval)
-	p.Origin, p.SetAt = set.Origin, set.SetAt
-	return p, nil
+	set, ok := settingOf(after.Settings, freshet.PropertySyncInterval)
+	if !ok { // a repeated call, and it was removed since
+		return freshet.SyncPolicy{Path: p.Path, Interval: freshet.Never}, nil
+	}
+	i, err := freshet.ParseInterval(set.Value)
+	return freshet.SyncPolicy{Path: p.Path, Interval: i, Origin: set.Origin, SetAt: set.SetAt}, err
 }
 
 // RemovePolicy removes the sync interval of exactly that path and returns the rule
@@ -213,6 +216,10 @@ func (c *Coordinator) ChangePolicy(ctx context.Context, ch freshet.PolicyChange)
 	if err := ch.Normalize(); err != nil {
 		return freshet.Policy{}, err
 	}
+	if done, err := c.repeated(ctx); done || err != nil {
+		set := c.policyAt(ch.Path)
+		return policyOf(&set), err
+	}
 	cmd := c.policyCommand(ch)
 	after, err := c.afterChange(&cmd)
 	if err == nil {
@@ -254,13 +261,20 @@ func (c *Coordinator) seedPolicy(ch freshet.PolicyChange) (namespace.Policy, err
 
 // afterChange returns what would be set at the path after the command.
 func (c *Coordinator) afterChange(cmd *namespace.ChangePolicy) (namespace.Policy, error) {
-	held := namespace.Policy{Path: cmd.Path, Bare: true}
-	all := c.state.Policies()
-	if i := slices.IndexFunc(all, func(p namespace.Policy) bool { return p.Path == cmd.Path }); i >= 0 {
-		held = all[i]
-		held.Settings = slices.Clone(held.Settings)
-	}
+	held := c.policyAt(cmd.Path)
 	return held, held.Change(cmd)
+}
+
+// policyAt returns a copy of what is set at exactly one path.
+func (c *Coordinator) policyAt(p freshet.Path) namespace.Policy {
+	all := c.state.Policies()
+	i := slices.IndexFunc(all, func(o namespace.Policy) bool { return o.Path == p })
+	if i < 0 {
+		return namespace.Policy{Path: p, Bare: true}
+	}
+	held := all[i]
+	held.Settings = slices.Clone(held.Settings)
+	return held
 }
 
 // checkEffective refuses settings that contradict each other.

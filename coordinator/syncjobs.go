@@ -79,7 +79,8 @@ func (c *Coordinator) SyncJobs(ctx context.Context, id uint64, p freshet.Path) (
 	return out, nil
 }
 
-// CancelSync ends a sync. What it found until then stays found.
+// CancelSync ends a sync. What it found until then stays found. One that was
+// cancelled before stays so, without an error.
 func (c *Coordinator) CancelSync(ctx context.Context, id uint64) (freshet.SyncJob, error) {
 	if err := c.barrier(ctx); err != nil {
 		return freshet.SyncJob{}, err
@@ -89,7 +90,7 @@ func (c *Coordinator) CancelSync(ctx context.Context, id uint64) (freshet.SyncJo
 		end.Count(r.seen())
 	}
 	results, err := c.propose(ctx, namespace.Command{EndSync: &namespace.EndSync{Job: end}})
-	if err != nil {
+	if err != nil && (len(results) == 0 || results[0].Sync.State != freshet.SyncCancelled) {
 		return freshet.SyncJob{}, err
 	}
 	return c.jobs.show(&results[0].Sync), nil

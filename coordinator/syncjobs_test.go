@@ -129,6 +129,12 @@ func TestACancelledSyncEndsAtOnce(t *testing.T) {
 		if n := w.asked(func() { time.Sleep(10 * time.Second) }); n != 0 {
 			w.Errorf("a cancelled sync asked the storage %d times", n)
 		}
+		if j, err = m.CancelSync(w.Context(), id); err != nil || j.State != freshet.SyncCancelled {
+			w.Errorf("cancelled again: %+v, %v", j, err)
+		}
+		w.slow(0)
+		id = w.startSync(m, freshet.Always)
+		w.ended(id)
 		_, err = m.CancelSync(w.Context(), id)
 		w.wantKind(err, freshet.KindConflict)
 		_, err = m.CancelSync(w.Context(), id+1000)

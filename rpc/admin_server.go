@@ -367,7 +367,11 @@ func (s *ClusterServer) TransferLeadership(ctx context.Context, req *freshetv1.T
 func (s *ClusterServer) BumpEpoch(ctx context.Context, req *freshetv1.BumpEpochRequest) (*freshetv1.BumpEpochResponse, error) {
 	return serve(ctx, s.forward, req,
 		func(ctx context.Context, req *freshetv1.BumpEpochRequest) (*freshetv1.BumpEpochResponse, error) {
-			epoch, err := s.cluster.BumpEpoch(ctx, req.GetDryRun())
+			op, err := parseOp(req.GetOpId())
+			if err != nil {
+				return nil, err
+			}
+			epoch, err := s.cluster.BumpEpoch(freshet.WithOp(ctx, op), req.GetDryRun())
 			return &freshetv1.BumpEpochResponse{Epoch: epoch}, err
 		},
 		func(c grpc.ClientConnInterface, ctx context.Context, req *freshetv1.BumpEpochRequest) (*freshetv1.BumpEpochResponse, error) {

@@ -58,7 +58,7 @@ func (c *Coordinator) TransferLeadership(ctx context.Context, member string) (st
 
 // BumpEpoch implements Cluster.
 func (c *Coordinator) BumpEpoch(ctx context.Context, dryRun bool) (uint64, error) {
-	r, err := c.cluster.BumpEpoch(ctx, &freshetv1.BumpEpochRequest{DryRun: dryRun})
+	r, err := c.cluster.BumpEpoch(ctx, &freshetv1.BumpEpochRequest{DryRun: dryRun, OpId: newOp(freshet.OpOf(ctx)).String()})
 	return r.GetEpoch(), ErrorOf(err)
 }
 

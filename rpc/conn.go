@@ -28,16 +28,16 @@ const (
 )
 
 // retryPolicy repeats calls that failed before or without an answer. A repetition
-// is safe: changes of the namespace carry an operation ID, and changes of mounts
-// and intervals say what shall be, not what to add to it. The two calls for which
-// that is not so are left alone: a method that is named without a policy has none.
+// is safe: changes carry an operation ID, or say what shall be, not what to add to
+// it. The one call for which that is not so is left alone: a method that is named
+// without a policy has none.
 const retryPolicy = `{
   "loadBalancingConfig": [{"pick_first":{}}],
   "methodConfig": [{
-    "name": [{"service":"freshet.v1.NamespaceService"},{"service":"freshet.v1.MountService"},{"service":"freshet.v1.PolicyService"},{"service":"freshet.v1.ClusterService"},{"service":"freshet.v1.AccessService"}],
+    "name": [{"service":"freshet.v1.NamespaceService"},{"service":"freshet.v1.MountService"},{"service":"freshet.v1.PolicyService"},{"service":"freshet.v1.ClusterService"},{"service":"freshet.v1.AccessService"},{"service":"freshet.v1.QuotaService"},{"service":"freshet.v1.SyncService"}],
     "retryPolicy": {"maxAttempts": 5, "initialBackoff": "0.1s", "maxBackoff": "1s", "backoffMultiplier": 2, "retryableStatusCodes": ["UNAVAILABLE"]}
   }, {
-    "name": [{"service":"freshet.v1.ClusterService","method":"BumpEpoch"},{"service":"freshet.v1.ClusterService","method":"TransferLeadership"}]
+    "name": [{"service":"freshet.v1.ClusterService","method":"TransferLeadership"}]
   }]
 }`
 

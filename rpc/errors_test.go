@@ -111,7 +111,9 @@ func TestRetries(t *testing.T) {
 		{"Stat", rpc.DialOptions{}, 5},
 		{"Mkdir", rpc.DialOptions{}, 5},
 		{"SetPolicy", rpc.DialOptions{}, 5},
-		{"BumpEpoch", rpc.DialOptions{}, 1},          // each one counts
+		{"ChangePolicy", rpc.DialOptions{}, 5},
+		{"SetQuota", rpc.DialOptions{}, 5},
+		{"BumpEpoch", rpc.DialOptions{}, 5},
 		{"TransferLeadership", rpc.DialOptions{}, 1}, // it may have worked
 		{"Heartbeat", rpc.DialOptions{}, 1},          // the node repeats it
 		{"Stat", rpc.DialOptions{NoRetry: true}, 1},

@@ -37,7 +37,7 @@ func (s *PolicyServer) ListPolicies(ctx context.Context, req *freshetv1.ListPoli
 func (s *PolicyServer) UpdatePolicy(ctx context.Context, req *freshetv1.UpdatePolicyRequest) (*freshetv1.UpdatePolicyResponse, error) {
 	return serve(ctx, s.forward, req,
 		func(ctx context.Context, req *freshetv1.UpdatePolicyRequest) (*freshetv1.UpdatePolicyResponse, error) {
-			p, err := s.change(ctx, req.GetPath(), freshet.PolicyChange{
+			p, err := s.change(ctx, req, freshet.PolicyChange{
 				Set: propertiesOfWire(req.GetProperties()), Unset: propertiesNamed(req.GetUnset()), Origin: req.GetOrigin(), DryRun: req.GetDryRun(),
 			})
 			return &freshetv1.UpdatePolicyResponse{Policy: p}, err
@@ -51,7 +51,7 @@ func (s *PolicyServer) UpdatePolicy(ctx context.Context, req *freshetv1.UpdatePo
 func (s *PolicyServer) ReplacePolicy(ctx context.Context, req *freshetv1.ReplacePolicyRequest) (*freshetv1.ReplacePolicyResponse, error) {
 	return serve(ctx, s.forward, req,
 		func(ctx context.Context, req *freshetv1.ReplacePolicyRequest) (*freshetv1.ReplacePolicyResponse, error) {
-			p, err := s.change(ctx, req.GetPath(), freshet.PolicyChange{
+			p, err := s.change(ctx, req, freshet.PolicyChange{
 				Set: propertiesOfWire(req.GetProperties()), Replace: true, Origin: req.GetOrigin(), DryRun: req.GetDryRun(),
 			})
 			return &freshetv1.ReplacePolicyResponse{Policy: p}, err
@@ -66,7 +66,7 @@ func (s *PolicyServer) DeletePolicy(ctx context.Context, req *freshetv1.DeletePo
 	return serve(ctx, s.forward, req,
 		func(ctx context.Context, req *freshetv1.DeletePolicyRequest) (*freshetv1.DeletePolicyResponse, error) {
 			unset := propertiesNamed(req.GetProperties())
-			p, err := s.change(ctx, req.GetPath(), freshet.PolicyChange{Unset: unset, Replace: len(unset) == 0, DryRun: req.GetDryRun()})
+			p, err := s.change(ctx, req, freshet.PolicyChange{Unset: unset, Replace: len(unset) == 0, DryRun: req.GetDryRun()})
 			return &freshetv1.DeletePolicyResponse{Policy: p}, err
 		},
 		func(c grpc.ClientConnInterface, ctx context.Context, req *freshetv1.DeletePolicyRequest) (*freshetv1.DeletePolicyResponse, error) {
@@ -74,14 +74,18 @@ func (s *PolicyServer) DeletePolicy(ctx context.Context, req *freshetv1.DeletePo
 		})
 }
 
-// change makes a change of the policy of a path.
-func (s *PolicyServer) change(ctx context.Context, path string, c freshet.PolicyChange) (*freshetv1.Policy, error) {
-	p, err := freshet.ParsePath(path)
+// change makes a change of the policy of the path that a request names.
+func (s *PolicyServer) change(ctx context.Context, req interface {
+	GetPath() string
+	GetOpId() string
+}, c freshet.PolicyChange,
+) (*freshetv1.Policy, error) {
+	p, op, err := changeArgs(req.GetPath(), req.GetOpId())
 	if err != nil {
 		return nil, err
 	}
 	c.Path = p
-	after, err := s.policies.ChangePolicy(ctx, c)
+	after, err := s.policies.ChangePolicy(freshet.WithOp(ctx, op), c)
 	if err != nil {
 		return nil, err
 	}
@@ -208,12 +212,13 @@ func (c *Coordinator) ChangePolicy(ctx context.Context, ch freshet.PolicyChange)
 	if err != nil {
 		return freshet.Policy{}, err
 	}
+	op := newOp(freshet.OpOf(ctx)).String()
 	if ch.Replace && len(ch.Set) > 0 {
-		r, err := c.policies.ReplacePolicy(ctx, &freshetv1.ReplacePolicyRequest{Path: string(ch.Path), Properties: props, Origin: ch.Origin, DryRun: ch.DryRun})
+		r, err := c.policies.ReplacePolicy(ctx, &freshetv1.ReplacePolicyRequest{Path: string(ch.Path), Properties: props, Origin: ch.Origin, DryRun: ch.DryRun, OpId: op})
 		return pathPolicyOfWire(r.GetPolicy()), ErrorOf(err)
 	}
 	if ch.Replace {
-		r, err := c.policies.DeletePolicy(ctx, &freshetv1.DeletePolicyRequest{Path: string(ch.Path), DryRun: ch.DryRun})
+		r, err := c.policies.DeletePolicy(ctx, &freshetv1.DeletePolicyRequest{Path: string(ch.Path), DryRun: ch.DryRun, OpId: op})
 		return pathPolicyOfWire(r.GetPolicy()), ErrorOf(err)
 	}
 	var unset []string
@@ -221,7 +226,7 @@ func (c *Coordinator) ChangePolicy(ctx context.Context, ch freshet.PolicyChange)
 		unset = append(unset, string(p))
 	}
 	r, err := c.policies.UpdatePolicy(ctx, &freshetv1.UpdatePolicyRequest{
-		Path: string(ch.Path), Properties: props, Unset: unset, Origin: ch.Origin, DryRun: ch.DryRun,
+		Path: string(ch.Path), Properties: props, Unset: unset, Origin: ch.Origin, DryRun: ch.DryRun, OpId: op,
 	})
 	return pathPolicyOfWire(r.GetPolicy()), ErrorOf(err)
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/freshet-io/freshet"
 	"github.com/freshet-io/freshet/internal/version"
 	freshetv1 "github.com/freshet-io/freshet/proto/freshet/v1"
+	"github.com/freshet-io/freshet/rpc"
 )
 
 func (a *app) clusterCommand() *cobra.Command {
@@ -191,7 +192,7 @@ func (a *app) clusterBumpEpoch() *cobra.Command {
 			"cluster refuses this one because its epoch went back.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return a.with(cmd, func(ctx context.Context, s *session) error {
-				r, err := s.cluster.BumpEpoch(ctx, &freshetv1.BumpEpochRequest{DryRun: dryRun})
+				r, err := s.cluster.BumpEpoch(ctx, &freshetv1.BumpEpochRequest{DryRun: dryRun, OpId: rpc.NewOpID()})
 				if err != nil {
 					return err
 				}

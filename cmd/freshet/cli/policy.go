@@ -83,13 +83,13 @@ func (a *app) policySet() *cobra.Command {
 			return a.with(cmd, func(ctx context.Context, s *session) error {
 				var p *freshetv1.Policy
 				if replace {
-					r, err := s.policies.ReplacePolicy(ctx, &freshetv1.ReplacePolicyRequest{Path: args[0], Properties: props, Origin: origin, DryRun: dryRun})
+					r, err := s.policies.ReplacePolicy(ctx, &freshetv1.ReplacePolicyRequest{Path: args[0], Properties: props, Origin: origin, DryRun: dryRun, OpId: rpc.NewOpID()})
 					if err != nil {
 						return err
 					}
 					p = r.GetPolicy()
 				} else {
-					r, err := s.policies.UpdatePolicy(ctx, &freshetv1.UpdatePolicyRequest{Path: args[0], Properties: props, Origin: origin, DryRun: dryRun})
+					r, err := s.policies.UpdatePolicy(ctx, &freshetv1.UpdatePolicyRequest{Path: args[0], Properties: props, Origin: origin, DryRun: dryRun, OpId: rpc.NewOpID()})
 					if err != nil {
 						return err
 					}
@@ -118,7 +118,7 @@ func (a *app) policyUnset() *cobra.Command {
 				properties[i] = strings.ReplaceAll(p, "-", "_")
 			}
 			return a.with(cmd, func(ctx context.Context, s *session) error {
-				r, err := s.policies.DeletePolicy(ctx, &freshetv1.DeletePolicyRequest{Path: args[0], Properties: properties, DryRun: dryRun})
+				r, err := s.policies.DeletePolicy(ctx, &freshetv1.DeletePolicyRequest{Path: args[0], Properties: properties, DryRun: dryRun, OpId: rpc.NewOpID()})
 				if err != nil {
 					return err
 				}

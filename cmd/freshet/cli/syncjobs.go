@@ -177,7 +177,7 @@ func (a *app) cancelSync(ctx context.Context, s *session, id uint64, dryRun bool
 		return nil, err
 	}
 	j := r.GetSyncs()[0]
-	if freshet.SyncState(j.GetState()).Ended() {
+	if s := freshet.SyncState(j.GetState()); s.Ended() && s != freshet.SyncCancelled {
 		return nil, freshet.Errorf(freshet.KindConflict, "sync cancel", freshet.Path(j.GetPath()), "the sync %d has ended before: %s", id, j.GetState())
 	}
 	return j, nil

@@ -92,5 +92,6 @@ func TestSyncsWithoutTheirCaller(t *testing.T) {
 	expect(2, []string{"sync", "cancel", "/d"}, "neither the number of a sync")
 	expect(0, []string{"sync", "cancel", "4", "--dry-run"}, "running")
 	expect(0, []string{"sync", "cancel", "4"}, "cancelled")
-	expect(4, []string{"sync", "cancel", "4", "--dry-run"}, "ended before")
+	expect(0, []string{"sync", "cancel", "4", "--dry-run"}, "cancelled")
+	expect(4, []string{"sync", "cancel", "1", "--dry-run"}, "ended before")
 }

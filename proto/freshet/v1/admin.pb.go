@@ -2012,8 +2012,10 @@ func (x *TransferLeadershipResponse) GetLeader() string {
 
 // BumpEpochRequest asks for a new epoch.
 type BumpEpochRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	DryRun        bool                   `protobuf:"varint,1,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	DryRun bool                   `protobuf:"varint,1,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	// Operation ID, 32 hexadecimal digits, for safe retries.
+	OpId          string `protobuf:"bytes,2,opt,name=op_id,json=opId,proto3" json:"op_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2053,6 +2055,13 @@ func (x *BumpEpochRequest) GetDryRun() bool {
 		return x.DryRun
 	}
 	return false
+}
+
+func (x *BumpEpochRequest) GetOpId() string {
+	if x != nil {
+		return x.OpId
+	}
+	return ""
 }
 
 // BumpEpochResponse is the epoch in force.
@@ -3137,9 +3146,10 @@ const file_freshet_v1_admin_proto_rawDesc = "" +
 	"\x19TransferLeadershipRequest\x12\x16\n" +
 	"\x06member\x18\x01 \x01(\tR\x06member\"4\n" +
 	"\x1aTransferLeadershipResponse\x12\x16\n" +
-	"\x06leader\x18\x01 \x01(\tR\x06leader\"+\n" +
+	"\x06leader\x18\x01 \x01(\tR\x06leader\"@\n" +
 	"\x10BumpEpochRequest\x12\x17\n" +
-	"\adry_run\x18\x01 \x01(\bR\x06dryRun\")\n" +
+	"\adry_run\x18\x01 \x01(\bR\x06dryRun\x12\x13\n" +
+	"\x05op_id\x18\x02 \x01(\tR\x04opId\")\n" +
 	"\x11BumpEpochResponse\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\"T\n" +
 	"\vBlockReport\x12\x17\n" +

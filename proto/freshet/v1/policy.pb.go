@@ -380,8 +380,10 @@ type UpdatePolicyRequest struct {
 	// Names of properties that are inherited again.
 	Unset []string `protobuf:"bytes,3,rep,name=unset,proto3" json:"unset,omitempty"`
 	// Who sets it, such as "terraform"; "operator" if empty.
-	Origin        string `protobuf:"bytes,4,opt,name=origin,proto3" json:"origin,omitempty"`
-	DryRun        bool   `protobuf:"varint,5,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	Origin string `protobuf:"bytes,4,opt,name=origin,proto3" json:"origin,omitempty"`
+	DryRun bool   `protobuf:"varint,5,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	// Operation ID, 32 hexadecimal digits, for safe retries.
+	OpId          string `protobuf:"bytes,6,opt,name=op_id,json=opId,proto3" json:"op_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -451,6 +453,13 @@ func (x *UpdatePolicyRequest) GetDryRun() bool {
 	return false
 }
 
+func (x *UpdatePolicyRequest) GetOpId() string {
+	if x != nil {
+		return x.OpId
+	}
+	return ""
+}
+
 // UpdatePolicyResponse is what is set at the path now.
 type UpdatePolicyResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -502,8 +511,10 @@ type ReplacePolicyRequest struct {
 	Path       string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
 	Properties *PolicyProperties      `protobuf:"bytes,2,opt,name=properties,proto3" json:"properties,omitempty"`
 	// Who sets it, such as "terraform"; "operator" if empty.
-	Origin        string `protobuf:"bytes,3,opt,name=origin,proto3" json:"origin,omitempty"`
-	DryRun        bool   `protobuf:"varint,4,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	Origin string `protobuf:"bytes,3,opt,name=origin,proto3" json:"origin,omitempty"`
+	DryRun bool   `protobuf:"varint,4,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	// Operation ID, 32 hexadecimal digits, for safe retries.
+	OpId          string `protobuf:"bytes,5,opt,name=op_id,json=opId,proto3" json:"op_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -566,6 +577,13 @@ func (x *ReplacePolicyRequest) GetDryRun() bool {
 	return false
 }
 
+func (x *ReplacePolicyRequest) GetOpId() string {
+	if x != nil {
+		return x.OpId
+	}
+	return ""
+}
+
 // ReplacePolicyResponse is what is set at the path now.
 type ReplacePolicyResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -616,8 +634,10 @@ type DeletePolicyRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Path  string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
 	// Names of properties; all that are set there if empty.
-	Properties    []string `protobuf:"bytes,2,rep,name=properties,proto3" json:"properties,omitempty"`
-	DryRun        bool     `protobuf:"varint,3,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	Properties []string `protobuf:"bytes,2,rep,name=properties,proto3" json:"properties,omitempty"`
+	DryRun     bool     `protobuf:"varint,3,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	// Operation ID, 32 hexadecimal digits, for safe retries.
+	OpId          string `protobuf:"bytes,4,opt,name=op_id,json=opId,proto3" json:"op_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -671,6 +691,13 @@ func (x *DeletePolicyRequest) GetDryRun() bool {
 		return x.DryRun
 	}
 	return false
+}
+
+func (x *DeletePolicyRequest) GetOpId() string {
+	if x != nil {
+		return x.OpId
+	}
+	return ""
 }
 
 // DeletePolicyResponse is what is still set at the path, if anything.
@@ -759,7 +786,7 @@ const file_freshet_v1_policy_proto_rawDesc = "" +
 	"\a_pinnedB\r\n" +
 	"\v_block_sizeB\x12\n" +
 	"\x10_replication_minB\x12\n" +
-	"\x10_replication_max\"\xae\x01\n" +
+	"\x10_replication_max\"\xc3\x01\n" +
 	"\x13UpdatePolicyRequest\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12<\n" +
 	"\n" +
@@ -767,24 +794,27 @@ const file_freshet_v1_policy_proto_rawDesc = "" +
 	"properties\x12\x14\n" +
 	"\x05unset\x18\x03 \x03(\tR\x05unset\x12\x16\n" +
 	"\x06origin\x18\x04 \x01(\tR\x06origin\x12\x17\n" +
-	"\adry_run\x18\x05 \x01(\bR\x06dryRun\"B\n" +
+	"\adry_run\x18\x05 \x01(\bR\x06dryRun\x12\x13\n" +
+	"\x05op_id\x18\x06 \x01(\tR\x04opId\"B\n" +
 	"\x14UpdatePolicyResponse\x12*\n" +
-	"\x06policy\x18\x01 \x01(\v2\x12.freshet.v1.PolicyR\x06policy\"\x99\x01\n" +
+	"\x06policy\x18\x01 \x01(\v2\x12.freshet.v1.PolicyR\x06policy\"\xae\x01\n" +
 	"\x14ReplacePolicyRequest\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12<\n" +
 	"\n" +
 	"properties\x18\x02 \x01(\v2\x1c.freshet.v1.PolicyPropertiesR\n" +
 	"properties\x12\x16\n" +
 	"\x06origin\x18\x03 \x01(\tR\x06origin\x12\x17\n" +
-	"\adry_run\x18\x04 \x01(\bR\x06dryRun\"C\n" +
+	"\adry_run\x18\x04 \x01(\bR\x06dryRun\x12\x13\n" +
+	"\x05op_id\x18\x05 \x01(\tR\x04opId\"C\n" +
 	"\x15ReplacePolicyResponse\x12*\n" +
-	"\x06policy\x18\x01 \x01(\v2\x12.freshet.v1.PolicyR\x06policy\"b\n" +
+	"\x06policy\x18\x01 \x01(\v2\x12.freshet.v1.PolicyR\x06policy\"w\n" +
 	"\x13DeletePolicyRequest\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x1e\n" +
 	"\n" +
 	"properties\x18\x02 \x03(\tR\n" +
 	"properties\x12\x17\n" +
-	"\adry_run\x18\x03 \x01(\bR\x06dryRun\"B\n" +
+	"\adry_run\x18\x03 \x01(\bR\x06dryRun\x12\x13\n" +
+	"\x05op_id\x18\x04 \x01(\tR\x04opId\"B\n" +
 	"\x14DeletePolicyResponse\x12*\n" +
 	"\x06policy\x18\x01 \x01(\v2\x12.freshet.v1.PolicyR\x06policyB:Z8github.com/freshet-io/freshet/proto/freshet/v1;freshetv1b\x06proto3"
 
