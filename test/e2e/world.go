@@ -111,8 +111,9 @@ func (r *Region) Mount(t testing.TB, path freshet.Path, uri string, options map[
 
 func (w *World) start(t testing.TB, opts Options, env []string, a, b config.Mount) {
 	t.Helper()
-	// So long that a bus that does nothing can't pass for one that works: what
-	// time finds by itself comes after every test has given up.
+	// A bus that does nothing can't pass for one that works: what time finds by
+	// itself comes after every test has given up, and nothing is listed ahead.
+	prefetch := false
 	a.Consistency.DegradedInterval, b.Consistency.DegradedInterval = "1h", "1h"
 	if opts.Mount != nil {
 		opts.Mount("a", &a)
@@ -135,7 +136,7 @@ func (w *World) start(t testing.TB, opts Options, env []string, a, b config.Moun
 		}
 		spec.Clusters = append(spec.Clusters, fleet.ClusterSpec{
 			Name: c.name, Coordinators: or(opts.Coordinators, 3), Nodes: or(opts.Nodes, 2), Mounts: mounts,
-			Heartbeat: Heartbeat, Alone: opts.Lone, TierSize: "256MiB",
+			Metadata: config.Metadata{Prefetch: &prefetch}, Heartbeat: Heartbeat, Alone: opts.Lone, TierSize: "256MiB",
 		})
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 2*Patience)

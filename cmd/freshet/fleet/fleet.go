@@ -47,6 +47,7 @@ type ClusterSpec struct {
 	Mounts       []config.Mount
 	Sync         []config.SyncRule
 	Heartbeat    time.Duration
+	Metadata     config.Metadata
 	// Tier of the nodes: "memory" or "disk" (default).
 	Tier     string
 	TierSize string

@@ -94,7 +94,7 @@ func (l *layout) coordinatorFile(spec *Spec, all []*layout, self, i int) *config
 		Node:    config.Node{Name: name, DataDir: filepath.Join(memberDir(spec, l.spec.Name, name), "data")},
 		Listen:  config.Listen{Client: m.client, HTTP: m.http, Raft: m.raft},
 		Raft:    config.Raft{BootstrapExpect: l.spec.Coordinators},
-		Mounts:  l.spec.Mounts, Sync: l.spec.Sync,
+		Mounts:  l.spec.Mounts, Sync: l.spec.Sync, Metadata: l.spec.Metadata,
 		UFS: config.UFS{AllowedEndpoints: loopback},
 		Log: config.Log{Level: spec.LogLevel},
 	}

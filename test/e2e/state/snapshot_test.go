@@ -70,6 +70,7 @@ func TestRestoreLeadsToTheTruth(t *testing.T) {
 	e2e.Put(t, w.A, "new", content(3))
 	e2e.Seen(t, "the second version in B", e2e.Shows(w.B, "x/f", content(2)))
 	e2e.Seen(t, "the new file in B", e2e.Shows(w.B, "x/new", content(3)))
+	e2e.Seen(t, "the second version in A, which caches it", e2e.Shows(w.A, "f", content(2)))
 	if err := w.Storage.Put(t.Context(), "x/f", content(4)); err != nil {
 		t.Fatal(err)
 	}
