@@ -73,6 +73,8 @@ type Raft struct {
 	// StateCache bounds the memory for the namespace.
 	StateCache Size `yaml:"state_cache"`
 }
+	// LogSize bounds the log by its bytes.
+	LogSize Size `yaml:"log_size"`
 
 // TLS names PEM files. All three together switch TLS on for every port.
 type TLS struct {
@@ -184,6 +186,8 @@ const (
 	// DefaultStateCache bounds the memory for the namespace.
 	DefaultStateCache = "256MiB"
 	// DefaultParallel and DefaultPerMount bound the questions to storages.
+	// DefaultLogSize bounds the log by its bytes.
+	DefaultLogSize = "256MiB"
 	DefaultParallel  = 64
 	DefaultPerMount  = 32
 	DefaultBlockSize = "64MiB"

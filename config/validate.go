@@ -175,6 +175,8 @@ func (f *File) checkCoordinator(p *problems) {
 	setDefault(&f.Raft.StateCache, DefaultStateCache)
 	p.size("raft.state_cache", f.Raft.StateCache, 1<<20, 1<<50)
 	f.checkSyncEngine(p)
+	setDefault(&f.Raft.LogSize, DefaultLogSize)
+	p.size("raft.log_size", f.Raft.LogSize, 32<<20, 1<<50)
 	f.checkAudit(p)
 	f.checkMetadata(p)
 	if len(f.Cache.Tiers) > 0 {

@@ -54,6 +54,8 @@
 // checksum, format, cluster) before the state is touched, and stays on disk until
 // the state has taken it over, so that a crash in between repeats it. While a member
 // is brought up in this way the part of the log that it will need is not truncated.
+// The log is truncated by the number of entries, which Raft does, and by their bytes
+// (Options.LogBytes), which this package does.
 //
 // Restore is the other way in which a state is replaced: an operator's snapshot is
 // taken over by the leader, in place of its state, and by the others as a dump.

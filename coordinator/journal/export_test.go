@@ -90,3 +90,26 @@ func (f *failingStable) SetUint64(key []byte, v uint64) error {
 	}
 	return f.StableStore.SetUint64(key, v)
 }
+
+// LogBytes returns the bytes of the log.
+func LogBytes(j *Journal) int64 { return j.store.logs.sizes.total() }
+
+// LogSizes is what is known of the sizes of entries.
+type LogSizes struct{ s logSizes }
+
+// EntryOverhead is what an entry takes beside its data.
+const EntryOverhead = entryOverhead
+
+// Stored notes an entry.
+func (l *LogSizes) Stored(index uint64, size int) {
+	l.s.stored([]*raft.Log{{Index: index, Data: make([]byte, size)}})
+}
+
+// Deleted notes that entries were deleted.
+func (l *LogSizes) Deleted(first, last uint64) { l.s.deleted(first, last) }
+
+// Total returns the bytes of all entries.
+func (l *LogSizes) Total() int64 { return l.s.total() }
+
+// Beyond returns the last entry that does not fit in limit bytes.
+func (l *LogSizes) Beyond(limit int64) uint64 { return l.s.beyond(limit) }

@@ -81,6 +81,9 @@ func raftGauges() []gauge {
 		describe("commit_index", "Index of the last committed entry.", func(s *session) float64 { return float64(s.raft.CommitIndex()) }),
 		describe("last_index", "Index of the last entry of the log.", func(s *session) float64 { return float64(s.raft.LastIndex()) }),
 		describe("snapshot_index", "Index up to which the log is not needed.", stat("last_snapshot_index")),
+		describe("log_bytes", "Bytes of the entries in the log.", func(s *session) float64 {
+			return float64(s.leadership.j.store.logs.sizes.total())
+		}),
 		describe("apply_queue", "Batches of entries that wait to be applied.", stat("fsm_pending")),
 		describe("applied_index", "Index of the last command that the state has applied.", func(s *session) float64 {
 			return float64(s.leadership.j.machine.applied.Load())

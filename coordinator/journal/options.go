@@ -82,6 +82,10 @@ type Options struct {
 	// followers that lag a little.
 	SnapshotEvery               time.Duration
 	SnapshotAfter, TrailingLogs uint64
+	// LogBytes bounds the log by its size too: beyond three quarters of it a snapshot
+	// is made if necessary and the newest half stays. While a member is brought up by
+	// a copy four times as much is kept for it. A negative number is no limit.
+	LogBytes int64
 	// NoSync skips fsync of the log: acknowledged commands can be lost with the
 	// machine's power. Each unclean start must then bump the epoch.
 	NoSync bool
@@ -107,6 +111,9 @@ const (
 	MaxProposalBytes = 4 << 20
 )
 
+// DefaultLogBytes is the default of Options.LogBytes.
+const DefaultLogBytes = 256 << 20
+
 const transportTimeout = 5 * time.Second
 
 // check sets the defaults and refuses settings that can't work.
@@ -118,6 +125,7 @@ func (o *Options) check() error {
 	setDefault(&o.SnapshotEvery, 30*time.Second)
 	setDefault(&o.SnapshotAfter, 8192)
 	setDefault(&o.TrailingLogs, 10240)
+	setDefault(&o.LogBytes, DefaultLogBytes)
 	setDefault(&o.MaxBatch, 256)
 	setDefault(&o.InFlight, 4)
 	setDefault(&o.QueueLimit, 8192)

@@ -38,7 +38,12 @@ const maxCheckedLog = 1 << 30
 // openStore opens the log. fail is told of the first write that fails.
 func openStore(o *Options, fail func(error)) (*store, error) {
 	if o.Memory != nil {
-		return newStore(o.Memory.logs, o.Memory.logs, o.Memory, func() error { return nil }, fail)
+		s, err := newStore(o.Memory.logs, o.Memory.logs, o.Memory, func() error { return nil }, fail)
+		if err != nil {
+			return nil, err
+		}
+		s.logs.limit = o.LogBytes
+		return s, s.logs.sizes.readSizes(o.Memory.logs)
 	}
 	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
 		return nil, err
@@ -46,15 +51,21 @@ func openStore(o *Options, fail func(error)) (*store, error) {
 	if err := os.Chmod(o.Dir, 0o700); err != nil { //nolint:gosec // a directory needs its x bit
 		return nil, err
 	}
-	bolt, err := openBolt(filepath.Join(o.Dir, logFile), o.NoSync)
+	var sizes logSizes
+	bolt, err := openBolt(filepath.Join(o.Dir, logFile), o.NoSync, &sizes)
 	if err != nil {
 		return nil, err
 	}
-	return newStore(bolt, bolt, folder(o.Dir), bolt.Close, fail)
+	s, err := newStore(bolt, bolt, folder(o.Dir), bolt.Close, fail)
+	if err != nil {
+		return nil, errors.Join(err, bolt.Close())
+	}
+	s.logs.sizes, s.logs.limit = &sizes, o.LogBytes
+	return s, nil
 }
 
 func newStore(logs raft.LogStore, stable raft.StableStore, disk media, closeFn func() error, fail func(error)) (*store, error) {
-	checked := &checkedLog{LogStore: logs, fail: fail}
+	checked := &checkedLog{LogStore: logs, fail: fail, sizes: &logSizes{}, grown: make(chan struct{}, 1)}
 	cached, err := raft.NewLogCache(cachedEntries, checked)
 	if err != nil {
 		return nil, err
@@ -67,7 +78,7 @@ func newStore(logs raft.LogStore, stable raft.StableStore, disk media, closeFn f
 
 // openBolt opens the log file. Its library panics on some kinds of damage, which
 // must not look like a defect of ours.
-func openBolt(path string, noSync bool) (bolt *raftboltdb.BoltStore, err error) {
+func openBolt(path string, noSync bool, sizes *logSizes) (bolt *raftboltdb.BoltStore, err error) {
 	defer func() {
 		if v := recover(); v != nil {
 			bolt, err = nil, corruptLog(path, fmt.Errorf("%v", v))
@@ -75,6 +86,9 @@ func openBolt(path string, noSync bool) (bolt *raftboltdb.BoltStore, err error) 
 	}()
 	if err := checkBolt(path); err != nil {
 		return nil, err
+	}
+	if err := sizes.readFile(path); err != nil {
+		return nil, boltError(path, err)
 	}
 	bolt, err = raftboltdb.New(raftboltdb.Options{
 		Path: path, NoSync: noSync,
@@ -165,6 +179,9 @@ type checkedLog struct {
 	raft.LogStore
 	fail  func(error)
 	holds holds
+	sizes *logSizes
+	limit int64         // of the bytes, see Options.LogBytes
+	grown chan struct{} // of length 1: the log has got too long
 
 	mu     sync.Mutex
 	broken error
@@ -209,14 +226,24 @@ func (c *checkedLog) StoreLogs(logs []*raft.Log) error {
 		own.Extensions = entrySum(l)
 		summed[i] = &own
 	}
-	return c.write(func() error { return c.LogStore.StoreLogs(summed) })
+	if err := c.write(func() error { return c.LogStore.StoreLogs(summed) }); err != nil {
+		return err
+	}
+	c.sizes.stored(logs)
+	if c.excess() > 0 {
+		select {
+		case c.grown <- struct{}{}:
+		default:
+		}
+	}
+	return nil
 }
 
 // DeleteRange implements raft.LogStore. Raft also asks to delete entry 0 of an empty
 // log, after which its store in memory would take the log for an endless one.
 func (c *checkedLog) DeleteRange(first, last uint64) error {
 	first = max(first, 1)
-	if from, held := c.holds.first(); held && last >= from {
+	if from, held := c.held(); held && last >= from {
 		end, err := c.LastIndex()
 		if err != nil {
 			return err
@@ -228,7 +255,11 @@ func (c *checkedLog) DeleteRange(first, last uint64) error {
 	if first > last {
 		return nil
 	}
-	return c.write(func() error { return c.LogStore.DeleteRange(first, last) })
+	if err := c.write(func() error { return c.LogStore.DeleteRange(first, last) }); err != nil {
+		return err
+	}
+	c.sizes.deleted(first, last)
+	return nil
 }
 
 func (c *checkedLog) write(do func() error) error {

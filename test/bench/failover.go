@@ -13,7 +13,7 @@ import (
 
 // failovers measures from the kill of a leader to the next acknowledged write.
 func (b *bench) failovers(ctx context.Context) error {
-	for _, heartbeat := range []time.Duration{300 * time.Millisecond, time.Second} {
+	for _, heartbeat := range b.heartbeats() {
 		if err := b.failover(ctx, heartbeat); err != nil {
 			return err
 		}

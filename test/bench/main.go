@@ -28,18 +28,27 @@ func main() {
 		}
 		return
 	}
+	if len(os.Args) == 2 && os.Args[1] == hogFlag {
+		if err := hog(); err != nil {
+			fmt.Fprintln(os.Stderr, "bench:", err)
+			os.Exit(1)
+		}
+		return
+	}
 	var b bench
 	flag.StringVar(&b.binary, "bin", "bin/freshet", "path of the freshet binary")
 	flag.DurationVar(&b.length, "length", 4*time.Second, "how long each rate is measured")
 	flag.IntVar(&b.files, "files", 100_000, "files of the sync measurement")
 	flag.IntVar(&b.rounds, "rounds", 300, "rounds of the latency measurements")
 	flag.IntVar(&b.kills, "kills", 7, "kills of the failover measurement")
+	flag.StringVar(&b.beats, "heartbeats", "300ms,500ms,1s", "comma-separated heartbeats of the failover and elections measurements")
+	flag.IntVar(&b.hogs, "hogs", 4, "programs that only take CPU beside the elections measurement")
 	flag.IntVar(&b.inodeDirs, "dirs", 1000, "directories of 1,000 entries of the inode measurement")
 	flag.StringVar(&b.profiles, "profiles", "", "directory for CPU profiles of the first coordinator, one per measurement")
 	flag.StringVar(&b.storages, "storages", "local,s3,hdfs,azure,gcs,sqs", "comma-separated storages of the parts storages and notices; sqs is for notices only")
 	flag.IntVar(&b.noticeRounds, "changes", 60, "changes by others of the notices measurement")
 	flag.DurationVar(&b.pause, "pause", 200*time.Millisecond, "longest pause between two of these changes")
-	only := flag.String("only", "", "comma-separated parts: inodes, meta, complete, create, sync, read, latency, failover, storages, notices")
+	only := flag.String("only", "", "comma-separated parts: inodes, meta, complete, create, sync, read, latency, failover, elections, storages, notices")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
@@ -53,7 +62,8 @@ type bench struct {
 	binary        string
 	length        time.Duration
 	files, rounds int
-	kills         int
+	kills, hogs   int
+	beats         string
 	inodeDirs     int
 	profiles      string
 	storages      string
@@ -105,6 +115,7 @@ func (b *bench) run(ctx context.Context, only string) error {
 		{"read", b.reads},
 		{"latency", b.latencies},
 		{"failover", b.failovers},
+		{"elections", b.elections},
 		{"storages", b.compare},
 		{"notices", b.notices},
 	} {

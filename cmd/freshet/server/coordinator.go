@@ -235,7 +235,7 @@ func (p *Process) coordinatorOptions(cfg *config.File, parts coordinatorParts, w
 	opts := coordinator.Options{
 		Cluster: cfg.Cluster,
 		Member:  namespace.Member{ID: m.ID, Name: m.Name, Raft: m.Raft, GRPC: m.GRPC, HTTP: m.HTTP, Bus: m.Bus},
-		Journal: journal.Options{Dir: dir, Advertise: m.Raft, Heartbeat: cfg.Raft.Heartbeat.Value()},
+		Journal: journal.Options{Dir: dir, Advertise: m.Raft, Heartbeat: cfg.Raft.Heartbeat.Value(), LogBytes: cfg.Raft.LogSize.Bytes()},
 		Found:   w.Found, Environment: environment(cfg, p.Getenv), WrapMount: wrap,
 		State:   namespace.Options{CacheBytes: entries, Alloc: offheap.New().Alloc},
 		Version: version.Get().Version,
