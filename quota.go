@@ -16,7 +16,7 @@ type Quota struct {
 	// Counting: something below was moved or removed, or the quota is new, and the
 	// usage is still being brought up to date.
 	Counting bool
-	Origin   string // "operator", "apply" or "config"
+	Origin   string // OriginConfig, OriginApply, OriginOperator, or what a client named
 	SetAt    time.Time
 }
 
@@ -24,9 +24,19 @@ type Quota struct {
 type QuotaChange struct {
 	Op                   OpID // zero: the server makes one
 	Path                 Path
-	MaxEntries, MaxBytes int64 // 0 is no limit; one must be set
-	Origin               string
+	MaxEntries, MaxBytes int64  // 0 is no limit; one must be set
+	Origin               string // "" is OriginOperator
 	DryRun               bool
+}
+
+// Normalize checks the change and completes its origin.
+func (c *QuotaChange) Normalize() error {
+	if c.MaxEntries < 0 || c.MaxBytes < 0 || (c.MaxEntries == 0 && c.MaxBytes == 0) {
+		return Errorf(KindInvalid, "check quota", c.Path, "give a limit of entries, of bytes or of both, more than 0")
+	}
+	var err error
+	c.Origin, err = ParseOrigin(c.Origin)
+	return err
 }
 
 // QuotaRemoval removes the quota of exactly one path.

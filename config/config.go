@@ -28,6 +28,7 @@ type File struct {
 	Mounts       []Mount       `yaml:"mounts"`
 	Sync         []SyncRule    `yaml:"sync"`
 	Policies     []PolicyRule  `yaml:"policies"`
+	Quotas       []QuotaRule   `yaml:"quotas"`
 	// SyncEngine bounds what a coordinator asks of storages at once.
 	SyncEngine SyncEngine `yaml:"sync_engine"`
 	// Audit compares what is cached with the storages.
@@ -72,9 +73,9 @@ type Raft struct {
 	Heartbeat Duration `yaml:"heartbeat"`
 	// StateCache bounds the memory for the namespace.
 	StateCache Size `yaml:"state_cache"`
-}
 	// LogSize bounds the log by its bytes.
 	LogSize Size `yaml:"log_size"`
+}
 
 // TLS names PEM files. All three together switch TLS on for every port.
 type TLS struct {
@@ -185,9 +186,9 @@ const (
 	DefaultHeartbeat = "1s"
 	// DefaultStateCache bounds the memory for the namespace.
 	DefaultStateCache = "256MiB"
-	// DefaultParallel and DefaultPerMount bound the questions to storages.
 	// DefaultLogSize bounds the log by its bytes.
 	DefaultLogSize = "256MiB"
+	// DefaultParallel and DefaultPerMount bound the questions to storages.
 	DefaultParallel  = 64
 	DefaultPerMount  = 32
 	DefaultBlockSize = "64MiB"

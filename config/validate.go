@@ -79,7 +79,7 @@ type Role uint8
 const (
 	RoleCoordinator Role = iota
 	RoleCacheNode
-	RoleApply // only mounts, sync and policies are read
+	RoleApply // only mounts, sync, policies and quotas are read
 )
 
 // ValidateOptions guide Validate.
@@ -96,6 +96,7 @@ func (f *File) Validate(opts ValidateOptions) error {
 	p := &problems{name: opts.Name, tree: f.tree}
 	f.checkMounts(p, opts.UFS)
 	f.checkPolicies(p)
+	f.checkQuotas(p)
 	switch opts.Role {
 	case RoleApply:
 		return p.err()
@@ -174,9 +175,9 @@ func (f *File) checkCoordinator(p *problems) {
 	p.duration("raft.heartbeat", f.Raft.Heartbeat, 50*time.Millisecond, time.Minute)
 	setDefault(&f.Raft.StateCache, DefaultStateCache)
 	p.size("raft.state_cache", f.Raft.StateCache, 1<<20, 1<<50)
-	f.checkSyncEngine(p)
 	setDefault(&f.Raft.LogSize, DefaultLogSize)
 	p.size("raft.log_size", f.Raft.LogSize, 32<<20, 1<<50)
+	f.checkSyncEngine(p)
 	f.checkAudit(p)
 	f.checkMetadata(p)
 	if len(f.Cache.Tiers) > 0 {
@@ -213,8 +214,8 @@ func (f *File) checkCacheNode(p *problems) {
 	for _, a := range f.Coordinators {
 		p.address("coordinators", a)
 	}
-	if len(f.Mounts) > 0 || len(f.Sync) > 0 || len(f.Policies) > 0 {
-		p.add("mounts", "sync and policies belong into the file of a coordinator; cache nodes learn them from it")
+	if len(f.Mounts) > 0 || len(f.Sync) > 0 || len(f.Policies) > 0 || len(f.Quotas) > 0 {
+		p.add("mounts", "sync, policies and quotas belong into the file of a coordinator; cache nodes learn from it what they need")
 	}
 	if f.Audit != (Audit{}) {
 		p.add("audit", "belongs into the file of a coordinator")

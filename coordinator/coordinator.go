@@ -48,10 +48,11 @@ type Options struct {
 	// that does it (see journal.Bootstrapper). It is ignored when the member has
 	// taken part in a cluster before.
 	Found []journal.Server
-	// Mounts and Policies seed the state when the cluster is founded; later
+	// Mounts, Policies and Quotas seed the state when the cluster is founded; later
 	// changes come through the methods.
 	Mounts   []freshet.MountChange
 	Policies []freshet.PolicyChange
+	Quotas   []freshet.QuotaChange
 
 	// Environment is what this process allows when it opens storages.
 	Environment ufs.Environment
@@ -225,6 +226,11 @@ func (c *Coordinator) checkSeeds() error {
 	for _, p := range c.opts.Policies {
 		if _, err := c.seedPolicy(p); err != nil {
 			return freshet.Wrap("check policy", "", err)
+		}
+	}
+	for _, q := range c.opts.Quotas {
+		if _, err := c.seedQuota(q); err != nil {
+			return freshet.Wrap("check quota", "", err)
 		}
 	}
 	return nil

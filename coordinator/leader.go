@@ -180,6 +180,13 @@ func (c *Coordinator) found(ctx context.Context) error {
 		}
 		boot.Policies = append(boot.Policies, seed)
 	}
+	for _, q := range c.opts.Quotas {
+		seed, err := c.seedQuota(q)
+		if err != nil {
+			return freshet.Wrap("found cluster", q.Path, err)
+		}
+		boot.Quotas = append(boot.Quotas, seed)
+	}
 	_, err := c.propose(ctx, namespace.Command{Bootstrap: &boot})
 	if freshet.IsKind(err, freshet.KindExist) {
 		return nil

@@ -3,6 +3,7 @@ package coordinator
 import (
 	"context"
 	"slices"
+	"time"
 
 	"github.com/freshet-io/freshet"
 	"github.com/freshet-io/freshet/coordinator/namespace"
@@ -69,19 +70,18 @@ func (c *Coordinator) SetQuota(ctx context.Context, q freshet.QuotaChange) (fres
 	if err := checkPath(q.Path); err != nil {
 		return none, err
 	}
-	if q.MaxEntries < 0 || q.MaxBytes < 0 || (q.MaxEntries == 0 && q.MaxBytes == 0) {
-		return none, freshet.Errorf(freshet.KindInvalid, opQuotaSet, q.Path, "give a limit of entries, of bytes or of both, more than 0")
+	if err := q.Normalize(); err != nil {
+		return none, err
 	}
 	ctx = freshet.WithOp(ctx, q.Op)
-	setDefault(&q.Origin, "operator")
 	now := c.clock.Now().UTC()
 	if q.DryRun {
 		one, _, err := c.quotaAt(q.Path)
 		one.Path, one.MaxEntries, one.MaxBytes, one.Origin, one.SetAt = q.Path, q.MaxEntries, q.MaxBytes, q.Origin, now
 		return one, err
 	}
-	set := &namespace.SetQuota{Path: q.Path, MaxEntries: q.MaxEntries, MaxBytes: q.MaxBytes, Origin: q.Origin, At: now}
-	if _, err := c.propose(ctx, namespace.Command{SetQuota: set}); err != nil {
+	set := quotaCommand(&q, now)
+	if _, err := c.propose(ctx, namespace.Command{SetQuota: &set}); err != nil {
 		return none, freshet.Wrap(opQuotaSet, q.Path, err)
 	}
 	one, ok, err := c.quotaAt(q.Path)
@@ -89,6 +89,21 @@ func (c *Coordinator) SetQuota(ctx context.Context, q freshet.QuotaChange) (fres
 		one = freshet.Quota{Path: q.Path, MaxEntries: q.MaxEntries, MaxBytes: q.MaxBytes, Origin: q.Origin, SetAt: now}
 	}
 	return one, err
+}
+
+// quotaCommand makes the command of a change that was normalized.
+func quotaCommand(q *freshet.QuotaChange, now time.Time) namespace.SetQuota {
+	return namespace.SetQuota{Path: q.Path, MaxEntries: q.MaxEntries, MaxBytes: q.MaxBytes, Origin: q.Origin, At: now}
+}
+
+// seedQuota makes a quota that founds a cluster.
+func (c *Coordinator) seedQuota(q freshet.QuotaChange) (namespace.SetQuota, error) {
+	setDefault(&q.Origin, freshet.OriginConfig)
+	err := checkPath(q.Path)
+	if err == nil {
+		err = q.Normalize()
+	}
+	return quotaCommand(&q, c.clock.Now().UTC()), err
 }
 
 // RemoveQuota removes the quota of exactly one path and returns it.

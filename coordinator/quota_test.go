@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/freshet-io/freshet"
+	"github.com/freshet-io/freshet/coordinator"
 )
 
 // wantQuota waits until a quota is counted and has that usage.
@@ -146,5 +147,28 @@ func TestQuotasAreKeptAcrossLeadersAndChangedByTheirPath(t *testing.T) {
 			t.Errorf("%+v, %v", q, err)
 		}
 		w.wantQuota(m, "/data", 3, 10)
+	})
+}
+
+// TestAClusterIsFoundedWithQuotas of its configuration: they count and refuse from
+// the first entry on, and what is wrong is refused before anything runs.
+func TestAClusterIsFoundedWithQuotas(t *testing.T) {
+	t.Parallel()
+	founded := func(o *coordinator.Options) {
+		o.Quotas = []freshet.QuotaChange{{Path: "/data/q", MaxEntries: 1}}
+	}
+	inBubble(t, settings{members: 3, options: founded}, func(w *world) {
+		m := w.leader()
+		if _, err := m.Mkdir(w.Context(), freshet.MkdirQuery{Path: "/data/q/a", Parents: true}); err != nil {
+			t.Fatal(err)
+		}
+		_, err := m.Mkdir(w.Context(), freshet.MkdirQuery{Path: "/data/q/b"})
+		w.wantKind(err, freshet.KindExhausted)
+		all, err := m.Quotas(w.Context(), "")
+		if err != nil || len(all) != 1 || all[0].Origin != freshet.OriginConfig || all[0].SetAt.IsZero() || all[0].UsedEntries != 1 {
+			t.Errorf("quotas: %+v, %v", all, err)
+		}
+		_, err = m.SetQuota(w.Context(), freshet.QuotaChange{Path: "/data/r", MaxEntries: 1, Origin: freshet.OriginMount})
+		w.wantKind(err, freshet.KindInvalid)
 	})
 }

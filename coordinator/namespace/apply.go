@@ -122,6 +122,11 @@ func (t *txn) bootstrap(c *Bootstrap) Result {
 			return Result{Err: err}
 		}
 	}
+	for i := range c.Quotas {
+		if err := c.Quotas[i].check(); err != nil {
+			return Result{Err: err}
+		}
+	}
 	t.meta.Cluster, t.meta.Name, t.meta.Epoch = c.Cluster, c.Name, max(c.Epoch, 1)
 	t.changes.Epoch = true
 	for _, m := range planned {
@@ -129,6 +134,9 @@ func (t *txn) bootstrap(c *Bootstrap) Result {
 	}
 	for i := range c.Policies {
 		t.savePolicy(&c.Policies[i])
+	}
+	for i := range c.Quotas {
+		t.setQuota(&c.Quotas[i]) // was checked
 	}
 	return Result{Epoch: t.meta.Epoch}
 }

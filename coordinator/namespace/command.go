@@ -84,7 +84,7 @@ type Result struct {
 	Dropped   int                       // Expire: how many were dropped
 }
 
-// Bootstrap founds the cluster: its identity, first mounts and policies. It is
+// Bootstrap founds the cluster: its identity, first mounts, policies and quotas. It is
 // KindExist once the cluster is founded.
 type Bootstrap struct {
 	Cluster  freshet.ClusterID `codec:"id"`
@@ -92,6 +92,7 @@ type Bootstrap struct {
 	Epoch    uint64            `codec:"e"`
 	Mounts   []freshet.Mount   `codec:"m"`
 	Policies []Policy          `codec:"p"`
+	Quotas   []SetQuota        `codec:"q,omitempty"`
 	At       time.Time         `codec:"t"`
 }
 

@@ -116,6 +116,7 @@ func TestPoliciesSurviveARestartAndADump(t *testing.T) {
 	c.must(namespace.Command{Bootstrap: &namespace.Bootstrap{
 		Cluster: selfID, Name: "self", Epoch: 1, At: epochTime, Mounts: []freshet.Mount{mountOf("/m", "/")},
 		Policies: []namespace.Policy{{Path: "/m/seed", Bare: true, Settings: []namespace.PolicySetting{setting(freshet.PropertyTTL, "1h0m0s")}}},
+		Quotas:   []namespace.SetQuota{{Path: "/m/q", MaxEntries: 3, Origin: "config", At: epochTime}},
 	}})
 	c.policy("/m/d", setting("zz_of_the_future", "x"), setting(freshet.PropertyWriteType, "through"), setting(freshet.PropertySyncInterval, "5s"))
 	c.policy("/m/gone", setting(freshet.PropertyTTL, "1h0m0s"))
@@ -138,6 +139,9 @@ func TestPoliciesSurviveARestartAndADump(t *testing.T) {
 		}
 		if e, i := s.EffectiveAt("/m/d/x"); e.Write != freshet.Through || i != 5e9 {
 			t.Errorf("%s: %+v, %s applies", name, e, i)
+		}
+		if q, err := s.Quotas(); err != nil || len(q) != 1 || q[0].Path != "/m/q" || q[0].MaxEntries != 3 || q[0].Origin != "config" {
+			t.Errorf("%s: quotas %+v, %v", name, q, err)
 		}
 	}
 }

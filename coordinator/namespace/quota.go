@@ -326,13 +326,21 @@ func (t *txn) exceeds(one *Quota, add Usage, p freshet.Path, op string) error {
 	return nil
 }
 
-func (t *txn) setQuota(c *SetQuota) Result {
+// check checks the form of a quota.
+func (c *SetQuota) check() error {
 	const op = "quota set"
 	if p, err := freshet.ParsePath(string(c.Path)); err != nil || p != c.Path {
-		return Result{Err: freshet.Errorf(freshet.KindInvalid, op, "", "%q is not a canonical path", c.Path)}
+		return freshet.Errorf(freshet.KindInvalid, op, "", "%q is not a canonical path", c.Path)
 	}
 	if c.MaxEntries < 0 || c.MaxBytes < 0 || (c.MaxEntries == 0 && c.MaxBytes == 0) {
-		return Result{Err: freshet.Errorf(freshet.KindInvalid, op, c.Path, "a quota limits entries, bytes or both, to more than 0")}
+		return freshet.Errorf(freshet.KindInvalid, op, c.Path, "a quota limits entries, bytes or both, to more than 0")
+	}
+	return nil
+}
+
+func (t *txn) setQuota(c *SetQuota) Result {
+	if err := c.check(); err != nil {
+		return Result{Err: err}
 	}
 	one := t.quotas.byPath[c.Path]
 	if one == nil {

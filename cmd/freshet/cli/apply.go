@@ -49,7 +49,7 @@ func validateFile(name string, insecure bool) error {
 // step is one change of a plan.
 type step struct {
 	Action string `json:"action"` // "add", "update", "remove"
-	What   string `json:"what"`   // "mount", "policy", "sync": a policy of the sync interval alone
+	What   string `json:"what"`   // "mount", "policy", "quota", "sync": a policy of the sync interval alone
 	Path   string `json:"path"`
 	Detail string `json:"detail"`
 
@@ -63,7 +63,7 @@ func (a *app) planCommand() *cobra.Command {
 		Use: "plan -f FILE", Short: "Show what apply would change", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.apply(cmd, file, prune, true) },
 	}
-	c.Flags().StringVarP(&file, "file", "f", "", "YAML file with mounts, sync and policies")
+	c.Flags().StringVarP(&file, "file", "f", "", "YAML file with mounts, sync, policies and quotas")
 	c.Flags().BoolVar(&prune, "prune", false, "also remove what apply made before and the file no longer has")
 	_ = c.MarkFlagRequired("file") // fails only for a flag that is not there
 	return c
@@ -73,13 +73,13 @@ func (a *app) applyCommand() *cobra.Command {
 	var file string
 	var prune, dryRun bool
 	c := &cobra.Command{
-		Use: "apply -f FILE", Short: "Make the mounts, sync intervals and policies of a running cluster those of a file", Args: cobra.NoArgs,
-		Long: "apply adds and updates the mounts, sync intervals and policies that the file names. What the file does not\n" +
-			"name stays, unless --prune is given: then what an earlier apply made and the file no longer has is removed.",
+		Use: "apply -f FILE", Short: "Make the mounts, sync intervals, policies and quotas of a running cluster those of a file", Args: cobra.NoArgs,
+		Long: "apply adds and updates the mounts, sync intervals, policies and quotas that the file names. What the file does\n" +
+			"not name stays, unless --prune is given: then what an earlier apply made and the file no longer has is removed.",
 		Example: "  freshet apply -f lake.yaml --dry-run\n  freshet apply -f lake.yaml",
 		RunE:    func(cmd *cobra.Command, _ []string) error { return a.apply(cmd, file, prune, dryRun) },
 	}
-	c.Flags().StringVarP(&file, "file", "f", "", "YAML file with mounts, sync and policies")
+	c.Flags().StringVarP(&file, "file", "f", "", "YAML file with mounts, sync, policies and quotas")
 	c.Flags().BoolVar(&prune, "prune", false, "also remove what apply made before and the file no longer has")
 	c.Flags().BoolVar(&dryRun, "dry-run", false, "show the changes, change nothing")
 	_ = c.MarkFlagRequired("file") // fails only for a flag that is not there
@@ -126,8 +126,9 @@ func planTable(t *table, steps []step) {
 	}
 }
 
-// plan compares the file with the cluster. Mounts come before policies, outer
-// mounts before those nested in them, removals last and from the inside out.
+// plan compares the file with the cluster. Mounts come before policies and these
+// before quotas, outer mounts before those nested in them; mounts are removed last
+// and from the inside out.
 func plan(ctx context.Context, s *session, f *config.File, prune bool) ([]step, error) {
 	have, _, err := s.coord.Mounts(ctx, "")
 	if err != nil {
@@ -145,7 +146,15 @@ func plan(ctx context.Context, s *session, f *config.File, prune bool) ([]step, 
 	if err != nil {
 		return nil, err
 	}
-	return slices.Concat(mounts, policies, removals), nil
+	limited, err := s.coord.Quotas(ctx, "")
+	if err != nil {
+		return nil, err
+	}
+	quotas, err := planQuotas(f, limited, prune)
+	if err != nil {
+		return nil, err
+	}
+	return slices.Concat(mounts, policies, quotas, removals), nil
 }
 
 func planMounts(f *config.File, have []freshet.MountAnswer, prune bool) (changes, removals []step, err error) {

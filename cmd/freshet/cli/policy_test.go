@@ -97,7 +97,7 @@ func TestApplyChangesPoliciesPropertyByProperty(t *testing.T) {
 		// What has the wanted value stays, whoever set it.
 		{nil, []string{"policy /d ttl=2h0m0s by apply", "policy /new write_type=through by apply"}},
 		// Only what apply made is removed.
-		{[]string{"--prune"}, []string{"policy /d ttl=2h0m0s -write_type by apply", "policy /new write_type=through by apply", "policy /old -ttl by apply"}},
+		{[]string{"--prune"}, []string{"policy /d ttl=2h0m0s -write_type by apply", "policy /new write_type=through by apply", "policy /old -ttl by apply", "no quota /d/big"}},
 		{[]string{"--prune", "--dry-run"}, nil},
 	} {
 		c.changes = nil

@@ -22,7 +22,7 @@ func (a *app) quotaCommand() *cobra.Command {
 
 func (a *app) quotaSet() *cobra.Command {
 	var entries int64
-	var size string
+	var size, origin string
 	var dryRun bool
 	c := &cobra.Command{
 		Use: "set PATH", Short: "Set the quota of what lies below a path; replaces the one that is set", Args: cobra.ExactArgs(1),
@@ -40,7 +40,7 @@ func (a *app) quotaSet() *cobra.Command {
 				return freshet.Errorf(freshet.KindInvalid, "read flags", "", "give --entries, --bytes or both, more than 0; \"freshet quota unset\" removes a quota")
 			}
 			return a.with(cmd, func(ctx context.Context, s *session) error {
-				q, err := s.coord.SetQuota(ctx, freshet.QuotaChange{Path: p, MaxEntries: entries, MaxBytes: bytes, DryRun: dryRun})
+				q, err := s.coord.SetQuota(ctx, freshet.QuotaChange{Path: p, MaxEntries: entries, MaxBytes: bytes, Origin: origin, DryRun: dryRun})
 				if err != nil {
 					return err
 				}
@@ -51,6 +51,7 @@ func (a *app) quotaSet() *cobra.Command {
 	}
 	c.Flags().Int64Var(&entries, "entries", 0, "most files and directories below the path; 0 is no limit")
 	c.Flags().StringVar(&size, "bytes", "0", "most bytes of files below the path, such as 500GiB; 0 is no limit")
+	c.Flags().StringVar(&origin, "origin", "", "who sets it, such as terraform; operator by default")
 	c.Flags().BoolVar(&dryRun, "dry-run", false, "check everything, change nothing")
 	return c
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -55,6 +57,40 @@ func (c *cluster) RemoveTree(_ context.Context, q freshet.RemoveQuery, report fu
 		return err
 	}
 	return report(freshet.RemoveProgress{Entries: 1500, Done: true})
+}
+
+func TestApplyChangesQuotas(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t)
+	file := filepath.Join(t.TempDir(), "f.yaml")
+	for _, x := range []struct {
+		text string
+		args []string
+		did  []string
+		says string
+	}{
+		{"quotas: [{path: /d, entries: 100, bytes: 4GiB}]", nil, nil, "0 changes"},
+		{
+			"quotas: [{path: /new, bytes: 1TiB}, {path: /d, entries: 100, bytes: 5GiB}]", nil, []string{"quota /d 100 5368709120", "quota /new 0 1099511627776"},
+			"entries: 100, bytes: 4GiB -> entries: 100, bytes: 5GiB",
+		},
+		// Only what apply made is removed.
+		{"quotas: [{path: /new, entries: 1}]", []string{"--prune"}, []string{"no quota /d/big", "quota /new 1 0"}, "bytes: 10B"},
+		{"quotas: [{path: /new, entries: 1}]", []string{"--prune", "--dry-run"}, nil, "2 changes; nothing changed"},
+	} {
+		if err := os.WriteFile(file, []byte(x.text+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		c.changes = nil
+		r := run(c, "", append([]string{"apply", "-f", file}, x.args...)...)
+		did := slices.DeleteFunc(c.changes, func(s string) bool { return !strings.Contains(s, "quota") })
+		if r.code != 0 || !slices.Equal(did, x.did) {
+			t.Errorf("%s %v: exit code %d, did %q, want %q\n%s%s", x.text, x.args, r.code, did, x.did, r.out, r.err)
+		}
+		if !strings.Contains(r.out+r.err, x.says) && x.args == nil {
+			t.Errorf("%s does not say %q: %s%s", x.text, x.says, r.out, r.err)
+		}
+	}
 }
 
 func TestQuotasOnTheCommandLine(t *testing.T) {

@@ -255,7 +255,10 @@ func (p *Process) coordinatorOptions(cfg *config.File, parts coordinatorParts, w
 		opts.Mounts = append(opts.Mounts, change)
 	}
 	opts.Audit = coordinator.Audit{PerSecond: cfg.Audit.EntriesPerSecond}
-	opts.Policies, err = cfg.PolicyChanges(freshet.OriginConfig)
+	if opts.Policies, err = cfg.PolicyChanges(freshet.OriginConfig); err != nil {
+		return opts, err
+	}
+	opts.Quotas, err = cfg.QuotaChanges(freshet.OriginConfig)
 	return opts, err
 }
 

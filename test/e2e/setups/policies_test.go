@@ -46,10 +46,17 @@ func TestPoliciesByEveryFace(t *testing.T) {
 	w.A.CLI(t, "policy", "set", "/lake/logs", "--sync-interval", "7s").Want(t, 0)
 	file := filepath.Join(t.TempDir(), "pruned.yaml")
 	text := "mounts:\n  - path: /lake\n    ufs: file://" + s.dir + "\n    consistency: {level: invalidate, interval: never}\n"
+	quotas := filepath.Join(t.TempDir(), "quotas.yaml")
+	if err := os.WriteFile(quotas, []byte("quotas: [{path: /lake/logs, entries: 1}]\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	w.A.CLI(t, "apply", "-f", quotas).Want(t, 0, "quota", "entries: 1", "1 changes made")
+	e2e.HTTP(t, "GET", "http://"+w.A.HTTP[0]+"/v1/quotas", "").Want(t, 200, `"/lake/logs"`, `"origin":"apply"`)
+	w.A.CLI(t, "fs", "mkdir", "--parents", "/lake/logs/a/b").Want(t, 5, "the quota of /lake/logs is exceeded")
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	w.A.CLI(t, "plan", "-f", file).Want(t, 0, "0 changes")
-	w.A.CLI(t, "apply", "-f", file, "--prune").Want(t, 0, "write_type: through -> inherited", "1 changes made")
+	w.A.CLI(t, "apply", "-f", file, "--prune").Want(t, 0, "write_type: through -> inherited", "-  quota", "2 changes made")
 	w.A.CLI(t, "policy", "show", "/lake/logs/f").Want(t, 0, "7s", "operator", "cache_through")
 }
