@@ -195,6 +195,8 @@ type Explanation struct {
 	Stamps         []ExplainedStamp // that cover the path, the newest first
 	Operations     []Operation      // that concern the path and have not ended
 	RuleOrigin     string           // who set the rule that gives the interval
+	Effective      []Setting        // what applies to the path, each property once
+	Quotas         []Quota          // that count the path, the outermost first
 }
 
 // ExplainedBlock is one cached block and the names of the nodes that hold it.

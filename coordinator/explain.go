@@ -50,6 +50,10 @@ func (c *Coordinator) Explain(ctx context.Context, p freshet.Path, check bool) (
 	c.explainAge(&x, fact)
 	x.NextCheck = c.nextCheck(l, fact)
 	x.RuleOrigin = ruleOrigin(l)
+	x.Effective = effectiveSettings(lineOf(c.policies(), p))
+	if x.Quotas, err = c.quotas(p); err != nil {
+		return x, err
+	}
 	x.Publishers = c.publishers(l)
 	if l.Found && l.Info.FileID != 0 {
 		x.Blocks = c.nodes.Blocks(l.Info.FileID, c.clock.Elapsed())

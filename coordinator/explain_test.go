@@ -74,3 +74,40 @@ func TestExplain(t *testing.T) {
 		}
 	})
 }
+
+// TestExplainNamesWhatAppliesAndWhoSetIt: each property from the path that sets it,
+// and the quotas that count the entry.
+func TestExplainNamesWhatAppliesAndWhoSetIt(t *testing.T) {
+	t.Parallel()
+	seeds := []freshet.MountChange{mount("/data", "mem://lake", freshet.Interval(time.Minute))}
+	inBubble(t, settings{seeds: seeds}, func(w *world) {
+		w.store.Put("d/f", []byte("one"))
+		m := w.leader()
+		outer := policy("/", "write_type", "through", "sync_interval", "5s")
+		outer.Origin = "terraform"
+		for _, ch := range []freshet.PolicyChange{outer, policy("/data/d", "ttl", "1h", "pinned", "true"), policy("/data/other", "ttl", "2h")} {
+			if _, err := m.ChangePolicy(w.Context(), ch); err != nil {
+				t.Fatal(err)
+			}
+		}
+		w.mustQuota(m, "/data", 10, 0)
+		w.mustQuota(m, "/data/other", 10, 0)
+		w.stat(m, "/data/d/f")
+		x, err := m.Explain(w.Context(), "/data/d/f", false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		// The mount's interval hides the one above it.
+		want := "sync_interval=1m0s@/data by mount; consistency=invalidate@/data by mount; write_type=through@/ by terraform; " +
+			"ttl=1h0m0s@/data/d by operator; ttl_action=free@ by default; pinned=true@/data/d by operator; block_size=64MiB@ by default"
+		if got := settings2text(x.Effective); got != want {
+			t.Errorf("applies:\n%s\nwant:\n%s", got, want)
+		}
+		if len(x.Quotas) != 1 || x.Quotas[0].Path != "/data" || x.Quotas[0].MaxEntries != 10 {
+			t.Errorf("quotas: %+v", x.Quotas)
+		}
+		if x, err = m.Explain(w.Context(), "/elsewhere", false); err != nil || len(x.Effective) != 7 || len(x.Quotas) != 0 {
+			t.Errorf("where nothing is mounted: %+v, %v", x, err)
+		}
+	})
+}

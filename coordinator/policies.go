@@ -131,8 +131,13 @@ func (c *Coordinator) PathPolicies(ctx context.Context, p freshet.Path) (freshet
 	if err := checkPath(p); err != nil {
 		return freshet.PolicyReport{}, err
 	}
-	all = slices.DeleteFunc(all, func(o freshet.Policy) bool { return !o.Path.Contains(p) })
+	all = lineOf(all, p)
 	return freshet.PolicyReport{Policies: all, Effective: effectiveSettings(all)}, nil
+}
+
+// lineOf keeps the policies at p and above it.
+func lineOf(all []freshet.Policy, p freshet.Path) []freshet.Policy {
+	return slices.DeleteFunc(all, func(o freshet.Policy) bool { return !o.Path.Contains(p) })
 }
 
 // policies returns what is set everywhere in order of the paths; at a mount point

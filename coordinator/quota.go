@@ -26,6 +26,10 @@ func (c *Coordinator) Quotas(ctx context.Context, p freshet.Path) ([]freshet.Quo
 			return nil, err
 		}
 	}
+	return c.quotas(p)
+}
+
+func (c *Coordinator) quotas(p freshet.Path) ([]freshet.Quota, error) {
 	held, err := c.state.Quotas()
 	if err != nil {
 		return nil, freshet.Wrap(opQuotaGet, p, err)

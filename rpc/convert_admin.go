@@ -57,6 +57,7 @@ func explanationToWire(x freshet.Explanation) *freshetv1.ExplainResponse {
 		NextCheck: x.NextCheck, Intents: x.Intents, Remedy: x.Remedy,
 		ActiveSync: activeSyncToWire(x.ActiveSync),
 		Stamps:     stampsToWire(x.Stamps), Operations: operationsToWire(x.Operations), RuleOrigin: x.RuleOrigin,
+		Effective: settingsToWire(x.Effective), Quotas: quotasToWire(x.Quotas),
 	}
 	if x.Info != nil {
 		out.Entry = EntryToWire(*x.Info)
@@ -93,6 +94,10 @@ func explanationOfWire(r *freshetv1.ExplainResponse) (freshet.Explanation, error
 		NextCheck: r.GetNextCheck(), Intents: r.GetIntents(), Remedy: r.GetRemedy(),
 		ActiveSync: activeSyncOfWire(r.GetActiveSync()),
 		Stamps:     stampsOfWire(r.GetStamps()), Operations: operationsOfWire(r.GetOperations()), RuleOrigin: r.GetRuleOrigin(),
+		Effective: settingsOfWire(r.GetEffective()),
+	}
+	if out.Quotas, err = quotasOfWire(r.GetQuotas()); err != nil {
+		return out, err
 	}
 	if r.GetEntry() != nil {
 		info, err := EntryOfWire(r.GetEntry())

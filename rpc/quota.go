@@ -48,11 +48,7 @@ func (s *QuotaServer) ListQuotas(ctx context.Context, req *freshetv1.ListQuotasR
 			if err != nil {
 				return nil, err
 			}
-			out := &freshetv1.ListQuotasResponse{}
-			for _, q := range all {
-				out.Quotas = append(out.Quotas, QuotaToWire(q))
-			}
-			return out, nil
+			return &freshetv1.ListQuotasResponse{Quotas: quotasToWire(all)}, nil
 		},
 		func(c grpc.ClientConnInterface, ctx context.Context, req *freshetv1.ListQuotasRequest) (*freshetv1.ListQuotasResponse, error) {
 			return quotas(c).ListQuotas(ctx, req)
@@ -111,6 +107,26 @@ func QuotaToWire(q freshet.Quota) *freshetv1.Quota {
 	return w
 }
 
+func quotasToWire(all []freshet.Quota) []*freshetv1.Quota {
+	var out []*freshetv1.Quota
+	for _, q := range all {
+		out = append(out, QuotaToWire(q))
+	}
+	return out
+}
+
+func quotasOfWire(all []*freshetv1.Quota) ([]freshet.Quota, error) {
+	var out []freshet.Quota
+	for _, w := range all {
+		q, err := quotaOfWire(w)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, q)
+	}
+	return out, nil
+}
+
 func quotaOfWire(w *freshetv1.Quota) (freshet.Quota, error) {
 	p, err := freshet.ParsePath(w.GetPath())
 	q := freshet.Quota{
@@ -129,15 +145,7 @@ func (c *Coordinator) Quotas(ctx context.Context, p freshet.Path) ([]freshet.Quo
 	if err != nil {
 		return nil, ErrorOf(err)
 	}
-	out := make([]freshet.Quota, 0, len(r.GetQuotas()))
-	for _, w := range r.GetQuotas() {
-		q, err := quotaOfWire(w)
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, q)
-	}
-	return out, nil
+	return quotasOfWire(r.GetQuotas())
 }
 
 // SetQuota implements Quotas.

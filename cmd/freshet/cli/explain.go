@@ -18,7 +18,8 @@ func (a *app) explainCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use: "explain PATH", Short: "Say why an entry is, or is not, fresh", Args: cobra.ExactArgs(1),
 		Long: "explain says what is cached of a path, when and why it was last checked with the storage, which\n" +
-			"rule decides about the next check, and how far other clusters' changes are known here.\n" +
+			"rule decides about the next check, which policies and quotas apply, and how far other clusters'\n" +
+			"changes are known here.\n" +
 			"With --check it also asks the storage, changes nothing, and exits with 7 if the cached version is another.",
 		Example: "  freshet explain /sales/part-7.parquet --check",
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -76,6 +77,7 @@ func explainTable(t *table, x *freshetv1.ExplainResponse) {
 		t.row("  remedy", x.GetRemedy())
 	}
 	sidesTable(t, x)
+	settingRows(t, x)
 	stampsTable(t, x)
 	if len(x.GetPublishers()) > 0 {
 		t.line("")
@@ -104,6 +106,26 @@ func ruleText(x *freshetv1.ExplainResponse) string {
 		text += fmt.Sprintf(" (%s)", x.GetRuleOrigin())
 	}
 	return text + ", level " + dash(f.GetLevel())
+}
+
+// settingRows show what applies to the path and where it is set, and the quotas that
+// count it.
+func settingRows(t *table, x *freshetv1.ExplainResponse) {
+	if len(x.GetEffective()) > 0 {
+		t.line("")
+		t.row("  PROPERTY", "VALUE", "SET FOR", "BY")
+		for _, s := range x.GetEffective() {
+			t.row("  "+s.GetProperty(), s.GetValue(), dash(s.GetPath()), s.GetOrigin())
+		}
+	}
+	if len(x.GetQuotas()) == 0 {
+		return
+	}
+	t.line("")
+	t.row("  QUOTA OF", "ENTRIES", "OF", "BYTES", "OF", "USED", "STATE", "SET BY")
+	for _, w := range x.GetQuotas() {
+		t.row(quotaCells("  "+w.GetPath(), w)...)
+	}
 }
 
 // explainActive is activeSyncText, without what the line on the degradation says.

@@ -123,11 +123,18 @@ func (a *app) printQuotas(all ...freshet.Quota) error {
 	}
 	return a.print(out, func(t *table) {
 		t.row("PATH", "ENTRIES", "OF", "BYTES", "OF", "USED", "STATE", "ORIGIN")
-		for _, q := range all {
-			t.row(q.Path, q.UsedEntries+q.ReservedEntries, limitText(q.MaxEntries, false), bytesText(q.UsedBytes+q.ReservedBytes), limitText(q.MaxBytes, true),
-				shareText(q), quotaState(q), dash(q.Origin))
+		for _, w := range out.GetQuotas() {
+			t.row(quotaCells(w.GetPath(), w)...)
 		}
 	})
+}
+
+// quotaCells are the cells of a quota's row.
+func quotaCells(name string, q *freshetv1.Quota) []any {
+	return []any{
+		name, q.GetUsedEntries() + q.GetReservedEntries(), limitText(q.GetMaxEntries(), false),
+		bytesText(q.GetUsedBytes() + q.GetReservedBytes()), limitText(q.GetMaxBytes(), true), shareText(q), quotaState(q), dash(q.GetOrigin()),
+	}
 }
 
 func limitText(n int64, bytes bool) string {
@@ -141,22 +148,22 @@ func limitText(n int64, bytes bool) string {
 }
 
 // shareText is the larger of the two shares.
-func shareText(q freshet.Quota) string {
+func shareText(q *freshetv1.Quota) string {
 	share := 0.0
-	if q.MaxEntries > 0 {
-		share = float64(q.UsedEntries+q.ReservedEntries) / float64(q.MaxEntries)
+	if q.GetMaxEntries() > 0 {
+		share = float64(q.GetUsedEntries()+q.GetReservedEntries()) / float64(q.GetMaxEntries())
 	}
-	if q.MaxBytes > 0 {
-		share = max(share, float64(q.UsedBytes+q.ReservedBytes)/float64(q.MaxBytes))
+	if q.GetMaxBytes() > 0 {
+		share = max(share, float64(q.GetUsedBytes()+q.GetReservedBytes())/float64(q.GetMaxBytes()))
 	}
 	return fmt.Sprintf("%.0f%%", 100*share)
 }
 
-func quotaState(q freshet.Quota) string {
+func quotaState(q *freshetv1.Quota) string {
 	switch {
-	case q.Counting:
+	case q.GetCounting():
 		return "counting"
-	case (q.MaxEntries > 0 && q.UsedEntries > q.MaxEntries) || (q.MaxBytes > 0 && q.UsedBytes > q.MaxBytes):
+	case (q.GetMaxEntries() > 0 && q.GetUsedEntries() > q.GetMaxEntries()) || (q.GetMaxBytes() > 0 && q.GetUsedBytes() > q.GetMaxBytes()):
 		return "exceeded" // by what a sync found
 	}
 	return "ok"

@@ -1035,7 +1035,11 @@ type ExplainResponse struct {
 	// Unfinished operations that concern the path.
 	Operations []*Operation `protobuf:"bytes,19,rep,name=operations,proto3" json:"operations,omitempty"`
 	// Who set the rule that gives the interval.
-	RuleOrigin    string `protobuf:"bytes,20,opt,name=rule_origin,json=ruleOrigin,proto3" json:"rule_origin,omitempty"`
+	RuleOrigin string `protobuf:"bytes,20,opt,name=rule_origin,json=ruleOrigin,proto3" json:"rule_origin,omitempty"`
+	// What applies to the path, each property once, and where it is set.
+	Effective []*PolicySetting `protobuf:"bytes,21,rep,name=effective,proto3" json:"effective,omitempty"`
+	// The quotas that count the path, the outermost first.
+	Quotas        []*Quota `protobuf:"bytes,22,rep,name=quotas,proto3" json:"quotas,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1208,6 +1212,20 @@ func (x *ExplainResponse) GetRuleOrigin() string {
 		return x.RuleOrigin
 	}
 	return ""
+}
+
+func (x *ExplainResponse) GetEffective() []*PolicySetting {
+	if x != nil {
+		return x.Effective
+	}
+	return nil
+}
+
+func (x *ExplainResponse) GetQuotas() []*Quota {
+	if x != nil {
+		return x.Quotas
+	}
+	return nil
 }
 
 // PublisherStatus is the position in another cluster's log of the domain.
@@ -2420,7 +2438,7 @@ var File_freshet_v1_namespace_proto protoreflect.FileDescriptor
 const file_freshet_v1_namespace_proto_rawDesc = "" +
 	"\n" +
 	"\x1afreshet/v1/namespace.proto\x12\n" +
-	"freshet.v1\x1a\x18freshet/v1/explain.proto\x1a\x16freshet/v1/types.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\\\n" +
+	"freshet.v1\x1a\x18freshet/v1/explain.proto\x1a\x17freshet/v1/policy.proto\x1a\x16freshet/v1/quota.proto\x1a\x16freshet/v1/types.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\\\n" +
 	"\vStatRequest\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12#\n" +
 	"\rsync_interval\x18\x02 \x01(\tR\fsyncInterval\x12\x14\n" +
@@ -2486,7 +2504,7 @@ const file_freshet_v1_namespace_proto_rawDesc = "" +
 	"\x05token\x18\x02 \x01(\tR\x05token\":\n" +
 	"\x0eExplainRequest\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x14\n" +
-	"\x05check\x18\x02 \x01(\bR\x05check\"\xaf\x06\n" +
+	"\x05check\x18\x02 \x01(\bR\x05check\"\x93\a\n" +
 	"\x0fExplainResponse\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x18\n" +
 	"\averdict\x18\x02 \x01(\tR\averdict\x12\x16\n" +
@@ -2516,7 +2534,9 @@ const file_freshet_v1_namespace_proto_rawDesc = "" +
 	"operations\x18\x13 \x03(\v2\x15.freshet.v1.OperationR\n" +
 	"operations\x12\x1f\n" +
 	"\vrule_origin\x18\x14 \x01(\tR\n" +
-	"ruleOrigin\"\xe4\x01\n" +
+	"ruleOrigin\x127\n" +
+	"\teffective\x18\x15 \x03(\v2\x19.freshet.v1.PolicySettingR\teffective\x12)\n" +
+	"\x06quotas\x18\x16 \x03(\v2\x11.freshet.v1.QuotaR\x06quotas\"\xe4\x01\n" +
 	"\x0fPublisherStatus\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12\x1d\n" +
 	"\n" +
@@ -2689,10 +2709,12 @@ var file_freshet_v1_namespace_proto_goTypes = []any{
 	(*ActiveSync)(nil),            // 39: freshet.v1.ActiveSync
 	(*ExplainStamp)(nil),          // 40: freshet.v1.ExplainStamp
 	(*Operation)(nil),             // 41: freshet.v1.Operation
-	(*durationpb.Duration)(nil),   // 42: google.protobuf.Duration
-	(*Source)(nil),                // 43: freshet.v1.Source
-	(*Block)(nil),                 // 44: freshet.v1.Block
-	(*Ticket)(nil),                // 45: freshet.v1.Ticket
+	(*PolicySetting)(nil),         // 42: freshet.v1.PolicySetting
+	(*Quota)(nil),                 // 43: freshet.v1.Quota
+	(*durationpb.Duration)(nil),   // 44: google.protobuf.Duration
+	(*Source)(nil),                // 45: freshet.v1.Source
+	(*Block)(nil),                 // 46: freshet.v1.Block
+	(*Ticket)(nil),                // 47: freshet.v1.Ticket
 }
 var file_freshet_v1_namespace_proto_depIdxs = []int32{
 	34, // 0: freshet.v1.StatResponse.entry:type_name -> freshet.v1.Entry
@@ -2713,53 +2735,55 @@ var file_freshet_v1_namespace_proto_depIdxs = []int32{
 	39, // 15: freshet.v1.ExplainResponse.active_sync:type_name -> freshet.v1.ActiveSync
 	40, // 16: freshet.v1.ExplainResponse.stamps:type_name -> freshet.v1.ExplainStamp
 	41, // 17: freshet.v1.ExplainResponse.operations:type_name -> freshet.v1.Operation
-	42, // 18: freshet.v1.PublisherStatus.since_contact:type_name -> google.protobuf.Duration
-	38, // 19: freshet.v1.StorageView.mtime:type_name -> google.protobuf.Timestamp
-	34, // 20: freshet.v1.StorageView.entry:type_name -> freshet.v1.Entry
-	42, // 21: freshet.v1.SyncResponse.elapsed:type_name -> google.protobuf.Duration
-	34, // 22: freshet.v1.LocateResponse.entry:type_name -> freshet.v1.Entry
-	43, // 23: freshet.v1.LocateResponse.source:type_name -> freshet.v1.Source
-	44, // 24: freshet.v1.LocateResponse.blocks:type_name -> freshet.v1.Block
-	45, // 25: freshet.v1.BeginWriteResponse.ticket:type_name -> freshet.v1.Ticket
-	34, // 26: freshet.v1.BeginWriteResponse.entry:type_name -> freshet.v1.Entry
-	5,  // 27: freshet.v1.ListStreamRequest.list:type_name -> freshet.v1.ListRequest
-	6,  // 28: freshet.v1.ListStreamResponse.page:type_name -> freshet.v1.ListResponse
-	34, // 29: freshet.v1.PlanRenameResponse.entry:type_name -> freshet.v1.Entry
-	0,  // 30: freshet.v1.NamespaceService.Stat:input_type -> freshet.v1.StatRequest
-	2,  // 31: freshet.v1.NamespaceService.BatchStat:input_type -> freshet.v1.BatchStatRequest
-	5,  // 32: freshet.v1.NamespaceService.List:input_type -> freshet.v1.ListRequest
-	7,  // 33: freshet.v1.NamespaceService.Mkdir:input_type -> freshet.v1.MkdirRequest
-	9,  // 34: freshet.v1.NamespaceService.Rename:input_type -> freshet.v1.RenameRequest
-	11, // 35: freshet.v1.NamespaceService.Remove:input_type -> freshet.v1.RemoveRequest
-	13, // 36: freshet.v1.NamespaceService.SetAttr:input_type -> freshet.v1.SetAttrRequest
-	15, // 37: freshet.v1.NamespaceService.Explain:input_type -> freshet.v1.ExplainRequest
-	20, // 38: freshet.v1.NamespaceService.Sync:input_type -> freshet.v1.SyncRequest
-	22, // 39: freshet.v1.NamespaceService.Locate:input_type -> freshet.v1.LocateRequest
-	24, // 40: freshet.v1.NamespaceService.BeginWrite:input_type -> freshet.v1.BeginWriteRequest
-	26, // 41: freshet.v1.NamespaceService.AbortWrite:input_type -> freshet.v1.AbortWriteRequest
-	28, // 42: freshet.v1.NamespaceService.ListStream:input_type -> freshet.v1.ListStreamRequest
-	30, // 43: freshet.v1.NamespaceService.RemoveTree:input_type -> freshet.v1.RemoveTreeRequest
-	32, // 44: freshet.v1.NamespaceService.PlanRename:input_type -> freshet.v1.PlanRenameRequest
-	1,  // 45: freshet.v1.NamespaceService.Stat:output_type -> freshet.v1.StatResponse
-	3,  // 46: freshet.v1.NamespaceService.BatchStat:output_type -> freshet.v1.BatchStatResponse
-	6,  // 47: freshet.v1.NamespaceService.List:output_type -> freshet.v1.ListResponse
-	8,  // 48: freshet.v1.NamespaceService.Mkdir:output_type -> freshet.v1.MkdirResponse
-	10, // 49: freshet.v1.NamespaceService.Rename:output_type -> freshet.v1.RenameResponse
-	12, // 50: freshet.v1.NamespaceService.Remove:output_type -> freshet.v1.RemoveResponse
-	14, // 51: freshet.v1.NamespaceService.SetAttr:output_type -> freshet.v1.SetAttrResponse
-	16, // 52: freshet.v1.NamespaceService.Explain:output_type -> freshet.v1.ExplainResponse
-	21, // 53: freshet.v1.NamespaceService.Sync:output_type -> freshet.v1.SyncResponse
-	23, // 54: freshet.v1.NamespaceService.Locate:output_type -> freshet.v1.LocateResponse
-	25, // 55: freshet.v1.NamespaceService.BeginWrite:output_type -> freshet.v1.BeginWriteResponse
-	27, // 56: freshet.v1.NamespaceService.AbortWrite:output_type -> freshet.v1.AbortWriteResponse
-	29, // 57: freshet.v1.NamespaceService.ListStream:output_type -> freshet.v1.ListStreamResponse
-	31, // 58: freshet.v1.NamespaceService.RemoveTree:output_type -> freshet.v1.RemoveTreeResponse
-	33, // 59: freshet.v1.NamespaceService.PlanRename:output_type -> freshet.v1.PlanRenameResponse
-	45, // [45:60] is the sub-list for method output_type
-	30, // [30:45] is the sub-list for method input_type
-	30, // [30:30] is the sub-list for extension type_name
-	30, // [30:30] is the sub-list for extension extendee
-	0,  // [0:30] is the sub-list for field type_name
+	42, // 18: freshet.v1.ExplainResponse.effective:type_name -> freshet.v1.PolicySetting
+	43, // 19: freshet.v1.ExplainResponse.quotas:type_name -> freshet.v1.Quota
+	44, // 20: freshet.v1.PublisherStatus.since_contact:type_name -> google.protobuf.Duration
+	38, // 21: freshet.v1.StorageView.mtime:type_name -> google.protobuf.Timestamp
+	34, // 22: freshet.v1.StorageView.entry:type_name -> freshet.v1.Entry
+	44, // 23: freshet.v1.SyncResponse.elapsed:type_name -> google.protobuf.Duration
+	34, // 24: freshet.v1.LocateResponse.entry:type_name -> freshet.v1.Entry
+	45, // 25: freshet.v1.LocateResponse.source:type_name -> freshet.v1.Source
+	46, // 26: freshet.v1.LocateResponse.blocks:type_name -> freshet.v1.Block
+	47, // 27: freshet.v1.BeginWriteResponse.ticket:type_name -> freshet.v1.Ticket
+	34, // 28: freshet.v1.BeginWriteResponse.entry:type_name -> freshet.v1.Entry
+	5,  // 29: freshet.v1.ListStreamRequest.list:type_name -> freshet.v1.ListRequest
+	6,  // 30: freshet.v1.ListStreamResponse.page:type_name -> freshet.v1.ListResponse
+	34, // 31: freshet.v1.PlanRenameResponse.entry:type_name -> freshet.v1.Entry
+	0,  // 32: freshet.v1.NamespaceService.Stat:input_type -> freshet.v1.StatRequest
+	2,  // 33: freshet.v1.NamespaceService.BatchStat:input_type -> freshet.v1.BatchStatRequest
+	5,  // 34: freshet.v1.NamespaceService.List:input_type -> freshet.v1.ListRequest
+	7,  // 35: freshet.v1.NamespaceService.Mkdir:input_type -> freshet.v1.MkdirRequest
+	9,  // 36: freshet.v1.NamespaceService.Rename:input_type -> freshet.v1.RenameRequest
+	11, // 37: freshet.v1.NamespaceService.Remove:input_type -> freshet.v1.RemoveRequest
+	13, // 38: freshet.v1.NamespaceService.SetAttr:input_type -> freshet.v1.SetAttrRequest
+	15, // 39: freshet.v1.NamespaceService.Explain:input_type -> freshet.v1.ExplainRequest
+	20, // 40: freshet.v1.NamespaceService.Sync:input_type -> freshet.v1.SyncRequest
+	22, // 41: freshet.v1.NamespaceService.Locate:input_type -> freshet.v1.LocateRequest
+	24, // 42: freshet.v1.NamespaceService.BeginWrite:input_type -> freshet.v1.BeginWriteRequest
+	26, // 43: freshet.v1.NamespaceService.AbortWrite:input_type -> freshet.v1.AbortWriteRequest
+	28, // 44: freshet.v1.NamespaceService.ListStream:input_type -> freshet.v1.ListStreamRequest
+	30, // 45: freshet.v1.NamespaceService.RemoveTree:input_type -> freshet.v1.RemoveTreeRequest
+	32, // 46: freshet.v1.NamespaceService.PlanRename:input_type -> freshet.v1.PlanRenameRequest
+	1,  // 47: freshet.v1.NamespaceService.Stat:output_type -> freshet.v1.StatResponse
+	3,  // 48: freshet.v1.NamespaceService.BatchStat:output_type -> freshet.v1.BatchStatResponse
+	6,  // 49: freshet.v1.NamespaceService.List:output_type -> freshet.v1.ListResponse
+	8,  // 50: freshet.v1.NamespaceService.Mkdir:output_type -> freshet.v1.MkdirResponse
+	10, // 51: freshet.v1.NamespaceService.Rename:output_type -> freshet.v1.RenameResponse
+	12, // 52: freshet.v1.NamespaceService.Remove:output_type -> freshet.v1.RemoveResponse
+	14, // 53: freshet.v1.NamespaceService.SetAttr:output_type -> freshet.v1.SetAttrResponse
+	16, // 54: freshet.v1.NamespaceService.Explain:output_type -> freshet.v1.ExplainResponse
+	21, // 55: freshet.v1.NamespaceService.Sync:output_type -> freshet.v1.SyncResponse
+	23, // 56: freshet.v1.NamespaceService.Locate:output_type -> freshet.v1.LocateResponse
+	25, // 57: freshet.v1.NamespaceService.BeginWrite:output_type -> freshet.v1.BeginWriteResponse
+	27, // 58: freshet.v1.NamespaceService.AbortWrite:output_type -> freshet.v1.AbortWriteResponse
+	29, // 59: freshet.v1.NamespaceService.ListStream:output_type -> freshet.v1.ListStreamResponse
+	31, // 60: freshet.v1.NamespaceService.RemoveTree:output_type -> freshet.v1.RemoveTreeResponse
+	33, // 61: freshet.v1.NamespaceService.PlanRename:output_type -> freshet.v1.PlanRenameResponse
+	47, // [47:62] is the sub-list for method output_type
+	32, // [32:47] is the sub-list for method input_type
+	32, // [32:32] is the sub-list for extension type_name
+	32, // [32:32] is the sub-list for extension extendee
+	0,  // [0:32] is the sub-list for field type_name
 }
 
 func init() { file_freshet_v1_namespace_proto_init() }
@@ -2768,6 +2792,8 @@ func file_freshet_v1_namespace_proto_init() {
 		return
 	}
 	file_freshet_v1_explain_proto_init()
+	file_freshet_v1_policy_proto_init()
+	file_freshet_v1_quota_proto_init()
 	file_freshet_v1_types_proto_init()
 	file_freshet_v1_namespace_proto_msgTypes[13].OneofWrappers = []any{}
 	file_freshet_v1_namespace_proto_msgTypes[24].OneofWrappers = []any{}
