@@ -1,14 +1,28 @@
 package namespace
 
-import "container/heap"
+import (
+	"container/heap"
+	"fmt"
+	"slices"
+)
 
 // burial is where the purge of detached directories goes on. It is no part of the
-// state: a member that has none begins again, and finds the same.
+// state: a member that has none begins again, and finds the same. The directories are
+// in rows; a window of the lowest ones is held in memory, so that rows that were
+// deleted need not be stepped over for each.
 type burial struct {
-	dirs  minHeap // of the trash, and some that were purged; may be empty
-	dir   uint64  // that is being purged, up to the name after
+	dirs  minHeap // all of the trash up to known
+	known uint64
+	dir   uint64 // that is being purged, up to the name after
 	after string
 }
+
+// burialWindow is how many directories are read at once, and half of how many are
+// held.
+const burialWindow = 1024
+
+// everything is the known of a window that holds the whole trash.
+const everything = ^uint64(0)
 
 // minHeap is a heap of directories, the lowest first.
 type minHeap []uint64
@@ -31,28 +45,61 @@ func (h *minHeap) Pop() any {
 	return last
 }
 
-// add notes a directory that came to the trash. A heap that has not been made yet
-// will be made of the whole trash.
+// add notes a directory that came to the trash, whose row is in the batch.
 func (b *burial) add(dir uint64) {
-	if len(b.dirs) > 0 {
-		heap.Push(&b.dirs, dir)
+	if dir > b.known {
+		return
+	}
+	heap.Push(&b.dirs, dir)
+	if len(b.dirs) > 2*burialWindow { // a sorted list is a heap
+		slices.Sort(b.dirs)
+		b.dirs = b.dirs[:burialWindow]
+		b.known = b.dirs[burialWindow-1]
 	}
 }
 
+// discard puts a detached directory into the trash.
+func (t *txn) discard(dir uint64) {
+	if t.trash == 0 { // no rows: nothing has to be read
+		t.burial.dirs, t.burial.known = nil, everything
+	}
+	t.trash++
+	t.burial.add(dir)
+	t.set(t.keys.u64(tableTrash, dir), nil)
+	t.changes.Trash = true
+}
+
+// dispose takes an empty directory out of the trash. It was the lowest before its own
+// directories came to the trash.
+func (t *txn) dispose(dir uint64) {
+	if i := slices.Index(t.burial.dirs, dir); i >= 0 {
+		heap.Remove(&t.burial.dirs, i)
+	}
+	t.trash--
+	t.del(t.keys.u64(tableTrash, dir))
+}
+
 // firstTrash returns the lowest directory of the trash, which is not empty.
-func (x *index) firstTrash() uint64 {
-	b := &x.burial
-	for len(b.dirs) > 0 {
-		if _, ok := x.trash[b.dirs[0]]; ok {
-			return b.dirs[0]
+func (t *txn) firstTrash() (uint64, error) {
+	b := &t.burial
+	if len(b.dirs) == 0 {
+		start, end := t.keys.u64(tableTrash, b.known+1), t.keys.u64(tableTrash, everything)
+		err := t.b.Scan(start, end, func(key, _ []byte) bool {
+			b.dirs = append(b.dirs, u64Of(key))
+			return len(b.dirs) < burialWindow
+		})
+		if err == nil && len(b.dirs) == 0 {
+			err = fmt.Errorf("%w: %d directories of the trash are missing", errTable, t.trash)
 		}
-		heap.Pop(&b.dirs)
+		if err != nil {
+			return 0, err
+		}
+		b.known = everything
+		if n := len(b.dirs); n == burialWindow {
+			b.known = b.dirs[n-1]
+		}
 	}
-	for dir := range x.trash {
-		b.dirs = append(b.dirs, dir)
-	}
-	heap.Init(&b.dirs)
-	return b.dirs[0]
+	return b.dirs[0], nil
 }
 
 // buriedEntry is an entry of a detached directory.

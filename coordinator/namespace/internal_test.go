@@ -109,3 +109,10 @@ func TestMissingRingPushesOldMarksDown(t *testing.T) {
 		t.Fatalf("the oldest mark became %d, want 7", got)
 	}
 }
+
+// TrashHeld returns how many directories of the trash a state holds in memory.
+func TrashHeld(s *State) int {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return len(s.burial.dirs)
+}

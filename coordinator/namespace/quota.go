@@ -129,7 +129,7 @@ func (s *State) Quotas() ([]QuotaStatus, error) {
 	}
 	all := make([]QuotaStatus, 0, len(s.quotas.byPath))
 	for _, one := range s.quotas.byPath {
-		all = append(all, QuotaStatus{Quota: *one, Reserved: s.quotas.reserved[one.ID], Counting: counting || len(s.trash) > 0})
+		all = append(all, QuotaStatus{Quota: *one, Reserved: s.quotas.reserved[one.ID], Counting: counting || s.trash > 0})
 	}
 	slices.SortFunc(all, func(a, b QuotaStatus) int { return cmp.Compare(a.Path, b.Path) })
 	return all, nil

@@ -26,7 +26,6 @@ func newIndex() index {
 		members:  map[string]Member{},
 		attrIDs:  map[attr]uint32{},
 		missing:  missingRing{byKey: map[mountKey]missed{}, first: 1},
-		trash:    map[uint64]struct{}{},
 		quotas:   newQuotas(),
 	}
 }
@@ -165,6 +164,6 @@ func (x *index) readTrash(key, _ []byte) error {
 	if len(key) != 8 {
 		return errTable
 	}
-	x.trash[u64Of(key)] = struct{}{}
+	x.trash++
 	return nil
 }

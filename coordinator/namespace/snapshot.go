@@ -333,7 +333,7 @@ func (s *State) Stats() Stats {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	st := Stats{
-		Entries: s.meta.Entries, Trash: len(s.trash), Intents: len(s.intents), Quarantine: len(s.zombies),
+		Entries: s.meta.Entries, Trash: s.trash, Intents: len(s.intents), Quarantine: len(s.zombies),
 		Store: s.store.Metrics(),
 	}
 	c := s.cache.stats()

@@ -63,7 +63,7 @@ type index struct {
 	attrs    []attr
 	attrIDs  map[attr]uint32
 	missing  missingRing
-	trash    map[uint64]struct{}
+	trash    int // detached directories, which are in rows
 	burial   burial
 	quotas   quotas
 }

@@ -218,22 +218,18 @@ func (t *txn) detachEntry(p place, n *inode) {
 	t.discard(n.id)
 }
 
-func (t *txn) discard(dir uint64) {
-	t.trash[dir] = struct{}{}
-	t.burial.add(dir)
-	t.set(t.keys.u64(tableTrash, dir), nil)
-	t.changes.Trash = true
-}
-
 // purge frees entries of detached directories, at most limit.
 func (t *txn) purge(limit int) bool {
 	if limit <= 0 {
 		limit = 1000
 	}
 	t.flush()
-	for limit > 0 && len(t.trash) > 0 {
-		dir := t.firstTrash()
-		found, err := t.nextBuried(dir, limit)
+	for limit > 0 && t.trash > 0 {
+		dir, err := t.firstTrash()
+		var found []buriedEntry
+		if err == nil {
+			found, err = t.nextBuried(dir, limit)
+		}
 		if t.fail(err); t.err != nil {
 			return false
 		}
@@ -242,14 +238,13 @@ func (t *txn) purge(limit int) bool {
 			t.del(t.keys.inode(dir, found[i].at.name))
 		}
 		if limit -= len(found); limit > 0 { // the scan reached the end
-			delete(t.trash, dir)
-			t.del(t.keys.u64(tableTrash, dir))
+			t.dispose(dir)
 			t.forgotten(dir)
 			limit--
 		}
 	}
-	t.changes.Trash = t.changes.Trash || len(t.trash) > 0
-	return len(t.trash) > 0
+	t.changes.Trash = t.changes.Trash || t.trash > 0
+	return t.trash > 0
 }
 
 // inode returns the entry at p, nil if none is held. It must not be changed.
