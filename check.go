@@ -14,7 +14,8 @@ const (
 	DifferenceContent = "content"
 	// DifferenceMetadata: the same content with another owner, group or mode.
 	DifferenceMetadata = "metadata"
-	// DifferenceBlocks: blocks of the version that can't be parts of it.
+	// DifferenceBlocks: blocks of the version that can't be parts of it, or that a
+	// cache node found damaged. They are never served.
 	DifferenceBlocks = "blocks"
 )
 

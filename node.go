@@ -67,6 +67,16 @@ type Heartbeat struct {
 	MountRevision uint64
 	// PinRevision is that of the answer to the node's last full report.
 	PinRevision uint64
+	// Damaged are blocks whose bytes, as a checksum showed since the last report, were
+	// not what was written. The node has dropped them.
+	Damaged []BlockID
+}
+
+// Damage is what cache nodes found of the blocks of one version.
+type Damage struct {
+	Blocks int           // that were found damaged, and dropped
+	Nodes  []string      // names of the nodes that found them, in order
+	Ago    time.Duration // since the last one was reported
 }
 
 // HeartbeatReply is the leader's answer. Until Lease has passed since the

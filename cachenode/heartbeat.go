@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/freshet-io/freshet"
+	"github.com/freshet-io/freshet/cachenode/tier"
 )
 
 // minHeartbeatTimeout bounds one heartbeat, however short the interval is.
@@ -65,8 +66,29 @@ func (n *Node) heartbeat(ctx context.Context) error {
 	return n.apply(hb, reply, sent)
 }
 
-// report makes a heartbeat, and returns the changed blocks that are in it.
-func (n *Node) report() (freshet.Heartbeat, map[freshet.BlockID]struct{}) {
+// maxDamaged bounds the damaged blocks of one report; more of them on one disk are
+// no longer news.
+const maxDamaged = 1000
+
+// changes are what the next report tells of the blocks of the tier.
+type changes struct {
+	blocks  map[freshet.BlockID]struct{} // that came or went
+	damaged map[freshet.BlockID]struct{} // that went because their bytes were wrong
+}
+
+func newChanges() changes {
+	return changes{map[freshet.BlockID]struct{}{}, map[freshet.BlockID]struct{}{}}
+}
+
+func (c *changes) note(of tier.Change) {
+	c.blocks[of.Block.ID] = struct{}{}
+	if of.Reason == tier.ReasonCorrupt && len(c.damaged) < maxDamaged {
+		c.damaged[of.Block.ID] = struct{}{}
+	}
+}
+
+// report makes a heartbeat, and returns the changes that are in it.
+func (n *Node) report() (freshet.Heartbeat, changes) {
 	t := n.deps.Tier
 	hb := freshet.Heartbeat{
 		Node: n.opts.Node, Incarnation: n.deps.Identity.Incarnation(), Rack: n.opts.Rack, Zone: n.opts.Zone,
@@ -83,12 +105,13 @@ func (n *Node) report() (freshet.Heartbeat, map[freshet.BlockID]struct{}) {
 	// The changes are taken before the blocks are looked at, so what changes
 	// from here on is in the next report.
 	took := n.takeDirty()
+	hb.Damaged = slices.Collect(maps.Keys(took.damaged))
 	hb.Used = t.Used()
 	if hb.Full {
 		hb.Added = t.List()
 		return hb, took
 	}
-	for id := range took {
+	for id := range took.blocks {
 		if length, ok := t.Stat(id); ok {
 			hb.Added = append(hb.Added, freshet.BlockReport{ID: id, Length: length})
 		} else {
@@ -98,20 +121,21 @@ func (n *Node) report() (freshet.Heartbeat, map[freshet.BlockID]struct{}) {
 	return hb, took
 }
 
-func (n *Node) takeDirty() map[freshet.BlockID]struct{} {
+func (n *Node) takeDirty() changes {
 	n.dirtyMu.Lock()
 	defer n.dirtyMu.Unlock()
 	took := n.dirty
-	n.dirty = make(map[freshet.BlockID]struct{})
+	n.dirty = newChanges()
 	return took
 }
 
 // giveBack keeps changes for the next report, because this one may not have
 // arrived.
-func (n *Node) giveBack(took map[freshet.BlockID]struct{}) {
+func (n *Node) giveBack(took changes) {
 	n.dirtyMu.Lock()
 	defer n.dirtyMu.Unlock()
-	maps.Copy(n.dirty, took)
+	maps.Copy(n.dirty.blocks, took.blocks)
+	maps.Copy(n.dirty.damaged, took.damaged)
 }
 
 // apply does what the leader's answer says.

@@ -2,8 +2,12 @@ package cachenode_test
 
 import (
 	"bytes"
+	"errors"
+	"io/fs"
 	"log/slog"
 	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -211,5 +215,41 @@ func TestOnlyALeaderThatIsLostIsWarnedOf(t *testing.T) {
 		b.nextBeat()
 		said("INFO", 1)
 		said("WARN", 1)
+	})
+}
+
+// TestADamagedBlockIsReported once, by the heartbeat that arrives; readers get the
+// right bytes.
+func TestADamagedBlockIsReported(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	bubble(t, settings{dir: dir}, func(t *testing.T, b *bed) {
+		data := random(250_000, 1)
+		done, err := b.write(b.ticket(1), data)
+		check(t, err)
+		b.nextBeat()
+		check(t, filepath.WalkDir(filepath.Join(dir, "blocks"), func(path string, d fs.DirEntry, err error) error {
+			if err != nil || !d.Type().IsRegular() || filepath.Ext(path) == ".lock" {
+				return err
+			}
+			f, err := os.OpenFile(path, os.O_RDWR, 0)
+			if err != nil {
+				return err
+			}
+			_, err = f.WriteAt([]byte("not what was written"), 5000)
+			return errors.Join(err, f.Close())
+		}))
+		b.leader.set(func() { b.leader.down = true })
+		if got, _ := b.read(1, done); !bytes.Equal(got, data) {
+			t.Fatal("wrong bytes were served")
+		}
+		b.nextBeat()
+		b.leader.set(func() { b.leader.down = false })
+		if hb := b.nextBeat(); len(hb.Damaged) != 3 || !slices.Contains(hb.Damaged, freshet.BlockID{File: 1, Index: 2}) {
+			t.Errorf("damaged: %v", hb.Damaged)
+		}
+		if hb := b.nextBeat(); len(hb.Damaged) != 0 {
+			t.Errorf("told again: %v", hb.Damaged)
+		}
 	})
 }

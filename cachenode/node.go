@@ -122,7 +122,7 @@ type Node struct {
 	remains chan remain
 
 	dirtyMu sync.Mutex // apart from mu, because the tier calls with its own lock held
-	dirty   map[freshet.BlockID]struct{}
+	dirty   changes
 
 	mu       sync.Mutex
 	joined   bool // a leader has answered since the start
@@ -153,7 +153,7 @@ func New(deps Deps, opts Options) *Node {
 	opts.Node.ID = deps.Identity.Node()
 	n := &Node{
 		opts: opts, deps: deps, metrics: newMetrics(deps.Metrics, deps.Tier),
-		wake: make(chan struct{}, 1), remains: make(chan remain, maxRemains), dirty: make(map[freshet.BlockID]struct{}),
+		wake: make(chan struct{}, 1), remains: make(chan remain, maxRemains), dirty: newChanges(),
 		cluster: deps.Identity.Cluster(), needFull: true, changed: make(chan struct{}),
 		uploads: make(map[freshet.OpID]*upload), finished: make(map[freshet.OpID]freshet.FinishedOp),
 	}
@@ -280,7 +280,7 @@ func (n *Node) leased() bool { return n.deps.Clock.Elapsed() < n.lease }
 // observe is called by the tier, locked, for each block that comes or goes.
 func (n *Node) observe(c tier.Change) {
 	n.dirtyMu.Lock()
-	n.dirty[c.Block.ID] = struct{}{}
+	n.dirty.note(c)
 	n.dirtyMu.Unlock()
 	if !c.Added {
 		n.metrics.evictions.WithLabelValues(string(c.Reason)).Inc()

@@ -28,6 +28,8 @@ func (c *Coordinator) auditDeps() audit.Deps {
 			return err
 		},
 		Blocks: func(f freshet.FileID) []freshet.ExplainedBlock { return c.nodes.Blocks(f, c.clock.Elapsed()) },
+		Damage: func(f freshet.FileID) freshet.Damage { return c.nodes.Damage(f, c.clock.Elapsed()) },
+		Evict:  c.nodes.Evict,
 	}
 }
 

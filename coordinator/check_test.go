@@ -213,6 +213,37 @@ func TestCheckOfMetadataAndBlocks(t *testing.T) {
 	})
 }
 
+// TestCheckNamesDamagedBlocks that nodes found, and a repair has the nodes drop what
+// they hold of the version.
+func TestCheckNamesDamagedBlocks(t *testing.T) {
+	t.Parallel()
+	inBubble(t, settings{}, func(w *world) {
+		w.store.Put("d/f", []byte("123"))
+		m := w.leader()
+		w.load(m)
+		n := w.node(m, "n1")
+		b := freshet.BlockID{File: w.stat(m, "/data/d/f").Info.FileID}
+		term := w.beat(m, freshet.Heartbeat{Node: n, Incarnation: 1, Full: true, Added: []freshet.BlockReport{{ID: b, Length: 3}}}).Term
+		w.wantDifferences(w.check(m, everything("/data")))
+		if r := w.beat(m, freshet.Heartbeat{Node: n, Incarnation: 1, Term: term, Damaged: []freshet.BlockID{b}}); len(r.Free) != 0 {
+			w.Errorf("to free: %v", r.Free)
+		}
+		c := w.check(m, everything("/data"))
+		w.wantDifferences(c, "~blocks /data/d/f")
+		if r := c.diffs[0].Reason; !strings.Contains(r, "1 damaged blocks") || !strings.Contains(r, "n1") {
+			w.Errorf("the reason is %q", r)
+		}
+		if c := w.check(m, freshet.CheckQuery{Path: "/data", Recursive: true, Repair: true}); c.last.Repaired != 1 || !c.diffs[0].Repaired {
+			w.Errorf("%v, %+v", c.words(), c.last)
+		}
+		if r := w.beat(m, freshet.Heartbeat{Node: n, Incarnation: 1, Term: term}); !slices.Equal(r.Free, []freshet.BlockID{b}) {
+			w.Errorf("to free: %v", r.Free)
+		}
+		w.beat(m, freshet.Heartbeat{Node: n, Incarnation: 1, Term: term, Removed: []freshet.BlockID{b}})
+		w.wantDifferences(w.check(m, everything("/data")))
+	})
+}
+
 func TestRepairMakesTheCacheAgreeAndTouchesNothingElse(t *testing.T) {
 	t.Parallel()
 	for _, mode := range []mem.Mode{mem.Object, mem.Local} {

@@ -133,13 +133,13 @@ func explanationOfWire(r *freshetv1.ExplainResponse) (freshet.Explanation, error
 }
 
 func memberToWire(m freshet.Member) *freshetv1.Member {
-	return &freshetv1.Member{Id: m.ID, Name: m.Name, Grpc: m.GRPC, Http: m.HTTP, Raft: m.Raft, Bus: m.Bus, Leader: m.Leader, Voter: m.Voter}
+	return &freshetv1.Member{Id: m.ID, Name: m.Name, Grpc: m.GRPC, Http: m.HTTP, Raft: m.Raft, Bus: m.Bus, Leader: m.Leader, Voter: m.Voter, StateVersion: int32(m.StateVersion)}
 }
 
 func memberOfWire(m *freshetv1.Member) freshet.Member {
 	return freshet.Member{
 		ID: m.GetId(), Name: m.GetName(), GRPC: m.GetGrpc(), HTTP: m.GetHttp(), Raft: m.GetRaft(), Bus: m.GetBus(),
-		Leader: m.GetLeader(), Voter: m.GetVoter(),
+		Leader: m.GetLeader(), Voter: m.GetVoter(), StateVersion: int(m.GetStateVersion()),
 	}
 }
 
@@ -147,7 +147,7 @@ func clusterToWire(c freshet.ClusterStatus) *freshetv1.GetClusterResponse {
 	out := &freshetv1.GetClusterResponse{
 		Name: c.Name, Id: c.ID.String(), Epoch: c.Epoch, Leader: c.Leader, Term: c.Term, AppliedIndex: c.AppliedIndex,
 		Entries: c.Entries, Mounts: c.Mounts, LiveNodes: c.LiveNodes, DeadNodes: c.DeadNodes,
-		Intents: c.Intents, Quarantined: c.Quarantined, Healthy: c.Healthy, Problems: c.Problems, Version: c.Version, Raft: c.Raft,
+		Intents: c.Intents, Quarantined: c.Quarantined, Healthy: c.Healthy, Problems: c.Problems, Version: c.Version, StateVersion: int32(c.StateVersion), Raft: c.Raft,
 		QuarantinedOperations: operationsToWire(c.QuarantinedOps),
 	}
 	for _, m := range c.Members {
@@ -162,7 +162,7 @@ func clusterOfWire(r *freshetv1.GetClusterResponse) freshet.ClusterStatus {
 		Name: r.GetName(), ID: id, Epoch: r.GetEpoch(), Leader: r.GetLeader(), Term: r.GetTerm(), AppliedIndex: r.GetAppliedIndex(),
 		Entries: r.GetEntries(), Mounts: r.GetMounts(), LiveNodes: r.GetLiveNodes(), DeadNodes: r.GetDeadNodes(),
 		Intents: r.GetIntents(), Quarantined: r.GetQuarantined(), Healthy: r.GetHealthy(), Problems: r.GetProblems(),
-		Version: r.GetVersion(), Raft: r.GetRaft(), QuarantinedOps: operationsOfWire(r.GetQuarantinedOperations()),
+		Version: r.GetVersion(), StateVersion: int(r.GetStateVersion()), Raft: r.GetRaft(), QuarantinedOps: operationsOfWire(r.GetQuarantinedOperations()),
 	}
 	for _, m := range r.GetMembers() {
 		out.Members = append(out.Members, memberOfWire(m))
@@ -212,7 +212,7 @@ func heartbeatToWire(h freshet.Heartbeat) *freshetv1.HeartbeatRequest {
 	out := &freshetv1.HeartbeatRequest{
 		Node: node, Incarnation: h.Incarnation, Term: h.Term, Full: h.Full, Added: blockReportsToWire(h.Added),
 		Removed: blockIDsToWire(h.Removed), Active: opsToWire(h.Active), MountRevision: h.MountRevision,
-		PinRevision: h.PinRevision,
+		PinRevision: h.PinRevision, Damaged: blockIDsToWire(h.Damaged),
 	}
 	for _, f := range h.Finished {
 		w := &freshetv1.FinishedOp{Op: opToWire(f.Op), Uncertain: f.Uncertain}
@@ -231,7 +231,7 @@ func heartbeatOfWire(r *freshetv1.HeartbeatRequest) (freshet.Heartbeat, error) {
 		Node: nodeOfWire(n), Rack: n.GetRack(), Zone: n.GetZone(), Used: n.GetUsedBytes(), Capacity: n.GetCapacityBytes(), Tier: n.GetTier(),
 		Incarnation: r.GetIncarnation(), Term: r.GetTerm(), Full: r.GetFull(), Added: blockReportsOfWire(r.GetAdded()),
 		Removed: blockIDsOfWire(r.GetRemoved()), Active: active, MountRevision: r.GetMountRevision(),
-		PinRevision: r.GetPinRevision(),
+		PinRevision: r.GetPinRevision(), Damaged: blockIDsOfWire(r.GetDamaged()),
 	}
 	for _, f := range r.GetFinished() {
 		op, ferr := opOfWire(f.GetOp())

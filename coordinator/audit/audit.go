@@ -50,6 +50,10 @@ type Deps struct {
 	Coming func(m *freshet.Mount) string
 	// Blocks returns the cached blocks of a version.
 	Blocks func(f freshet.FileID) []freshet.ExplainedBlock
+	// Damage returns what cache nodes found damaged of a version, and Evict has them
+	// drop what they hold of it.
+	Damage func(f freshet.FileID) freshet.Damage
+	Evict  func(f freshet.FileID)
 }
 
 // Auditor compares. It is safe for concurrent use and has no goroutine of its own

@@ -3,6 +3,7 @@ package audit
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/freshet-io/freshet"
@@ -165,7 +166,9 @@ func rule(in *metasync.Inspection) string {
 	return fmt.Sprintf("policy of %s", l.Rule.Path)
 }
 
-// blocks compares the cached blocks of a version with what it can have.
+// blocks compares the cached blocks of a version with what it can have, and tells
+// what nodes found damaged. No such block is ever served; a repair evicts all of the
+// version, so that the next reads fetch them anew.
 func (r *run) blocks(info *freshet.Info) {
 	if info == nil || info.FileID == 0 {
 		return
@@ -180,13 +183,23 @@ func (r *run) blocks(info *freshet.Info) {
 			wrong++
 		}
 	}
-	if wrong == 0 {
+	var reasons []string
+	if wrong > 0 {
+		reasons = append(reasons, fmt.Sprintf("%d cached blocks are of a wrong size: a node checks each block as it opens it, and fetches a wrong one anew", wrong))
+	}
+	if d := r.Damage(info.FileID); d.Blocks > 0 {
+		reasons = append(reasons, fmt.Sprintf("%d damaged blocks were found by their checksums on %s, the last one %s ago, and dropped: they are fetched anew; look at that disk",
+			d.Blocks, strings.Join(d.Nodes, ", "), d.Ago.Round(time.Second)))
+	}
+	if len(reasons) == 0 {
 		return
 	}
 	held := *info
+	if r.q.Repair {
+		r.Evict(info.FileID)
+	}
 	r.found(&freshet.Difference{
-		Path: info.Path, Class: freshet.DifferenceBlocks, Cached: &held,
-		Reason: fmt.Sprintf("%d cached blocks are of a wrong size: a node checks each block as it opens it, and fetches a wrong one anew", wrong),
+		Path: info.Path, Class: freshet.DifferenceBlocks, Cached: &held, Repaired: r.q.Repair, Reason: strings.Join(reasons, "; "),
 	})
 }
 

@@ -40,6 +40,7 @@ type Nodes struct {
 	byID  map[freshet.NodeID]*node
 	slots []*node // by slot; nil: free
 	index index
+	harm  damages
 }
 
 // slot is the number of a node in the index.
@@ -84,6 +85,7 @@ func (n *Nodes) Reset(now time.Duration) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.start, n.byID, n.slots, n.index = now, map[freshet.NodeID]*node{}, nil, newIndex()
+	n.harm = damages{}
 }
 
 // Report is what a heartbeat changed.
@@ -127,6 +129,7 @@ func (n *Nodes) Heartbeat(h freshet.Heartbeat, sameTerm bool, now time.Duration)
 	at.Node, at.rack, at.zone = h.Node, h.Rack, h.Zone
 	at.used, at.capacity, at.tier, at.heard = h.Used, h.Capacity, h.Tier, now
 	at.beats++
+	n.harm.note(h.Damaged, at.Name, now)
 	at.active = make(map[freshet.OpID]struct{}, len(h.Active))
 	for _, op := range h.Active {
 		at.active[op] = struct{}{}
@@ -155,6 +158,7 @@ func (n *Nodes) take(at *node, h freshet.Heartbeat) {
 		if n.index.add(b, at.slot) {
 			at.blocks++
 		}
+		delete(at.free, b.ID) // it came anew
 	}
 }
 

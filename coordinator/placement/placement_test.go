@@ -247,6 +247,45 @@ func TestBlocksToFree(t *testing.T) {
 	}
 }
 
+// TestDamageIsRememberedAndEvicted: what nodes found stays known, within bounds, until
+// the version is evicted; what a node fetched anew is not evicted again.
+func TestDamageIsRememberedAndEvicted(t *testing.T) {
+	n := placement.New(placement.Options{})
+	tell(t, n, full("b", 1, block(1, 0)), true, 0)
+	tell(t, n, full("a", 1, block(1, 0), block(1, 1)), true, 0)
+	h := beat("b", 1)
+	h.Damaged = []freshet.BlockID{block(1, 0)}
+	tell(t, n, h, true, sec)
+	h = beat("a", 1)
+	h.Damaged = []freshet.BlockID{block(1, 0), block(1, 1)}
+	tell(t, n, h, true, 2*sec)
+	if d := n.Damage(1, 5*sec); d.Blocks != 3 || !slices.Equal(d.Nodes, []string{"name-a", "name-b"}) || d.Ago != 3*sec {
+		t.Errorf("damage: %+v", d)
+	}
+	n.Evict(1)
+	if d := n.Damage(1, 5*sec); d.Blocks != 0 || d.Nodes != nil {
+		t.Errorf("after the eviction: %+v", d)
+	}
+	h = beat("a", 1)
+	h.Added = []freshet.BlockReport{{ID: block(1, 1), Length: 1}}
+	tell(t, n, h, true, 3*sec)
+	if a, b := n.ToFree("a", 10), n.ToFree("b", 10); !slices.Equal(a, []freshet.BlockID{block(1, 0)}) || !slices.Equal(b, a) {
+		t.Errorf("to free: %v, %v", a, b)
+	}
+	h = beat("a", 1)
+	for f := range freshet.FileID(2000) {
+		h.Damaged = append(h.Damaged, block(f+10, 0))
+	}
+	tell(t, n, h, true, 4*sec)
+	if first, last := n.Damage(10, 5*sec), n.Damage(2009, 5*sec); first.Blocks != 0 || last.Blocks != 1 {
+		t.Errorf("bounds: %+v, %+v", first, last)
+	}
+	n.Reset(0)
+	if d := n.Damage(2009, 0); d.Blocks != 0 {
+		t.Errorf("after a reset: %+v", d)
+	}
+}
+
 // TestIndexAgainstModel compares the index with plain maps under random reports.
 func TestIndexAgainstModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {

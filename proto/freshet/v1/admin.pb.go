@@ -946,8 +946,10 @@ type GetClusterResponse struct {
 	Raft map[string]string `protobuf:"bytes,17,rep,name=raft,proto3" json:"raft,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// The first of those in quarantine.
 	QuarantinedOperations []*Operation `protobuf:"bytes,18,rep,name=quarantined_operations,json=quarantinedOperations,proto3" json:"quarantined_operations,omitempty"`
-	unknownFields         protoimpl.UnknownFields
-	sizeCache             protoimpl.SizeCache
+	// The version of the replicated state in force: what all members apply.
+	StateVersion  int32 `protobuf:"varint,19,opt,name=state_version,json=stateVersion,proto3" json:"state_version,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *GetClusterResponse) Reset() {
@@ -1106,17 +1108,27 @@ func (x *GetClusterResponse) GetQuarantinedOperations() []*Operation {
 	return nil
 }
 
+func (x *GetClusterResponse) GetStateVersion() int32 {
+	if x != nil {
+		return x.StateVersion
+	}
+	return 0
+}
+
 // Member is one coordinator.
 type Member struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
-	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
-	Grpc          string                 `protobuf:"bytes,3,opt,name=grpc,proto3" json:"grpc,omitempty"`
-	Http          string                 `protobuf:"bytes,4,opt,name=http,proto3" json:"http,omitempty"`
-	Raft          string                 `protobuf:"bytes,5,opt,name=raft,proto3" json:"raft,omitempty"`
-	Bus           string                 `protobuf:"bytes,6,opt,name=bus,proto3" json:"bus,omitempty"`
-	Leader        bool                   `protobuf:"varint,7,opt,name=leader,proto3" json:"leader,omitempty"`
-	Voter         bool                   `protobuf:"varint,8,opt,name=voter,proto3" json:"voter,omitempty"`
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Id     string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Name   string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	Grpc   string                 `protobuf:"bytes,3,opt,name=grpc,proto3" json:"grpc,omitempty"`
+	Http   string                 `protobuf:"bytes,4,opt,name=http,proto3" json:"http,omitempty"`
+	Raft   string                 `protobuf:"bytes,5,opt,name=raft,proto3" json:"raft,omitempty"`
+	Bus    string                 `protobuf:"bytes,6,opt,name=bus,proto3" json:"bus,omitempty"`
+	Leader bool                   `protobuf:"varint,7,opt,name=leader,proto3" json:"leader,omitempty"`
+	Voter  bool                   `protobuf:"varint,8,opt,name=voter,proto3" json:"voter,omitempty"`
+	// The version of the replicated state that the member applies, 0 if it has not
+	// said so to the leader.
+	StateVersion  int32 `protobuf:"varint,9,opt,name=state_version,json=stateVersion,proto3" json:"state_version,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1205,6 +1217,13 @@ func (x *Member) GetVoter() bool {
 		return x.Voter
 	}
 	return false
+}
+
+func (x *Member) GetStateVersion() int32 {
+	if x != nil {
+		return x.StateVersion
+	}
+	return 0
 }
 
 // ListNodesRequest is empty.
@@ -2244,7 +2263,9 @@ type HeartbeatRequest struct {
 	Finished      []*FinishedOp          `protobuf:"bytes,8,rep,name=finished,proto3" json:"finished,omitempty"`
 	MountRevision uint64                 `protobuf:"varint,9,opt,name=mount_revision,json=mountRevision,proto3" json:"mount_revision,omitempty"`
 	// That of the answer to the last full report.
-	PinRevision   uint64 `protobuf:"varint,10,opt,name=pin_revision,json=pinRevision,proto3" json:"pin_revision,omitempty"`
+	PinRevision uint64 `protobuf:"varint,10,opt,name=pin_revision,json=pinRevision,proto3" json:"pin_revision,omitempty"`
+	// Blocks whose bytes were not what was written: they were dropped.
+	Damaged       []*BlockReport `protobuf:"bytes,11,rep,name=damaged,proto3" json:"damaged,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2347,6 +2368,13 @@ func (x *HeartbeatRequest) GetPinRevision() uint64 {
 		return x.PinRevision
 	}
 	return 0
+}
+
+func (x *HeartbeatRequest) GetDamaged() []*BlockReport {
+	if x != nil {
+		return x.Damaged
+	}
+	return nil
 }
 
 // MountSpec is a mount as a cache node needs it.
@@ -3067,7 +3095,7 @@ const file_freshet_v1_admin_proto_rawDesc = "" +
 	"\x05op_id\x18\x03 \x01(\tR\x04opId\"J\n" +
 	"\x18RemoveSyncPolicyResponse\x12.\n" +
 	"\x06policy\x18\x01 \x01(\v2\x16.freshet.v1.SyncPolicyR\x06policy\"\x13\n" +
-	"\x11GetClusterRequest\"\x8e\x05\n" +
+	"\x11GetClusterRequest\"\xb3\x05\n" +
 	"\x12GetClusterResponse\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12\x14\n" +
@@ -3089,10 +3117,11 @@ const file_freshet_v1_admin_proto_rawDesc = "" +
 	"\bproblems\x18\x0f \x03(\tR\bproblems\x12\x18\n" +
 	"\aversion\x18\x10 \x01(\tR\aversion\x12<\n" +
 	"\x04raft\x18\x11 \x03(\v2(.freshet.v1.GetClusterResponse.RaftEntryR\x04raft\x12L\n" +
-	"\x16quarantined_operations\x18\x12 \x03(\v2\x15.freshet.v1.OperationR\x15quarantinedOperations\x1a7\n" +
+	"\x16quarantined_operations\x18\x12 \x03(\v2\x15.freshet.v1.OperationR\x15quarantinedOperations\x12#\n" +
+	"\rstate_version\x18\x13 \x01(\x05R\fstateVersion\x1a7\n" +
 	"\tRaftEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xa8\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xcd\x01\n" +
 	"\x06Member\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x12\n" +
@@ -3101,7 +3130,8 @@ const file_freshet_v1_admin_proto_rawDesc = "" +
 	"\x04raft\x18\x05 \x01(\tR\x04raft\x12\x10\n" +
 	"\x03bus\x18\x06 \x01(\tR\x03bus\x12\x16\n" +
 	"\x06leader\x18\a \x01(\bR\x06leader\x12\x14\n" +
-	"\x05voter\x18\b \x01(\bR\x05voter\"\x12\n" +
+	"\x05voter\x18\b \x01(\bR\x05voter\x12#\n" +
+	"\rstate_version\x18\t \x01(\x05R\fstateVersion\"\x12\n" +
 	"\x10ListNodesRequest\";\n" +
 	"\x11ListNodesResponse\x12&\n" +
 	"\x05nodes\x18\x01 \x03(\v2\x10.freshet.v1.NodeR\x05nodes\"\x12\n" +
@@ -3160,7 +3190,7 @@ const file_freshet_v1_admin_proto_rawDesc = "" +
 	"FinishedOp\x12\x0e\n" +
 	"\x02op\x18\x01 \x01(\fR\x02op\x12-\n" +
 	"\awritten\x18\x02 \x01(\v2\x13.freshet.v1.WrittenR\awritten\x12\x1c\n" +
-	"\tuncertain\x18\x03 \x01(\bR\tuncertain\"\xfa\x02\n" +
+	"\tuncertain\x18\x03 \x01(\bR\tuncertain\"\xad\x03\n" +
 	"\x10HeartbeatRequest\x12$\n" +
 	"\x04node\x18\x01 \x01(\v2\x10.freshet.v1.NodeR\x04node\x12 \n" +
 	"\vincarnation\x18\x02 \x01(\x04R\vincarnation\x12\x12\n" +
@@ -3172,7 +3202,8 @@ const file_freshet_v1_admin_proto_rawDesc = "" +
 	"\bfinished\x18\b \x03(\v2\x16.freshet.v1.FinishedOpR\bfinished\x12%\n" +
 	"\x0emount_revision\x18\t \x01(\x04R\rmountRevision\x12!\n" +
 	"\fpin_revision\x18\n" +
-	" \x01(\x04R\vpinRevision\"\x94\x01\n" +
+	" \x01(\x04R\vpinRevision\x121\n" +
+	"\adamaged\x18\v \x03(\v2\x17.freshet.v1.BlockReportR\adamaged\"\x94\x01\n" +
 	"\tMountSpec\x12'\n" +
 	"\x05mount\x18\x01 \x01(\v2\x11.freshet.v1.MountR\x05mount\x12\x1b\n" +
 	"\tdomain_id\x18\x02 \x01(\fR\bdomainId\x12A\n" +
@@ -3372,68 +3403,69 @@ var file_freshet_v1_admin_proto_depIdxs = []int32{
 	35, // 23: freshet.v1.HeartbeatRequest.added:type_name -> freshet.v1.BlockReport
 	35, // 24: freshet.v1.HeartbeatRequest.removed:type_name -> freshet.v1.BlockReport
 	36, // 25: freshet.v1.HeartbeatRequest.finished:type_name -> freshet.v1.FinishedOp
-	51, // 26: freshet.v1.MountSpec.mount:type_name -> freshet.v1.Mount
-	56, // 27: freshet.v1.MountSpec.max_op_lifetime:type_name -> google.protobuf.Duration
-	56, // 28: freshet.v1.HeartbeatResponse.lease:type_name -> google.protobuf.Duration
-	38, // 29: freshet.v1.HeartbeatResponse.mounts:type_name -> freshet.v1.MountSpec
-	35, // 30: freshet.v1.HeartbeatResponse.free:type_name -> freshet.v1.BlockReport
-	59, // 31: freshet.v1.CompleteRequest.written:type_name -> freshet.v1.Written
-	60, // 32: freshet.v1.CompleteResponse.entry:type_name -> freshet.v1.Entry
-	0,  // 33: freshet.v1.MountService.ListMounts:input_type -> freshet.v1.ListMountsRequest
-	2,  // 34: freshet.v1.MountService.AddMount:input_type -> freshet.v1.AddMountRequest
-	4,  // 35: freshet.v1.MountService.UpdateMount:input_type -> freshet.v1.UpdateMountRequest
-	6,  // 36: freshet.v1.MountService.RemoveMount:input_type -> freshet.v1.RemoveMountRequest
-	8,  // 37: freshet.v1.PolicyService.ListSyncPolicies:input_type -> freshet.v1.ListSyncPoliciesRequest
-	10, // 38: freshet.v1.PolicyService.SetSyncPolicy:input_type -> freshet.v1.SetSyncPolicyRequest
-	12, // 39: freshet.v1.PolicyService.RemoveSyncPolicy:input_type -> freshet.v1.RemoveSyncPolicyRequest
-	61, // 40: freshet.v1.PolicyService.ListPolicies:input_type -> freshet.v1.ListPoliciesRequest
-	62, // 41: freshet.v1.PolicyService.UpdatePolicy:input_type -> freshet.v1.UpdatePolicyRequest
-	63, // 42: freshet.v1.PolicyService.ReplacePolicy:input_type -> freshet.v1.ReplacePolicyRequest
-	64, // 43: freshet.v1.PolicyService.DeletePolicy:input_type -> freshet.v1.DeletePolicyRequest
-	14, // 44: freshet.v1.ClusterService.GetCluster:input_type -> freshet.v1.GetClusterRequest
-	17, // 45: freshet.v1.ClusterService.ListNodes:input_type -> freshet.v1.ListNodesRequest
-	19, // 46: freshet.v1.ClusterService.ListPeers:input_type -> freshet.v1.ListPeersRequest
-	23, // 47: freshet.v1.ClusterService.JoinPeers:input_type -> freshet.v1.JoinPeersRequest
-	25, // 48: freshet.v1.ClusterService.LeavePeers:input_type -> freshet.v1.LeavePeersRequest
-	27, // 49: freshet.v1.ClusterService.JoinRaft:input_type -> freshet.v1.JoinRaftRequest
-	29, // 50: freshet.v1.ClusterService.RemoveRaft:input_type -> freshet.v1.RemoveRaftRequest
-	31, // 51: freshet.v1.ClusterService.TransferLeadership:input_type -> freshet.v1.TransferLeadershipRequest
-	33, // 52: freshet.v1.ClusterService.BumpEpoch:input_type -> freshet.v1.BumpEpochRequest
-	46, // 53: freshet.v1.EventService.PostEvents:input_type -> freshet.v1.PostEventsRequest
-	37, // 54: freshet.v1.NodeService.Heartbeat:input_type -> freshet.v1.HeartbeatRequest
-	40, // 55: freshet.v1.NodeService.Permit:input_type -> freshet.v1.PermitRequest
-	42, // 56: freshet.v1.NodeService.Complete:input_type -> freshet.v1.CompleteRequest
-	44, // 57: freshet.v1.NodeService.Abort:input_type -> freshet.v1.AbortRequest
-	1,  // 58: freshet.v1.MountService.ListMounts:output_type -> freshet.v1.ListMountsResponse
-	3,  // 59: freshet.v1.MountService.AddMount:output_type -> freshet.v1.AddMountResponse
-	5,  // 60: freshet.v1.MountService.UpdateMount:output_type -> freshet.v1.UpdateMountResponse
-	7,  // 61: freshet.v1.MountService.RemoveMount:output_type -> freshet.v1.RemoveMountResponse
-	9,  // 62: freshet.v1.PolicyService.ListSyncPolicies:output_type -> freshet.v1.ListSyncPoliciesResponse
-	11, // 63: freshet.v1.PolicyService.SetSyncPolicy:output_type -> freshet.v1.SetSyncPolicyResponse
-	13, // 64: freshet.v1.PolicyService.RemoveSyncPolicy:output_type -> freshet.v1.RemoveSyncPolicyResponse
-	65, // 65: freshet.v1.PolicyService.ListPolicies:output_type -> freshet.v1.ListPoliciesResponse
-	66, // 66: freshet.v1.PolicyService.UpdatePolicy:output_type -> freshet.v1.UpdatePolicyResponse
-	67, // 67: freshet.v1.PolicyService.ReplacePolicy:output_type -> freshet.v1.ReplacePolicyResponse
-	68, // 68: freshet.v1.PolicyService.DeletePolicy:output_type -> freshet.v1.DeletePolicyResponse
-	15, // 69: freshet.v1.ClusterService.GetCluster:output_type -> freshet.v1.GetClusterResponse
-	18, // 70: freshet.v1.ClusterService.ListNodes:output_type -> freshet.v1.ListNodesResponse
-	20, // 71: freshet.v1.ClusterService.ListPeers:output_type -> freshet.v1.ListPeersResponse
-	24, // 72: freshet.v1.ClusterService.JoinPeers:output_type -> freshet.v1.JoinPeersResponse
-	26, // 73: freshet.v1.ClusterService.LeavePeers:output_type -> freshet.v1.LeavePeersResponse
-	28, // 74: freshet.v1.ClusterService.JoinRaft:output_type -> freshet.v1.JoinRaftResponse
-	30, // 75: freshet.v1.ClusterService.RemoveRaft:output_type -> freshet.v1.RemoveRaftResponse
-	32, // 76: freshet.v1.ClusterService.TransferLeadership:output_type -> freshet.v1.TransferLeadershipResponse
-	34, // 77: freshet.v1.ClusterService.BumpEpoch:output_type -> freshet.v1.BumpEpochResponse
-	47, // 78: freshet.v1.EventService.PostEvents:output_type -> freshet.v1.PostEventsResponse
-	39, // 79: freshet.v1.NodeService.Heartbeat:output_type -> freshet.v1.HeartbeatResponse
-	41, // 80: freshet.v1.NodeService.Permit:output_type -> freshet.v1.PermitResponse
-	43, // 81: freshet.v1.NodeService.Complete:output_type -> freshet.v1.CompleteResponse
-	45, // 82: freshet.v1.NodeService.Abort:output_type -> freshet.v1.AbortResponse
-	58, // [58:83] is the sub-list for method output_type
-	33, // [33:58] is the sub-list for method input_type
-	33, // [33:33] is the sub-list for extension type_name
-	33, // [33:33] is the sub-list for extension extendee
-	0,  // [0:33] is the sub-list for field type_name
+	35, // 26: freshet.v1.HeartbeatRequest.damaged:type_name -> freshet.v1.BlockReport
+	51, // 27: freshet.v1.MountSpec.mount:type_name -> freshet.v1.Mount
+	56, // 28: freshet.v1.MountSpec.max_op_lifetime:type_name -> google.protobuf.Duration
+	56, // 29: freshet.v1.HeartbeatResponse.lease:type_name -> google.protobuf.Duration
+	38, // 30: freshet.v1.HeartbeatResponse.mounts:type_name -> freshet.v1.MountSpec
+	35, // 31: freshet.v1.HeartbeatResponse.free:type_name -> freshet.v1.BlockReport
+	59, // 32: freshet.v1.CompleteRequest.written:type_name -> freshet.v1.Written
+	60, // 33: freshet.v1.CompleteResponse.entry:type_name -> freshet.v1.Entry
+	0,  // 34: freshet.v1.MountService.ListMounts:input_type -> freshet.v1.ListMountsRequest
+	2,  // 35: freshet.v1.MountService.AddMount:input_type -> freshet.v1.AddMountRequest
+	4,  // 36: freshet.v1.MountService.UpdateMount:input_type -> freshet.v1.UpdateMountRequest
+	6,  // 37: freshet.v1.MountService.RemoveMount:input_type -> freshet.v1.RemoveMountRequest
+	8,  // 38: freshet.v1.PolicyService.ListSyncPolicies:input_type -> freshet.v1.ListSyncPoliciesRequest
+	10, // 39: freshet.v1.PolicyService.SetSyncPolicy:input_type -> freshet.v1.SetSyncPolicyRequest
+	12, // 40: freshet.v1.PolicyService.RemoveSyncPolicy:input_type -> freshet.v1.RemoveSyncPolicyRequest
+	61, // 41: freshet.v1.PolicyService.ListPolicies:input_type -> freshet.v1.ListPoliciesRequest
+	62, // 42: freshet.v1.PolicyService.UpdatePolicy:input_type -> freshet.v1.UpdatePolicyRequest
+	63, // 43: freshet.v1.PolicyService.ReplacePolicy:input_type -> freshet.v1.ReplacePolicyRequest
+	64, // 44: freshet.v1.PolicyService.DeletePolicy:input_type -> freshet.v1.DeletePolicyRequest
+	14, // 45: freshet.v1.ClusterService.GetCluster:input_type -> freshet.v1.GetClusterRequest
+	17, // 46: freshet.v1.ClusterService.ListNodes:input_type -> freshet.v1.ListNodesRequest
+	19, // 47: freshet.v1.ClusterService.ListPeers:input_type -> freshet.v1.ListPeersRequest
+	23, // 48: freshet.v1.ClusterService.JoinPeers:input_type -> freshet.v1.JoinPeersRequest
+	25, // 49: freshet.v1.ClusterService.LeavePeers:input_type -> freshet.v1.LeavePeersRequest
+	27, // 50: freshet.v1.ClusterService.JoinRaft:input_type -> freshet.v1.JoinRaftRequest
+	29, // 51: freshet.v1.ClusterService.RemoveRaft:input_type -> freshet.v1.RemoveRaftRequest
+	31, // 52: freshet.v1.ClusterService.TransferLeadership:input_type -> freshet.v1.TransferLeadershipRequest
+	33, // 53: freshet.v1.ClusterService.BumpEpoch:input_type -> freshet.v1.BumpEpochRequest
+	46, // 54: freshet.v1.EventService.PostEvents:input_type -> freshet.v1.PostEventsRequest
+	37, // 55: freshet.v1.NodeService.Heartbeat:input_type -> freshet.v1.HeartbeatRequest
+	40, // 56: freshet.v1.NodeService.Permit:input_type -> freshet.v1.PermitRequest
+	42, // 57: freshet.v1.NodeService.Complete:input_type -> freshet.v1.CompleteRequest
+	44, // 58: freshet.v1.NodeService.Abort:input_type -> freshet.v1.AbortRequest
+	1,  // 59: freshet.v1.MountService.ListMounts:output_type -> freshet.v1.ListMountsResponse
+	3,  // 60: freshet.v1.MountService.AddMount:output_type -> freshet.v1.AddMountResponse
+	5,  // 61: freshet.v1.MountService.UpdateMount:output_type -> freshet.v1.UpdateMountResponse
+	7,  // 62: freshet.v1.MountService.RemoveMount:output_type -> freshet.v1.RemoveMountResponse
+	9,  // 63: freshet.v1.PolicyService.ListSyncPolicies:output_type -> freshet.v1.ListSyncPoliciesResponse
+	11, // 64: freshet.v1.PolicyService.SetSyncPolicy:output_type -> freshet.v1.SetSyncPolicyResponse
+	13, // 65: freshet.v1.PolicyService.RemoveSyncPolicy:output_type -> freshet.v1.RemoveSyncPolicyResponse
+	65, // 66: freshet.v1.PolicyService.ListPolicies:output_type -> freshet.v1.ListPoliciesResponse
+	66, // 67: freshet.v1.PolicyService.UpdatePolicy:output_type -> freshet.v1.UpdatePolicyResponse
+	67, // 68: freshet.v1.PolicyService.ReplacePolicy:output_type -> freshet.v1.ReplacePolicyResponse
+	68, // 69: freshet.v1.PolicyService.DeletePolicy:output_type -> freshet.v1.DeletePolicyResponse
+	15, // 70: freshet.v1.ClusterService.GetCluster:output_type -> freshet.v1.GetClusterResponse
+	18, // 71: freshet.v1.ClusterService.ListNodes:output_type -> freshet.v1.ListNodesResponse
+	20, // 72: freshet.v1.ClusterService.ListPeers:output_type -> freshet.v1.ListPeersResponse
+	24, // 73: freshet.v1.ClusterService.JoinPeers:output_type -> freshet.v1.JoinPeersResponse
+	26, // 74: freshet.v1.ClusterService.LeavePeers:output_type -> freshet.v1.LeavePeersResponse
+	28, // 75: freshet.v1.ClusterService.JoinRaft:output_type -> freshet.v1.JoinRaftResponse
+	30, // 76: freshet.v1.ClusterService.RemoveRaft:output_type -> freshet.v1.RemoveRaftResponse
+	32, // 77: freshet.v1.ClusterService.TransferLeadership:output_type -> freshet.v1.TransferLeadershipResponse
+	34, // 78: freshet.v1.ClusterService.BumpEpoch:output_type -> freshet.v1.BumpEpochResponse
+	47, // 79: freshet.v1.EventService.PostEvents:output_type -> freshet.v1.PostEventsResponse
+	39, // 80: freshet.v1.NodeService.Heartbeat:output_type -> freshet.v1.HeartbeatResponse
+	41, // 81: freshet.v1.NodeService.Permit:output_type -> freshet.v1.PermitResponse
+	43, // 82: freshet.v1.NodeService.Complete:output_type -> freshet.v1.CompleteResponse
+	45, // 83: freshet.v1.NodeService.Abort:output_type -> freshet.v1.AbortResponse
+	59, // [59:84] is the sub-list for method output_type
+	34, // [34:59] is the sub-list for method input_type
+	34, // [34:34] is the sub-list for extension type_name
+	34, // [34:34] is the sub-list for extension extendee
+	0,  // [0:34] is the sub-list for field type_name
 }
 
 func init() { file_freshet_v1_admin_proto_init() }
