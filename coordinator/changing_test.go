@@ -144,7 +144,11 @@ func TestASyncOfAChangingStorageEndsEqual(t *testing.T) {
 	for seed := range uint64(20) {
 		for _, mode := range []mem.Mode{mem.Object, mem.Local} {
 			t.Run(fmt.Sprintf("mem%d/seed%d", mode, seed), func(t *testing.T) {
-				narrow := func(o *coordinator.Options) { o.Sync.Frontier = 1 + int(seed%3)*5 }
+				narrow := func(o *coordinator.Options) {
+					o.Sync.Frontier = 1 + int(seed%3)*5
+					o.Sync.SegmentPages = 1 + int(seed%4) // flat listings of several segments, some of which are given up
+					o.Sync.Parallel = 1 + int(seed%8)
+				}
 				inBubble(t, settings{mode: mode, options: narrow}, func(w *world) {
 					m := w.leader()
 					f := &foreigner{TB: w, fs: w.store.FS(""), rng: rand.New(rand.NewPCG(seed, 7))}

@@ -150,7 +150,7 @@ func TestASyncSurvivesAChangeOfLeader(t *testing.T) {
 	for seed := range uint64(20) {
 		t.Run(fmt.Sprintf("seed%d", seed), func(t *testing.T) {
 			inBubble(t, settings{members: 3, mode: mem.Mode(seed % 2)}, func(w *world) {
-				w.wide(10)
+				w.wide(40)
 				m := w.leader()
 				f := &foreigner{TB: w, fs: w.store.FS(""), rng: rand.New(rand.NewPCG(seed, 11))}
 				lists := 1 + f.rng.IntN(9)
@@ -192,7 +192,7 @@ func TestASyncSurvivesAChangeOfLeader(t *testing.T) {
 
 func TestADirectoryThatWasListedRecentlyIsSpared(t *testing.T) {
 	t.Parallel()
-	inBubble(t, settings{}, func(w *world) {
+	inBubble(t, settings{mode: mem.Local}, func(w *world) {
 		w.wide(20)
 		w.store.Put("d003/deep/f", []byte("x"))
 		m := w.leader()
@@ -242,7 +242,7 @@ func TestWhoMayShareASync(t *testing.T) {
 		{"nobody whose call came later", freshet.Always, false, 10},
 		{"nobody after a mark below", freshet.Interval(time.Hour), true, 6}, // the marked directory is listed again
 	} {
-		inBubble(t, settings{}, func(w *world) {
+		inBubble(t, settings{mode: mem.Local}, func(w *world) {
 			w.wide(4)
 			m := w.leader()
 			p := newPeer(w, m)

@@ -83,6 +83,9 @@ type Features struct {
 	MaxOpLifetime      time.Duration // how long an effect may still land after its sender died
 	ListPage           int           // entries per list call, 0 if not paged
 	DirectoryListsSelf bool          // a List of a missing directory is KindNotExist
+	// FlatList says that a recursive List costs a call per page and none per
+	// directory, and that going on after an entry costs none for what is before it.
+	FlatList bool
 }
 
 // FS is one under file system below one root. All methods are safe for

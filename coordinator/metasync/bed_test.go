@@ -29,6 +29,7 @@ type bed struct {
 	clock   *clock.Fake
 	metrics *prometheus.Registry
 	rule    metasync.Rule
+	wrap    func(ufs.FS) ufs.FS // if not nil
 
 	mu    sync.Mutex
 	index uint64
@@ -62,9 +63,15 @@ func bedMount(p freshet.Path, key string) freshet.Mount {
 
 func newBed(t testing.TB, opts metasync.Options) *bed {
 	t.Helper()
+	return newBedOn(t, opts, mem.Options{})
+}
+
+// newBedOn is newBed over a storage of that kind.
+func newBedOn(t testing.TB, opts metasync.Options, storage mem.Options) *bed {
+	t.Helper()
 	b := &bed{TB: t, clock: clock.NewFake(time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC)), metrics: prometheus.NewRegistry(), rule: metasync.Fixed(freshet.Never)}
 	b.clock.Advance(time.Hour)
-	b.store = mem.New(mem.Options{Hook: func(step, key string) error {
+	storage.Hook = func(step, key string) error {
 		b.mu.Lock()
 		hook := b.hook
 		b.mu.Unlock()
@@ -72,7 +79,8 @@ func newBed(t testing.TB, opts metasync.Options) *bed {
 			return hook(step, key)
 		}
 		return nil
-	}})
+	}
+	b.store = mem.New(storage)
 	var err error
 	if b.state, err = namespace.Open(kv.NewMemory(), namespace.Options{}); err != nil {
 		t.Fatal(err)
@@ -103,7 +111,11 @@ func (b *bed) propose(_ context.Context, cmds ...namespace.Command) ([]namespace
 }
 
 func (b *bed) storage(m freshet.Mount) (ufs.FS, func(), error) {
-	return b.store.FS(m.DomainKey[1:]), func() {}, nil
+	var fs ufs.FS = b.store.FS(m.DomainKey[1:])
+	if b.wrap != nil {
+		fs = b.wrap(fs)
+	}
+	return fs, func() {}, nil
 }
 
 func (b *bed) onStep(hook func(step, key string) error) {

@@ -28,10 +28,6 @@ const (
 	listingBatch = 256
 	// childPage is how many held children are read at once.
 	childPage = 512
-	// segmentPages is after how many pages of the storage the start index is
-	// taken anew, so that an entry that changes while a big directory is listed
-	// does not have to wait for the next listing.
-	segmentPages = 16
 )
 
 // Listing makes the listing of dir fresh under the rule: children that the
@@ -126,7 +122,8 @@ func (s *Syncer) list(ctx context.Context, dir freshet.Path, k *look[listingAnsw
 	}
 	defer release()
 	d := s.newDiff(dir, k, &l)
-	err = d.run(ctx, fs)
+	d.passMounts()
+	err = d.run(ctx, fs, "")
 	switch {
 	case err == nil:
 		return d.finish(ctx)
@@ -166,7 +163,8 @@ type diff struct {
 	held   reorder
 	hidden shadow
 	points map[string]bool // names at which mounts are: the storage has no say
-	whole  bool            // the listing was complete before
+	loads  *loads
+	whole  bool // the listing was complete before
 	// special: the storage lists what is neither a file nor a directory; known:
 	// the state says so.
 	special, known bool
@@ -175,29 +173,36 @@ type diff struct {
 	pending []string // of the kinds of the batch, for metrics
 	doubts  []string // names that the listing does not vouch for
 	sent    bool
+	turned  bool // a file became a directory, which is in the batch
 	answer  listingAnswer
 }
 
 func (s *Syncer) newDiff(dir freshet.Path, k *look[listingAnswer], l *namespace.Lookup) *diff {
-	d := &diff{s: s, dir: dir, key: l.Key, mount: l.Mount, k: k, start: k.index, whole: l.Listing.Complete, known: l.Listing.Special, points: map[string]bool{}}
+	d := &diff{s: s, dir: dir, key: l.Key, mount: l.Mount, k: k, start: k.index, whole: l.Listing.Complete, known: l.Listing.Special, loads: &loads{s: s}}
 	d.answer.leaf = true
-	mounts, _ := s.State.Mounts()
+	d.held.next = d.children()
+	return d
+}
+
+// passMounts leaves the places of mounts below the directory to these.
+func (d *diff) passMounts() {
+	d.points = map[string]bool{}
+	mounts, _ := d.s.State.Mounts()
 	for _, m := range mounts {
-		if m.Path != dir && dir.Contains(m.Path) {
-			d.answer.leaf = false
+		if m.Path == d.dir || !d.dir.Contains(m.Path) {
+			continue
 		}
-		if m.Path != dir && dir.Contains(m.Path) && m.Path.Parent() == dir {
+		d.answer.leaf = false
+		if m.Path.Parent() == d.dir {
 			d.points[m.Path.Base()] = true
 		}
 	}
-	d.held.next = d.children()
-	return d
 }
 
 // children returns an iterator over the held children in the order of names.
 func (d *diff) children() func() (held, bool, error) {
 	var page []namespace.Child
-	after, end := "", false
+	after, end, size := "", false, childPage/16 // most directories are small
 	return func() (held, bool, error) {
 		for {
 			if len(page) == 0 {
@@ -205,13 +210,13 @@ func (d *diff) children() func() (held, bool, error) {
 					return held{}, false, nil
 				}
 				var err error
-				if page, err = d.s.State.List(d.dir, after, childPage); err != nil {
+				if page, err = d.s.State.List(d.dir, after, size); err != nil {
 					return held{}, false, err
 				}
-				if end = len(page) < childPage; len(page) == 0 {
+				if end = len(page) < size; len(page) == 0 {
 					return held{}, false, nil
 				}
-				after = page[len(page)-1].Name
+				after, size = page[len(page)-1].Name, min(2*size, childPage)
 			}
 			c := page[0]
 			page = page[1:]
@@ -225,17 +230,20 @@ func (d *diff) children() func() (held, bool, error) {
 	}
 }
 
-// run goes through the storage's listing. Where the storage lists by pages the
-// listing is asked for in segments of whole pages.
-func (d *diff) run(ctx context.Context, fs ufs.FS) error {
+// run goes through the storage's listing behind the sort key after. Where the
+// storage lists by pages the listing is asked for in segments of whole pages.
+func (d *diff) run(ctx context.Context, fs ufs.FS, after string) error {
 	page := fs.Features().ListPage
-	segment := page * segmentPages
-	opts := ufs.ListOptions{}
+	segment := page * d.s.opts.SegmentPages
+	opts := ufs.ListOptions{StartAfter: after}
 	for {
 		f := feed{s: d.s, mount: d.mount.ID, bite: page, most: segment}
 		f.began = func() { d.start = d.s.State.Applied() }
 		err := f.run(ctx, d.dir, func(ctx context.Context) iter.Seq2[ufs.Status, error] { return fs.List(ctx, d.key, opts) },
-			func(st *ufs.Status) error { return d.next(ctx, st) })
+			func(st *ufs.Status) error {
+				_, err := d.next(ctx, st)
+				return err
+			})
 		switch {
 		case err != nil:
 			return err
@@ -249,16 +257,17 @@ func (d *diff) run(ctx context.Context, fs ufs.FS) error {
 	}
 }
 
-// next takes one entry of the storage's listing.
-func (d *diff) next(ctx context.Context, st *ufs.Status) error {
+// next takes one entry of the storage's listing and reports whether it is the
+// directory's to show.
+func (d *diff) next(ctx context.Context, st *ufs.Status) (bool, error) {
 	name, ok := nameIn(d.key, st.Key)
 	if !ok || st.Special != "" {
 		d.special = d.special || st.Special != ""
 		d.skip(st)
-		return nil // what is held under the name counts as gone
+		return false, nil // what is held under the name counts as gone
 	}
 	if d.points[name] || d.hidden.hides(*st, name) {
-		return nil
+		return false, nil
 	}
 	d.s.prefetch.entry(ctx, name)
 	d.answer.entries++
@@ -270,7 +279,7 @@ func (d *diff) next(ctx context.Context, st *ufs.Status) error {
 	for {
 		h, err := d.held.peek()
 		if err != nil {
-			return err
+			return true, err
 		}
 		if h == nil || h.sortKey() > at {
 			break
@@ -278,14 +287,14 @@ func (d *diff) next(ctx context.Context, st *ufs.Status) error {
 		c := *h
 		d.held.take()
 		if c.sortKey() == at {
-			return d.both(ctx, &c.child, st)
+			return true, d.both(ctx, &c.child, st)
 		}
 		if err := d.gone(ctx, &c.child); err != nil {
-			return err
+			return true, err
 		}
 	}
 	d.held.drop(name) // a directory that became a file: replaced, not removed
-	return d.upsert(ctx, name, st, resultAdded)
+	return true, d.upsert(ctx, name, st, resultAdded)
 }
 
 func (d *diff) skip(st *ufs.Status) {
@@ -311,6 +320,7 @@ func (d *diff) upsert(ctx context.Context, name string, st *ufs.Status, result s
 	}
 	if i := slices.Index(d.batch.Removes, name); i >= 0 { // a file that became a directory
 		d.batch.Removes = slices.Delete(d.batch.Removes, i, i+1)
+		d.turned = true
 	}
 	d.batch.Upserts = append(d.batch.Upserts, *entryOf(name, st))
 	return d.add(ctx, result)
@@ -363,7 +373,7 @@ func (d *diff) rest(ctx context.Context) error {
 	}
 }
 
-// flush proposes what has gathered.
+// flush hands over what has gathered.
 func (d *diff) flush(ctx context.Context, complete bool) error {
 	if len(d.pending) == 0 && !complete {
 		return nil
@@ -371,42 +381,46 @@ func (d *diff) flush(ctx context.Context, complete bool) error {
 	d.batch.Mount, d.batch.Generation, d.batch.Dir = d.mount.ID, d.mount.Generation, d.dir
 	d.batch.Start, d.batch.ListStart, d.batch.Complete = d.start, d.k.index, complete
 	d.batch.Special = complete && d.special
-	cmd := d.batch
-	results, err := d.s.Propose(ctx, namespace.Command{LoadListing: &cmd})
-	if err != nil {
-		return err
-	}
-	d.answer.changed += int64(len(d.pending) - len(results[0].Rejected))
-	d.doubts = append(d.doubts, results[0].Rejected...)
-	d.s.metrics.rejected.Add(float64(len(results[0].Rejected)))
-	for _, result := range d.pending {
-		d.s.count(result)
-	}
-	d.sent, d.answer.complete = true, results[0].Installed
+	load := load{d: d, listing: d.batch, results: d.pending}
+	d.sent, d.turned = true, false
 	d.batch, d.pending = namespace.LoadListing{}, nil
-	return nil
+	return d.loads.add(ctx, &load)
 }
 
 // finish ends the listing: it is declared complete if it was not or something
 // differed, and its validation is recorded.
 func (d *diff) finish(ctx context.Context) (listingAnswer, error) {
+	if err := d.end(ctx); err != nil {
+		return d.answer, err
+	}
+	if err := d.loads.send(ctx); err != nil {
+		return d.answer, err
+	}
+	return d.answer, d.settle()
+}
+
+// end hands over the last of the listing.
+func (d *diff) end(ctx context.Context) error {
 	d.answer.complete = true
 	if d.sent || len(d.pending) > 0 || !d.whole || d.special != d.known {
-		if err := d.flush(ctx, true); err != nil {
-			return d.answer, err
-		}
+		return d.flush(ctx, true)
 	}
+	return nil
+}
+
+// settle records the validation, after all loads were installed or refused.
+func (d *diff) settle() error {
 	now, err := d.s.State.Lookup(d.dir)
 	switch {
 	case err != nil:
-		return d.answer, err
+		return err
 	case now.Mount.ID != d.mount.ID || now.Mount.Generation != d.mount.Generation:
-		return d.answer, freshet.Errorf(freshet.KindUnavailable, "sync", d.dir, "the mount was changed meanwhile; try again")
+		return freshet.Errorf(freshet.KindUnavailable, "sync", d.dir, "the mount was changed meanwhile; try again")
 	}
 	for _, name := range d.doubts {
 		d.k.mem.doubt(d.dir.Join(name))
 	}
 	d.k.mem.listed(d.dir, d.k.record())
 	d.answer.doubts = d.doubts
-	return d.answer, nil
+	return nil
 }

@@ -33,6 +33,10 @@ type Options struct {
 	// did not come to yet; 0 is 16,384. Up to there it goes breadth first, beyond
 	// it depth first, and then holds a page of them more per level.
 	Frontier int
+	// SegmentPages is after how many pages of a storage the start index of a
+	// listing is taken anew, so that an entry that changes while much is listed
+	// does not have to wait for the next listing; 0 is 16.
+	SegmentPages int
 	// StatTimeout bounds one question about one entry; 0 is 30 s.
 	StatTimeout time.Duration
 	// Limits bound the questions to storages that are on their way at once.
@@ -85,6 +89,7 @@ func New(deps Deps, opts Options) *Syncer {
 	setDefault(&opts.Attempts, 3)
 	setDefault(&opts.Parallel, 8)
 	setDefault(&opts.Frontier, 16384)
+	setDefault(&opts.SegmentPages, 16)
 	setDefault(&opts.StatTimeout, 30*time.Second)
 	if opts.Log == nil {
 		opts.Log = slog.New(slog.DiscardHandler)

@@ -32,6 +32,11 @@ type step struct {
 	expand bool
 	after  string // of an expansion: the name to go on behind
 	check  bool   // of an expansion: the listing was not made anew, so that each entry counts
+	// beyond: of an expansion: directories up to that sort key, relative to dir, were
+	// done with all below them.
+	beyond string
+	// rest is a listing to go on with behind beyond.
+	rest *diff
 }
 
 func newWalk(s *Syncer, opts SyncOptions, c call) *walk {
@@ -126,19 +131,19 @@ func (w *walk) do(ctx context.Context, at step) bool {
 	var next []step
 	var found freshet.SyncProgress
 	var err error
-	if at.expand {
+	switch {
+	case at.rest != nil:
+		next, found, err = w.goOn(ctx, at)
+	case at.expand:
 		next, found, err = w.expand(ctx, at)
-	} else {
+	default:
 		next, found, err = w.visit(ctx, at.dir)
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.busy--
 	pr := &w.progress
-	pr.Directories += found.Directories
-	pr.Fresh += found.Fresh
-	pr.Entries += found.Entries
-	pr.Changed += found.Changed
+	add(pr, &found)
 	fatal := false
 	if err != nil && ctx.Err() == nil {
 		pr.Failed++
@@ -154,6 +159,14 @@ func (w *walk) do(ctx context.Context, at step) bool {
 	close(w.wake)
 	w.wake = make(chan struct{})
 	return fatal
+}
+
+func add(to, p *freshet.SyncProgress) {
+	to.Directories += p.Directories
+	to.Fresh += p.Fresh
+	to.Entries += p.Entries
+	to.Changed += p.Changed
+	to.Failed += p.Failed
 }
 
 // visit makes the listing of dir fresh and returns what is to be done below it.
@@ -175,24 +188,39 @@ func (w *walk) visit(ctx context.Context, dir freshet.Path) ([]step, freshet.Syn
 		found.Fresh = 1
 		return []step{{dir: dir, expand: true, check: true}}, found, nil
 	}
+	if flat, err := w.flatly(dir, &l); flat || err != nil {
+		if err != nil {
+			return nil, found, err
+		}
+		next, listed, err := w.flat(ctx, dir, &l)
+		if listed || err != nil {
+			return next, freshet.SyncProgress{}, err
+		}
+	}
 	lk, err := w.s.lookAtListing(ctx, dir, l.Listing.Need, w.call)
 	if err != nil {
 		return nil, found, err
 	}
-	a := lk.answer
-	found.Entries, found.Changed = a.entries, a.changed
+	a := &lk.answer
 	switch {
 	case a.absent && l.MountPoint:
-		return nil, found, freshet.Errorf(freshet.KindUnavailable, opList, dir, "the root of the mount is gone from the storage, or is not visible to it")
+		return nil, found, rootGone(dir)
 	case a.absent && !l.Virtual, a.file: // gone meanwhile, or a file: that is a finding, not a failure
 		return nil, found, nil
 	}
-	_, changed, err := w.lookAt(ctx, dir, a.doubts)
-	found.Changed += changed
+	err = w.listed(ctx, dir, a, &found)
 	if a.leaf && len(a.doubts) == 0 {
 		below = nil
 	}
 	return below, found, err
+}
+
+// listed counts a listing and looks at the entries that it does not vouch for.
+func (w *walk) listed(ctx context.Context, dir freshet.Path, a *listingAnswer, found *freshet.SyncProgress) error {
+	_, changed, err := w.lookAt(ctx, dir, a.doubts)
+	found.Entries += a.entries
+	found.Changed += a.changed + changed
+	return err
 }
 
 // expand goes through a page of what is held in a directory, looks at entries
@@ -206,7 +234,7 @@ func (w *walk) expand(ctx context.Context, at step) ([]step, freshet.SyncProgres
 	}
 	var next []step
 	if len(page) == childPage {
-		next = append(next, step{dir: at.dir, expand: true, after: page[len(page)-1].Name, check: at.check})
+		next = append(next, step{dir: at.dir, expand: true, after: page[len(page)-1].Name, check: at.check, beyond: at.beyond})
 	}
 	if at.check {
 		l, err := w.s.State.Lookup(at.dir)
@@ -234,7 +262,7 @@ func (w *walk) expand(ctx context.Context, at step) ([]step, freshet.SyncProgres
 		}
 	}
 	for i := range page {
-		if w.opts.Recursive && page[i].Info.Type == freshet.TypeDirectory {
+		if w.opts.Recursive && page[i].Info.Type == freshet.TypeDirectory && (at.beyond == "" || page[i].Name+"/" > at.beyond) {
 			next = append(next, step{dir: page[i].Info.Path})
 		}
 	}

@@ -36,7 +36,7 @@ func (f *FS) Features() ufs.Features {
 	if o.Mode == Local {
 		feat.AtomicRename, feat.RealDirectories, feat.OwnerAndMode = true, true, true
 	} else {
-		feat.OperationMark = true
+		feat.OperationMark, feat.FlatList = true, o.PageSize > 0
 	}
 	return feat
 }

@@ -104,6 +104,7 @@ func (f *FS) Features() ufs.Features {
 		MaxOpLifetime:      f.limits.MaxOpLifetime,
 		ListPage:           f.limits.ListPage,
 		DirectoryListsSelf: true,
+		FlatList:           f.limits.ListPage > 0 && !f.limits.Segmented && !f.limits.DirObjects,
 	}
 }
 
