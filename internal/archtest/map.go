@@ -50,8 +50,6 @@ func rules() map[string]rule {
 		"coordinator/ops":        acting("coordinator/namespace", "coordinator/placement", "ufs", "invalidation"),
 		"coordinator/activesync": acting("coordinator/namespace", "ufs", "ufs/events", "invalidation"),
 		"coordinator/audit":      acting("coordinator/namespace", "coordinator/metasync", "ufs"),
-		"coordinator/persist":    acting("coordinator/namespace"),
-		"coordinator/lease":      acting(),
 		"coordinator":            acting("coordinator/...", "invalidation", "ufs"),
 
 		// A region's blocks.
