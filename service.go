@@ -274,6 +274,9 @@ type Member struct {
 	GRPC, HTTP    string
 	Raft, Bus     string
 	Leader, Voter bool
+	// StateVersion is the version of the replicated state that the member applies; 0 if
+	// it has not said so.
+	StateVersion int
 }
 
 // ClusterStatus describes a cluster and its health.
@@ -291,6 +294,7 @@ type ClusterStatus struct {
 	Healthy              bool
 	Problems             []string
 	Version              string
+	StateVersion         int // of the replicated state, in force
 	Raft                 map[string]string
 	// QuarantinedOps are the first of the operations in quarantine.
 	QuarantinedOps []Operation

@@ -42,7 +42,7 @@ func (c *Coordinator) Cluster(ctx context.Context) (freshet.ClusterStatus, error
 	if err != nil {
 		return s, err
 	}
-	s.Members = c.members(peers)
+	s.Members, s.StateVersion = c.members(peers), c.state.Version()
 	s.Problems = c.problems(&s, peers, mounts)
 	s.Healthy = len(s.Problems) == 0
 	return s, nil
@@ -60,7 +60,11 @@ func (c *Coordinator) members(peers []journal.Peer) []freshet.Member {
 		if !ok {
 			m = namespace.Member{ID: p.ID, Raft: p.Addr}
 		}
-		out = append(out, memberOf(m, p))
+		one := memberOf(m, p)
+		if one.StateVersion = c.versions.get(p.ID); p.ID == c.opts.Member.ID {
+			one.StateVersion = c.opts.Applies
+		}
+		out = append(out, one)
 	}
 	return out
 }
@@ -78,6 +82,7 @@ func (c *Coordinator) problems(s *freshet.ClusterStatus, peers []journal.Peer, m
 	if voters := len(peers); voters > 1 && silent > 0 && voters-silent <= voters/2+1 {
 		say("one more silent member stops the cluster: %d of %d answer", voters-silent, voters)
 	}
+	all = append(all, c.outdated(s.Members)...)
 	if s.LiveNodes == 0 {
 		say("no cache node is live: data can't be read or written")
 	}
@@ -142,6 +147,9 @@ func (c *Coordinator) JoinRaft(ctx context.Context, m freshet.Member, cluster st
 	}
 	c.membership.Lock()
 	defer c.membership.Unlock()
+	if err := c.checkVersion(&m); err != nil {
+		return freshet.ClusterID{}, 0, err
+	}
 	peers, err := c.journal.Peers()
 	if err != nil {
 		return freshet.ClusterID{}, 0, err
@@ -156,7 +164,11 @@ func (c *Coordinator) JoinRaft(ctx context.Context, m freshet.Member, cluster st
 		}
 		c.log.Info("member joined", "member", m.ID, "raft", m.Raft)
 	}
+	c.versions.say(m.ID, m.StateVersion)
 	err = c.setMember(ctx, namespace.Member{ID: m.ID, Name: m.Name, Raft: m.Raft, GRPC: m.GRPC, HTTP: m.HTTP, Bus: m.Bus})
+	if err == nil {
+		err = c.raiseVersion(ctx)
+	}
 	return id.Cluster, id.Epoch, err
 }
 
@@ -176,7 +188,10 @@ func (c *Coordinator) RemoveRaft(ctx context.Context, member string, dryRun bool
 	if _, err := c.propose(ctx, namespace.Command{RemoveMember: &namespace.RemoveMember{ID: id}}); err != nil && !freshet.IsKind(err, freshet.KindNotExist) {
 		return err
 	}
-	return c.leaderHint(c.journal.Remove(ctx, id))
+	if err := c.journal.Remove(ctx, id); err != nil || id == c.opts.Member.ID {
+		return c.leaderHint(err)
+	}
+	return c.raiseVersion(ctx) // it may have been the oldest
 }
 
 // memberID finds a member by its ID or its name.

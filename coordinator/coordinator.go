@@ -84,6 +84,9 @@ type Options struct {
 	Tick time.Duration
 	// Version is shown to operators.
 	Version string
+	// Applies is the version of the state that this member says it applies;
+	// namespace.Version by default. Less stands for an older release.
+	Applies int
 }
 
 // Deps are what a Coordinator works with. Store and Openers are required.
@@ -141,6 +144,7 @@ type Coordinator struct {
 	// membership is held by who changes the members and the rows of their
 	// addresses, so that neither is changed between the two steps of another.
 	membership sync.Mutex
+	versions   versions
 	restoring  sync.Mutex // one restore at a time
 	lead       leadership
 	freed      freedQueue
@@ -157,6 +161,7 @@ func New(opts Options, deps Deps) (*Coordinator, error) {
 	setDefault(&opts.TokenWait, 2*time.Second)
 	setDefault(&opts.ProbeTimeout, 15*time.Second)
 	setDefault(&opts.Tick, 5*time.Second)
+	setDefault(&opts.Applies, namespace.Version)
 	opts.Retention.setDefaults()
 	opts.Clean.setDefaults()
 	if deps.Clock == nil {
@@ -177,6 +182,9 @@ func New(opts Options, deps Deps) (*Coordinator, error) {
 	var err error
 	if c.state, err = namespace.Open(deps.Store, opts.State); err != nil {
 		return nil, freshet.Wrap(op, "", err)
+	}
+	if v := c.state.Version(); v > opts.Applies {
+		return nil, freshet.Errorf(freshet.KindUnsupported, op, "", "version %d of the state is in force, this member applies 1 to %d; upgrade it", v, opts.Applies)
 	}
 	if err := c.checkSeeds(); err != nil {
 		return nil, freshet.Wrap(op, "", err)
@@ -248,7 +256,7 @@ func (c *Coordinator) openJournal(deps Deps) error {
 	o := c.opts.Journal
 	o.ID, o.Log, o.Metrics, o.Clock = c.opts.Member.ID, deps.Log, deps.Metrics, deps.Clock
 	o.Identity = func() freshet.ClusterID { return c.state.Identity().Cluster }
-	o.OnApply, o.OnRestore = c.applied, c.restored
+	o.OnApply, o.OnRestore, o.Gate = c.applied, c.restored, c.gate
 	j, err := journal.Open(o, c.state)
 	if err != nil {
 		return err

@@ -94,6 +94,7 @@ func (c *Coordinator) leadTerm(ctx, term context.Context, number uint64, first b
 	defer context.AfterFunc(term, func() { cancel(context.Cause(term)) })()
 	c.lead.began(cancel)
 	c.enterTerm(number)
+	c.versions.begin(number)
 	if !c.retry(ctx, "take over", func() error { return c.takeOver(ctx, first) }) {
 		return nil
 	}
@@ -152,6 +153,12 @@ func (c *Coordinator) takeOver(ctx context.Context, first bool) error {
 		return freshet.Errorf(freshet.KindConflict, "lead", "", "the data directory belongs to cluster %q, the configuration says %q", id.Name, c.opts.Cluster)
 	}
 	if err := c.setMember(ctx, c.opts.Member); err != nil {
+		return err
+	}
+	c.membership.Lock()
+	err := c.raiseVersion(ctx)
+	c.membership.Unlock()
+	if err != nil {
 		return err
 	}
 	if first && !c.journal.CleanShutdown() {
@@ -351,7 +358,8 @@ func (c *Coordinator) leaderHint(err error) error {
 }
 
 // runAnnounce tells the leader this member's addresses while it does not know
-// them: a follower can't write them into the state itself.
+// them, for a follower can't write them into the state itself, and each leader once
+// which version of the state this member applies.
 func (c *Coordinator) runAnnounce(ctx context.Context) error {
 	for {
 		members := c.watch.members.wait()
@@ -379,15 +387,19 @@ func (c *Coordinator) announce(ctx context.Context) time.Duration {
 	if hook == nil || view.Leading || view.ID == c.opts.Member.ID {
 		return 0
 	}
-	if slices.Contains(c.state.Members(), c.opts.Member) {
+	if slices.Contains(c.state.Members(), c.opts.Member) && c.versions.toldIn(view.Term) {
 		return 0
 	}
 	addr := c.LeaderAddress()
 	if addr == "" {
 		return time.Second
 	}
-	if err := hook(ctx, addr, memberOf(c.opts.Member, journal.Peer{Voter: true})); err != nil && ctx.Err() == nil {
-		c.log.Warn("the leader could not be told this member's addresses", "leader", addr, "error", err)
+	self := memberOf(c.opts.Member, journal.Peer{Voter: true})
+	self.StateVersion = c.opts.Applies
+	if err := hook(ctx, addr, self); err == nil {
+		c.versions.tell(view.Term)
+	} else if ctx.Err() == nil {
+		c.log.Warn("the leader could not be told this member's addresses and version", "leader", addr, "error", err)
 	}
 	return time.Second
 }

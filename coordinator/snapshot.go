@@ -162,6 +162,10 @@ func (c *Coordinator) inspect(f *spooled, force bool) (freshet.Restored, error) 
 			"the snapshot is of cluster %q (%s), this one is %q (%s); --force takes its mounts, policies and entries over all the same",
 			state.Name, state.Cluster, c.state.Identity().Name, want)
 	}
+	if inForce := c.state.Version(); state.Version > inForce {
+		return freshet.Restored{}, freshet.Errorf(freshet.KindUnsupported, opRestore, "",
+			"the snapshot is of version %d of the state, and version %d is in force; upgrade all members first", state.Version, inForce)
+	}
 	return freshet.Restored{
 		Cluster: state.Cluster, ClusterName: state.Name, Index: state.Applied, OldEpoch: state.Epoch,
 		Entries: state.Rows("entries"), Mounts: int(state.Rows("mounts")),

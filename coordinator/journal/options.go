@@ -63,6 +63,8 @@ type Options struct {
 	// Identity returns the cluster's ID as the state knows it, zero if it does not
 	// yet. A dump of another cluster is refused.
 	Identity func() freshet.ClusterID
+	// Gate refuses commands before they are proposed; nil refuses none.
+	Gate func([]namespace.Command) error
 	// OnApply is told each entry after it was applied, in order, on the goroutine
 	// that applies: it must not block.
 	OnApply func(Applied)

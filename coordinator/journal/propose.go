@@ -76,6 +76,11 @@ func (j *Journal) Propose(ctx context.Context, cmds ...namespace.Command) ([]nam
 	if s.raft.State() != raft.Leader { // spares the queue; Raft itself decides
 		return nil, j.notLeader(opPropose)
 	}
+	if j.opts.Gate != nil {
+		if err := j.opts.Gate(cmds); err != nil {
+			return nil, err
+		}
+	}
 	data, err := namespace.EncodeBatch(cmds)
 	if err != nil {
 		return nil, freshet.Wrap(opPropose, "", err)

@@ -58,6 +58,8 @@ func (t *txn) applyRare(c *Command) Result {
 		return t.setMember(c.SetMember)
 	case c.RemoveMember != nil:
 		return t.removeMember(c.RemoveMember)
+	case c.SetVersion != nil:
+		return t.setVersion(c.SetVersion)
 	case c.AddMount != nil:
 		return t.addMount(c.AddMount)
 	case c.UpdateMount != nil:

@@ -66,6 +66,9 @@ func DecodeBatch(b []byte) ([]Command, error) {
 	err := decode(b[1:], &cmds)
 	switch {
 	case err == nil:
+		if err := checkVersions(cmds); err != nil {
+			return nil, err
+		}
 		return cmds, nil
 	case strings.Contains(err.Error(), unknownField):
 		return nil, freshet.Errorf(freshet.KindUnsupported, op, "", "%w: an entry of the log has a part that this version does not know; upgrade this member: %w", errNewer, err)

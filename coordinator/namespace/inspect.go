@@ -9,6 +9,7 @@ import (
 // DumpInfo is what a dump says of the state in it.
 type DumpInfo struct {
 	Format  int
+	Version int // in force, see Version
 	Cluster freshet.ClusterID
 	Name    string
 	Epoch   uint64
@@ -78,8 +79,8 @@ func InspectDump(r io.Reader) (DumpInfo, error) {
 		if err := decode(value, &m); err != nil {
 			return err
 		}
-		info.Cluster, info.Name, info.Epoch, info.Applied = m.Cluster, m.Name, m.Epoch, m.Applied
-		return nil
+		info.Cluster, info.Name, info.Epoch, info.Applied, info.Version = m.Cluster, m.Name, m.Epoch, m.Applied, m.version()
+		return m.check()
 	})
 	if err != nil {
 		return DumpInfo{}, freshet.Errorf(formatKind(err, freshet.KindCorrupt), op, "", "%w", err)

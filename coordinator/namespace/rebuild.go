@@ -40,6 +40,9 @@ func readIndex(r kv.Reader, k keys) (index, error) {
 	if err := decode(b, &x.meta); err != nil {
 		return x, fmt.Errorf("%w: meta: %w", errTable, err)
 	}
+	if err := x.meta.check(); err != nil {
+		return x, err
+	}
 	tables := []struct {
 		table byte
 		read  func(key, value []byte) error

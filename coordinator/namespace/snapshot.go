@@ -220,7 +220,7 @@ func (s *State) Restore(r io.Reader) error {
 	x, err := readIndex(s.store, next)
 	if err != nil {
 		err = errors.Join(err, s.clean(next))
-		return freshet.Errorf(freshet.KindCorrupt, "restore state", "", "%w", err)
+		return freshet.Errorf(formatKind(err, freshet.KindCorrupt), "restore state", "", "%w", err)
 	}
 	if err := s.adoptGeneration(next, x); err != nil {
 		return freshet.Errorf(freshet.KindUnavailable, "restore state", "", "%w", err)

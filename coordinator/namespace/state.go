@@ -81,6 +81,7 @@ type meta struct {
 	LastFile  uint64
 	Entries   uint64 // rows of the inode table
 	LastQuota uint64 `codec:",omitempty"`
+	Version   int    `codec:",omitempty"` // in force, 0 is 1
 }
 
 // mountKey names a path inside a mount.
@@ -150,7 +151,7 @@ func openFormats(store kv.Store, opts Options, known formats) (*State, error) {
 		return nil, freshet.Errorf(freshet.KindUnavailable, "open state", "", "%w", err)
 	}
 	if s.index, err = readIndex(store, s.keys); err != nil {
-		return nil, freshet.Errorf(freshet.KindCorrupt, "open state", "", "%w", err)
+		return nil, freshet.Errorf(formatKind(err, freshet.KindCorrupt), "open state", "", "%w", err)
 	}
 	if err := s.cleanOthers(); err != nil {
 		return nil, freshet.Errorf(freshet.KindUnavailable, "open state", "", "%w", err)

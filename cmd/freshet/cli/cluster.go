@@ -55,7 +55,7 @@ func clusterTable(t *table, r *freshetv1.GetClusterResponse) {
 	t.row("namespace", fmt.Sprintf("%d entries, %d mounts", r.GetEntries(), r.GetMounts()))
 	t.row("operations", fmt.Sprintf("%d unfinished, %d of them in quarantine", r.GetIntents(), r.GetQuarantined()))
 	t.row("cache nodes", fmt.Sprintf("%d live, %d dead", r.GetLiveNodes(), r.GetDeadNodes()))
-	t.row("version", r.GetVersion())
+	t.row("version", fmt.Sprintf("%s, version %d of the state is in force", r.GetVersion(), r.GetStateVersion()))
 	if len(r.GetQuarantinedOperations()) > 0 {
 		t.line("")
 		operationsTable(t, r.GetQuarantinedOperations())

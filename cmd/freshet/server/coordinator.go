@@ -66,6 +66,7 @@ func (p *Process) Coordinator(ctx context.Context, cfg *config.File) error {
 	parts.self = freshet.Member{
 		ID: cfg.Node.Name, Name: cfg.Node.Name, GRPC: advertised(cfg.Advertise.Client, parts.client), HTTP: advertised(cfg.Advertise.HTTP, parts.http),
 		Raft: advertised(cfg.Advertise.Raft, parts.raft), Bus: advertised(cfg.Advertise.Bus, parts.bus),
+		StateVersion: namespace.Version,
 	}
 	p.Ready(Addresses{
 		Client: parts.self.GRPC, HTTP: parts.self.HTTP, Raft: parts.self.Raft, Bus: parts.self.Bus, Gossip: cfg.Listen.Gossip,

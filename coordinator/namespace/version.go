@@ -1,0 +1,65 @@
+package namespace
+
+import (
+	"fmt"
+
+	"github.com/freshet-io/freshet"
+)
+
+// Version is the highest version of commands and rows that this release applies.
+// Releases of one Format may differ in it: a member that applies version 3 and one
+// that applies 2 can be in one cluster, because nothing that needs 3 is proposed
+// before all members have said that they apply it. Then 3 is in force, for ever: see
+// SetVersion and Needs. A new kind of command, or a new field, comes with a new
+// version here and a row in Needs.
+//
+//	1  what members apply that say nothing
+//	2  the version in force is part of the state
+const Version = 2
+
+// SetVersion puts a version in force. It changes nothing if a later one is.
+type SetVersion struct {
+	Version int `codec:"v"`
+}
+
+// Needs returns the version that a member must apply to apply the command.
+func Needs(c *Command) int {
+	if c.SetVersion != nil {
+		return c.SetVersion.Version
+	}
+	return 1
+}
+
+// Version returns the version in force: that of the commands and rows which all
+// members can apply.
+func (s *State) Version() int {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.meta.version()
+}
+
+func (m *meta) version() int { return max(m.Version, 1) }
+
+// check refuses a state in which a version is in force that this release does not
+// apply: what a command of it says would be lost.
+func (m *meta) check() error {
+	if m.version() > Version {
+		return fmt.Errorf("%w: version %d is in force, this version applies 1 to %d; upgrade this member", errNewer, m.version(), Version)
+	}
+	return nil
+}
+
+// checkVersions refuses to put a version in force that this release does not apply.
+func checkVersions(cmds []Command) error {
+	for i := range cmds {
+		if n := Needs(&cmds[i]); n > Version {
+			return freshet.Errorf(freshet.KindUnsupported, "decode commands", "", "%w: a command needs version %d of the state, this version applies 1 to %d; upgrade this member", errNewer, n, Version)
+		}
+	}
+	return nil
+}
+
+func (t *txn) setVersion(c *SetVersion) Result {
+	t.meta.Version = max(t.meta.Version, c.Version)
+	return Result{}
+}
