@@ -22,19 +22,33 @@ func (t *tour) readCrossRegion(ctx context.Context) error {
 		return err
 	}
 	t.point("written through %s as %s, acknowledged after %s", nameA, mountA.Join("hello.txt"), ms(time.Since(begun)))
-	for _, want := range []struct{ name, from string }{{"cold", "ufs"}, {"hot", "hit"}} {
-		begun = time.Now()
-		got, from, err := read(ctx, t.sb, mountB.Join("hello.txt"))
-		switch {
-		case err != nil:
-			return err
-		case got != content:
-			return fmt.Errorf("%s read %q", nameB, got)
-		case from != want.from:
-			return fmt.Errorf("the %s read came from %q instead of %q", want.name, from, want.from)
-		}
-		t.point("%s read in %s as %s: %s, bytes from %s", want.name, nameB, mountB.Join("hello.txt"), ms(time.Since(begun)), source(from))
+	if err := t.readFrom(ctx, "cold", "ufs", content); err != nil {
+		return err
 	}
+	// A reader has the last byte a moment before the block is kept: who comes in
+	// between shares the fetch.
+	for deadline := time.Now().Add(keptWithin); ; {
+		if err := t.readFrom(ctx, "hot", "hit", content); err == nil || ctx.Err() != nil || time.Now().After(deadline) {
+			return err
+		}
+	}
+}
+
+// keptWithin bounds the time until a block that was read is kept.
+const keptWithin = 5 * time.Second
+
+func (t *tour) readFrom(ctx context.Context, name, want, content string) error {
+	begun := time.Now()
+	got, from, err := read(ctx, t.sb, mountB.Join("hello.txt"))
+	switch {
+	case err != nil:
+		return err
+	case got != content:
+		return fmt.Errorf("%s read %q", nameB, got)
+	case from != want:
+		return fmt.Errorf("the %s read came from %q instead of %q", name, from, want)
+	}
+	t.point("%s read in %s as %s: %s, bytes from %s", name, nameB, mountB.Join("hello.txt"), ms(time.Since(begun)), source(from))
 	return nil
 }
 
