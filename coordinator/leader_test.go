@@ -1,7 +1,6 @@
 package coordinator_test
 
 import (
-	"context"
 	"errors"
 	"os"
 	"testing"
@@ -47,16 +46,7 @@ func TestTheClusterIsFoundedWithWhatTheConfigurationSays(t *testing.T) {
 func TestFollowersAnnounceThemselves(t *testing.T) {
 	t.Parallel()
 	var w *world
-	hooks := coordinator.Hooks{Announce: func(ctx context.Context, leader string, self freshet.Member) error {
-		for _, m := range w.members {
-			if m.id+":7400" == leader {
-				_, _, err := m.JoinRaft(ctx, self, "eu-west")
-				return err
-			}
-		}
-		return errors.New("nobody is at " + leader)
-	}}
-	inBubble(t, settings{members: 3, hooks: hooks, world: &w}, func(w *world) {
+	inBubble(t, settings{members: 3, hooks: announcing(&w), world: &w}, func(w *world) {
 		m := w.leader()
 		time.Sleep(5 * time.Second)
 		s, err := m.Cluster(w.Context())

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/freshet-io/freshet"
+	"github.com/freshet-io/freshet/coordinator/namespace"
 )
 
 func (w *world) save(m *member) []byte {
@@ -156,8 +157,9 @@ func TestRestoredMembersComeBackFromACrash(t *testing.T) {
 
 func TestRestoreRefusesWhatIsNotItsOwnOrDamaged(t *testing.T) {
 	t.Parallel()
-	inBubble(t, settings{members: 3}, func(w *world) {
-		m := w.leader()
+	var w *world
+	inBubble(t, settings{members: 3, world: &w, hooks: announcing(&w)}, func(w *world) {
+		m, _ := w.inForce(namespace.Version)
 		own := w.save(m)
 		other := w.sibling(settings{cluster: "us-east", seeds: []freshet.MountChange{mount("/theirs", "mem://lake/theirs", freshet.Never)}})
 		defer other.close()

@@ -13,9 +13,9 @@ import (
 	"github.com/freshet-io/freshet/coordinator/namespace"
 )
 
-// mixed is a cluster of three of which the last applies an older version.
-func mixed(w **world, older *int) settings {
-	announce := func(ctx context.Context, leader string, self freshet.Member) error {
+// announcing has the members of a world announce themselves to their leader.
+func announcing(w **world) coordinator.Hooks {
+	return coordinator.Hooks{Announce: func(ctx context.Context, leader string, self freshet.Member) error {
 		for _, m := range (*w).members {
 			if m.id+":7400" == leader {
 				_, _, err := m.JoinRaft(ctx, self, "eu-west")
@@ -23,9 +23,13 @@ func mixed(w **world, older *int) settings {
 			}
 		}
 		return errors.New("nobody is at " + leader)
-	}
+	}}
+}
+
+// mixed is a cluster of three of which the last applies an older version.
+func mixed(w **world, older *int) settings {
 	return settings{
-		members: 3, world: w, hooks: coordinator.Hooks{Announce: announce},
+		members: 3, world: w, hooks: announcing(w),
 		options: func(o *coordinator.Options) {
 			if o.Member.ID == "c3" {
 				o.Applies = *older
