@@ -14,7 +14,7 @@ const (
 	opPolicySet = "sync set"
 	opPolicyDel = "sync unset"
 
-	opPolicyChange = "policy set"
+	opPolicyChange = "change policy"
 )
 
 // originMount is the origin of the rules that mounts carry.

@@ -168,7 +168,7 @@ func (t *txn) policyAt(p freshet.Path) Policy {
 }
 
 func (t *txn) setPolicy(c *Policy) Result {
-	if err := checkPolicy("policy set", c); err != nil {
+	if err := checkPolicy("change policy", c); err != nil {
 		return Result{Err: err}
 	}
 	p := t.policyAt(c.Path)
@@ -189,7 +189,7 @@ func (t *txn) removePolicy(c *RemovePolicy) Result {
 }
 
 func (t *txn) changePolicy(c *ChangePolicy) Result {
-	const op = "policy set"
+	const op = "change policy"
 	if q, err := freshet.ParsePath(string(c.Path)); err != nil || q != c.Path {
 		return Result{Err: freshet.Errorf(freshet.KindInvalid, op, "", "%q is not a canonical path", c.Path)}
 	}
@@ -207,9 +207,9 @@ func (t *txn) changePolicy(c *ChangePolicy) Result {
 // Change makes of p what the command makes of it. The settings of p are changed in
 // place. After an error p is of no use.
 func (p *Policy) Change(c *ChangePolicy) error {
-	const op = "policy set"
+	const op = "change policy"
 	if p.empty() && len(c.Set) == 0 {
-		return freshet.Errorf(freshet.KindNotExist, op, c.Path, "no policy is set for exactly this path")
+		return freshet.Errorf(freshet.KindNotExist, op, c.Path, "no policy is set for exactly this path; see \"freshet policy ls\"")
 	}
 	if c.Replace {
 		for _, held := range p.properties() {

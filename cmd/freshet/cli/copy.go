@@ -313,11 +313,10 @@ func (c *copier) one(ctx context.Context, j job) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.first == nil {
-		c.first = asError(err)
+		c.first = asError(err) // told at the end
+		return
 	}
-	if c.parallel > 1 {
-		c.a.note("%s: %v", safe(j.from.String()), err)
-	}
+	c.a.note("%s: %v", safe(j.from.String()), err)
 }
 
 func (c *copier) copy(ctx context.Context, j job) error {

@@ -214,7 +214,11 @@ func (a *app) snapshotRestore() *cobra.Command {
 					r.GetEntries(), r.GetCluster(), r.GetSnapshotIndex())
 				return a.print(r, func(t *table) {
 					t.row("CLUSTER", "INDEX", "ENTRIES", "MOUNTS", "NEW EPOCH")
-					t.row(r.GetCluster(), r.GetSnapshotIndex(), r.GetEntries(), r.GetMounts(), r.GetEpoch())
+					epoch := any(r.GetEpoch())
+					if dryRun {
+						epoch = "-"
+					}
+					t.row(r.GetCluster(), r.GetSnapshotIndex(), r.GetEntries(), r.GetMounts(), epoch)
 				})
 			})
 		},

@@ -254,7 +254,7 @@ func (t *tour) stay(ctx context.Context) {
 		t.say("  %-8s export FRESHET_ADDR=%s", c.Name, strings.Join(c.Clients, ","))
 		t.say("           REST http://%s/v1/list?path=/   data http://%s/v1/data/PATH", c.HTTP[0], c.NodeHTTP[0])
 	}
-	t.say("  then     freshet fs ls %s; freshet peers status; freshet explain %s/hello.txt --check", mountA, mountA)
+	t.say("  then     freshet fs ls %s; freshet peers status; freshet explain %s/hello.txt --check   (in %s the same is %s)", mountA, mountA, nameB, mountB)
 	t.say("  logs     %s", filepath.Join(t.dir, "*", "*", "log"))
 	<-ctx.Done()
 }
