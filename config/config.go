@@ -183,7 +183,7 @@ const (
 	DefaultData      = "127.0.0.1:7410"
 	DefaultNodeHTTP  = "127.0.0.1:7411"
 	DefaultHTTP      = "127.0.0.1:7480"
-	DefaultHeartbeat = "1s"
+	DefaultHeartbeat = "700ms"
 	// DefaultStateCache bounds the memory for the namespace.
 	DefaultStateCache = "256MiB"
 	// DefaultLogSize bounds the log by its bytes.

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/metadata"
 
 	"github.com/freshet-io/freshet"
@@ -35,28 +36,48 @@ func NewForwarder(leader LeaderFinder, conns *Conns) *Forwarder {
 	return &Forwarder{leader: leader, conns: conns}
 }
 
-// An election takes about this long at the default heartbeat. Calls that can only
-// be answered by a leader wait for it rather than fail at every change of leader.
+// An election takes less than this at the default heartbeat. Calls that can only be
+// answered by a leader wait for it rather than fail at every change of leader.
 const (
 	electionPatience = 3 * time.Second
-	electionPoll     = 50 * time.Millisecond
+	electionPoll     = 20 * time.Millisecond
 )
 
-// await returns the leader's address, "" if there is none for too long.
-func (f *Forwarder) await(ctx context.Context) string {
+// await returns a connection to the leader, nil if there is none for too long. A
+// leader that can't be reached may be dead without anybody having noticed: nothing
+// was sent yet, so that its successor can still be waited for.
+func (f *Forwarder) await(ctx context.Context) (conn *grpc.ClientConn, err error) {
 	ctx, cancel := context.WithTimeout(ctx, electionPatience)
 	defer cancel()
-	poll := time.NewTicker(electionPoll)
-	defer poll.Stop()
 	for {
-		addr := f.leader.LeaderAddress()
-		if addr != "" {
-			return addr
+		if addr := f.leader.LeaderAddress(); addr == "" {
+			conn = nil
+		} else if conn, err = f.conns.Get(addr); err != nil || connected(ctx, conn) {
+			return conn, err
 		}
 		select {
-		case <-poll.C:
+		case <-time.After(electionPoll):
 		case <-ctx.Done():
-			return ""
+			return conn, nil
+		}
+	}
+}
+
+// connected reports whether there is a connection, or within a moment will be.
+func connected(ctx context.Context, conn *grpc.ClientConn) bool {
+	ctx, cancel := context.WithTimeout(ctx, electionPoll)
+	defer cancel()
+	for {
+		state := conn.GetState()
+		switch state {
+		case connectivity.Ready:
+			return true
+		case connectivity.TransientFailure, connectivity.Shutdown:
+			return false
+		}
+		conn.Connect()
+		if !conn.WaitForStateChange(ctx, state) {
+			return false
 		}
 	}
 }
@@ -70,13 +91,12 @@ func (f *Forwarder) toLeader(ctx context.Context, err error) (context.Context, *
 	if md, ok := metadata.FromIncomingContext(ctx); ok && len(md.Get(forwardedKey)) > 0 {
 		return nil, nil, err
 	}
-	addr := f.await(ctx)
-	if addr == "" {
-		return nil, nil, freshet.Errorf(freshet.KindUnavailable, "find leader", "", "the cluster has no leader at the moment; try again")
-	}
-	conn, derr := f.conns.Get(addr)
+	conn, derr := f.await(ctx)
 	if derr != nil {
 		return nil, nil, derr
+	}
+	if conn == nil {
+		return nil, nil, freshet.Errorf(freshet.KindUnavailable, "find leader", "", "the cluster has no leader at the moment; try again")
 	}
 	out := metadata.Pairs(forwardedKey, "1")
 	if md, ok := metadata.FromIncomingContext(ctx); ok {

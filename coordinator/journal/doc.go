@@ -43,6 +43,13 @@
 // (C18): until then a new leader may not know of entries that the old one
 // acknowledged.
 //
+// # Elections
+//
+// A follower stands for election when it has heard nothing of the leader for
+// Options.Heartbeat. Raft looks at that silence only now and then; watchLeader has it
+// look in time, so that a long silence can be tolerated and a dead leader be replaced
+// soon after all the same. A leader gives up after the same time without a quorum.
+//
 // # Snapshots
 //
 // The state is durable by itself and holds the index that it has applied. So a

@@ -197,6 +197,7 @@ func (j *Journal) serve(ctx context.Context) error {
 	}
 	group := run.NewGroup(context.WithoutCancel(ctx))
 	group.Go("leadership", s.leadership.run)
+	group.Go("watch the leader", func(ctx context.Context) error { return j.watchLeader(ctx, s.raft) })
 	group.Go("bound the log", func(ctx context.Context) error { return j.boundLog(ctx, s.raft) })
 	working, stopWork := context.WithCancel(group.Context())
 	defer stopWork()

@@ -74,10 +74,10 @@ type Options struct {
 	// Heartbeat is how long a follower waits for the leader before it stands for
 	// election; all members must have the same. Election is how long a candidate
 	// waits for votes (default: Heartbeat). LeaderLease is after how long without a
-	// quorum the leader steps down (default: half of Heartbeat).
+	// quorum the leader steps down (default: Heartbeat).
 	Heartbeat, Election, LeaderLease time.Duration
 	// LeaseFor is how long reads trust a heartbeat that a quorum answered. It must
-	// be shorter than LeaderLease (default: three quarters of it).
+	// be shorter than LeaderLease (default: three eighths of it).
 	LeaseFor time.Duration
 	// SnapshotEvery is how often the log's length is looked at, SnapshotAfter how
 	// many new entries make a snapshot, TrailingLogs how many entries stay for
@@ -122,8 +122,8 @@ const transportTimeout = 5 * time.Second
 func (o *Options) check() error {
 	setDefault(&o.Heartbeat, time.Second)
 	setDefault(&o.Election, o.Heartbeat)
-	setDefault(&o.LeaderLease, o.Heartbeat/2)
-	setDefault(&o.LeaseFor, o.LeaderLease*3/4)
+	setDefault(&o.LeaderLease, o.Heartbeat)
+	setDefault(&o.LeaseFor, o.LeaderLease*3/8)
 	setDefault(&o.SnapshotEvery, 30*time.Second)
 	setDefault(&o.SnapshotAfter, 8192)
 	setDefault(&o.TrailingLogs, 10240)
@@ -175,7 +175,7 @@ func (o *Options) raftConfig() *raft.Config {
 	cfg := raft.DefaultConfig()
 	cfg.LocalID = raft.ServerID(o.ID)
 	cfg.HeartbeatTimeout = o.Heartbeat
-	cfg.ElectionTimeout = o.Election
+	cfg.ElectionTimeout = o.Election + 1 // see lookAtOnce
 	cfg.LeaderLeaseTimeout = o.LeaderLease
 	cfg.SnapshotInterval = o.SnapshotEvery
 	cfg.SnapshotThreshold = o.SnapshotAfter

@@ -114,8 +114,19 @@ func (b *bench) election(ctx context.Context, heartbeat time.Duration) error {
 		return err
 	}
 	b.add(fmt.Sprintf("elections without need, heartbeat %s, 64 callers and %d hogs for %s", heartbeat, b.hogs, b.length),
-		fmt.Sprintf("%d", after.Term-before.Term), "", fmt.Sprintf("%d calls, longest %.2f s", calls, longest.Seconds()))
+		fmt.Sprintf("%d", after.Term-before.Term), "", fmt.Sprintf("%d calls, longest %.2f s; %s", calls, longest.Seconds(), causes(f.Clusters[0])))
 	return nil
+}
+
+// causes counts in the logs why members gave up a leader.
+func causes(c *fleet.Cluster) string {
+	silent, lost := 0, 0
+	for _, p := range c.Coordinators {
+		log := p.Tail(10_000)
+		silent += strings.Count(log, "heartbeat timeout reached")
+		lost += strings.Count(log, "stepping down")
+	}
+	return fmt.Sprintf("%d times a follower heard nothing, %d times the leader had no quorum", silent, lost)
 }
 
 // spin has callers ask for the status of a file without a pause, and returns how
