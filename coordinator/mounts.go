@@ -322,7 +322,11 @@ func (c *Coordinator) UpdateMount(ctx context.Context, ch freshet.MountChange) (
 	m := merge(old, ch)
 	notes, err := checkLevel(m, ch.Interval != nil || ch.Level == nil)
 	// What does not change the storage must also work while that is away.
-	if m.URI != old.URI || !maps.Equal(m.Options, old.Options) || (m.ActiveSync && !old.ActiveSync) {
+	same := m.URI == old.URI && ufs.SameStorage(m.Options, old.Options)
+	if err == nil {
+		_, err = ufs.ParseGuards(m.Options)
+	}
+	if !same || (m.ActiveSync && !old.ActiveSync) {
 		var more []string
 		if err == nil {
 			more, err = c.locate(&m, ch.DryRun)
@@ -339,7 +343,9 @@ func (c *Coordinator) UpdateMount(ctx context.Context, ch freshet.MountChange) (
 		return freshet.MountAnswer{}, freshet.Errorf(freshet.KindConflict, opMountUpdate, ch.Path, "the change names another storage, or another part of it, than %s: remove the mount and add it again", old.URI)
 	}
 	if !ch.DryRun {
-		results, err := c.propose(ctx, namespace.Command{UpdateMount: &namespace.UpdateMount{Mount: m, IfGeneration: old.Generation}})
+		results, err := c.propose(ctx, namespace.Command{UpdateMount: &namespace.UpdateMount{
+			Mount: m, IfGeneration: old.Generation, SameStorage: same && !maps.Equal(m.Options, old.Options),
+		}})
 		if err != nil {
 			return freshet.MountAnswer{}, err
 		}

@@ -1,6 +1,7 @@
 package ufs
 
 import (
+	"maps"
 	"time"
 
 	"github.com/freshet-io/freshet"
@@ -24,6 +25,44 @@ type Guards struct {
 	// alone for BreakerPause; 0 is never.
 	BreakerFailures int
 	BreakerPause    time.Duration
+}
+
+// Adjuster is what can take other bounds while it works.
+type Adjuster interface {
+	// Adjust makes the bounds of g hold, for calls that wait too.
+	Adjust(g Guards)
+}
+
+// SameStorage reports whether two sets of options of a mount differ in bounds at
+// most, which an Adjuster takes: what is open stays open, and what is known of the
+// storage stays true.
+func SameStorage(a, b map[string]string) bool {
+	bare := func(m map[string]string) map[string]string {
+		m = maps.Clone(m)
+		delete(m, OptionMaxRequestsPerSecond)
+		delete(m, OptionMaxConcurrentRequests)
+		return m
+	}
+	return maps.Equal(bare(a), bare(b))
+}
+
+// adjust gives the bounds of a mount to all that is around its storage.
+func adjust(fs FS, mount freshet.Mount) error {
+	g, err := ParseGuards(mount.Options)
+	if err != nil {
+		return err
+	}
+	for fs != nil {
+		if a, ok := fs.(Adjuster); ok {
+			a.Adjust(g)
+		}
+		w, ok := fs.(interface{ Unwrap() FS })
+		if !ok {
+			break
+		}
+		fs = w.Unwrap()
+	}
+	return nil
 }
 
 func guardOptions() OptionTable {

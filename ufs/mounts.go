@@ -3,6 +3,7 @@ package ufs
 import (
 	"errors"
 	"log/slog"
+	"maps"
 	"sync"
 
 	"github.com/freshet-io/freshet"
@@ -50,8 +51,8 @@ func NewMounts(opener Opener, env Environment, opts MountsOptions) *Mounts {
 }
 
 // Put opens the storage of mount in the place of an older generation. The same
-// or an older generation changes nothing, unless the same one could not be opened
-// before. When it can't be opened, Get gives that error.
+// or an older generation changes nothing but bounds, see Adjuster, unless the same
+// one could not be opened before. When it can't be opened, Get gives that error.
 func (m *Mounts) Put(mount freshet.Mount) error {
 	m.change.Lock()
 	defer m.change.Unlock()
@@ -66,7 +67,7 @@ func (m *Mounts) put(mount freshet.Mount) error {
 	case closed:
 		return freshet.Errorf(freshet.KindUnavailable, "open mount", mount.Path, "the process is shutting down")
 	case old != nil && (old.mount.Generation > mount.Generation || (old.mount.Generation == mount.Generation && old.err == nil)):
-		return nil
+		return m.adjust(old, mount)
 	}
 	next := &mounted{mount: mount, users: 1}
 	next.fs, next.err = m.opener.Open(Spec{URI: mount.URI, Options: mount.Options}, m.env)
@@ -81,6 +82,20 @@ func (m *Mounts) put(mount freshet.Mount) error {
 	m.mu.Unlock()
 	m.leave(old)
 	return next.err
+}
+
+// adjust gives an open storage the bounds that its mount has now.
+func (m *Mounts) adjust(at *mounted, mount freshet.Mount) error {
+	m.mu.Lock()
+	same := at.mount.Generation != mount.Generation || maps.Equal(at.mount.Options, mount.Options) || !SameStorage(at.mount.Options, mount.Options)
+	if !same {
+		at.mount = mount
+	}
+	m.mu.Unlock()
+	if same {
+		return nil
+	}
+	return adjust(at.fs, mount)
 }
 
 func (m *Mounts) wrap(mount freshet.Mount, fs FS) FS {

@@ -207,3 +207,49 @@ func TestProbe(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// adjustable is a storage that takes bounds.
+type adjustable struct {
+	ufs.FS
+	given *[]ufs.Guards
+}
+
+func (f adjustable) Adjust(g ufs.Guards) { *f.given = append(*f.given, g) }
+
+type around struct{ ufs.FS }
+
+func (f around) Unwrap() ufs.FS { return f.FS }
+
+func TestBoundsReachAnOpenStorage(t *testing.T) {
+	t.Parallel()
+	var given []ufs.Guards
+	opener := &fakeOpener{}
+	m := ufs.NewMounts(opener, ufs.Environment{}, ufs.MountsOptions{Wrap: func(fs ufs.FS) ufs.FS { return around{adjustable{fs, &given}} }})
+	mount := func(gen uint64, options ...string) freshet.Mount {
+		out := freshet.Mount{ID: 1, Generation: gen, URI: "a", Options: map[string]string{}}
+		for i := 0; i < len(options); i += 2 {
+			out.Options[options[i]] = options[i+1]
+		}
+		return out
+	}
+	const rate = ufs.OptionMaxRequestsPerSecond
+	for _, at := range []freshet.Mount{
+		mount(2), mount(2, rate, "5"), mount(2, rate, "5"), mount(2, rate, "7", "region", "x"), mount(1, rate, "9"), mount(2),
+	} {
+		if err := m.Set([]freshet.Mount{at}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if opened, _ := opener.state(); opened != "a" {
+		t.Errorf("opened %q", opened)
+	}
+	if len(given) != 2 || given[0].RequestsPerSecond != 5 || given[1].RequestsPerSecond != 0 {
+		t.Errorf("given %+v", given)
+	}
+	if err := m.Set([]freshet.Mount{mount(2, rate, "many")}); !freshet.IsKind(err, freshet.KindUnavailable, freshet.KindInvalid) {
+		t.Errorf("a bound that is none: %v", err)
+	}
+	if err := m.Close(); err != nil {
+		t.Error(err)
+	}
+}

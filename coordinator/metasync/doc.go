@@ -61,5 +61,6 @@
 // whomever, is not looked at again. It goes breadth first until it holds so many
 // directories that it must go depth first, and reads what is below a directory
 // from the state, a page at a time, after the directory's listing was made to
-// agree. It holds no lock, slot or log entry from one look to the next.
+// agree. A storage that lists a tree as cheaply as a directory is asked for trees,
+// see flat. It holds no lock, slot or log entry from one look to the next.
 package metasync

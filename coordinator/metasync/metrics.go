@@ -20,7 +20,7 @@ type metrics struct {
 func newMetrics(reg prometheus.Registerer, s *Syncer) *metrics {
 	m := &metrics{
 		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Name: "freshet_sync_seconds", Help: "Duration of looks at the storage, by scope: entry or listing.",
+			Name: "freshet_sync_seconds", Help: "Duration of looks at the storage, by scope: entry, listing, or tree.",
 			Buckets: prometheus.ExponentialBuckets(0.0005, 3, 12),
 		}, []string{"scope"}),
 		entries:  map[string]prometheus.Counter{},

@@ -127,11 +127,13 @@ type AddMount struct {
 
 // UpdateMount replaces the settings of the mount at Mount.Path: everything but
 // ID, Path, Domain, DomainKey and CreatedAt. If URI or Options changed, the
-// generation grows and everything below is marked. IfGeneration, when not 0,
+// generation grows and everything below is marked, unless SameStorage says that
+// what changed concerns how the storage is asked only. IfGeneration, when not 0,
 // must be the current one (KindConflict).
 type UpdateMount struct {
 	Mount        freshet.Mount `codec:"m"`
 	IfGeneration uint64        `codec:"g"`
+	SameStorage  bool          `codec:"s,omitempty"`
 }
 
 // RemoveMount detaches the mount and drops what is known below it. KindConflict

@@ -260,7 +260,7 @@ func (t *txn) updateMount(c *UpdateMount) Result {
 	fm.Domain, fm.DomainKey = old.Domain, old.DomainKey
 	fm.Options = maps.Clone(fm.Options)
 	wasActive := old.ActiveSync
-	moved := fm.URI != old.URI || !maps.Equal(fm.Options, old.Options)
+	moved := fm.URI != old.URI || (!c.SameStorage && !maps.Equal(fm.Options, old.Options))
 	if moved {
 		t.meta.LastGen++
 		fm.Generation = t.meta.LastGen

@@ -15,7 +15,8 @@ import (
 //
 //	1  what members apply that say nothing
 //	2  the version in force is part of the state
-const Version = 2
+//	3  the bounds of a mount change without a new generation
+const Version = 3
 
 // SetVersion puts a version in force. It changes nothing if a later one is.
 type SetVersion struct {
@@ -24,8 +25,11 @@ type SetVersion struct {
 
 // Needs returns the version that a member must apply to apply the command.
 func Needs(c *Command) int {
-	if c.SetVersion != nil {
+	switch {
+	case c.SetVersion != nil:
 		return c.SetVersion.Version
+	case c.UpdateMount != nil && c.UpdateMount.SameStorage:
+		return 3
 	}
 	return 1
 }

@@ -20,6 +20,7 @@ import (
 	"io"
 	"iter"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -59,27 +60,41 @@ func NewMetrics(reg prometheus.Registerer) (*Metrics, error) {
 // FS bounds the calls to the FS below it. It is safe for concurrent use.
 type FS struct {
 	inner  ufs.FS
-	rate   *rate.Limiter // nil: any number
-	slots  chan struct{} // nil: any number
+	rate   atomic.Pointer[pace]
+	slots  gate
 	waited prometheus.Counter
 	page   int
 }
 
-var _ ufs.FS = (*FS)(nil)
+var (
+	_ ufs.FS       = (*FS)(nil)
+	_ ufs.Adjuster = (*FS)(nil)
+)
+
+// pace is the bound on requests per second that holds at a time.
+type pace struct {
+	perSecond, burst int
+	limiter          *rate.Limiter // nil: any number
+	over             chan struct{} // closed when another one holds
+}
+
+func newPace(perSecond, burst int) *pace {
+	if burst <= 0 {
+		burst = perSecond
+	}
+	p := &pace{perSecond: perSecond, burst: burst, over: make(chan struct{})}
+	if perSecond > 0 {
+		p.limiter = rate.NewLimiter(rate.Limit(perSecond), burst)
+	}
+	return p
+}
 
 // New returns inner under the bounds of opts.
 func New(inner ufs.FS, opts Options) *FS {
 	feat := inner.Features()
 	f := &FS{inner: inner, page: feat.ListPage}
-	if opts.PerSecond > 0 {
-		if opts.Burst <= 0 {
-			opts.Burst = opts.PerSecond
-		}
-		f.rate = rate.NewLimiter(rate.Limit(opts.PerSecond), opts.Burst)
-	}
-	if opts.Concurrent > 0 {
-		f.slots = make(chan struct{}, opts.Concurrent)
-	}
+	f.rate.Store(newPace(opts.PerSecond, opts.Burst))
+	f.slots.set(opts.Concurrent)
 	if opts.Metrics != nil {
 		f.waited = opts.Metrics.seconds.WithLabelValues(feat.Kind)
 	}
@@ -89,24 +104,34 @@ func New(inner ufs.FS, opts Options) *FS {
 // Unwrap returns the FS below.
 func (f *FS) Unwrap() ufs.FS { return f.inner }
 
+// Adjust implements ufs.Adjuster. What waits is let go as soon as the new bounds
+// allow it; what was under way without a bound is not counted under the new one.
+func (f *FS) Adjust(g ufs.Guards) {
+	f.slots.set(g.ConcurrentRequests)
+	if old := f.rate.Load(); old.perSecond != g.RequestsPerSecond {
+		if f.rate.CompareAndSwap(old, newPace(g.RequestsPerSecond, 0)) {
+			close(old.over)
+		}
+	}
+}
+
 // begin waits until the call may be made. Leave gives its slot back and may be
 // called more than once; it is not nil.
 func (f *FS) begin(ctx context.Context, op, key string) (leave func(), err error) {
 	leave = func() {}
-	if f.slots != nil {
+	if taken, mine := f.slots.take(); taken != nil {
+		start := time.Now()
 		select {
-		case f.slots <- struct{}{}:
-		default:
-			start := time.Now()
-			select {
-			case f.slots <- struct{}{}:
-				f.count(start)
-			case <-ctx.Done():
-				f.count(start)
-				return leave, gaveUp(ctx, op, key)
-			}
+		case <-taken:
+			f.count(start)
+		case <-ctx.Done():
+			f.count(start)
+			f.slots.forget(taken)
+			return leave, gaveUp(ctx, op, key)
 		}
-		leave = sync.OnceFunc(func() { <-f.slots })
+		leave = sync.OnceFunc(f.slots.leave)
+	} else if mine {
+		leave = sync.OnceFunc(f.slots.leave)
 	}
 	if err := f.token(ctx, op, key); err != nil {
 		leave()
@@ -120,21 +145,45 @@ func (f *FS) token(ctx context.Context, op, key string) error {
 	if ctx.Err() != nil {
 		return gaveUp(ctx, op, key)
 	}
-	if f.rate == nil || f.rate.Allow() {
-		return nil
+	var start time.Time
+	for {
+		p := f.rate.Load()
+		if p.limiter == nil {
+			break
+		}
+		r := p.limiter.Reserve()
+		wait := r.Delay()
+		if wait == 0 {
+			break
+		}
+		if start.IsZero() {
+			start = time.Now()
+		}
+		if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) < wait {
+			r.Cancel()
+			f.count(start)
+			return ufs.Errorf(freshet.KindExhausted, op, key,
+				"%w: more than %d requests per second wait for it, longer than the call may take; raise the option %s of the mount",
+				ufs.ErrNotSent, p.perSecond, ufs.OptionMaxRequestsPerSecond)
+		}
+		timer := time.NewTimer(wait)
+		select {
+		case <-timer.C:
+			f.count(start)
+			return nil
+		case <-p.over:
+			timer.Stop()
+		case <-ctx.Done():
+			timer.Stop()
+			r.Cancel()
+			f.count(start)
+			return gaveUp(ctx, op, key)
+		}
 	}
-	start := time.Now()
-	err := f.rate.Wait(ctx)
-	f.count(start)
-	switch {
-	case err == nil:
-		return nil
-	case ctx.Err() != nil:
-		return gaveUp(ctx, op, key)
+	if !start.IsZero() {
+		f.count(start)
 	}
-	return ufs.Errorf(freshet.KindExhausted, op, key,
-		"%w: more than %v requests per second wait for it, longer than the call may take; raise the option %s of the mount",
-		ufs.ErrNotSent, f.rate.Limit(), ufs.OptionMaxRequestsPerSecond)
+	return nil
 }
 
 // gaveUp is the error of a caller that waited in vain.

@@ -52,9 +52,8 @@ func (p *Process) wrap() (func(freshet.Mount, ufs.FS) ufs.FS, error) {
 			p.Log.Warn("bounds of a mount are not read; it has none", "mount_id", uint64(mount.ID), "error", err)
 		}
 		fs = metered.New(fs, requests)
-		if g.RequestsPerSecond > 0 || g.ConcurrentRequests > 0 {
-			fs = limit.New(fs, limit.Options{PerSecond: g.RequestsPerSecond, Concurrent: g.ConcurrentRequests, Metrics: waits})
-		}
+		// Also without a bound: it may get one while it works.
+		fs = limit.New(fs, limit.Options{PerSecond: g.RequestsPerSecond, Concurrent: g.ConcurrentRequests, Metrics: waits})
 		fs = retry.New(fs, retry.Options{})
 		if g.BreakerFailures > 0 {
 			fs = breaker.New(fs, breaker.Options{Failures: g.BreakerFailures, Pause: g.BreakerPause, Mount: mount.ID, Metrics: breakers})

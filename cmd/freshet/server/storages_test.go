@@ -49,9 +49,8 @@ func TestWrappersAreFoundInOrder(t *testing.T) {
 		t.Fatal(err)
 	}
 	for want, options := range map[string]map[string]string{
-		"traced breaker retry limit metered mem": {"max_requests_per_second": "5"},
-		"traced breaker retry metered mem":       nil,
-		"traced retry metered mem":               {"breaker_failures": "0"},
+		"traced breaker retry limit metered mem": nil,
+		"traced retry limit metered mem":         {"breaker_failures": "0"},
 	} {
 		fs := wrap(freshet.Mount{Options: options}, mem.New(mem.Options{}).FS(""))
 		var got []string
