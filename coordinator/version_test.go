@@ -3,6 +3,7 @@ package coordinator_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -75,7 +76,8 @@ func TestNothingIsProposedThatAMemberCannotApply(t *testing.T) {
 		if !strings.Contains(err.Error(), "upgrade c3") {
 			w.Errorf("the error does not say what to do: %v", err)
 		}
-		if all := strings.Join(status.Problems, "\n"); !strings.Contains(all, "member c3 applies version 1 of the state, the leader 2: upgrade it") {
+		want := fmt.Sprintf("member c3 applies version %d of the state, the leader %d: upgrade it", older, namespace.Version)
+		if all := strings.Join(status.Problems, "\n"); !strings.Contains(all, want) {
 			w.Errorf("problems: %s", all)
 		}
 		// The others are started anew meanwhile: nothing changes.

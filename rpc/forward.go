@@ -74,8 +74,9 @@ func connected(ctx context.Context, conn *grpc.ClientConn) bool {
 			return true
 		case connectivity.TransientFailure, connectivity.Shutdown:
 			return false
+		case connectivity.Idle, connectivity.Connecting:
+			conn.Connect()
 		}
-		conn.Connect()
 		if !conn.WaitForStateChange(ctx, state) {
 			return false
 		}

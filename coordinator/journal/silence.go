@@ -22,7 +22,7 @@ func (j *Journal) watchLeader(ctx context.Context, r *raft.Raft) error {
 		wait := limit / stagger
 		if r.State() == raft.Follower {
 			if left := limit - time.Since(r.LastContact()); left >= 0 {
-				wait = left + rand.N(limit/stagger) + time.Millisecond
+				wait = left + rand.N(limit/stagger) + time.Millisecond //nolint:gosec // no secret
 			} else {
 				j.lookAtOnce(r)
 			}
