@@ -47,6 +47,7 @@ type Options struct {
 type State interface {
 	Applied() uint64
 	Lookup(p freshet.Path) (namespace.Lookup, error)
+	LookupInto(p freshet.Path, l *namespace.Lookup) error
 	List(dir freshet.Path, after string, limit int) ([]namespace.Child, error)
 	Mounts() ([]freshet.Mount, uint64)
 	Newest(p freshet.Path) (uint64, error)

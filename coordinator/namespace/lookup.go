@@ -81,13 +81,23 @@ type Child struct {
 // Lookup returns what is known of p. It makes no judgement on time, and reads
 // the store only for entries that are not cached in memory.
 func (s *State) Lookup(p freshet.Path) (Lookup, error) {
+	var l Lookup
+	if err := s.LookupInto(p, &l); err != nil {
+		return Lookup{}, err
+	}
+	return l, nil
+}
+
+// LookupInto is Lookup for callers that have a place for the answer: it is large,
+// and copying it costs a good part of a lookup. After an error l is of no use.
+func (s *State) LookupInto(p freshet.Path, l *Lookup) error {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	if s.failed != nil {
-		return Lookup{}, s.failed
+		return s.failed
 	}
 	r := s.resolve(p)
-	l := Lookup{
+	*l = Lookup{
 		Applied: s.meta.Applied, Interval: r.interval, Rule: r.rule, Policy: r.policy,
 		MountPoint: r.point(), Virtual: r.virtual() || (p.IsRoot() && r.mount == nil),
 	}
@@ -95,13 +105,13 @@ func (s *State) Lookup(p freshet.Path) (Lookup, error) {
 	if r.mount == nil {
 		l.Found = l.Virtual
 		l.Info = virtualInfo(p, 0, false)
-		return l, nil
+		return nil
 	}
 	l.Mount, l.HasMount, l.Key = r.mount.Mount, true, r.key
 	c := s.chain()
 	defer s.chains.Put(c)
 	if err := s.walk(r.mount, r.key, c); err != nil {
-		return Lookup{}, corrupt("lookup", p, err)
+		return corrupt("lookup", p, err)
 	}
 	l.fill(p, r.mount, c)
 	if !c.held() {
@@ -120,7 +130,7 @@ func (s *State) Lookup(p freshet.Path) (Lookup, error) {
 			l.Uncachable = true // the effect may make the directories that lead to it
 		}
 	}
-	return l, nil
+	return nil
 }
 
 func (l *Lookup) fill(p freshet.Path, m *mount, c *chain) {
@@ -130,7 +140,7 @@ func (l *Lookup) fill(p freshet.Path, m *mount, c *chain) {
 	}
 	k := len(c.ino) - 1
 	l.Found = true
-	l.Info = infoOf(p, n, m.ID)
+	setInfo(&l.Info, p, n, m.ID)
 	l.Info.MountPoint = l.MountPoint
 	l.Placeholder = !n.loaded
 	l.Freshness = Freshness{ValidFrom: n.validFrom, Need: max(c.need(k), 1)}
@@ -188,19 +198,25 @@ func (s *State) walk(m *mount, key string, c *chain) error {
 }
 
 func infoOf(p freshet.Path, n *inode, id freshet.MountID) freshet.Info {
-	info := freshet.Info{
+	var info freshet.Info
+	setInfo(&info, p, n, id)
+	return info
+}
+
+// setInfo is infoOf in its place.
+func setInfo(info *freshet.Info, p freshet.Path, n *inode, id freshet.MountID) {
+	*info = freshet.Info{
 		Path: p, Mount: id, ModTime: n.modTime(), Owner: n.attr.owner, Group: n.attr.group, Mode: n.attr.mode,
 		Fingerprint: n.fingerprint(), FromCache: true,
 	}
 	if n.dir {
 		info.Type = freshet.TypeDirectory
-		return info
+		return
 	}
 	info.Length, info.FileID, info.BlockSize = n.length, n.file, n.blockSize
 	if info.BlockSize == 0 {
 		info.BlockSize = freshet.DefaultBlockSize
 	}
-	return info
 }
 
 func virtualInfo(p freshet.Path, id freshet.MountID, point bool) freshet.Info {
