@@ -24,6 +24,7 @@ func (s *Syncer) Children(ctx context.Context, dir freshet.Path, after string, l
 		return nil, false, err
 	}
 	s.reads(&c)
+	c.now = s.opts.Clock.Elapsed() // the listing may have taken its time
 	l, err := s.State.Lookup(dir)
 	if err != nil {
 		return nil, false, err
