@@ -3,6 +3,7 @@ package metasync
 import (
 	"context"
 	"log/slog"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -49,6 +50,7 @@ type State interface {
 	Lookup(p freshet.Path) (namespace.Lookup, error)
 	LookupInto(p freshet.Path, l *namespace.Lookup) error
 	List(dir freshet.Path, after string, limit int) ([]namespace.Child, error)
+	ListInto(children []namespace.Child, dir freshet.Path, after string, limit int) ([]namespace.Child, error)
 	Mounts() ([]freshet.Mount, uint64)
 	Newest(p freshet.Path) (uint64, error)
 }
@@ -76,6 +78,7 @@ type Syncer struct {
 	prefetch *prefetcher
 	metrics  *metrics
 	special  atomic.Bool // the log was told of entries that can't be shown
+	pages    sync.Pool   // of *[]namespace.Child, for Children
 }
 
 // New returns a Syncer with an empty memory.

@@ -250,6 +250,12 @@ func (x *index) uncachable(m *mount, key string) (entry, listing bool) {
 // Whether that is all there is, Lookup(dir).Listing says; read it before. A limit
 // of 0 or less is 1000. It is empty for what is not held as a directory.
 func (s *State) List(dir freshet.Path, after string, limit int) ([]Child, error) {
+	return s.ListInto(nil, dir, after, limit)
+}
+
+// ListInto is List for callers that have a place for the answer: it appends to
+// children, which must be empty.
+func (s *State) ListInto(children []Child, dir freshet.Path, after string, limit int) ([]Child, error) {
 	if limit <= 0 {
 		limit = 1000
 	}
@@ -259,13 +265,15 @@ func (s *State) List(dir freshet.Path, after string, limit int) ([]Child, error)
 		return nil, s.failed
 	}
 	r := s.resolve(dir)
-	var children []Child
 	if r.mount != nil {
 		c := s.chain()
 		defer s.chains.Put(c)
 		err := s.walk(r.mount, r.key, c)
 		if n := c.entry(); err == nil && n != nil && n.dir {
-			children, err = s.scanChildren(dir, r.mount.ID, c, after, limit)
+			if children == nil {
+				children = make([]Child, 0, min(limit, 256))
+			}
+			children, err = s.scanChildren(children, dir, r.mount.ID, c, after, limit)
 		}
 		if err != nil {
 			return nil, corrupt("list", dir, err)
@@ -275,14 +283,13 @@ func (s *State) List(dir freshet.Path, after string, limit int) ([]Child, error)
 	return children[:min(len(children), limit)], nil
 }
 
-func (s *State) scanChildren(dir freshet.Path, id freshet.MountID, c *chain, after string, limit int) ([]Child, error) {
+func (s *State) scanChildren(children []Child, dir freshet.Path, id freshet.MountID, c *chain, after string, limit int) ([]Child, error) {
 	parent := c.last()
 	above := c.above(len(c.ino) - 1)
 	start, end := s.keys.children(parent.id)
 	if after != "" {
 		start = append(s.keys.inode(parent.id, after), 0)
 	}
-	children := make([]Child, 0, min(limit, 256))
 	lead := strings.TrimSuffix(string(dir), "/") + "/"
 	var failed error
 	var n inode
@@ -294,9 +301,10 @@ func (s *State) scanChildren(dir freshet.Path, id freshet.MountID, c *chain, aft
 			return false
 		}
 		children = append(children, Child{
-			Name: path[len(lead):], Info: infoOf(freshet.Path(path), &n, id), Placeholder: !n.loaded,
+			Name: path[len(lead):], Placeholder: !n.loaded,
 			Freshness: Freshness{ValidFrom: n.validFrom, Need: max(n.self, n.subtree, above, 1)},
 		})
+		setInfo(&children[len(children)-1].Info, freshet.Path(path), &n, id)
 		return len(children) < limit
 	})
 	if failed != nil {
