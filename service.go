@@ -30,6 +30,12 @@ type Status struct {
 	CachedBytes int64
 }
 
+// StatOutcome is the answer about one of many paths: Err, or else Status.
+type StatOutcome struct {
+	Status Status
+	Err    error
+}
+
 // ListQuery asks for a page of a directory.
 type ListQuery struct {
 	Path Path

@@ -149,9 +149,10 @@ type Coordinator struct {
 	lead       leadership
 	freed      freedQueue
 	pins       pins
-	uses       uses     // what a TTL counts from
-	again      reminder // to say once more that anything may have changed
-	marks      marks    // the newest, with their causes
+	uses       uses      // what a TTL counts from
+	again      reminder  // to say once more that anything may have changed
+	marks      marks     // the newest, with their causes
+	answers    sync.Pool // of *metasync.Entry: they are large
 }
 
 // New opens the state and the log and founds the cluster if it is asked to. It

@@ -4,7 +4,9 @@ import (
 	"context"
 	"crypto/sha256"
 	"fmt"
-	"slices"
+	"os"
+	"runtime"
+	"sync"
 	"testing"
 	"time"
 
@@ -53,25 +55,57 @@ func memCluster(b *testing.B, store *mem.Store) *coordinator.Coordinator {
 	}
 }
 
-// lookups stats cached files, one after the other, until stop, and returns how
-// many per second, and how long all but one of a hundred took at most.
-func lookups(b *testing.B, c *coordinator.Coordinator, stop <-chan struct{}) (perSecond float64, p99 time.Duration) {
+// share is what became of a thread's time.
+type share struct {
+	lookups                  int
+	ran, queued, slept, wall time.Duration
+}
+
+// of returns d per lookup in nanoseconds.
+func (s share) of(d time.Duration) float64 {
+	return float64(d.Nanoseconds()) / float64(max(s.lookups, 1))
+}
+
+// threadTime returns how long this thread has run, and how long it could have run
+// but had to wait for a processor.
+func threadTime(b *testing.B) (ran, queued time.Duration) {
 	b.Helper()
-	var took []time.Duration
+	text, err := os.ReadFile("/proc/thread-self/schedstat")
+	if err != nil {
+		b.Skip("the system does not tell what threads wait for: ", err)
+	}
+	if _, err := fmt.Sscan(string(text), &ran, &queued); err != nil {
+		b.Fatal(err)
+	}
+	return ran, queued
+}
+
+// lookups stats cached files, one after the other, until stop. What of its time its
+// thread neither ran nor waited for a processor, it slept: for a lock, or for the
+// collector.
+func lookups(b *testing.B, c *coordinator.Coordinator, stop <-chan struct{}) share {
+	b.Helper()
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	paths := make([]freshet.Path, 1000)
+	for i := range paths {
+		paths[i] = freshet.Path(fmt.Sprintf("/hot/f%03d", i))
+	}
+	ran, queued := threadTime(b)
 	begin := time.Now()
 	for i := 0; ; i++ {
 		select {
 		case <-stop:
-			slices.Sort(took)
-			return float64(len(took)) / time.Since(begin).Seconds(), took[len(took)*99/100]
+			s := share{lookups: i, wall: time.Since(begin)}
+			ranNow, queuedNow := threadTime(b)
+			s.ran, s.queued = ranNow-ran, queuedNow-queued
+			s.slept = max(s.wall-s.ran-s.queued, 0)
+			return s
 		default:
 		}
-		p := freshet.Path(fmt.Sprintf("/hot/f%03d", i%1000))
-		at := time.Now()
-		if _, err := c.Stat(b.Context(), p, freshet.ReadOptions{}); err != nil {
+		if _, err := c.Stat(b.Context(), paths[i%len(paths)], freshet.ReadOptions{}); err != nil {
 			b.Fatal(err)
 		}
-		took = append(took, time.Since(at))
 	}
 }
 
@@ -89,73 +123,75 @@ func burn(stop <-chan struct{}) {
 	}
 }
 
+// beside runs what until its end, and do beside it.
+func beside(what func(), do func(stop <-chan struct{})) {
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		defer close(stop)
+		what()
+	})
+	do(stop)
+	wg.Wait()
+}
+
 // BenchmarkLookupsBesideABigSync shows what the sync of a directory of 200,000
-// entries and lookups of cached entries elsewhere cost each other: lookups alone,
-// during the first sync, which loads all, and during one that finds nothing new;
-// and both syncs with and without the lookups. Who uses a processor without touching
-// anything costs the others time too: the same with such a one, "-burn", is what
-// is left when nothing is shared but the processors.
+// entries and lookups of cached entries elsewhere cost each other: during the first
+// sync, which loads all, and during one that finds nothing new.
+//
+// Of processors all who compute take from all others, and on a machine with other
+// work it is chance how much. So there are more threads than processors, that the
+// system alone divides these, and what it says of the thread of the lookups is told
+// apart: the time that it ran, waited for a processor, and slept. Only the last is
+// what one thing makes the other wait by locks, and the first what it makes
+// dearer. Beside something that only burns a processor is what to compare with.
 func BenchmarkLookupsBesideABigSync(b *testing.B) {
-	const entries = 200_000
-	fill := func() *mem.Store {
-		store := mem.New(mem.Options{})
-		for i := range entries {
-			store.Put(fmt.Sprintf("big/f%06d", i), nil)
-		}
-		for i := range 1000 {
-			store.Put(fmt.Sprintf("hot/f%03d", i), nil)
-		}
-		return store
+	const entries, rounds = 200_000, 3
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(8 * runtime.NumCPU()))
+	store := mem.New(mem.Options{})
+	for i := range entries {
+		store.Put(fmt.Sprintf("big/f%06d", i), nil)
 	}
-	store := fill()
-	sync := func(c *coordinator.Coordinator, p freshet.Path) time.Duration {
-		begin := time.Now()
-		if err := c.Sync(b.Context(), p, true, quiet); err != nil {
-			b.Fatal(err)
-		}
-		return time.Since(begin)
+	for i := range 1000 {
+		store.Put(fmt.Sprintf("hot/f%03d", i), nil)
 	}
 	for b.Loop() {
-		alone := memCluster(b, store)
-		cold := sync(alone, "/big")
-		unchanged := sync(alone, "/big")
-		burning := make(chan struct{})
-		go burn(burning)
-		b.ReportMetric(sync(alone, "/big").Seconds()/unchanged.Seconds(), "sync-time-ratio-unchanged-burn")
-		b.ReportMetric(sync(memCluster(b, store), "/big").Seconds()/cold.Seconds(), "sync-time-ratio-cold-burn")
-		close(burning)
-
 		c := memCluster(b, store)
-		sync(c, "/hot")
-		stop := make(chan struct{})
-		time.AfterFunc(time.Second, func() { close(stop) })
-		rate, p99 := lookups(b, c, stop)
-		burning, stop = make(chan struct{}), make(chan struct{})
-		go burn(burning)
-		time.AfterFunc(time.Second, func() { close(stop) })
-		beside, _ := lookups(b, c, stop)
-		close(burning)
-		b.ReportMetric(beside/rate, "lookups-ratio-burn")
-		b.ReportMetric(rate, "lookups/s-alone")
-		b.ReportMetric(float64(p99.Microseconds()), "µs-p99-alone")
-		for name, before := range map[string]time.Duration{"cold": cold, "unchanged": unchanged} {
-			if name == "unchanged" {
-				sync(c, "/big")
-			} else {
-				c = memCluster(b, store)
-				sync(c, "/hot")
+		run := func(p freshet.Path) {
+			if err := c.Sync(b.Context(), p, true, quiet); err != nil {
+				b.Error(err)
 			}
-			stop, took := make(chan struct{}), make(chan time.Duration, 1)
-			go func() {
-				defer close(stop)
-				took <- sync(c, "/big")
-			}()
-			during, worst := lookups(b, c, stop)
-			b.ReportMetric(during, "lookups/s-"+name)
-			b.ReportMetric(during/rate, "lookups-ratio-"+name)
-			b.ReportMetric(float64(worst.Microseconds()), "µs-p99-"+name)
-			b.ReportMetric((<-took).Seconds()/before.Seconds(), "sync-time-ratio-"+name)
-			b.ReportMetric(entries/before.Seconds(), "entries/s-"+name)
+		}
+		run("/hot")
+		got := map[string]share{}
+		note := func(name string, s share) {
+			sum := got[name]
+			sum.lookups, sum.ran, sum.queued, sum.slept, sum.wall = sum.lookups+s.lookups, sum.ran+s.ran, sum.queued+s.queued, sum.slept+s.slept, sum.wall+s.wall
+			got[name] = sum
+		}
+		beside(func() { run("/big") }, func(stop <-chan struct{}) { note("cold", lookups(b, c, stop)) })
+		var took, tookBurn time.Duration
+		for range rounds {
+			begin := time.Now()
+			beside(func() { run("/big") }, func(stop <-chan struct{}) { note("unchanged", lookups(b, c, stop)) })
+			took += time.Since(begin)
+			begin = time.Now()
+			beside(func() { run("/big") }, burn)
+			tookBurn += time.Since(begin)
+			second := func() { <-time.After(time.Second) }
+			beside(second, func(stop <-chan struct{}) { note("alone", lookups(b, c, stop)) })
+			beside(second, func(stop <-chan struct{}) {
+				var wg sync.WaitGroup
+				wg.Go(func() { burn(stop) })
+				note("burn", lookups(b, c, stop))
+				wg.Wait()
+			})
+		}
+		b.ReportMetric(took.Seconds()/tookBurn.Seconds(), "sync-time-ratio")
+		for name, s := range got {
+			b.ReportMetric(s.of(s.ran), "ns-run-"+name)
+			b.ReportMetric(s.of(s.slept), "ns-slept-"+name)
+			b.ReportMetric(s.of(s.queued), "ns-queued-"+name)
 		}
 	}
 }

@@ -300,10 +300,11 @@ func (c *Coordinator) barrier(ctx context.Context) error {
 		return err
 	}
 	c.enterTerm(c.journal.Term())
-	if c.state.Identity().Cluster == (freshet.ClusterID{}) {
+	founded, err := c.state.Founded()
+	if err == nil && !founded {
 		return freshet.Errorf(freshet.KindUnavailable, "read", "", "the cluster is being founded; try again")
 	}
-	return c.state.Err()
+	return err
 }
 
 // LeaderAddress returns the address of the leader for clients, "" if it is not

@@ -38,22 +38,26 @@ func (c *Coordinator) Stat(ctx context.Context, p freshet.Path, opts freshet.Rea
 	if err := c.prepare(ctx, p, opts); err != nil {
 		return freshet.Status{}, err
 	}
-	e, err := c.sync.Entry(ctx, p, c.ruleOf(opts.SyncInterval))
-	if err != nil {
+	e, ok := c.answers.Get().(*metasync.Entry)
+	if !ok {
+		e = new(metasync.Entry)
+	}
+	defer c.answers.Put(e)
+	if err := c.sync.EntryInto(ctx, p, c.ruleOf(opts.SyncInterval), e); err != nil {
 		return freshet.Status{}, c.leaderHint(err)
 	}
-	c.used(p, false)
+	l := &e.Lookup
+	if !e.Cached {
+		if err := c.state.LookupInto(p, l); err != nil {
+			return freshet.Status{}, err
+		}
+	}
+	c.usedUnder(l.Policy.TTL, p, false)
 	st := freshet.Status{Info: e.Info}
 	if e.Info.FileID != 0 {
 		st.CachedBytes = c.nodes.CachedBytes(e.Info.FileID, c.clock.Elapsed())
 	}
-	l := e.Lookup
-	if !e.Cached {
-		if l, err = c.state.Lookup(p); err != nil {
-			return freshet.Status{}, err
-		}
-	}
-	st.Freshness = c.freshness(&l, e.Verdict, opts.SyncInterval)
+	st.Freshness = c.freshness(l, e.Verdict, opts.SyncInterval)
 	st.Freshness.Fresh = true // else it would not have been answered
 	if !e.Cached {
 		st.Freshness.Age = 0

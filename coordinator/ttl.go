@@ -140,7 +140,13 @@ func (u *uses) due(now, ttl time.Duration, p freshet.Path) bool {
 
 // used notes a use of p if a TTL applies there.
 func (c *Coordinator) used(p freshet.Path, listing bool) {
-	if e, _ := c.state.EffectiveAt(p); e.TTL > 0 {
+	e, _ := c.state.EffectiveAt(p)
+	c.usedUnder(e.TTL, p, listing)
+}
+
+// usedUnder is used where the TTL is known.
+func (c *Coordinator) usedUnder(ttl freshet.Interval, p freshet.Path, listing bool) {
+	if ttl > 0 {
 		c.uses.note(c.clock.Elapsed(), p, listing)
 	}
 }

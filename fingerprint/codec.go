@@ -18,6 +18,16 @@ func (f Fingerprint) String() string {
 	return f.Content + ";" + f.Change + ";" + f.Meta
 }
 
+// Append appends the text form to b.
+func (f Fingerprint) Append(b []byte) []byte {
+	if f.IsZero() {
+		return append(b, '-')
+	}
+	b = append(append(b, f.Content...), ';')
+	b = append(append(b, f.Change...), ';')
+	return append(b, f.Meta...)
+}
+
 // ParseText reads the text form. It accepts exactly what String returns.
 func ParseText(s string) (Fingerprint, error) {
 	if s == "-" {

@@ -83,11 +83,19 @@ func (f Fingerprint) ETag() string {
 	if !f.Known() {
 		return ""
 	}
+	var buf [32]byte
+	return string(f.AppendETag(buf[:0]))
+}
+
+// AppendETag appends ETag to b.
+func (f Fingerprint) AppendETag(b []byte) []byte {
+	if !f.Known() {
+		return b
+	}
 	var buf [MaxLen]byte
 	text := append(append(append(buf[:0], f.Content...), ';'), f.Change...)
 	sum := sha256.Sum256(text)
-	tag := append(base64.RawURLEncoding.AppendEncode(append(buf[:0], '"'), sum[:16]), '"')
-	return string(tag)
+	return append(base64.RawURLEncoding.AppendEncode(append(b, '"'), sum[:16]), '"')
 }
 
 // Hash returns 8 bytes of a hash over all parts, for gossip frames, where an

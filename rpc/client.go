@@ -17,6 +17,8 @@ import (
 // it talks to a coordinator in its own process or to another one. Safe for
 // concurrent use.
 type Coordinator struct {
+	conn     grpc.ClientConnInterface
+	direct   []grpc.CallOption
 	ns       freshetv1.NamespaceServiceClient
 	mounts   freshetv1.MountServiceClient
 	policies freshetv1.PolicyServiceClient
@@ -30,7 +32,7 @@ type Coordinator struct {
 
 // NewCoordinator returns a Coordinator over a connection made by Dial.
 func NewCoordinator(c grpc.ClientConnInterface) *Coordinator {
-	return &Coordinator{ns: ns(c), mounts: mounts(c), policies: policies(c), cluster: cluster(c), events: freshetv1.NewEventServiceClient(c), nodes: nodes(c), access: access(c), check: freshetv1.NewCheckServiceClient(c), quotas: quotas(c)}
+	return &Coordinator{conn: c, direct: direct(), ns: ns(c), mounts: mounts(c), policies: policies(c), cluster: cluster(c), events: freshetv1.NewEventServiceClient(c), nodes: nodes(c), access: access(c), check: freshetv1.NewCheckServiceClient(c), quotas: quotas(c)}
 }
 
 // newOp makes an operation ID where the caller gave none, so that every call can
@@ -45,36 +47,26 @@ func newOp(op freshet.OpID) freshet.OpID {
 // Stat implements Namespace.
 func (c *Coordinator) Stat(ctx context.Context, p freshet.Path, opts freshet.ReadOptions) (freshet.Status, error) {
 	interval, token := readOptionsToWire(opts)
-	r, err := c.ns.Stat(ctx, &freshetv1.StatRequest{Path: string(p), SyncInterval: interval, After: token})
-	if err != nil {
+	req := &freshetv1.StatRequest{Path: string(p), SyncInterval: interval, After: token}
+	var a answerStat
+	if err := c.conn.Invoke(ctx, freshetv1.NamespaceService_Stat_FullMethodName, req, &a, c.direct...); err != nil {
 		return freshet.Status{}, ErrorOf(err)
 	}
-	return statusOfWire(r.GetEntry())
+	return a.status, a.err
 }
 
 // List implements Namespace.
 func (c *Coordinator) List(ctx context.Context, q freshet.ListQuery) (freshet.ListPage, error) {
 	interval, token := readOptionsToWire(q.Options)
-	r, err := c.ns.List(ctx, &freshetv1.ListRequest{
+	req := &freshetv1.ListRequest{
 		Path: string(q.Path), PageToken: q.PageToken, PageSize: int32(q.PageSize), Recursive: q.Recursive,
 		SyncInterval: interval, After: token, Prefix: q.Prefix, StartAfter: q.StartAfter,
-	})
-	if err != nil {
+	}
+	var a answerPage
+	if err := c.conn.Invoke(ctx, freshetv1.NamespaceService_List_FullMethodName, req, &a, c.direct...); err != nil {
 		return freshet.ListPage{}, ErrorOf(err)
 	}
-	return pageOfWire(r)
-}
-
-func pageOfWire(r *freshetv1.ListResponse) (freshet.ListPage, error) {
-	page := freshet.ListPage{NextPageToken: r.GetNextPageToken(), Entries: make([]freshet.Info, 0, len(r.GetEntries()))}
-	for _, e := range r.GetEntries() {
-		info, err := EntryOfWire(e)
-		if err != nil {
-			return page, err
-		}
-		page.Entries = append(page.Entries, info)
-	}
-	return page, nil
+	return a.page, a.err
 }
 
 // Mkdir implements Namespace.

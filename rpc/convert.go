@@ -147,19 +147,29 @@ func slabToWire(in []freshet.Info, out []*freshetv1.Entry) {
 	}
 }
 
+func pageToWire(p freshet.ListPage) *freshetv1.ListResponse {
+	return &freshetv1.ListResponse{NextPageToken: p.NextPageToken, Entries: entriesToWire(p.Entries)}
+}
+
+func typeOfWire[T string | []byte](kind T) (freshet.FileType, error) {
+	switch string(kind) {
+	case "", freshet.TypeFile.String():
+		return freshet.TypeFile, nil
+	case freshet.TypeDirectory.String():
+		return freshet.TypeDirectory, nil
+	}
+	return 0, freshet.Errorf(freshet.KindInvalid, "read message", "", "unknown kind of entry %q", kind)
+}
+
 // EntryOfWire is the inverse of EntryToWire.
 func EntryOfWire(e *freshetv1.Entry) (freshet.Info, error) {
 	fp, err := fingerprintOfWire(e.GetFingerprint())
 	if err != nil {
 		return freshet.Info{}, err
 	}
-	typ := freshet.TypeFile
-	switch e.GetKind() {
-	case "", freshet.TypeFile.String():
-	case freshet.TypeDirectory.String():
-		typ = freshet.TypeDirectory
-	default:
-		return freshet.Info{}, freshet.Errorf(freshet.KindInvalid, "read message", "", "unknown kind of entry %q", e.GetKind())
+	typ, err := typeOfWire(e.GetKind())
+	if err != nil {
+		return freshet.Info{}, err
 	}
 	return freshet.Info{
 		Path: freshet.Path(e.GetPath()), Type: typ, Length: e.GetLength(), ModTime: timeOfWire(e.GetMtime()),
@@ -195,15 +205,6 @@ func statusToWire(s freshet.Status) *freshetv1.Entry {
 	e := EntryToWire(s.Info)
 	e.CachedBytes, e.Freshness = s.CachedBytes, freshnessToWire(s.Freshness)
 	return e
-}
-
-func statusOfWire(e *freshetv1.Entry) (freshet.Status, error) {
-	info, err := EntryOfWire(e)
-	if err != nil {
-		return freshet.Status{}, err
-	}
-	f, err := freshnessOfWire(e.GetFreshness())
-	return freshet.Status{Info: info, Freshness: f, CachedBytes: e.GetCachedBytes()}, err
 }
 
 func readOptionsOfWire(interval, after string) (freshet.ReadOptions, error) {

@@ -377,7 +377,7 @@ func startBetween(t *testing.T, f *fake, finder rpc.LeaderFinder, opts rpc.Serve
 	}
 	srv := rpc.NewServer(opts)
 	r := srv.Registrar()
-	freshetv1.RegisterNamespaceServiceServer(r, rpc.NewNamespaceServer(f, forward))
+	rpc.RegisterNamespace(r, rpc.NewNamespaceServer(f, forward))
 	freshetv1.RegisterMountServiceServer(r, rpc.NewMountServer(f, forward))
 	freshetv1.RegisterPolicyServiceServer(r, rpc.NewPolicyServer(f, forward))
 	freshetv1.RegisterQuotaServiceServer(r, rpc.NewQuotaServer(f, forward))

@@ -148,10 +148,8 @@ func after(ctx context.Context, field string) string {
 	if field != "" {
 		return field
 	}
-	if md, ok := metadata.FromIncomingContext(ctx); ok {
-		if v := md.Get(AfterKey); len(v) > 0 {
-			return v[0]
-		}
+	if v := metadata.ValueFromIncomingContext(ctx, AfterKey); len(v) > 0 {
+		return v[0]
 	}
 	return ""
 }

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/mem"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/freshet-io/freshet"
@@ -19,13 +20,26 @@ import (
 type inProcess struct{ server any }
 
 func (c inProcess) Invoke(ctx context.Context, method string, args, reply any, _ ...grpc.CallOption) error {
+	b, err := c.answer(ctx, method, args)
+	if err != nil {
+		return err
+	}
+	return c.read(b, reply)
+}
+
+// answer returns an answer as it is on the wire.
+func (c inProcess) answer(ctx context.Context, method string, args any) ([]byte, error) {
 	out := reflect.ValueOf(c.server).MethodByName(method[strings.LastIndexByte(method, '/')+1:]).
 		Call([]reflect.Value{reflect.ValueOf(ctx), reflect.ValueOf(args)})
 	if err, _ := reflect.TypeAssert[error](out[1]); err != nil {
-		return err
+		return nil, err
 	}
-	proto.Merge(reply.(proto.Message), out[0].Interface().(proto.Message)) //nolint:forcetypeassert // generated
-	return nil
+	return proto.Marshal(out[0].Interface().(proto.Message)) //nolint:forcetypeassert // generated
+}
+
+// read reads an answer as a connection does.
+func (inProcess) read(b []byte, reply any) error {
+	return rpc.Codec().Unmarshal(mem.BufferSlice{mem.SliceBuffer(b)}, reply)
 }
 
 func (inProcess) NewStream(context.Context, *grpc.StreamDesc, string, ...grpc.CallOption) (grpc.ClientStream, error) {
@@ -36,7 +50,7 @@ func (inProcess) NewStream(context.Context, *grpc.StreamDesc, string, ...grpc.Ca
 type canned struct{ inProcess }
 
 func (c canned) Invoke(_ context.Context, _ string, _, reply any, _ ...grpc.CallOption) error {
-	return proto.Unmarshal(c.server.([]byte), reply.(proto.Message)) //nolint:forcetypeassert // the test's own
+	return c.read(c.server.([]byte), reply) //nolint:forcetypeassert // the test's own
 }
 
 // FuzzAnswers reads arbitrary bytes as the answer to every call: an error or a
@@ -44,14 +58,10 @@ func (c canned) Invoke(_ context.Context, _ string, _, reply any, _ ...grpc.Call
 func FuzzAnswers(f *testing.F) {
 	src := &fake{}
 	for _, method := range methods() {
-		var last proto.Message
-		c := rpc.NewCoordinator(keep{inProcess: everything(src), last: &last})
+		var b []byte
+		c := rpc.NewCoordinator(keep{inProcess: everything(src), last: &b})
 		if _, _, err := invoke(context.Background(), c, method, 1); err != nil {
 			f.Fatalf("%s: %v", method, err)
-		}
-		b, err := proto.Marshal(last)
-		if err != nil {
-			f.Fatal(err)
 		}
 		f.Add(b)
 	}
@@ -100,12 +110,14 @@ func FuzzRequests(f *testing.F) {
 type keep struct {
 	inProcess
 
-	last *proto.Message
+	last *[]byte
 }
 
-func (k keep) Invoke(ctx context.Context, method string, args, reply any, opts ...grpc.CallOption) error {
-	*k.last, _ = reply.(proto.Message)
-	return k.inProcess.Invoke(ctx, method, args, reply, opts...)
+func (k keep) Invoke(ctx context.Context, method string, args, reply any, _ ...grpc.CallOption) (err error) {
+	if *k.last, err = k.answer(ctx, method, args); err != nil {
+		return err
+	}
+	return k.read(*k.last, reply)
 }
 
 // The servers under names of their own, so that all can be embedded in one.

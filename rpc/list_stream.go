@@ -29,10 +29,10 @@ func (s *NamespaceServer) ListStream(request *freshetv1.ListStreamRequest, strea
 		if err != nil {
 			return StatusOf(err) // the caller goes on behind the last token, elsewhere
 		}
-		if err := stream.Send(&freshetv1.ListStreamResponse{Page: page}); err != nil {
+		if err := stream.SendMsg(&answerPage{page: page, streamed: true}); err != nil {
 			return err
 		}
-		if token = page.GetNextPageToken(); token == "" {
+		if token = page.NextPageToken; token == "" {
 			return nil
 		}
 	}
@@ -86,24 +86,24 @@ func (c *Coordinator) listOnce(ctx context.Context, q *freshet.ListQuery, yield 
 	stream, err := c.ns.ListStream(ctx, &freshetv1.ListStreamRequest{List: &freshetv1.ListRequest{
 		Path: string(q.Path), PageToken: q.PageToken, PageSize: int32(q.PageSize), Recursive: q.Recursive,
 		SyncInterval: interval, After: token, Prefix: q.Prefix, StartAfter: q.StartAfter,
-	}})
+	}}, c.direct...)
 	if err != nil {
 		return false, false, ErrorOf(err)
 	}
 	for {
-		r, err := stream.Recv()
+		a := answerPage{streamed: true}
+		err := stream.RecvMsg(&a)
 		if errors.Is(err, io.EOF) {
 			return got, true, nil
 		}
 		if err != nil {
 			return got, false, ErrorOf(err)
 		}
-		page, err := pageOfWire(r.GetPage())
-		if err != nil {
-			return got, false, err
+		if a.err != nil {
+			return got, false, a.err
 		}
 		got = true
-		if q.PageToken = page.NextPageToken; !yield(page, nil) || q.PageToken == "" {
+		if q.PageToken = a.page.NextPageToken; !yield(a.page, nil) || q.PageToken == "" {
 			return got, true, nil
 		}
 	}

@@ -10,7 +10,6 @@ import (
 	"testing"
 
 	"github.com/freshet-io/freshet"
-	freshetv1 "github.com/freshet-io/freshet/proto/freshet/v1"
 	"github.com/freshet-io/freshet/rpc"
 )
 
@@ -48,7 +47,7 @@ func (f *manyPages) List(_ context.Context, q freshet.ListQuery) (freshet.ListPa
 func serveNamespace(t *testing.T, ns rpc.Namespace) *server {
 	t.Helper()
 	srv := rpc.NewServer(rpc.ServerOptions{})
-	freshetv1.RegisterNamespaceServiceServer(srv.Registrar(), rpc.NewNamespaceServer(ns, nil))
+	rpc.RegisterNamespace(srv.Registrar(), rpc.NewNamespaceServer(ns, nil))
 	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

@@ -2,6 +2,7 @@ package rpc
 
 import (
 	"context"
+	"strings"
 
 	"google.golang.org/grpc"
 
@@ -15,12 +16,13 @@ type NamespaceServer struct {
 	freshetv1.UnimplementedNamespaceServiceServer
 	ns      Namespace
 	forward *Forwarder
+	direct  []grpc.CallOption
 }
 
 // NewNamespaceServer returns the adapter; forward may be nil where the member
 // always leads.
 func NewNamespaceServer(ns Namespace, forward *Forwarder) *NamespaceServer {
-	return &NamespaceServer{ns: ns, forward: forward}
+	return &NamespaceServer{ns: ns, forward: forward, direct: direct()}
 }
 
 type nsClient = freshetv1.NamespaceServiceClient
@@ -29,22 +31,25 @@ func ns(c grpc.ClientConnInterface) nsClient { return freshetv1.NewNamespaceServ
 
 // Stat implements the service.
 func (s *NamespaceServer) Stat(ctx context.Context, req *freshetv1.StatRequest) (*freshetv1.StatResponse, error) {
-	return serve(ctx, s.forward, req, s.stat,
+	local := func(ctx context.Context, req *freshetv1.StatRequest) (*freshetv1.StatResponse, error) {
+		st, err := s.stat(ctx, req)
+		if err != nil {
+			return nil, err
+		}
+		return &freshetv1.StatResponse{Entry: statusToWire(st)}, nil
+	}
+	return serve(ctx, s.forward, req, local,
 		func(c grpc.ClientConnInterface, ctx context.Context, req *freshetv1.StatRequest) (*freshetv1.StatResponse, error) {
 			return ns(c).Stat(ctx, req)
 		})
 }
 
-func (s *NamespaceServer) stat(ctx context.Context, req *freshetv1.StatRequest) (*freshetv1.StatResponse, error) {
+func (s *NamespaceServer) stat(ctx context.Context, req *freshetv1.StatRequest) (freshet.Status, error) {
 	p, opts, err := readArgs(ctx, req.GetPath(), req.GetSyncInterval(), req.GetAfter())
 	if err != nil {
-		return nil, err
+		return freshet.Status{}, err
 	}
-	st, err := s.ns.Stat(ctx, p, opts)
-	if err != nil {
-		return nil, err
-	}
-	return &freshetv1.StatResponse{Entry: statusToWire(st)}, nil
+	return s.ns.Stat(ctx, p, opts)
 }
 
 func readArgs(ctx context.Context, path, interval, token string) (freshet.Path, freshet.ReadOptions, error) {
@@ -61,13 +66,24 @@ const maxBatch = 1000
 
 // BatchStat implements the service.
 func (s *NamespaceServer) BatchStat(ctx context.Context, req *freshetv1.BatchStatRequest) (*freshetv1.BatchStatResponse, error) {
-	return serve(ctx, s.forward, req, s.batchStat,
+	local := func(ctx context.Context, req *freshetv1.BatchStatRequest) (*freshetv1.BatchStatResponse, error) {
+		outcomes, err := s.batchStat(ctx, req)
+		if err != nil {
+			return nil, err
+		}
+		out := &freshetv1.BatchStatResponse{Results: make([]*freshetv1.StatResult, len(outcomes))}
+		for i := range outcomes {
+			out.Results[i] = outcomeToWire(&outcomes[i], req.GetPaths()[i])
+		}
+		return out, nil
+	}
+	return serve(ctx, s.forward, req, local,
 		func(c grpc.ClientConnInterface, ctx context.Context, req *freshetv1.BatchStatRequest) (*freshetv1.BatchStatResponse, error) {
 			return ns(c).BatchStat(ctx, req)
 		})
 }
 
-func (s *NamespaceServer) batchStat(ctx context.Context, req *freshetv1.BatchStatRequest) (*freshetv1.BatchStatResponse, error) {
+func (s *NamespaceServer) batchStat(ctx context.Context, req *freshetv1.BatchStatRequest) ([]freshet.StatOutcome, error) {
 	if n := len(req.GetPaths()); n > maxBatch {
 		return nil, freshet.Errorf(freshet.KindInvalid, "batch stat", "", "%d paths, more than %d", n, maxBatch)
 	}
@@ -75,51 +91,56 @@ func (s *NamespaceServer) batchStat(ctx context.Context, req *freshetv1.BatchSta
 	if err != nil {
 		return nil, err
 	}
-	out := &freshetv1.BatchStatResponse{Results: make([]*freshetv1.StatResult, 0, len(req.GetPaths()))}
-	for _, text := range req.GetPaths() {
-		var st freshet.Status
+	out := make([]freshet.StatOutcome, len(req.GetPaths()))
+	for i, text := range req.GetPaths() {
 		p, err := freshet.ParsePath(text)
 		if err == nil {
-			st, err = s.ns.Stat(ctx, p, opts)
+			out[i].Status, err = s.ns.Stat(ctx, p, opts)
 		}
-		switch {
-		case freshet.IsKind(err, freshet.KindNotLeader):
+		if freshet.IsKind(err, freshet.KindNotLeader) {
 			return nil, err
-		case err != nil:
-			out.Results = append(out.Results, &freshetv1.StatResult{
-				Error: &freshetv1.ErrorDetail{Kind: kindOf(err).String(), Path: text}, Message: err.Error(),
-			})
-		default:
-			out.Results = append(out.Results, &freshetv1.StatResult{Entry: statusToWire(st)})
 		}
+		out[i].Err = err
 	}
 	return out, nil
 }
 
+func outcomeToWire(o *freshet.StatOutcome, path string) *freshetv1.StatResult {
+	if err := o.Err; err != nil {
+		return &freshetv1.StatResult{
+			Error: &freshetv1.ErrorDetail{Kind: kindOf(err).String(), Path: path}, Message: strings.ToValidUTF8(err.Error(), "\ufffd"),
+		}
+	}
+	return &freshetv1.StatResult{Entry: statusToWire(o.Status)}
+}
+
 // List implements the service.
 func (s *NamespaceServer) List(ctx context.Context, req *freshetv1.ListRequest) (*freshetv1.ListResponse, error) {
-	return serve(ctx, s.forward, req, s.list,
+	local := func(ctx context.Context, req *freshetv1.ListRequest) (*freshetv1.ListResponse, error) {
+		page, err := s.list(ctx, req)
+		if err != nil {
+			return nil, err
+		}
+		return pageToWire(page), nil
+	}
+	return serve(ctx, s.forward, req, local,
 		func(c grpc.ClientConnInterface, ctx context.Context, req *freshetv1.ListRequest) (*freshetv1.ListResponse, error) {
 			return ns(c).List(ctx, req)
 		})
 }
 
-func (s *NamespaceServer) list(ctx context.Context, req *freshetv1.ListRequest) (*freshetv1.ListResponse, error) {
+func (s *NamespaceServer) list(ctx context.Context, req *freshetv1.ListRequest) (freshet.ListPage, error) {
 	p, opts, err := readArgs(ctx, req.GetPath(), req.GetSyncInterval(), req.GetAfter())
 	if err != nil {
-		return nil, err
+		return freshet.ListPage{}, err
 	}
 	if n := req.GetPageSize(); n < 0 || n > freshet.MaxListPage {
-		return nil, freshet.Errorf(freshet.KindInvalid, "list", p, "page size %d is not between 1 and %d", n, freshet.MaxListPage)
+		return freshet.ListPage{}, freshet.Errorf(freshet.KindInvalid, "list", p, "page size %d is not between 1 and %d", n, freshet.MaxListPage)
 	}
-	page, err := s.ns.List(ctx, freshet.ListQuery{
+	return s.ns.List(ctx, freshet.ListQuery{
 		Path: p, PageToken: req.GetPageToken(), PageSize: int(req.GetPageSize()), Recursive: req.GetRecursive(),
 		Prefix: req.GetPrefix(), StartAfter: req.GetStartAfter(), Options: opts,
 	})
-	if err != nil {
-		return nil, err
-	}
-	return &freshetv1.ListResponse{NextPageToken: page.NextPageToken, Entries: entriesToWire(page.Entries)}, nil
 }
 
 // parseOp reads an operation ID; "" is none.

@@ -75,6 +75,7 @@ func NewServer(opts ServerOptions) *Server {
 	}
 	guard := guard{log: log, tls: opts.TLS != nil}
 	o := []grpc.ServerOption{
+		grpc.ForceServerCodecV2(Codec()),
 		grpc.MaxRecvMsgSize(limit),
 		grpc.MaxConcurrentStreams(1024),
 		grpc.MaxHeaderListSize(maxHeaders),

@@ -45,14 +45,21 @@ type slowly struct {
 
 // Lookup implements metasync.State.
 func (s slowly) Lookup(p freshet.Path) (namespace.Lookup, error) {
-	l, err := s.State.Lookup(p)
+	var l namespace.Lookup
+	err := s.LookupInto(p, &l)
+	return l, err
+}
+
+// LookupInto implements metasync.State.
+func (s slowly) LookupInto(p freshet.Path, l *namespace.Lookup) error {
+	err := s.State.LookupInto(p, l)
 	s.b.mu.Lock()
 	read := s.b.read
 	s.b.mu.Unlock()
 	if read != nil {
 		read(p)
 	}
-	return l, err
+	return err
 }
 
 var bedDomain = freshet.DomainID{7}

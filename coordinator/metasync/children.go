@@ -24,12 +24,19 @@ func (s *Syncer) Children(ctx context.Context, dir freshet.Path, after string, l
 		return nil, false, err
 	}
 	s.reads(&c)
+	c.now = s.opts.Clock.Elapsed() // the listing may have taken its time
 	l, err := s.State.Lookup(dir)
 	if err != nil {
 		return nil, false, err
 	}
 	c.interval = rule(&l)
-	children, err := s.State.List(dir, after, limit+1)
+	page, ok := s.pages.Get().(*[]namespace.Child)
+	if !ok {
+		page = new([]namespace.Child)
+	}
+	defer s.pages.Put(page)
+	children, err := s.State.ListInto((*page)[:0], dir, after, limit+1)
+	*page = children
 	if err != nil {
 		return nil, false, err
 	}

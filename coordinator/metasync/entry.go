@@ -12,7 +12,7 @@ import (
 type Entry struct {
 	// Info has no FileID if the answer must not leave anything behind.
 	Info    freshet.Info
-	Lookup  namespace.Lookup // what the state knew; not set if Cached is false
+	Lookup  namespace.Lookup // what the state knew; of no use if Cached is false
 	Cached  bool             // the entry is held and fresh
 	Verdict Verdict
 	Changed bool // a look for this answer changed what the state holds
@@ -37,69 +37,94 @@ func (e specialError) Error() string { return string(e) }
 // storage if it has to. KindNotExist means that the storage, or a fresh complete
 // listing, says so.
 func (s *Syncer) Entry(ctx context.Context, p freshet.Path, rule Rule) (Entry, error) {
-	return s.entryFor(ctx, p, s.call(), rule)
+	var e Entry
+	err := s.EntryInto(ctx, p, rule, &e)
+	return e, err
+}
+
+// EntryInto is Entry for callers that have a place for the answer, in which
+// nothing is kept of what was there.
+func (s *Syncer) EntryInto(ctx context.Context, p freshet.Path, rule Rule, e *Entry) error {
+	return s.entryFor(ctx, p, s.call(), rule, e)
 }
 
 // entry is Entry for a call whose interval is known.
 func (s *Syncer) entry(ctx context.Context, p freshet.Path, c call) (Entry, error) {
-	return s.entryFor(ctx, p, c, Fixed(c.interval))
+	var e Entry
+	err := s.entryFor(ctx, p, c, Fixed(c.interval), &e)
+	return e, err
 }
 
-func (s *Syncer) entryFor(ctx context.Context, p freshet.Path, c call, rule Rule) (Entry, error) {
-	asked, changed := false, false
+func (s *Syncer) entryFor(ctx context.Context, p freshet.Path, c call, rule Rule, e *Entry) error {
+	e.Changed = false
 	for try := 1; ; try++ {
 		s.reads(&c)
-		l, err := s.State.Lookup(p)
+		l := &e.Lookup
+		e.Cached, e.Verdict = false, Verdict{}
+		if err := s.State.LookupInto(p, l); err != nil {
+			e.Info = freshet.Info{}
+			return err
+		}
+		c.interval = rule(l)
+		if done, err := s.held(p, c, e); done {
+			e.Info.FromCache = try == 1 && err == nil
+			s.prefetch.answered(ctx, p, l)
+			return err
+		}
+		a, err := s.look(ctx, p, l.Need, c)
 		if err != nil {
-			return Entry{}, err
+			return freshet.Wrap(opStat, p, err)
 		}
-		c.interval = rule(&l)
-		e, done, err := s.held(p, &l, c)
-		e.Changed = changed
-		if done {
-			e.Info.FromCache = !asked
-			s.prefetch.answered(ctx, p, &l)
-			return e, err
-		}
-		lk, joined, err := s.entries.do(ctx, p, func(k *look[entryAnswer]) bool { return mayShare(k, s.mem.Load(), l.Need, c) },
-			func() *look[entryAnswer] { return begin[entryAnswer](s) },
-			func(ctx context.Context, k *look[entryAnswer]) (entryAnswer, error) { return s.lookAt(ctx, p, k) })
-		if joined {
-			s.metrics.joined.Inc()
-		}
-		if err != nil {
-			return Entry{}, freshet.Wrap(opStat, p, err)
-		}
-		asked = true
-		s.prefetch.looked(ctx, p)
-		a := lk.answer
-		changed = changed || a.changed
+		e.Changed = e.Changed || a.changed
 		if !a.exists {
-			return Entry{Changed: changed}, notExist(p)
+			return notExist(p)
 		}
 		if kind, why := a.status.Unusable(); kind != freshet.KindOK {
-			return Entry{}, &freshet.Error{Op: opStat, Path: p, Kind: kind, Err: specialError(why)}
+			return &freshet.Error{Op: opStat, Path: p, Kind: kind, Err: specialError(why)}
 		}
 		if l.Uncachable || try >= s.opts.Attempts {
 			// It was true while this reader waited, and that is all.
-			return Entry{Info: infoOf(p, l.Mount.ID, &a.status), Changed: changed}, nil
+			e.Info = infoOf(p, l.Mount.ID, &a.status)
+			return nil
 		}
 	}
 }
 
-// held answers from the state if that is allowed.
-func (s *Syncer) held(p freshet.Path, l *namespace.Lookup, c call) (Entry, bool, error) {
-	if !l.HasMount && !l.Virtual {
-		return Entry{}, true, freshet.Errorf(freshet.KindNotExist, opStat, p, "no storage is mounted there")
+// look makes or shares a look at one entry.
+func (s *Syncer) look(ctx context.Context, p freshet.Path, need uint64, c call) (*entryAnswer, error) {
+	lk, joined, err := s.entries.do(ctx, p, func(k *look[entryAnswer]) bool { return mayShare(k, s.mem.Load(), need, c) },
+		func() *look[entryAnswer] { return begin[entryAnswer](s) },
+		func(ctx context.Context, k *look[entryAnswer]) (entryAnswer, error) { return s.lookAt(ctx, p, k) })
+	if joined {
+		s.metrics.joined.Inc()
 	}
-	if v := s.judgeEntry(p, l, c); v.Fresh {
-		return Entry{Info: l.Info, Lookup: *l, Cached: true, Verdict: v}, true, nil
+	if err != nil {
+		return nil, err
+	}
+	s.prefetch.looked(ctx, p)
+	return &lk.answer, nil
+}
+
+// held answers from the state if that is allowed, by what e has of it. Without an
+// answer there is no Info.
+func (s *Syncer) held(p freshet.Path, c call, e *Entry) (bool, error) {
+	l := &e.Lookup
+	if l.HasMount || l.Virtual {
+		if v := s.judgeEntry(p, l, c); v.Fresh {
+			e.Info, e.Cached, e.Verdict = l.Info, true, v
+			return true, nil
+		}
+	}
+	e.Info = freshet.Info{}
+	if !l.HasMount && !l.Virtual {
+		return true, freshet.Errorf(freshet.KindNotExist, opStat, p, "no storage is mounted there")
 	}
 	if v := s.judgeAbsent(l, c); v.Fresh {
 		s.metrics.servedAbsent(&v)
-		return Entry{Lookup: *l, Verdict: v}, true, notExist(p)
+		e.Verdict = v
+		return true, notExist(p)
 	}
-	return Entry{}, false, nil
+	return false, nil
 }
 
 func notExist(p freshet.Path) error {

@@ -3,6 +3,7 @@ package metasync
 import (
 	"context"
 	"log/slog"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -51,7 +52,9 @@ type Options struct {
 type State interface {
 	Applied() uint64
 	Lookup(p freshet.Path) (namespace.Lookup, error)
+	LookupInto(p freshet.Path, l *namespace.Lookup) error
 	List(dir freshet.Path, after string, limit int) ([]namespace.Child, error)
+	ListInto(children []namespace.Child, dir freshet.Path, after string, limit int) ([]namespace.Child, error)
 	Mounts() ([]freshet.Mount, uint64)
 	Newest(p freshet.Path) (uint64, error)
 }
@@ -79,6 +82,7 @@ type Syncer struct {
 	prefetch *prefetcher
 	metrics  *metrics
 	special  atomic.Bool // the log was told of entries that can't be shown
+	pages    sync.Pool   // of *[]namespace.Child, for Children
 }
 
 // New returns a Syncer with an empty memory.
@@ -134,17 +138,27 @@ type call struct {
 	at       time.Duration
 	began    uint64
 	interval freshet.Interval
+	now      time.Duration // when the state was read last: ages are those of then
 	// seen is from before the state was read, in the order of memory.next. A
 	// validation that was recorded later is of what the state held then, which may
 	// not be what was read: it counts for nothing.
 	seen uint64
 }
 
-// reads notes that the state is read next.
-func (s *Syncer) reads(c *call) { c.seen = s.order.Load() }
+// reads notes that the state is read next: by a call that just came, or again.
+func (s *Syncer) reads(c *call) {
+	if c.seen != 0 || c.now == 0 {
+		c.now = s.opts.Clock.Elapsed()
+	}
+	c.seen = s.order.Load()
+}
 
-// call notes that a reader came; its interval is set by the first lookup.
-func (s *Syncer) call() call { return call{at: s.opts.Clock.Elapsed(), began: s.mem.Load().next()} }
+// call notes that a reader came, who reads the state at once; its interval is set
+// by the first lookup.
+func (s *Syncer) call() call {
+	at := s.opts.Clock.Elapsed()
+	return call{at: at, now: at, began: s.mem.Load().next()}
+}
 
 // Verdict is a judgement on one fact.
 type Verdict struct {
@@ -168,7 +182,7 @@ func (s *Syncer) judge(f namespace.Freshness, r record, c call) Verdict {
 	}
 	v := Verdict{Valid: max(f.ValidFrom, r.index), Need: f.Need, Age: -1, Loaded: true}
 	if r.known() {
-		v.Age = max(s.opts.Clock.Elapsed()-r.at, 0)
+		v.Age = max(c.now-r.at, 0)
 	}
 	switch {
 	case !f.Servable(r.index):

@@ -81,13 +81,23 @@ type Child struct {
 // Lookup returns what is known of p. It makes no judgement on time, and reads
 // the store only for entries that are not cached in memory.
 func (s *State) Lookup(p freshet.Path) (Lookup, error) {
+	var l Lookup
+	if err := s.LookupInto(p, &l); err != nil {
+		return Lookup{}, err
+	}
+	return l, nil
+}
+
+// LookupInto is Lookup for callers that have a place for the answer: it is large,
+// and copying it costs a good part of a lookup. After an error l is of no use.
+func (s *State) LookupInto(p freshet.Path, l *Lookup) error {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	if s.failed != nil {
-		return Lookup{}, s.failed
+		return s.failed
 	}
 	r := s.resolve(p)
-	l := Lookup{
+	*l = Lookup{
 		Applied: s.meta.Applied, Interval: r.interval, Rule: r.rule, Policy: r.policy,
 		MountPoint: r.point(), Virtual: r.virtual() || (p.IsRoot() && r.mount == nil),
 	}
@@ -95,13 +105,13 @@ func (s *State) Lookup(p freshet.Path) (Lookup, error) {
 	if r.mount == nil {
 		l.Found = l.Virtual
 		l.Info = virtualInfo(p, 0, false)
-		return l, nil
+		return nil
 	}
 	l.Mount, l.HasMount, l.Key = r.mount.Mount, true, r.key
 	c := s.chain()
 	defer s.chains.Put(c)
 	if err := s.walk(r.mount, r.key, c); err != nil {
-		return Lookup{}, corrupt("lookup", p, err)
+		return corrupt("lookup", p, err)
 	}
 	l.fill(p, r.mount, c)
 	if !c.held() {
@@ -120,7 +130,7 @@ func (s *State) Lookup(p freshet.Path) (Lookup, error) {
 			l.Uncachable = true // the effect may make the directories that lead to it
 		}
 	}
-	return l, nil
+	return nil
 }
 
 func (l *Lookup) fill(p freshet.Path, m *mount, c *chain) {
@@ -130,7 +140,7 @@ func (l *Lookup) fill(p freshet.Path, m *mount, c *chain) {
 	}
 	k := len(c.ino) - 1
 	l.Found = true
-	l.Info = infoOf(p, n, m.ID)
+	setInfo(&l.Info, p, n, m.ID)
 	l.Info.MountPoint = l.MountPoint
 	l.Placeholder = !n.loaded
 	l.Freshness = Freshness{ValidFrom: n.validFrom, Need: max(c.need(k), 1)}
@@ -188,19 +198,25 @@ func (s *State) walk(m *mount, key string, c *chain) error {
 }
 
 func infoOf(p freshet.Path, n *inode, id freshet.MountID) freshet.Info {
-	info := freshet.Info{
+	var info freshet.Info
+	setInfo(&info, p, n, id)
+	return info
+}
+
+// setInfo is infoOf in its place.
+func setInfo(info *freshet.Info, p freshet.Path, n *inode, id freshet.MountID) {
+	*info = freshet.Info{
 		Path: p, Mount: id, ModTime: n.modTime(), Owner: n.attr.owner, Group: n.attr.group, Mode: n.attr.mode,
 		Fingerprint: n.fingerprint(), FromCache: true,
 	}
 	if n.dir {
 		info.Type = freshet.TypeDirectory
-		return info
+		return
 	}
 	info.Length, info.FileID, info.BlockSize = n.length, n.file, n.blockSize
 	if info.BlockSize == 0 {
 		info.BlockSize = freshet.DefaultBlockSize
 	}
-	return info
 }
 
 func virtualInfo(p freshet.Path, id freshet.MountID, point bool) freshet.Info {
@@ -234,6 +250,12 @@ func (x *index) uncachable(m *mount, key string) (entry, listing bool) {
 // Whether that is all there is, Lookup(dir).Listing says; read it before. A limit
 // of 0 or less is 1000. It is empty for what is not held as a directory.
 func (s *State) List(dir freshet.Path, after string, limit int) ([]Child, error) {
+	return s.ListInto(nil, dir, after, limit)
+}
+
+// ListInto is List for callers that have a place for the answer: it appends to
+// children, which must be empty.
+func (s *State) ListInto(children []Child, dir freshet.Path, after string, limit int) ([]Child, error) {
 	if limit <= 0 {
 		limit = 1000
 	}
@@ -243,13 +265,15 @@ func (s *State) List(dir freshet.Path, after string, limit int) ([]Child, error)
 		return nil, s.failed
 	}
 	r := s.resolve(dir)
-	var children []Child
 	if r.mount != nil {
 		c := s.chain()
 		defer s.chains.Put(c)
 		err := s.walk(r.mount, r.key, c)
 		if n := c.entry(); err == nil && n != nil && n.dir {
-			children, err = s.scanChildren(dir, r.mount.ID, c, after, limit)
+			if children == nil {
+				children = make([]Child, 0, min(limit, 256))
+			}
+			children, err = s.scanChildren(children, dir, r.mount.ID, c, after, limit)
 		}
 		if err != nil {
 			return nil, corrupt("list", dir, err)
@@ -259,14 +283,13 @@ func (s *State) List(dir freshet.Path, after string, limit int) ([]Child, error)
 	return children[:min(len(children), limit)], nil
 }
 
-func (s *State) scanChildren(dir freshet.Path, id freshet.MountID, c *chain, after string, limit int) ([]Child, error) {
+func (s *State) scanChildren(children []Child, dir freshet.Path, id freshet.MountID, c *chain, after string, limit int) ([]Child, error) {
 	parent := c.last()
 	above := c.above(len(c.ino) - 1)
 	start, end := s.keys.children(parent.id)
 	if after != "" {
 		start = append(s.keys.inode(parent.id, after), 0)
 	}
-	children := make([]Child, 0, min(limit, 256))
 	lead := strings.TrimSuffix(string(dir), "/") + "/"
 	var failed error
 	var n inode
@@ -278,9 +301,10 @@ func (s *State) scanChildren(dir freshet.Path, id freshet.MountID, c *chain, aft
 			return false
 		}
 		children = append(children, Child{
-			Name: path[len(lead):], Info: infoOf(freshet.Path(path), &n, id), Placeholder: !n.loaded,
+			Name: path[len(lead):], Placeholder: !n.loaded,
 			Freshness: Freshness{ValidFrom: n.validFrom, Need: max(n.self, n.subtree, above, 1)},
 		})
+		setInfo(&children[len(children)-1].Info, freshet.Path(path), &n, id)
 		return len(children) < limit
 	})
 	if failed != nil {

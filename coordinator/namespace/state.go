@@ -174,6 +174,13 @@ func (s *State) Err() error {
 	return s.failed
 }
 
+// Founded reports whether the state is that of a cluster, and Err.
+func (s *State) Founded() (bool, error) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.meta.Cluster != freshet.ClusterID{}, s.failed
+}
+
 // Flush makes everything applied so far durable. The log may be truncated up to
 // Applied as it was before the call.
 func (s *State) Flush() error {

@@ -13,7 +13,6 @@ import (
 	"github.com/freshet-io/freshet"
 	"github.com/freshet-io/freshet/client"
 	"github.com/freshet-io/freshet/cmd/freshet/fleet"
-	freshetv1 "github.com/freshet-io/freshet/proto/freshet/v1"
 	"github.com/freshet-io/freshet/rpc"
 )
 
@@ -99,17 +98,17 @@ func (b *bench) batches(ctx context.Context, f *fleet.Fleet) error {
 		return err
 	}
 	defer func() { _ = conn.Close() }() // nothing to be done about it
-	c := freshetv1.NewNamespaceServiceClient(conn)
+	c := rpc.NewCoordinator(conn)
 	const size = 100
 	wall, cpu, err := b.measure(ctx, servers(f), 4, func(ctx context.Context, caller int, i int64) error {
-		req := &freshetv1.BatchStatRequest{Paths: make([]string, size)}
-		for k := range req.GetPaths() {
-			req.Paths[k] = fmt.Sprintf("/f%04d", (int64(caller)*131+i*size+int64(k))%1000)
+		paths := make([]freshet.Path, size)
+		for k := range paths {
+			paths[k] = path("/f%04d", (int64(caller)*131+i*size+int64(k))%1000)
 		}
-		r, err := c.BatchStat(ctx, req)
-		for _, one := range r.GetResults() {
-			if one.GetEntry() == nil {
-				return fmt.Errorf("no entry: %s", one.GetMessage())
+		outcomes, err := c.BatchStat(ctx, paths, freshet.ReadOptions{})
+		for i := range outcomes {
+			if outcomes[i].Err != nil {
+				return outcomes[i].Err
 			}
 		}
 		return err

@@ -239,7 +239,7 @@ func newCluster(t *testing.T) *cluster {
 	c := &cluster{healthy: true, files: map[freshet.Path]string{"/d/": "", "/d/f": "one\ntwo\nthree\n", "/empty": ""}}
 	srv := rpc.NewServer(rpc.ServerOptions{MaxMessage: rpc.MaxDataMessage})
 	r := srv.Registrar()
-	freshetv1.RegisterNamespaceServiceServer(r, rpc.NewNamespaceServer(c, nil))
+	rpc.RegisterNamespace(r, rpc.NewNamespaceServer(c, nil))
 	freshetv1.RegisterMountServiceServer(r, rpc.NewMountServer(mounts{c}, nil))
 	freshetv1.RegisterPolicyServiceServer(r, rpc.NewPolicyServer(policies{c}, nil))
 	freshetv1.RegisterQuotaServiceServer(r, rpc.NewQuotaServer(quotas{c}, nil))

@@ -299,6 +299,7 @@ func (p *Process) faces(ctx context.Context, cfg *config.File, parts coordinator
 		return nil, err
 	}
 	srv := rpc.NewServer(rpc.ServerOptions{TLS: parts.id.Server(), Log: p.Log})
+	rpc.RegisterNamespace(srv.Registrar(), ns)
 	register(srv.Registrar(), services, rpc.NewNodeServer(c, forward))
 	freshetv1.RegisterCheckServiceServer(srv.Registrar(), rpc.NewCheckServer(c, forward))
 	freshetv1.RegisterStateServiceServer(srv.Registrar(), rpc.NewStateServer(c, forward))
@@ -313,7 +314,6 @@ func (p *Process) faces(ctx context.Context, cfg *config.File, parts coordinator
 }
 
 func register(r grpc.ServiceRegistrar, s rest.Services, nodes freshetv1.NodeServiceServer) {
-	freshetv1.RegisterNamespaceServiceServer(r, s.Namespace)
 	freshetv1.RegisterMountServiceServer(r, s.Mounts)
 	freshetv1.RegisterPolicyServiceServer(r, s.Policies)
 	freshetv1.RegisterClusterServiceServer(r, s.Cluster)
