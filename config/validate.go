@@ -177,6 +177,7 @@ func (f *File) checkCoordinator(p *problems) {
 	f.checkSyncEngine(p)
 	f.checkAudit(p)
 	f.checkMetadata(p)
+	f.checkAuth(p)
 	if len(f.Cache.Tiers) > 0 {
 		p.add("cache.tiers", "belongs into the file of a cache node")
 	}
@@ -213,6 +214,9 @@ func (f *File) checkCacheNode(p *problems) {
 	}
 	if len(f.Mounts) > 0 || len(f.Sync) > 0 || len(f.Policies) > 0 {
 		p.add("mounts", "sync and policies belong into the file of a coordinator; cache nodes learn them from it")
+	}
+	if f.Auth.given() {
+		p.add("auth", "belongs into the file of a coordinator")
 	}
 	if f.Audit != (Audit{}) {
 		p.add("audit", "belongs into the file of a coordinator")

@@ -144,6 +144,7 @@ type Coordinator struct {
 	lead       leadership
 	freed      freedQueue
 	pins       pins
+	tops       tops
 	uses       uses     // what a TTL counts from
 	again      reminder // to say once more that anything may have changed
 	marks      marks    // the newest, with their causes

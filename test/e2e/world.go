@@ -42,6 +42,8 @@ type Options struct {
 	Mount func(region string, m *config.Mount)
 	// TLS gives the servers certificates, if set.
 	TLS fleet.TLSFor
+	// Auth of the coordinators.
+	Auth config.Auth
 }
 
 // World is two regions over one storage.
@@ -135,7 +137,7 @@ func (w *World) start(t testing.TB, opts Options, env []string, a, b config.Moun
 		}
 		spec.Clusters = append(spec.Clusters, fleet.ClusterSpec{
 			Name: c.name, Coordinators: or(opts.Coordinators, 3), Nodes: or(opts.Nodes, 2), Mounts: mounts,
-			Heartbeat: Heartbeat, Alone: opts.Lone, TierSize: "256MiB",
+			Heartbeat: Heartbeat, Alone: opts.Lone, TierSize: "256MiB", Auth: opts.Auth,
 		})
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 2*Patience)
