@@ -70,37 +70,34 @@ func (g *Guard) super(ctx context.Context, op string, p freshet.Path) error {
 
 // need refuses a caller that lacks a right on an entry; what says what for.
 func (g *Guard) need(ctx context.Context, who *Caller, r *freshet.Rights, want acl.Perm, op string, p freshet.Path) error {
-	ok, err := g.may(ctx, who, r, want)
-	if err != nil || ok {
-		return err
+	if who.Super {
+		return nil
 	}
-	return denied(who, r, want, op, p)
-}
-
-func (g *Guard) may(ctx context.Context, who *Caller, r *freshet.Rights, want acl.Perm) (bool, error) {
-	switch {
-	case who.Super:
-		return true, nil
-	case !r.Listed || who.Name == r.Owner: // the owner's entry of a list is in the mode
-		return mayBy(who, r, want), nil
+	var list acl.List
+	if r.Listed && who.Name != r.Owner { // the owner's entry of a list is in the mode
+		var err error
+		if list, err = g.region.AccessList(ctx, r.Path); err != nil {
+			return err
+		}
 	}
-	list, err := g.region.AccessList(ctx, r.Path)
-	switch {
-	case err != nil:
-		return false, err
-	case !list.Extended():
-		return mayBy(who, r, want), nil
+	listed := list.Scope(false).Extended()
+	if listed && mayByList(who, r, list, want) || !listed && mayBy(who, r, want) {
+		return nil
 	}
-	return mayByList(who, r, list, want), nil
+	return denied(who, r, want, listed, op, p)
 }
 
 // denied says which component lacks which right.
-func denied(who *Caller, r *freshet.Rights, want acl.Perm, op string, p freshet.Path) error {
+func denied(who *Caller, r *freshet.Rights, want acl.Perm, listed bool, op string, p freshet.Path) error {
 	names := map[acl.Perm]string{
 		acl.Read: "read (r)", acl.Write: "write (w)", acl.Execute: "search (x)", acl.Read | acl.Execute: "read and search (rx)",
 		acl.Write | acl.Execute: "write and search (wx)", acl.Read | acl.Write | acl.Execute: "read, write and search (rwx)",
 	}
-	return freshet.Errorf(freshet.KindPermission, op, p, "user %q needs %s on %s, which is %s", who.Name, names[want], r.Path, describe(r))
+	more := ""
+	if listed {
+		more = " with an access control list"
+	}
+	return freshet.Errorf(freshet.KindPermission, op, p, "user %q needs %s on %s, which is %s%s", who.Name, names[want], r.Path, describe(r), more)
 }
 
 // describe says whose an entry is.
@@ -113,11 +110,8 @@ func describe(r *freshet.Rights) string {
 		group = "no group"
 	}
 	text := fmt.Sprintf("%s:%s %s", owner, group, permissions(r.Mode))
-	switch {
-	case r.MountOf != "":
+	if r.MountOf != "" {
 		text += fmt.Sprintf(" by the options owner, group and mode of the mount at %s", r.MountOf)
-	case r.Listed:
-		text += ", or by its access control list"
 	}
 	return text
 }

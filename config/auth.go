@@ -20,7 +20,7 @@ type Auth struct {
 }
 
 func (a *Auth) given() bool {
-	return a.Mode != "" || a.Superuser != "" || a.Supergroup != "" || a.Groups != nil
+	return a.Mode != "" || a.Superuser != "" || a.Supergroup != "" || len(a.Groups) > 0
 }
 
 func (f *File) checkAuth(p *problems) {
@@ -33,7 +33,7 @@ func (f *File) checkAuth(p *problems) {
 		a.Mode = AuthNone
 	case AuthSimple:
 	case AuthNone:
-		if a.Superuser != "" || a.Supergroup != "" || a.Groups != nil {
+		if a.Superuser != "" || a.Supergroup != "" || len(a.Groups) > 0 {
 			p.add("auth", "superuser, supergroup and groups have no effect with mode %q: set mode %q, or remove them", AuthNone, AuthSimple)
 		}
 	default:

@@ -95,7 +95,7 @@ func (l *layout) coordinatorFile(spec *Spec, all []*layout, self, i int) *config
 		Listen:  config.Listen{Client: m.client, HTTP: m.http, Raft: m.raft},
 		Raft:    config.Raft{BootstrapExpect: l.spec.Coordinators},
 		Mounts:  l.spec.Mounts, Sync: l.spec.Sync,
-		UFS: config.UFS{AllowedEndpoints: loopback},
+		UFS:  config.UFS{AllowedEndpoints: loopback},
 		Log:  config.Log{Level: spec.LogLevel},
 		Auth: l.spec.Auth,
 	}
