@@ -78,18 +78,23 @@ func (r *region) Mkdir(_ context.Context, q freshet.MkdirQuery) (freshet.Complet
 	r.mkdir = q
 	return r.note("mkdir")
 }
+
 func (r *region) Rename(context.Context, freshet.RenameQuery) (freshet.Completed, error) {
 	return r.note("rename")
 }
+
 func (r *region) Remove(context.Context, freshet.RemoveQuery) (freshet.Completed, error) {
 	return r.note("remove")
 }
+
 func (r *region) SetAttr(context.Context, freshet.SetAttrQuery) (freshet.Completed, error) {
 	return r.note("set attributes")
 }
+
 func (r *region) SetACL(context.Context, freshet.SetACLQuery) (freshet.Completed, error) {
 	return r.note("set list")
 }
+
 func (r *region) SetXattr(context.Context, freshet.SetXattrQuery) (freshet.Completed, error) {
 	return r.note("set attribute")
 }

@@ -1,6 +1,9 @@
 package config
 
-import "fmt"
+import (
+	"maps"
+	"slices"
+)
 
 // The modes of Auth.
 const (
@@ -39,11 +42,9 @@ func (f *File) checkAuth(p *problems) {
 	default:
 		p.add("auth.mode", "%q is not built; there are %q (whoever reaches a port may do everything) and %q (permissions are checked for the user that a caller says it is)", a.Mode, AuthNone, AuthSimple)
 	}
-	for user, groups := range a.Groups {
-		for _, g := range append([]string{user}, groups...) {
-			if g == "" {
-				p.add(fmt.Sprintf("auth.groups.%s", user), "names of users and groups can't be empty")
-			}
+	for _, user := range slices.Sorted(maps.Keys(a.Groups)) {
+		if user == "" || slices.Contains(a.Groups[user], "") {
+			p.add("auth.groups", "names of users and groups can't be empty (user %q)", user)
 		}
 	}
 }

@@ -46,13 +46,17 @@ func User(ctx context.Context) (string, error) {
 // a user. A call that was made in several names keeps them, for the other side to
 // refuse; none changes nothing.
 func WithUsers(ctx context.Context, names ...string) (context.Context, error) {
+	pairs := make([]string, 0, 2*len(names))
 	for _, name := range names {
 		if err := CheckUser(name); err != nil {
 			return ctx, err
 		}
-		ctx = metadata.AppendToOutgoingContext(ctx, UserKey, name)
+		pairs = append(pairs, UserKey, name)
 	}
-	return ctx, nil
+	if len(pairs) == 0 {
+		return ctx, nil
+	}
+	return metadata.AppendToOutgoingContext(ctx, pairs...), nil
 }
 
 // FromUsers returns the context of a request that came in another form than gRPC, in
