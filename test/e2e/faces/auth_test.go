@@ -1,6 +1,7 @@
 package faces_test
 
 import (
+	"context"
 	"errors"
 	"os"
 	"os/user"
@@ -10,6 +11,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/freshet-io/freshet/cmd/freshet/fleet"
 	"github.com/freshet-io/freshet/config"
 	"github.com/freshet-io/freshet/test/e2e"
 )
@@ -231,6 +233,45 @@ func TestPermissions(t *testing.T) {
 		as(bob, "fs", "setfacl", "-b", "/m/shared/report").Want(t, 0)
 		as(carol, "fs", "cat", "/m/shared/report").Want(t, denied)
 	})
+}
+
+// TestPermissionsWithoutTheLeader: the members that are left go on in the names that
+// callers give, and what is made under the next leader is the caller's as before.
+func TestPermissionsWithoutTheLeader(t *testing.T) {
+	l := newLake(t)
+	l.make(t, "home/", alice, alice, 0o700, "")
+	l.make(t, "home/f", alice, alice, 0o644, "hers")
+	r := l.world(t)
+	leader, err := r.Leader(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := leader.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	for i, p := range r.Coordinators {
+		if p == leader {
+			continue
+		}
+		as := func(who string, args ...string) e2e.Ran {
+			return e2e.CLI(t, "", append([]string{"--addr", r.Clients[i], "--user", who}, args...)...)
+		}
+		err := fleet.Poll(t.Context(), e2e.Patience, "the next leader", func(context.Context) error {
+			if ran := as(alice, "fs", "cat", "/m/home/f"); ran.Code != 0 {
+				return errors.New(ran.Err)
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		as(bob, "fs", "cat", "/m/home/f").Want(t, 6, "search (x)")
+		dir := "by" + strconv.Itoa(i)
+		as(alice, "fs", "mkdir", "/m/home/"+dir).Want(t, 0)
+		if got := l.owner(t, "home/"+dir); got != alice+":"+alice {
+			t.Errorf("the directory made through member %d belongs to %s", i, got)
+		}
+	}
 }
 
 // TestCallersOfTheSystem: without a name the command line takes the user who runs it,
