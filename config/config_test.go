@@ -56,7 +56,7 @@ func validate(t *testing.T, text string, insecure bool) error {
 func TestGoodFilesAreAcceptedWithDefaults(t *testing.T) {
 	for name, text := range map[string]string{
 		"coordinator": coordinator, "cache node": cacheNode, "no auth": coordinator + "auth: {mode: none}\n",
-		"auth": coordinator + "auth: {mode: simple, superuser: freshet, supergroup: admins, groups: {alice: [dev, ops], bob: []}}\n",
+		"auth":                                   coordinator + "auth: {mode: simple, superuser: freshet, supergroup: admins, groups: {alice: [dev, ops], bob: []}}\n",
 		"auth of a program that names every key": cacheNode + "auth: {mode: '', superuser: '', supergroup: '', groups: {}}\n",
 	} {
 		if err := validate(t, text, false); err != nil {
