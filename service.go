@@ -1,6 +1,9 @@
 package freshet
 
-import "time"
+import (
+	"context"
+	"time"
+)
 
 // ReadOptions guide any read of metadata.
 type ReadOptions struct {
@@ -50,6 +53,9 @@ type ListQuery struct {
 	// path relative to Path; neither needs to exist. A PageToken takes its place.
 	StartAfter string
 	Options    ReadOptions
+	// Enter, if not nil, is asked before a recursive listing enters a directory
+	// below Path. Its error ends the listing. It does not travel.
+	Enter func(ctx context.Context, dir Path) error
 }
 
 // MaxListPage is the largest number of entries of a page.
@@ -67,6 +73,8 @@ type MkdirQuery struct {
 	Path    Path
 	Parents bool // make missing parents and accept an existing directory
 	Mode    uint32
+	// Owner and Group of what is made, "" for those of Freshet's own user.
+	Owner, Group string
 }
 
 // RenameQuery asks to move an entry within its mount.
@@ -132,6 +140,9 @@ type BeginWriteQuery struct {
 	// Length in bytes, if it is known, is checked against quotas at once; else they
 	// are asked before the file becomes visible.
 	Length *int64
+	// Owner and Group of a file that is new, and of the directories made for it, ""
+	// for those of Freshet's own user.
+	Owner, Group string
 }
 
 // BeginWriteAnswer is a ticket, or the outcome if the operation is done.

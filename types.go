@@ -138,6 +138,9 @@ type Ticket struct {
 	Write     WriteType
 	Target    Source // Fingerprint is empty
 	BlockSize int64
+	// Owner and Group of a file that is new, and of the directories made for it, ""
+	// for those of Freshet's own user.
+	Owner, Group string
 }
 
 // Written is what a finished upload reports: the fingerprint is the one that the

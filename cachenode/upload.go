@@ -160,7 +160,7 @@ func (n *Node) cancel(u *upload, cause error) {
 // receive takes the body to the storage and the tier.
 func (u *upload) receive(fs ufs.FS, body io.Reader, declared int64) (err error) {
 	t := u.ticket
-	u.writer, err = fs.Create(u.ctx, t.Target.Key, ufs.CreateOptions{Op: t.Op, Size: max(declared, -1)})
+	u.writer, err = fs.Create(u.ctx, t.Target.Key, ufs.CreateOptions{Op: t.Op, Size: max(declared, -1), Owner: t.Owner, Group: t.Group})
 	if err != nil {
 		return u.causeOf(err)
 	}

@@ -23,6 +23,8 @@ type File struct {
 	Advertise Listen `yaml:"advertise"`
 	Raft      Raft   `yaml:"raft"`
 	TLS       TLS    `yaml:"tls"`
+	// Auth says who callers are and whether permissions are checked.
+	Auth Auth `yaml:"auth"`
 	// CrossCluster joins the cluster to the bus; absent means no bus.
 	CrossCluster *CrossCluster `yaml:"cross_cluster"`
 	Mounts       []Mount       `yaml:"mounts"`

@@ -54,7 +54,11 @@ func validate(t *testing.T, text string, insecure bool) error {
 }
 
 func TestGoodFilesAreAcceptedWithDefaults(t *testing.T) {
-	for name, text := range map[string]string{"coordinator": coordinator, "cache node": cacheNode} {
+	for name, text := range map[string]string{
+		"coordinator": coordinator, "cache node": cacheNode, "no auth": coordinator + "auth: {mode: none}\n",
+		"auth":                                   coordinator + "auth: {mode: simple, superuser: freshet, supergroup: admins, groups: {alice: [dev, ops], bob: []}}\n",
+		"auth of a program that names every key": cacheNode + "auth: {mode: '', superuser: '', supergroup: '', groups: {}}\n",
+	} {
 		if err := validate(t, text, false); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
@@ -89,6 +93,11 @@ func TestMistakesAreNamedWithTheirPlace(t *testing.T) {
 		{"interval", strings.Replace(coordinator, "10s", "5 parsecs", 1), []string{"f.yaml:14", "sync[0]", "5 parsecs"}},
 		{"size", strings.Replace(cacheNode, "2TiB", "9999999TB", 1), []string{"f.yaml:5", "cache.tiers[0].size"}},
 		{"negative size", strings.Replace(cacheNode, "2TiB", "-1", 1), []string{"cache.tiers[0].size", "-1"}},
+		{"auth mode", coordinator + "auth: {mode: kerberos}\n", []string{"auth.mode", "kerberos", "not built", `"none"`, `"simple"`}},
+		{"auth without a mode", coordinator + "auth: {superuser: root}\n", []string{"auth.mode", "required"}},
+		{"auth of mode none", coordinator + "auth: {mode: none, groups: {a: [b]}}\n", []string{"auth", "no effect"}},
+		{"auth of nobody", coordinator + "auth: {mode: simple, groups: {a: ['']}}\n", []string{"auth.groups", `"a"`}},
+		{"auth of a cache node", cacheNode + "auth: {mode: simple}\n", []string{"auth", "coordinator"}},
 		{"slots", coordinator + "sync_engine: {parallel: -1, per_mount: 20000}\n", []string{"sync_engine.parallel", "-1", "sync_engine.per_mount", "20000"}},
 		{"metadata", coordinator + "metadata: {absent_paths: -1, absent_memory: 1KiB, prefetch_share: 11, prefetch_memory: 2}\n", []string{"metadata.absent_paths", "-1", "metadata.absent_memory", "1KiB", "metadata.prefetch_share", "11", "metadata.prefetch_memory"}},
 		{"metadata of a cache node", cacheNode + "metadata: {prefetch: false}\n", []string{"metadata", "coordinator"}},

@@ -180,6 +180,7 @@ func (f *File) checkCoordinator(p *problems) {
 	f.checkSyncEngine(p)
 	f.checkAudit(p)
 	f.checkMetadata(p)
+	f.checkAuth(p)
 	if len(f.Cache.Tiers) > 0 {
 		p.add("cache.tiers", "belongs into the file of a cache node")
 	}
@@ -216,6 +217,9 @@ func (f *File) checkCacheNode(p *problems) {
 	}
 	if len(f.Mounts) > 0 || len(f.Sync) > 0 || len(f.Policies) > 0 || len(f.Quotas) > 0 {
 		p.add("mounts", "sync, policies and quotas belong into the file of a coordinator; cache nodes learn from it what they need")
+	}
+	if f.Auth.given() {
+		p.add("auth", "belongs into the file of a coordinator")
 	}
 	if f.Audit != (Audit{}) {
 		p.add("audit", "belongs into the file of a coordinator")

@@ -153,6 +153,7 @@ type Coordinator struct {
 	again      reminder  // to say once more that anything may have changed
 	marks      marks     // the newest, with their causes
 	answers    sync.Pool // of *metasync.Entry: they are large
+	tops       tops
 }
 
 // New opens the state and the log and founds the cluster if it is asked to. It

@@ -131,19 +131,37 @@ func (c *Coordinator) listBelow(ctx context.Context, q freshet.ListQuery, after 
 			return nil, false, nil // no entry has such a path
 		}
 		dir, prefix = dir.Join(into[:i]), prefix[i+1:]
+		if err := enterAll(ctx, &q, dir); err != nil {
+			return nil, false, err
+		}
 		if rest, inside := strings.CutPrefix(after, into); inside {
 			after = rest
 		} else {
 			after = ""
 		}
 	}
-	w := lister{c: c, ctx: ctx, root: dir, limit: size, fresh: rule, first: q.PageToken == ""}
+	w := lister{c: c, ctx: ctx, root: dir, enter: q.Enter, limit: size, fresh: rule, first: q.PageToken == ""}
 	more, err := w.below(dir, after, prefix)
 	if dir != q.Path && freshet.IsKind(err, freshet.KindNotExist, freshet.KindConflict) {
 		_, _, err = c.sync.Listing(ctx, q.Path, rule) // what was asked for must be a directory
 		return nil, false, err
 	}
 	return w.out, more, err
+}
+
+// enterAll asks whether the listing may enter dir and those between it and the
+// listed one. What is not there has nothing to hide.
+func enterAll(ctx context.Context, q *freshet.ListQuery, dir freshet.Path) error {
+	if dir == q.Path || q.Enter == nil {
+		return nil
+	}
+	if err := enterAll(ctx, q, dir.Parent()); err != nil {
+		return err
+	}
+	if err := q.Enter(ctx, dir); !freshet.IsKind(err, freshet.KindNotExist) {
+		return err
+	}
+	return nil
 }
 
 // canonical reports whether p is the one form of a path.
@@ -205,6 +223,7 @@ type lister struct {
 	c     *Coordinator
 	ctx   context.Context //nolint:containedctx // it lives for one call
 	root  freshet.Path
+	enter func(ctx context.Context, dir freshet.Path) error // nil asks nobody
 	limit int
 	fresh metasync.Rule
 	first bool // no page came before: nothing was made fresh yet
@@ -222,6 +241,14 @@ type waiting struct {
 // names: it has no slash.
 func (w *lister) below(dir freshet.Path, after, prefix string) (bool, error) {
 	rule := w.fresh
+	if dir != w.root && w.enter != nil {
+		if err := w.enter(w.ctx, dir); err != nil {
+			if freshet.IsKind(err, freshet.KindNotExist) {
+				return false, nil // it vanished meanwhile
+			}
+			return false, err
+		}
+	}
 	line, from, err := w.begin(dir, after, prefix)
 	if freshet.IsKind(err, freshet.KindNotExist) && dir != w.root {
 		return false, nil // it vanished meanwhile

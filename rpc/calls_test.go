@@ -70,6 +70,12 @@ func unsent(method string, v any, argument bool) any {
 			v.IfGeneration = 0 // there is none yet
 		}
 		return v
+	case freshet.MkdirQuery:
+		v.Owner, v.Group = "", "" // the member that leads says, never the caller
+		return v
+	case freshet.BeginWriteQuery:
+		v.Owner, v.Group = "", "" // as above
+		return v
 	case freshet.SyncPolicy:
 		if argument {
 			v.SetAt = time.Time{} // the leader's clock says

@@ -54,6 +54,9 @@ type DialOptions struct {
 	NoRetry bool
 	// MaxBackoff bounds the pause between attempts to connect; 0 is 2 s.
 	MaxBackoff time.Duration
+	// User is in whose name calls are made that have no name of their own; "" is
+	// nobody's. KindInvalid for what is no name.
+	User string
 }
 
 // Dial returns a connection to the first of addrs that answers; they are tried
@@ -86,7 +89,12 @@ func Dial(addrs []string, opts DialOptions) (*grpc.ClientConn, error) {
 	if limit == 0 {
 		limit = MaxControlMessage
 	}
-	conn, err := grpc.NewClient("freshet:///cluster",
+	if opts.User != "" {
+		if err := CheckUser(opts.User); err != nil {
+			return nil, err
+		}
+	}
+	conn, err := grpc.NewClient("freshet:///cluster", append(inName(opts.User),
 		grpc.WithResolvers(r),
 		grpc.WithTransportCredentials(creds),
 		grpc.WithDefaultServiceConfig(policy),
@@ -97,7 +105,7 @@ func Dial(addrs []string, opts DialOptions) (*grpc.ClientConn, error) {
 			MinConnectTimeout: 2 * time.Second,
 		}),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 20 * time.Second, Timeout: 5 * time.Second}),
-	)
+	)...)
 	if err != nil {
 		return nil, freshet.Errorf(freshet.KindInvalid, "dial", "", "addresses %q: %w", addrs, err)
 	}

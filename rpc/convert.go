@@ -426,6 +426,7 @@ func ticketToWire(t freshet.Ticket) *freshetv1.Ticket {
 	return &freshetv1.Ticket{
 		Op: opToWire(t.Op), FileId: uint64(t.File), Path: string(t.Path), Node: nodeToWire(t.Node),
 		WriteType: t.Write.String(), Target: sourceToWire(t.Target), BlockSize: t.BlockSize,
+		Owner: t.Owner, Group: t.Group,
 	}
 }
 
@@ -441,7 +442,7 @@ func ticketOfWire(t *freshetv1.Ticket) (freshet.Ticket, error) {
 	target, err := sourceOfWire(t.GetTarget())
 	return freshet.Ticket{
 		Op: op, File: freshet.FileID(t.GetFileId()), Path: freshet.Path(t.GetPath()), Node: nodeOfWire(t.GetNode()),
-		Write: w, Target: target, BlockSize: t.GetBlockSize(),
+		Write: w, Target: target, BlockSize: t.GetBlockSize(), Owner: t.GetOwner(), Group: t.GetGroup(),
 	}, err
 }
 

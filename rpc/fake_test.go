@@ -32,6 +32,8 @@ type fake struct {
 	heartbeat func(freshet.Heartbeat) freshet.HeartbeatReply
 	read      func(freshet.BlockRead) (freshet.BlockStream, error)
 	write     func(freshet.Ticket, io.Reader, int64) (freshet.Completed, error)
+	// seen, if set, is told the context of each call of Stat, Sync and List.
+	seen func(ctx context.Context)
 }
 
 type call struct {
@@ -57,6 +59,12 @@ func (f *fake) respond(method string, args []any, answers ...any) error {
 	}
 	f.calls = append(f.calls, c)
 	return f.err
+}
+
+func (f *fake) saw(ctx context.Context) {
+	if f.seen != nil {
+		f.seen(ctx)
+	}
 }
 
 func (f *fake) count(method string) int {
@@ -92,11 +100,13 @@ func one[T any](f *fake, method string, args ...any) (T, error) {
 	return out, err
 }
 
-func (f *fake) Stat(_ context.Context, p freshet.Path, o freshet.ReadOptions) (freshet.Status, error) {
+func (f *fake) Stat(ctx context.Context, p freshet.Path, o freshet.ReadOptions) (freshet.Status, error) {
+	f.saw(ctx)
 	return one[freshet.Status](f, "Stat", p, o)
 }
 
-func (f *fake) List(_ context.Context, q freshet.ListQuery) (freshet.ListPage, error) {
+func (f *fake) List(ctx context.Context, q freshet.ListQuery) (freshet.ListPage, error) {
+	f.saw(ctx)
 	return one[freshet.ListPage](f, "List", q)
 }
 
@@ -132,7 +142,8 @@ func (f *fake) Explain(_ context.Context, p freshet.Path, check bool) (freshet.E
 	return one[freshet.Explanation](f, "Explain", p, check)
 }
 
-func (f *fake) Sync(_ context.Context, p freshet.Path, recursive bool, report func(freshet.SyncProgress) error) error {
+func (f *fake) Sync(ctx context.Context, p freshet.Path, recursive bool, report func(freshet.SyncProgress) error) error {
+	f.saw(ctx)
 	for range 2 {
 		pr, err := one[freshet.SyncProgress](f, "Sync", p, recursive)
 		if err == nil {
@@ -343,6 +354,7 @@ func fill(v reflect.Value, seed *int) {
 		fill(key, seed)
 		fill(value, seed)
 		v.SetMapIndex(key, value)
+	case reflect.Func: // none travels
 	case reflect.Struct:
 		for _, field := range v.Fields() {
 			fill(field, seed)

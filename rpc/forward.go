@@ -101,8 +101,8 @@ func (f *Forwarder) toLeader(ctx context.Context, err error) (context.Context, *
 	}
 	out := metadata.Pairs(forwardedKey, "1")
 	if md, ok := metadata.FromIncomingContext(ctx); ok {
-		for _, v := range md.Get(AfterKey) {
-			out.Append(AfterKey, v)
+		for _, key := range []string{AfterKey, UserKey} {
+			out.Append(key, md.Get(key)...)
 		}
 	}
 	return metadata.NewOutgoingContext(ctx, out), conn, nil

@@ -23,6 +23,7 @@ const (
 	OptionDuration            // a Go duration: 90s, 31m
 	OptionChoice              // one of Choices
 	OptionSecret              // a reference: env:NAME, file:/path or iam
+	OptionOctal               // permission bits: 0750
 )
 
 // Option is one row of the table of options that a storage knows.
@@ -126,6 +127,10 @@ func (v Values) set(o Option, text string) (err error) {
 		if n, err = strconv.ParseInt(text, 10, 64); err != nil {
 			err = fmt.Errorf("%q is not a whole number", limit(text))
 		}
+	case OptionOctal:
+		if n, err = strconv.ParseInt(text, 8, 32); err != nil {
+			err = fmt.Errorf("%q is not an octal number such as 0750", limit(text))
+		}
 	case OptionSize:
 		n, err = ParseSize(text)
 	case OptionDuration:
@@ -137,7 +142,7 @@ func (v Values) set(o Option, text string) (err error) {
 	case OptionSecret:
 		_, err = ParseSecretRef(text)
 	}
-	if o.Type == OptionInt || o.Type == OptionSize || o.Type == OptionDuration {
+	if o.Type == OptionInt || o.Type == OptionSize || o.Type == OptionDuration || o.Type == OptionOctal {
 		low, high := o.bounds()
 		if err != nil || n < low || n > high {
 			if err == nil {
@@ -163,6 +168,8 @@ func (o Option) format(n int64) string {
 		return time.Duration(n).String()
 	case OptionSize:
 		return FormatSize(n)
+	case OptionOctal:
+		return fmt.Sprintf("%#o", n)
 	default:
 		return strconv.FormatInt(n, 10)
 	}

@@ -178,6 +178,10 @@ type CreateOptions struct {
 	// that it replaces, whose owner and group it then gets too if the storage
 	// lets it, else 0644.
 	Mode uint32
+	// Owner and Group, where the storage has owners, of a file that replaces none
+	// whose owner it gets, and of the missing parents that are made; "" leaves
+	// them to the storage. Commit publishes nothing if it can't set them.
+	Owner, Group string
 	// IfAbsent commits only if nothing is at the key (KindExist otherwise).
 	IfAbsent bool
 	// IfMatch, when known, commits only if that version is at the key
@@ -204,6 +208,10 @@ type Writer interface {
 type MkdirOptions struct {
 	Existing bool // an existing directory is not an error
 	Mode     uint32
+	// Owner and Group of the directory and of the missing parents that are made,
+	// where the storage has owners; "" leaves them to the storage. What can't be
+	// given to them is not left behind.
+	Owner, Group string
 }
 
 // RemoveOptions guide Remove.

@@ -232,6 +232,9 @@ type Begin struct {
 	Length      *int64 `codec:"ln,omitempty"`
 	MoveEntries int64  `codec:"me,omitempty"`
 	MoveBytes   int64  `codec:"mb,omitempty"`
+	// Owner and Group of the file of a write, if it is new.
+	Owner string `codec:"ow,omitempty"`
+	Group string `codec:"gr,omitempty"`
 }
 
 // IntentState is the state of an intent.

@@ -41,7 +41,7 @@ func (e *Engine) Mkdir(ctx context.Context, q freshet.MkdirQuery) (freshet.Compl
 			return nil, checkParent(ctx, at, at.key, q.Parents)
 		},
 		effect: func(ctx context.Context, at place) (*namespace.Entry, error) {
-			st, err := at.fs.Mkdir(ctx, at.key, ufs.MkdirOptions{Existing: q.Parents, Mode: q.Mode})
+			st, err := at.fs.Mkdir(ctx, at.key, ufs.MkdirOptions{Existing: q.Parents, Mode: q.Mode, Owner: q.Owner, Group: q.Group})
 			return entryOf(q.Path.Base(), st), err
 		},
 	})

@@ -73,7 +73,7 @@ func (e *Engine) BeginWrite(ctx context.Context, q freshet.BeginWriteQuery) (fre
 func ticketOf(in namespace.Intent, node freshet.Node) freshet.Ticket {
 	return freshet.Ticket{
 		Op: in.Op, File: in.File, Path: in.Path, Node: node, Write: in.Write,
-		Target: freshet.Source{Mount: in.Mount, Key: in.Key}, BlockSize: in.BlockSize,
+		Target: freshet.Source{Mount: in.Mount, Key: in.Key}, BlockSize: in.BlockSize, Owner: in.Owner, Group: in.Group,
 	}
 }
 
@@ -108,7 +108,7 @@ func (e *Engine) beginWrite(ctx context.Context, l *lead, q freshet.BeginWriteQu
 	e.opts.Hook(PointBegin, q.Op)
 	res, err := e.propose(ctx, namespace.Command{Begin: &namespace.Begin{
 		Op: q.Op, Kind: namespace.OpWrite, Path: q.Path, Node: node.ID, Incarn: incarnation,
-		Write: q.Write, BlockSize: q.BlockSize, Length: q.Length, At: e.clock.Now(),
+		Write: q.Write, BlockSize: q.BlockSize, Length: q.Length, At: e.clock.Now(), Owner: q.Owner, Group: q.Group,
 	}})
 	if err != nil {
 		return fail(err)

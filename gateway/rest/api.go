@@ -29,6 +29,8 @@ const (
 	HeaderFingerprint = "X-Freshet-Fingerprint"
 	HeaderSource      = "X-Freshet-Source"
 	HeaderRequestID   = "X-Request-Id"
+	// HeaderUser is in whose name a request is made. It is believed: see rpc.UserKey.
+	HeaderUser = "X-Freshet-User"
 )
 
 // maxJSONBody bounds the body of a JSON request, in bytes.
@@ -60,7 +62,7 @@ func NewAPI(ctx context.Context, s Services) (http.Handler, error) {
 		// No header of a caller becomes metadata by itself.
 		runtime.WithIncomingHeaderMatcher(func(string) (string, bool) { return "", false }),
 		runtime.WithOutgoingHeaderMatcher(func(string) (string, bool) { return "", false }),
-		runtime.WithMetadata(afterMetadata),
+		runtime.WithMetadata(callMetadata),
 		runtime.WithErrorHandler(func(_ context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w http.ResponseWriter, r *http.Request, err error) {
 			writeError(w, r, rpc.ErrorOf(err))
 		}),
@@ -100,12 +102,15 @@ func NewAPI(ctx context.Context, s Services) (http.Handler, error) {
 	}), nil
 }
 
-// afterMetadata hands the session token of a request to the service.
-func afterMetadata(_ context.Context, r *http.Request) metadata.MD {
+// callMetadata hands the session token of a request, and who its caller says it is,
+// to the service.
+func callMetadata(_ context.Context, r *http.Request) metadata.MD {
+	md := metadata.MD{}
 	if v := r.Header.Get(HeaderAfter); v != "" {
-		return metadata.Pairs(rpc.AfterKey, v)
+		md.Set(rpc.AfterKey, v)
 	}
-	return nil
+	md.Append(rpc.UserKey, r.Header.Values(HeaderUser)...)
+	return md
 }
 
 // setToken repeats the session token of a change as a header.

@@ -29,7 +29,7 @@ func NewCheck(c rpc.Checker) http.Handler {
 			return
 		}
 		s := &lines{w: w}
-		err = c.Check(r.Context(), q, s.sendCheck)
+		err = c.Check(rpc.FromUsers(r.Context(), r.Header.Values(HeaderUser)...), q, s.sendCheck)
 		switch {
 		case err == nil:
 		case !s.begun:

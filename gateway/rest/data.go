@@ -33,11 +33,15 @@ func NewData(files *client.Client, log *slog.Logger) *Data { return &Data{files:
 
 // ServeHTTP implements http.Handler.
 func (d *Data) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	var err error
-	switch r.Method {
-	case http.MethodGet, http.MethodHead:
+	// Where files are, and whether they may be written, coordinators say, to whom
+	// the caller's name goes on.
+	ctx, err := rpc.WithUsers(r.Context(), r.Header.Values(HeaderUser)...)
+	r = r.WithContext(ctx)
+	switch {
+	case err != nil:
+	case r.Method == http.MethodGet, r.Method == http.MethodHead:
 		err = d.read(w, r)
-	case http.MethodPut:
+	case r.Method == http.MethodPut:
 		err = d.put(w, r)
 	default:
 		w.Header().Set("Allow", "GET, HEAD, PUT")

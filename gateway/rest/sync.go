@@ -47,7 +47,7 @@ func NewSync(ns rpc.Namespace) http.Handler {
 			return
 		}
 		s := &lines{w: w}
-		err = ns.Sync(r.Context(), p, req.GetRecursive(), s.send)
+		err = ns.Sync(rpc.FromUsers(r.Context(), r.Header.Values(HeaderUser)...), p, req.GetRecursive(), s.send)
 		switch {
 		case err == nil:
 		case !s.begun:

@@ -70,6 +70,7 @@ func rules() map[string]rule {
 		"proto/...":   {imports: []string{"proto/..."}}, // generated
 		"docs/api":    {},                               // holds the OpenAPI description
 		"client":      acting("rpc"),
+		"auth":        acting("rpc"), // stands between the faces and a coordinator
 		"client/...":  acting("client", "rpc"),
 		"gateway/...": acting("client", "rpc", clientProto),
 		"config":      acting("ufs"),

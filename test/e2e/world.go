@@ -42,6 +42,8 @@ type Options struct {
 	Mount func(region string, m *config.Mount)
 	// TLS gives the servers certificates, if set.
 	TLS fleet.TLSFor
+	// Auth of the coordinators.
+	Auth config.Auth
 }
 
 // World is two regions over one storage.
@@ -136,7 +138,7 @@ func (w *World) start(t testing.TB, opts Options, env []string, a, b config.Moun
 		}
 		spec.Clusters = append(spec.Clusters, fleet.ClusterSpec{
 			Name: c.name, Coordinators: or(opts.Coordinators, 3), Nodes: or(opts.Nodes, 2), Mounts: mounts,
-			Metadata: config.Metadata{Prefetch: &prefetch}, Heartbeat: Heartbeat, Alone: opts.Lone, TierSize: "256MiB",
+			Metadata: config.Metadata{Prefetch: &prefetch}, Heartbeat: Heartbeat, Alone: opts.Lone, TierSize: "256MiB", Auth: opts.Auth,
 		})
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 2*Patience)

@@ -99,6 +99,8 @@ func values(o ufs.Option) string {
 		return "`true`, `false`"
 	case ufs.OptionInt:
 		return bounds("number", func(n int64) string { return fmt.Sprint(n) })
+	case ufs.OptionOctal:
+		return bounds("number", func(n int64) string { return fmt.Sprintf("%#o", n) })
 	case ufs.OptionSize:
 		return bounds("size", ufs.FormatSize)
 	case ufs.OptionDuration:

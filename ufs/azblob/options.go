@@ -62,7 +62,7 @@ const (
 func schemes() []string { return []string{"abfs", "abfss", "az", "wasb", "wasbs"} }
 
 func table() ufs.OptionTable {
-	return append(ufs.CommonOptions(maxOpLifetime), ufs.OptionTable{
+	return append(append(ufs.CommonOptions(maxOpLifetime), ufs.RightsOptions()...), ufs.OptionTable{
 		events.Option(),
 		{Name: optAccount, Help: "storage account of an az:// URI"},
 		{Name: optEndpoint, Help: "URL of the account's Blob service, where it is not the usual one: a private name, or http://host:port/account of an emulator"},

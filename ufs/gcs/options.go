@@ -68,7 +68,7 @@ func (o *Opener) OptionTable() ufs.OptionTable { return table() }
 const maxOpLifetime = 16 * time.Minute
 
 func table() ufs.OptionTable {
-	return append(ufs.CommonOptions(maxOpLifetime), ufs.OptionTable{
+	return append(append(ufs.CommonOptions(maxOpLifetime), ufs.RightsOptions()...), ufs.OptionTable{
 		events.Option(),
 		{Name: optEndpoint, Help: "URL of the service, such as https://storage.googleapis.com (the default) or a private endpoint"},
 		{Name: optCredentials, Default: credEnv, Help: "env: Google's application default credentials (GOOGLE_APPLICATION_CREDENTIALS, workload identity, the metadata service); anonymous; or a reference to a key file of a service account: file:/path or env:NAME"},

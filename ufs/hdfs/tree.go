@@ -2,6 +2,7 @@ package hdfs
 
 import (
 	"context"
+	"slices"
 	"strings"
 
 	"github.com/freshet-io/freshet"
@@ -14,7 +15,7 @@ const (
 )
 
 // Mkdir implements ufs.FS. Of two who make the same directory at the same time
-// both may succeed.
+// both may succeed; it then belongs to the later one.
 func (f *FS) Mkdir(ctx context.Context, key string, opts ufs.MkdirOptions) (ufs.Status, error) {
 	const op = "mkdir"
 	if err := beginWrite(ctx, op, key); err != nil {
@@ -32,11 +33,68 @@ func (f *FS) Mkdir(ctx context.Context, key string, opts ufs.MkdirOptions) (ufs.
 	if mode == 0 {
 		mode = defaultDirMode
 	}
-	if err := f.mkdirs(ctx, op, key, f.path(key), mode); err != nil {
+	made, err := f.missing(ctx, op, key, opts.Owner, opts.Group)
+	if err == nil {
+		err = f.mkdirs(ctx, op, key, f.path(key), mode)
+	}
+	if err == nil {
+		err = f.give(ctx, op, made, opts.Owner, opts.Group)
+	}
+	if err != nil {
 		return ufs.Status{}, err
 	}
 	st, _, err := f.stat(ctx, op, key)
 	return st, err
+}
+
+// missing returns the directories that are to be made for dir, dir among them, from
+// the top; none where nobody is to get them.
+func (f *FS) missing(ctx context.Context, op, dir, owner, group string) (made []string, err error) {
+	if owner == "" && group == "" {
+		return nil, nil
+	}
+	for ; dir != ""; dir = ufs.ParentKey(dir) {
+		_, _, found, err := f.find(ctx, op, dir)
+		if found || err != nil {
+			slices.Reverse(made)
+			return made, err
+		}
+		made = append(made, dir)
+	}
+	slices.Reverse(made)
+	return made, nil
+}
+
+// give gives new directories to an owner and a group. What HDFS refuses to give
+// away is removed again.
+func (f *FS) give(ctx context.Context, op string, made []string, owner, group string) error {
+	for _, dir := range made {
+		err := f.setAttr(ctx, op, dir, f.path(dir), heirs(owner, group))
+		if err == nil {
+			continue
+		}
+		if !freshet.IsKind(err, freshet.KindDeadline, freshet.KindUnavailable) {
+			for _, left := range slices.Backward(made) {
+				if rerr := f.Remove(ctx, left, ufs.RemoveOptions{}); rerr != nil {
+					f.log.Warn("a directory that could not be given to its owner may be left behind", "error", rerr)
+					break
+				}
+			}
+		}
+		return err
+	}
+	return nil
+}
+
+// heirs are the attributes of what is given to an owner and a group; "" leaves one.
+func heirs(owner, group string) (a ufs.Attr) {
+	if owner != "" {
+		a.Owner = &owner
+	}
+	if group != "" {
+		a.Group = &group
+	}
+	return a
 }
 
 func (f *FS) mkdirs(ctx context.Context, op, key, path string, mode uint32) error {
@@ -47,9 +105,18 @@ func (f *FS) mkdirs(ctx context.Context, op, key, path string, mode uint32) erro
 	return err
 }
 
-// makeParents makes the directories above key.
-func (f *FS) makeParents(ctx context.Context, op, key string) error {
-	return f.mkdirs(ctx, op, key, f.path(ufs.ParentKey(key)), defaultDirMode)
+// makeParents makes the directories above key, for an owner and a group if they are
+// not "".
+func (f *FS) makeParents(ctx context.Context, op, key, owner, group string) error {
+	dir := ufs.ParentKey(key)
+	made, err := f.missing(ctx, op, dir, owner, group)
+	if err == nil {
+		err = f.mkdirs(ctx, op, key, f.path(dir), defaultDirMode)
+	}
+	if err == nil {
+		err = f.give(ctx, op, made, owner, group)
+	}
+	return err
 }
 
 // Remove implements ufs.FS. It is one call, however much there is below key. It
@@ -130,7 +197,7 @@ func (f *FS) move(ctx context.Context, op, from, to string, isDir bool) error {
 		if _, _, err := f.stat(ctx, op, from); err != nil {
 			return err
 		}
-		if err := f.makeParents(ctx, op, to); err != nil {
+		if err := f.makeParents(ctx, op, to, "", ""); err != nil {
 			return err
 		}
 		err = rename()

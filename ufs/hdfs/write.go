@@ -314,10 +314,14 @@ func (w *writer) attributes(ctx context.Context, op string, now ufs.Status, exte
 		}
 		mode = defaultFileMode
 	}
-	if mode == now.Mode {
-		return changed, nil
+	attr := heirs(w.opts.Owner, w.opts.Group)
+	if mode != now.Mode {
+		attr.Mode = &mode
 	}
-	return true, w.fs.setAttr(ctx, op, w.key, w.temp, ufs.Attr{Mode: &mode})
+	if attr == (ufs.Attr{}) {
+		return false, nil
+	}
+	return true, w.fs.setAttr(ctx, op, w.key, w.temp, attr)
 }
 
 // asBefore gives the temporary file what old has of owner, group, mode and access
@@ -368,7 +372,7 @@ func (w *writer) publish(ctx context.Context, op string, id uint64) error {
 		}
 	}
 	if w.dir != ufs.ParentKey(w.key) {
-		if err := f.makeParents(ctx, op, w.key); err != nil {
+		if err := f.makeParents(ctx, op, w.key, w.opts.Owner, w.opts.Group); err != nil {
 			return err
 		}
 	}

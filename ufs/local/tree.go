@@ -21,7 +21,11 @@ func (f *FS) Mkdir(ctx context.Context, key string, opts ufs.MkdirOptions) (ufs.
 	if err := beginWrite(ctx, op, key); err != nil {
 		return ufs.Status{}, err
 	}
-	existed, err := f.makeParents(op, key)
+	to, err := heirOf(op, key, opts.Owner, opts.Group)
+	if err != nil {
+		return ufs.Status{}, err
+	}
+	existed, err := f.makeParents(op, key, to)
 	if err != nil {
 		return ufs.Status{}, err
 	}
@@ -38,6 +42,12 @@ func (f *FS) Mkdir(ctx context.Context, key string, opts ufs.MkdirOptions) (ufs.
 		return st, err
 	case err != nil:
 		return ufs.Status{}, f.fail(op, key, err)
+	}
+	if !to.nobody() {
+		if err := f.root.Lchown(key, to.uid, to.gid); err != nil {
+			f.removeEmpty(key, existed)
+			return ufs.Status{}, f.fail(op, key, err)
+		}
 	}
 	if err := f.syncUp(key, existed); err != nil {
 		return ufs.Status{}, f.fail(op, key, err)
@@ -204,7 +214,7 @@ func (f *FS) move(op, from, to string, isDir bool) error {
 	case found && isDir:
 		return ufs.Errorf(freshet.KindConflict, op, to, "a file is there")
 	}
-	existed, err := f.makeParents(op, to)
+	existed, err := f.makeParents(op, to, heir{-1, -1})
 	if err != nil {
 		return err
 	}

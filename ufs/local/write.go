@@ -37,11 +37,15 @@ func (f *FS) Create(ctx context.Context, key string, opts ufs.CreateOptions) (uf
 	case found && opts.IfAbsent:
 		return nil, ufs.Errorf(freshet.KindExist, op, key, "exists")
 	}
+	to, err := heirOf(op, key, opts.Owner, opts.Group)
+	if err != nil {
+		return nil, err
+	}
 	dir, err := f.lowest(op, key)
 	if err != nil {
 		return nil, err
 	}
-	w := &writer{ctx: ctx, fs: f, key: key, temp: tempName(dir, key, opts.Op), opts: opts}
+	w := &writer{ctx: ctx, fs: f, key: key, temp: tempName(dir, key, opts.Op), opts: opts, to: to}
 	w.file, err = f.root.OpenFile(w.temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return nil, f.fail(op, key, err)
@@ -97,14 +101,14 @@ func (f *FS) lowest(op, key string) (dir string, err error) {
 	return dir, nil
 }
 
-// makeParents makes the directories above key, all or none, and returns the lowest
-// one that existed before.
-func (f *FS) makeParents(op, key string) (existed string, err error) {
+// makeParents makes the directories above key, all or none, gives them to whom they
+// are for, and returns the lowest one that existed before.
+func (f *FS) makeParents(op, key string, to heir) (existed string, err error) {
 	if existed, err = f.lowest(op, key); err != nil {
 		return "", err
 	}
 	if parent := ufs.ParentKey(key); parent != existed {
-		if err := f.root.MkdirAll(parent, defaultDirMode); err != nil {
+		if err := f.mkdirs(parent, existed, to); err != nil {
 			f.removeEmpty(parent, existed)
 			if errors.Is(err, syscall.ENOTDIR) {
 				return "", ufs.Errorf(freshet.KindConflict, op, key, "%q is not a directory", parent)
@@ -113,6 +117,45 @@ func (f *FS) makeParents(op, key string) (existed string, err error) {
 		}
 	}
 	return existed, nil
+}
+
+// mkdirs makes dir and the directories between it and top, which is there.
+func (f *FS) mkdirs(dir, top string, to heir) error {
+	if to.nobody() {
+		return f.root.MkdirAll(dir, defaultDirMode)
+	}
+	if up := ufs.ParentKey(dir); up != top {
+		if err := f.mkdirs(up, top, to); err != nil {
+			return err
+		}
+	}
+	err := f.root.Mkdir(dir, defaultDirMode)
+	if errors.Is(err, fs.ErrExist) { // somebody else's, if it is a directory: who needs it sees
+		return nil
+	}
+	if err == nil {
+		err = f.root.Lchown(dir, to.uid, to.gid)
+	}
+	return err
+}
+
+// heir is whom something new is given to; a negative number leaves it to Freshet's
+// own user or group.
+type heir struct{ uid, gid int }
+
+func (h heir) nobody() bool { return h.uid < 0 && h.gid < 0 }
+
+// heirOf finds the numbers of a user and a group; "" is the one that it would be
+// without.
+func heirOf(op, key, owner, group string) (to heir, err error) {
+	to = heir{-1, -1}
+	if owner != "" {
+		to.uid, err = userID(owner)
+	}
+	if group != "" && err == nil {
+		to.gid, err = groupID(group)
+	}
+	return to, freshet.Wrap(op, freshet.Path(key), err)
 }
 
 // removeEmpty removes the directories from dir up to, and without, top, as far as
@@ -147,6 +190,7 @@ type writer struct {
 	key   string
 	temp  string
 	opts  ufs.CreateOptions
+	to    heir   // of the file, if it is new, and of the directories made for it
 	made  string // lowest directory above key that was there before the commit
 	file  *os.File
 	size  int64
@@ -199,7 +243,7 @@ func (w *writer) Commit(ctx context.Context) (ufs.Status, error) {
 	if err := ufs.ContextError(ctx, op, w.key); err != nil { // the sync may have taken its time
 		return ufs.Status{}, err
 	}
-	if w.made, err = w.fs.makeParents(op, w.key); err != nil {
+	if w.made, err = w.fs.makeParents(op, w.key, w.to); err != nil {
 		return ufs.Status{}, err
 	}
 	if err := w.publish(op); err != nil {
@@ -220,11 +264,14 @@ func (w *writer) Commit(ctx context.Context) (ufs.Status, error) {
 // not give it the group gives the group no right that others do not have.
 func (w *writer) mode(op string) (uint32, error) {
 	if w.opts.Mode != 0 {
-		return w.opts.Mode, nil
+		return w.opts.Mode, w.give(op)
 	}
 	old, found, err := w.fs.replaceable(op, w.key)
-	if err != nil || !found {
-		return defaultFileMode, err
+	if err != nil {
+		return 0, err
+	}
+	if !found {
+		return defaultFileMode, w.give(op)
 	}
 	mode := old.perm() & 0o777
 	now, err := fstat(w.file)
@@ -238,6 +285,17 @@ func (w *writer) mode(op string) (uint32, error) {
 		mode = mode&^0o070 | mode&(mode<<3)&0o070
 	}
 	return mode, err
+}
+
+// give gives the file, which replaces none, to whom it is for.
+func (w *writer) give(op string) error {
+	if w.to.nobody() {
+		return nil
+	}
+	if err := w.file.Chown(w.to.uid, w.to.gid); err != nil {
+		return w.fs.fail(op, w.key, err)
+	}
+	return nil
 }
 
 // publish gives the temporary file its name.

@@ -149,9 +149,12 @@ func (u *upload) Commit(ctx context.Context) (ufs.Status, error) {
 	}
 	delete(s.uploads, u)
 	if s.opts.Mode == Local {
-		s.makeParents(f.root + u.key)
+		s.makeParents(f.root+u.key, u.opts.Owner, u.opts.Group)
 	}
 	now := s.newObject(u.buf.Bytes(), u.opts.Op, u.opts.Mode)
+	if s.opts.Mode == Local {
+		now.give(u.opts.Owner, u.opts.Group)
+	}
 	if old, ok := s.tree.Get(f.root + u.key); ok && u.opts.Mode == 0 {
 		now.owner, now.group, now.mode = old.owner, old.group, old.mode
 	}

@@ -235,9 +235,13 @@ func (f *FS) Mkdir(ctx context.Context, key string, opts ufs.MkdirOptions) (ufs.
 		return ufs.Status{}, err
 	}
 	if s.opts.Mode == Local {
-		s.makeParents(f.root + key)
+		s.makeParents(f.root+key, opts.Owner, opts.Group)
 	}
-	s.tree.Set(f.root+key+"/", s.newDir(opts.Mode))
+	dir := s.newDir(opts.Mode)
+	if s.opts.Mode == Local {
+		dir.give(opts.Owner, opts.Group)
+	}
+	s.tree.Set(f.root+key+"/", dir)
 	return f.stat("mkdir", key)
 }
 

@@ -115,7 +115,7 @@ func (f *FS) Rename(ctx context.Context, from, to string) (ufs.Status, error) {
 		f.keepParent(from)
 	}
 	if err == nil && s.opts.Mode == Local {
-		s.makeParents(f.root + to)
+		s.makeParents(f.root+to, "", "")
 		for _, m := range moves {
 			o, _ := s.tree.Delete(m[0])
 			s.tree.Set(m[1], o)

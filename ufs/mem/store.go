@@ -98,7 +98,7 @@ func (s *Store) Put(key string, data []byte) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.opts.Mode == Local {
-		s.makeParents(key)
+		s.makeParents(key, "", "")
 	}
 	s.tree.Set(key, s.newObject(data, freshet.OpID{}, 0))
 }
@@ -185,13 +185,25 @@ func (s *Store) newObject(data []byte, op freshet.OpID, mode uint32) *object {
 }
 
 // makeParents makes the directories above key. The lock is held.
-func (s *Store) makeParents(key string) {
+func (s *Store) makeParents(key, owner, group string) {
 	for i := range len(key) {
 		if key[i] == '/' {
 			if _, ok := s.tree.Get(key[:i+1]); !ok {
-				s.tree.Set(key[:i+1], s.newDir(0))
+				dir := s.newDir(0)
+				dir.give(owner, group)
+				s.tree.Set(key[:i+1], dir)
 			}
 		}
+	}
+}
+
+// give makes a new object somebody's; "" leaves it whose it is.
+func (o *object) give(owner, group string) {
+	if owner != "" {
+		o.owner = owner
+	}
+	if group != "" {
+		o.group = group
 	}
 }
 

@@ -151,7 +151,7 @@ func (c config) patience(n int64) time.Duration {
 const maxOpLifetime = 31 * time.Minute
 
 func table() ufs.OptionTable {
-	return append(append(ufs.CommonOptions(maxOpLifetime), eventOptions()...), ufs.OptionTable{
+	return append(append(append(ufs.CommonOptions(maxOpLifetime), eventOptions()...), ufs.RightsOptions()...), ufs.OptionTable{
 		{Name: optRegion, Help: "region of the bucket; default AWS_REGION, else us-east-1"},
 		{Name: optEndpoint, Help: "URL of an S3-compatible server; default AWS"},
 		{Name: optPathStyle, Type: ufs.OptionBool, Help: "bucket in the path rather than in the host name; default true with an endpoint"},

@@ -20,6 +20,7 @@ func accessCases() []testCase {
 		{"access/acl-that-can-not-be", impossibleACL},
 		{"access/acl-and-mode", aclAndMode},
 		{"access/acl-of-what-is-replaced", aclReplaced},
+		{"access/owner-of-what-is-made", heirs},
 	}
 }
 
@@ -268,4 +269,58 @@ func aclReplaced(e *env) {
 		e.Errorf("a new file has %s, %v, want the list of its directory", l, err)
 	}
 	e.wantContent("d/f", []byte("4"))
+}
+
+// heirs: what is made for an owner and a group is theirs, with the directories that
+// were missing; what is replaced keeps its own.
+func heirs(e *env) {
+	if !e.feat.OwnerAndMode {
+		e.lacks("the storage keeps no owners")
+	}
+	const owner, group = "50001", "50002"
+	e.put("ours", nil)
+	ours, err := e.fs.Stat(e.ctx(), "ours")
+	e.must(err)
+	st, err := e.fs.Mkdir(e.ctx(), "made/for/them", ufs.MkdirOptions{Owner: owner, Group: group})
+	if freshet.IsKind(err, freshet.KindPermission) {
+		if _, err := e.fs.Stat(e.ctx(), "made"); !freshet.IsKind(err, freshet.KindNotExist) {
+			e.Errorf("a directory that could not be given away is left: %v", err)
+		}
+		e.lacks("the user of the test may not give files to others")
+	}
+	e.must(err)
+	theirs := func(what string, st ufs.Status, err error) {
+		e.Helper()
+		e.must(err)
+		if st.Owner != owner || st.Group != group {
+			e.Errorf("%s %q belongs to %s:%s, want %s:%s", what, st.Key, st.Owner, st.Group, owner, group)
+		}
+	}
+	theirs("mkdir", st, nil)
+	for _, key := range []string{"made", "made/for", "made/for/them"} {
+		st, err := e.fs.Stat(e.ctx(), key)
+		theirs("directory", st, err)
+	}
+	write := func(key, owner, group string) ufs.Status {
+		e.Helper()
+		w, err := e.fs.Create(e.ctx(), key, ufs.CreateOptions{Size: -1, Owner: owner, Group: group})
+		e.must(err)
+		_, err = w.Write([]byte("x"))
+		e.must(err)
+		st, err := w.Commit(e.ctx())
+		e.must(err)
+		return st
+	}
+	theirs("file", write("written/for/them", owner, group), nil)
+	for _, key := range []string{"written", "written/for", "written/for/them"} {
+		st, err := e.fs.Stat(e.ctx(), key)
+		theirs("what was written", st, err)
+	}
+	theirs("the file that was replaced", write("written/for/them", "50003", "50004"), nil)
+	write("written/by/us", "", "")
+	if st, err := e.fs.Stat(e.ctx(), "written/by"); err != nil || st.Owner != ours.Owner {
+		e.Errorf("without an owner it belongs to %q, want %q: %v", st.Owner, ours.Owner, err)
+	}
+	st, err = e.fs.Mkdir(e.ctx(), "made", ufs.MkdirOptions{Existing: true, Owner: "50003"})
+	theirs("the directory that was there", st, err)
 }

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/user"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -37,6 +38,7 @@ type app struct {
 	addr           string
 	cacert         string
 	cert, key      string
+	user           string
 	output         string
 	noColor        bool
 	timeout        time.Duration
@@ -128,6 +130,7 @@ func (a *app) root() *cobra.Command {
 	f.StringVar(&a.cacert, "cacert", a.env("FRESHET_CACERT", ""), "PEM file of the certificate authority; switches TLS on (env FRESHET_CACERT)")
 	f.StringVar(&a.cert, "cert", a.env("FRESHET_CERT", ""), "PEM file of the client certificate (env FRESHET_CERT)")
 	f.StringVar(&a.key, "key", a.env("FRESHET_KEY", ""), "PEM file of the client key (env FRESHET_KEY)")
+	f.StringVar(&a.user, "user", a.env("FRESHET_USER", ""), "in whose name to call; by default the user of the system who runs this (env FRESHET_USER)")
 	f.StringVarP(&a.output, "output", "o", "table", "output format: table, json or yaml")
 	f.BoolVar(&a.noColor, "no-color", a.env("NO_COLOR", "") != "", "no colour (env NO_COLOR)")
 	f.DurationVar(&a.timeout, "timeout", 30*time.Second, "give up after this time; 0 waits for ever (transfers, listings and syncs are bounded only if it is given)")
@@ -211,12 +214,13 @@ func (a *app) connected(ctx context.Context, f func(ctx context.Context, s *sess
 	if err != nil {
 		return err
 	}
-	conn, err := rpc.Dial(splitList(a.addr), rpc.DialOptions{TLS: tlsConfig})
+	name := a.caller()
+	conn, err := rpc.Dial(splitList(a.addr), rpc.DialOptions{TLS: tlsConfig, User: name})
 	if err != nil {
 		return err
 	}
 	defer func() { _ = conn.Close() }() // the process ends anyway
-	nodes := rpc.NewConns(rpc.DialOptions{TLS: tlsConfig, MaxMessage: rpc.MaxDataMessage, NoRetry: true})
+	nodes := rpc.NewConns(rpc.DialOptions{TLS: tlsConfig, User: name, MaxMessage: rpc.MaxDataMessage, NoRetry: true})
 	defer func() { _ = nodes.Close() }() // as above
 	coord := rpc.NewCoordinator(conn)
 	host, _ := os.Hostname() // a hint only
@@ -228,6 +232,19 @@ func (a *app) connected(ctx context.Context, f func(ctx context.Context, s *sess
 		coord: coord, files: client.New(coord, rpc.NewNodePool(nodes), client.Options{Host: host}),
 	}
 	return rpc.ErrorOf(f(ctx, s))
+}
+
+// caller returns in whose name calls are made, "" for a user of the system without a
+// name that could be sent.
+func (a *app) caller() string {
+	if a.user != "" {
+		return a.user
+	}
+	self, err := user.Current()
+	if err != nil || rpc.CheckUser(self.Username) != nil {
+		return ""
+	}
+	return self.Username
 }
 
 func (a *app) tls() (*tls.Config, error) {

@@ -52,6 +52,7 @@ type ClusterSpec struct {
 	Tier     string
 	TierSize string
 	Alone    bool // not on the bus
+	Auth     config.Auth
 }
 
 // Fleet is the running clusters.

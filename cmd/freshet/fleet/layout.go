@@ -96,7 +96,7 @@ func (l *layout) coordinatorFile(spec *Spec, all []*layout, self, i int) *config
 		Raft:    config.Raft{BootstrapExpect: l.spec.Coordinators},
 		Mounts:  l.spec.Mounts, Sync: l.spec.Sync, Metadata: l.spec.Metadata,
 		UFS: config.UFS{AllowedEndpoints: loopback},
-		Log: config.Log{Level: spec.LogLevel},
+		Log: config.Log{Level: spec.LogLevel}, Auth: l.spec.Auth,
 	}
 	if spec.TLS != nil {
 		f.TLS = spec.TLS(l.spec.Name, "coordinator", name)

@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/freshet-io/freshet"
+	"github.com/freshet-io/freshet/auth"
 	"github.com/freshet-io/freshet/config"
 	"github.com/freshet-io/freshet/coordinator"
 	"github.com/freshet-io/freshet/coordinator/journal"
@@ -284,25 +285,35 @@ func (p *Process) faces(ctx context.Context, cfg *config.File, parts coordinator
 	if b != nil {
 		busPeers = peers{b}
 	}
-	ns := rpc.NewNamespaceServer(c, forward)
-	services := rest.Services{
-		Namespace: ns, Mounts: rpc.NewMountServer(c, forward), Policies: rpc.NewPolicyServer(c, forward),
-		Cluster: rpc.NewClusterServer(young{c, waiting{newFounding(cfg, parts.self, rpc.DialOptions{})}}, busPeers, forward),
-		Events:  rpc.NewEventServer(c, forward),
-		Access:  rpc.NewAccessServer(c, forward),
-		Quotas:  rpc.NewQuotaServer(c, forward),
-		Syncs:   rpc.NewSyncServer(c, forward),
-		Check:   rpc.ForwardedChecker(c, forward),
+	var served auth.Services = c
+	if cfg.Auth.Mode == config.AuthSimple {
+		guard, err := newGuard(cfg.Auth, c)
+		if err != nil {
+			return nil, err
+		}
+		served = guard
+		if busPeers != nil {
+			busPeers = guard.GuardPeers(busPeers)
+		}
 	}
-	handler, err := p.routes(ctx, parts, services, rpc.NewForwarded(c, forward))
+	services := rest.Services{
+		Namespace: rpc.NewNamespaceServer(served, forward), Mounts: rpc.NewMountServer(served, forward), Policies: rpc.NewPolicyServer(served, forward),
+		Cluster: rpc.NewClusterServer(young{served, c, waiting{newFounding(cfg, parts.self, rpc.DialOptions{})}}, busPeers, forward),
+		Events:  rpc.NewEventServer(c, forward), // which have a token of their own
+		Access:  rpc.NewAccessServer(served, forward),
+		Quotas:  rpc.NewQuotaServer(served, forward),
+		Syncs:   rpc.NewSyncServer(served, forward),
+		Check:   rpc.ForwardedChecker(served, forward),
+	}
+	handler, err := p.routes(ctx, parts, services, rpc.NewForwarded(served, forward))
 	if err != nil {
 		return nil, err
 	}
 	srv := rpc.NewServer(rpc.ServerOptions{TLS: parts.id.Server(), Log: p.Log})
 	rpc.RegisterNamespace(srv.Registrar(), ns)
 	register(srv.Registrar(), services, rpc.NewNodeServer(c, forward))
-	freshetv1.RegisterCheckServiceServer(srv.Registrar(), rpc.NewCheckServer(c, forward))
-	freshetv1.RegisterStateServiceServer(srv.Registrar(), rpc.NewStateServer(c, forward))
+	freshetv1.RegisterCheckServiceServer(srv.Registrar(), rpc.NewCheckServer(served, forward))
+	freshetv1.RegisterStateServiceServer(srv.Registrar(), rpc.NewStateServer(served, forward))
 	parts.face.set(handler)
 	tasks := []run.Part{{Name: "gRPC", Run: func(ctx context.Context) error { return srv.Serve(ctx, parts.client) }}}
 	if b != nil {
@@ -381,17 +392,21 @@ func pickNode(ctx context.Context, s rest.Services, p freshet.Path) (string, err
 // young answers for a coordinator whose cluster is not founded yet, so that the
 // other founders find this one.
 type young struct {
-	*coordinator.Coordinator
+	known
 
-	waiting waiting
+	coordinator *coordinator.Coordinator
+	waiting     waiting
 }
+
+// known answers for a cluster that is founded.
+type known interface{ rpc.Cluster }
 
 // Cluster implements rpc.Cluster.
 func (y young) Cluster(ctx context.Context) (freshet.ClusterStatus, error) {
-	if y.Publisher().Cluster == (freshet.ClusterID{}) {
+	if y.coordinator.Publisher().Cluster == (freshet.ClusterID{}) {
 		return y.waiting.Cluster(ctx)
 	}
-	return y.Coordinator.Cluster(ctx)
+	return y.known.Cluster(ctx)
 }
 
 // join asks to be taken into the cluster until it is.

@@ -1081,14 +1081,17 @@ func (x *Block) GetFetch() *Node {
 
 // Ticket is the permission to write one file.
 type Ticket struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Op            []byte                 `protobuf:"bytes,1,opt,name=op,proto3" json:"op,omitempty"`
-	FileId        uint64                 `protobuf:"varint,2,opt,name=file_id,json=fileId,proto3" json:"file_id,omitempty"`
-	Path          string                 `protobuf:"bytes,3,opt,name=path,proto3" json:"path,omitempty"`
-	Node          *Node                  `protobuf:"bytes,4,opt,name=node,proto3" json:"node,omitempty"`
-	WriteType     string                 `protobuf:"bytes,5,opt,name=write_type,json=writeType,proto3" json:"write_type,omitempty"`
-	Target        *Source                `protobuf:"bytes,6,opt,name=target,proto3" json:"target,omitempty"`
-	BlockSize     int64                  `protobuf:"varint,7,opt,name=block_size,json=blockSize,proto3" json:"block_size,omitempty"`
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Op        []byte                 `protobuf:"bytes,1,opt,name=op,proto3" json:"op,omitempty"`
+	FileId    uint64                 `protobuf:"varint,2,opt,name=file_id,json=fileId,proto3" json:"file_id,omitempty"`
+	Path      string                 `protobuf:"bytes,3,opt,name=path,proto3" json:"path,omitempty"`
+	Node      *Node                  `protobuf:"bytes,4,opt,name=node,proto3" json:"node,omitempty"`
+	WriteType string                 `protobuf:"bytes,5,opt,name=write_type,json=writeType,proto3" json:"write_type,omitempty"`
+	Target    *Source                `protobuf:"bytes,6,opt,name=target,proto3" json:"target,omitempty"`
+	BlockSize int64                  `protobuf:"varint,7,opt,name=block_size,json=blockSize,proto3" json:"block_size,omitempty"`
+	// Whose the file and the directories made for it are, if they are new.
+	Owner         string `protobuf:"bytes,8,opt,name=owner,proto3" json:"owner,omitempty"`
+	Group         string `protobuf:"bytes,9,opt,name=group,proto3" json:"group,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1170,6 +1173,20 @@ func (x *Ticket) GetBlockSize() int64 {
 		return x.BlockSize
 	}
 	return 0
+}
+
+func (x *Ticket) GetOwner() string {
+	if x != nil {
+		return x.Owner
+	}
+	return ""
+}
+
+func (x *Ticket) GetGroup() string {
+	if x != nil {
+		return x.Group
+	}
+	return ""
 }
 
 // Written is what a finished upload reports.
@@ -1376,7 +1393,7 @@ const file_freshet_v1_types_proto_rawDesc = "" +
 	"\x06offset\x18\x03 \x01(\x03R\x06offset\x12\x16\n" +
 	"\x06length\x18\x04 \x01(\x03R\x06length\x12&\n" +
 	"\x05nodes\x18\x05 \x03(\v2\x10.freshet.v1.NodeR\x05nodes\x12&\n" +
-	"\x05fetch\x18\x06 \x01(\v2\x10.freshet.v1.NodeR\x05fetch\"\xd5\x01\n" +
+	"\x05fetch\x18\x06 \x01(\v2\x10.freshet.v1.NodeR\x05fetch\"\x81\x02\n" +
 	"\x06Ticket\x12\x0e\n" +
 	"\x02op\x18\x01 \x01(\fR\x02op\x12\x17\n" +
 	"\afile_id\x18\x02 \x01(\x04R\x06fileId\x12\x12\n" +
@@ -1386,7 +1403,9 @@ const file_freshet_v1_types_proto_rawDesc = "" +
 	"write_type\x18\x05 \x01(\tR\twriteType\x12*\n" +
 	"\x06target\x18\x06 \x01(\v2\x12.freshet.v1.SourceR\x06target\x12\x1d\n" +
 	"\n" +
-	"block_size\x18\a \x01(\x03R\tblockSize\"\xb5\x01\n" +
+	"block_size\x18\a \x01(\x03R\tblockSize\x12\x14\n" +
+	"\x05owner\x18\b \x01(\tR\x05owner\x12\x14\n" +
+	"\x05group\x18\t \x01(\tR\x05group\"\xb5\x01\n" +
 	"\aWritten\x12\x16\n" +
 	"\x06length\x18\x01 \x01(\x03R\x06length\x120\n" +
 	"\x05mtime\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05mtime\x12 \n" +
