@@ -32,6 +32,8 @@ type fake struct {
 	heartbeat func(freshet.Heartbeat) freshet.HeartbeatReply
 	read      func(freshet.BlockRead) (freshet.BlockStream, error)
 	write     func(freshet.Ticket, io.Reader, int64) (freshet.Completed, error)
+	// listener, if set, is where it is served.
+	listener net.Listener
 }
 
 type call struct {
@@ -332,9 +334,9 @@ func startBetween(t *testing.T, f *fake, finder rpc.LeaderFinder, opts rpc.Serve
 	freshetv1.RegisterEventServiceServer(r, rpc.NewEventServer(f, forward))
 	freshetv1.RegisterNodeServiceServer(r, rpc.NewNodeServer(f, forward))
 	freshetv1.RegisterBlockServiceServer(r, rpc.NewBlockServer(f))
-	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	l := f.listener
+	if l == nil {
+		l = listen(t)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
@@ -348,6 +350,15 @@ func startBetween(t *testing.T, f *fake, finder rpc.LeaderFinder, opts rpc.Serve
 	})
 	t.Cleanup(stop)
 	return &server{addr: l.Addr().String(), stop: stop}
+}
+
+func listen(t *testing.T) net.Listener {
+	t.Helper()
+	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
 }
 
 // dial returns a client of the servers at addrs.
