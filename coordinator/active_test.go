@@ -291,11 +291,12 @@ func TestANewLeaderGoesOnFromTheCursor(t *testing.T) {
 		synctest.Wait()
 		w.lengthOf(m, "/data/f0")
 		w.halt(m)
-		// While nobody leads, something changes.
+		// While nobody leads, or somebody else has just begun to, something changes.
 		w.store.Put("f1", []byte("three"))
 		f.tell(invalidation.KindContent, "/f1")
 		m = w.leader()
 		w.heard(m, "/data", true)
+		synctest.Wait()
 		if got := w.lengthOf(m, "/data/f1"); got != 5 {
 			t.Errorf("served %d bytes", got)
 		}

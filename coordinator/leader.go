@@ -70,7 +70,7 @@ func (c *Coordinator) Leadership() <-chan struct{} { return c.lead.changed.wait(
 // runLeader does the leader's part in each term in which this member leads.
 func (c *Coordinator) runLeader(ctx context.Context) error {
 	first := true
-	for {
+	for ctx.Err() == nil { // it may lead for a while yet
 		view, changed := c.journal.Leadership()
 		if term, ok := c.journal.Leading(); ok && view.Leading {
 			if err := c.leadTerm(ctx, term, view.Term, first); err != nil {
@@ -82,9 +82,9 @@ func (c *Coordinator) runLeader(ctx context.Context) error {
 		select {
 		case <-changed:
 		case <-ctx.Done():
-			return nil
 		}
 	}
+	return nil
 }
 
 // leadTerm works until the term or ctx ends.

@@ -61,6 +61,7 @@ type directory struct {
 	mu       sync.Mutex
 	clusters map[string]*known
 	changed  chan struct{}
+	forgets  uint64 // how often a cluster was forgotten
 }
 
 func newDirectory(self func() invalidation.Publisher, peers []PeerConfig) *directory {
@@ -153,6 +154,31 @@ func (d *directory) greet(i clusterInfo, now time.Time) error {
 	self := d.self()
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	return d.welcome(self, i, now)
+}
+
+// forgotten returns how often a cluster was forgotten.
+func (d *directory) forgotten() uint64 {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.forgets
+}
+
+// greetAnswer is greet with the answer to what was asked when forgotten returned
+// before. errResync if a cluster was forgotten since: it may have said goodbye
+// after it had answered.
+func (d *directory) greetAnswer(before uint64, i clusterInfo, now time.Time) error {
+	self := d.self()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.forgets != before {
+		return errResync
+	}
+	return d.welcome(self, i, now)
+}
+
+// welcome is greet. The lock is held.
+func (d *directory) welcome(self invalidation.Publisher, i clusterInfo, now time.Time) error {
 	if err := d.admit(self, i, now); err != nil {
 		return err
 	}
@@ -273,6 +299,7 @@ func (d *directory) forget(name string) {
 		return
 	}
 	delete(d.clusters, name)
+	d.forgets++
 	if k.configured || len(k.gossiped) > 0 {
 		fresh := d.get(name)
 		fresh.configured, fresh.static, fresh.gossiped, fresh.dismissed = k.configured, k.static, k.gossiped, true

@@ -270,6 +270,7 @@ func (l *link) forgetLeader(addr string) {
 func (l *link) hello(ctx context.Context, peer Peer) (known, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
+	forgotten := l.bus.dir.forgotten()
 	resp, err := peer.Hello(ctx, &busv1.HelloRequest{Cluster: infoToWire(l.bus.info())})
 	if err != nil {
 		return known{}, err
@@ -281,7 +282,7 @@ func (l *link) hello(ctx context.Context, peer Peer) (known, error) {
 	if info.Name != l.name {
 		return known{}, freshet.Errorf(freshet.KindConflict, "hello", "", "cluster %s answers where %s was expected: check the configured peers", info.Name, l.name)
 	}
-	if err := l.bus.dir.greet(info, l.bus.clock.Now()); err != nil {
+	if err := l.bus.dir.greetAnswer(forgotten, info, l.bus.clock.Now()); err != nil {
 		return known{}, err
 	}
 	k, ok := l.bus.dir.lookup(l.name)

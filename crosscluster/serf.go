@@ -169,9 +169,12 @@ func (s *Serf) Run(ctx context.Context, self Member, deliver func([]byte)) error
 	}
 	local := pool.LocalMember()
 	s.mu.Lock()
-	s.serf, s.address = pool, net.JoinHostPort(local.Addr.String(), strconv.Itoa(int(local.Port)))
+	s.serf = pool
 	s.mu.Unlock()
 	s.refresh(pool)
+	s.mu.Lock() // last: whoever sees the address finds us among the members
+	s.address = net.JoinHostPort(local.Addr.String(), strconv.Itoa(int(local.Port)))
+	s.mu.Unlock()
 	var parts sync.WaitGroup
 	drained, stop := make(chan struct{}), make(chan struct{})
 	go func() {

@@ -112,7 +112,8 @@ func TestSerfWithAnotherKeyIsNotLetIn(t *testing.T) {
 	b, _ := join(t, "west", crosscluster.SerfOptions{Key: []byte("fedcba9876543210"), Join: []string{a.Address()}})
 	c, _ := join(t, "north", crosscluster.SerfOptions{Join: []string{a.Address()}})
 	d, _ := join(t, "south", crosscluster.SerfOptions{Key: []byte("0123456789abcdef"), Join: []string{a.Address()}})
-	eventually(t, func() bool { return slices.Equal(names(d), []string{"east", "south"}) }) // so there was time
+	let := []string{"east", "south"}
+	eventually(t, func() bool { return slices.Equal(names(a), let) && slices.Equal(names(d), let) }) // so there was time
 	for _, s := range []*crosscluster.Serf{b, c} {
 		if err := s.Publish([]byte("forged"), false); err != nil {
 			t.Fatal(err)
@@ -127,7 +128,7 @@ func TestSerfWithAnotherKeyIsNotLetIn(t *testing.T) {
 	if p := <-heard; p != "true" {
 		t.Errorf("heard %q", p)
 	}
-	if n := names(a); !slices.Equal(n, []string{"east", "south"}) {
+	if n := names(a); !slices.Equal(n, let) {
 		t.Errorf("members %v", n)
 	}
 }

@@ -82,9 +82,12 @@ func (v *verifier) run(ctx context.Context, r *round) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), verifyTimeout)
 	defer cancel()
 	r.began = v.clock.Now()
-	r.epoch = v.region.Identity().Epoch
-	r.heads, r.err = v.region.VerifiedHeads(ctx)
-	if r.err == nil && v.region.Identity().Epoch == r.epoch {
+	for same := false; !same; { // heads of a new epoch must not go under the old one
+		r.epoch = v.region.Identity().Epoch
+		r.heads, r.err = v.region.VerifiedHeads(ctx)
+		same = r.err != nil || v.region.Identity().Epoch == r.epoch
+	}
+	if r.err == nil {
 		v.mu.Lock()
 		v.last = r
 		v.mu.Unlock()

@@ -34,6 +34,8 @@ type fake struct {
 	write     func(freshet.Ticket, io.Reader, int64) (freshet.Completed, error)
 	// seen, if set, is told the context of each call of Stat, Sync and List.
 	seen func(ctx context.Context)
+	// listener, if set, is where it is served.
+	listener net.Listener
 }
 
 type call struct {
@@ -398,9 +400,9 @@ func startBetween(t *testing.T, f *fake, finder rpc.LeaderFinder, opts rpc.Serve
 	freshetv1.RegisterCheckServiceServer(r, rpc.NewCheckServer(f, forward))
 	freshetv1.RegisterNodeServiceServer(r, rpc.NewNodeServer(f, forward))
 	freshetv1.RegisterBlockServiceServer(r, rpc.NewBlockServer(f))
-	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	l := f.listener
+	if l == nil {
+		l = listen(t)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
@@ -414,6 +416,15 @@ func startBetween(t *testing.T, f *fake, finder rpc.LeaderFinder, opts rpc.Serve
 	})
 	t.Cleanup(stop)
 	return &server{addr: l.Addr().String(), stop: stop}
+}
+
+func listen(t *testing.T) net.Listener {
+	t.Helper()
+	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
 }
 
 // dial returns a client of the servers at addrs.

@@ -102,7 +102,8 @@ func newBed(t testing.TB, s settings) *bed {
 	return b
 }
 
-// awaitRunning reads a small file until it is cached: then Run has begun.
+// awaitRunning reads a small file until it is cached: then Run has begun. It returns
+// when nothing is left of it.
 func (b *bed) awaitRunning() {
 	req := b.put("warm", []byte("warm"), 999)
 	for len(b.added) == 0 {
@@ -112,6 +113,9 @@ func (b *bed) awaitRunning() {
 	}
 	<-b.added
 	b.tier.Remove(req.Block.ID)
+	for b.tier.Used() > 0 { // what is fetched is held until the fetch has ended
+		<-time.After(time.Microsecond)
+	}
 }
 
 func (b *bed) Get(freshet.MountID) (ufs.FS, func(), error) {

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -38,9 +39,34 @@ type node struct {
 
 func newNode(t *testing.T, id, dir string, tune func(*journal.Options)) *node {
 	t.Helper()
-	n := &node{id: id, dir: dir, state: &register{}, tune: tune, addr: "127.0.0.1:0"}
+	n := &node{id: id, dir: dir, state: &register{}, tune: tune, addr: reserve(t)}
 	n.listen(t)
 	return n
+}
+
+// reserve returns an address whose port the kernel gives to nobody else until the
+// test ends, also while a member restarts: a socket stays bound to it and does not
+// listen.
+func reserve(t *testing.T) string {
+	t.Helper()
+	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = syscall.Close(fd) })
+	syscall.CloseOnExec(fd)
+	err = errors.Join(
+		syscall.SetsockoptInt(fd, syscall.SOL_SOCKET, syscall.SO_REUSEADDR, 1),
+		syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}),
+	)
+	if err != nil {
+		t.Fatal(err)
+	}
+	bound, err := syscall.Getsockname(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fmt.Sprintf("127.0.0.1:%d", bound.(*syscall.SockaddrInet4).Port)
 }
 
 func (n *node) listen(t *testing.T) {

@@ -41,7 +41,7 @@ func TestFailedLogWriteStopsTheMember(t *testing.T) {
 		c := newCluster(t, 3, nil)
 		m := c.others(c.leader())[0]
 		log, _ := c.breakable(m)
-		<-startOf(m)
+		<-m.begun
 		c.settle()
 		time.Sleep(time.Second) // fake time: the leader knows that it is back
 		if err := c.leader().j.TransferLeadership(t.Context(), m.id); err != nil {
@@ -81,7 +81,7 @@ func TestFailedVoteWriteStopsTheMember(t *testing.T) {
 		l := c.leader()
 		m := c.others(l)[0]
 		_, vote := c.breakable(m)
-		<-startOf(m)
+		<-m.begun
 		l = c.leader()
 		l.put(t, 1)
 		vote.Store(true)

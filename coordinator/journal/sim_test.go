@@ -32,6 +32,7 @@ type member struct {
 	state  *register
 	j      *journal.Journal
 	cancel context.CancelFunc
+	begun  <-chan struct{} // closed when Run has begun to take part
 	ended  chan error
 }
 
@@ -81,6 +82,7 @@ func (c *cluster) open(m *member) {
 func (c *cluster) run(m *member) {
 	ctx, cancel := context.WithCancel(context.Background())
 	m.cancel, m.ended = cancel, make(chan error, 1)
+	_, m.begun = m.j.Leadership()
 	go func() { m.ended <- m.j.Run(ctx) }()
 }
 
@@ -416,17 +418,11 @@ func TestRestartedVoterOutwaitsTheLease(t *testing.T) {
 		c.crash(m)
 		start := time.Now()
 		c.revive(m)
-		<-startOf(m)
+		<-m.begun
 		if d := time.Since(start); d < 500*time.Millisecond {
 			t.Errorf("the member took part after %v, a lease lasts up to 375 ms", d)
 		}
 	})
-}
-
-// startOf returns what is closed when Run has begun to take part.
-func startOf(m *member) <-chan struct{} {
-	_, changed := m.j.Leadership()
-	return changed
 }
 
 func TestTransferEndsTheLease(t *testing.T) {
@@ -466,7 +462,7 @@ func TestMembersAreAddedAndRemoved(t *testing.T) {
 			c.members = append(c.members, m)
 			c.open(m)
 			c.run(m)
-			<-startOf(m)
+			<-m.begun
 			if err := l.j.AddVoter(t.Context(), journal.Server{ID: id, Addr: id}); err != nil {
 				t.Fatal(err)
 			}

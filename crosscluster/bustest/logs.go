@@ -46,9 +46,9 @@ func newEpoch(w *World) {
 	a, b := w.Pair(SiteOptions{Members: 2})
 	a.Put(Lake, keys("a", 5)...)
 	w.Quiet(soon)
-	a.Lose(Lake, 2)
+	a.epoch++
+	a.Restore(Lake, 2, a.epoch)
 	a.writes -= 2
-	a.Bump()
 	a.Lead(1)
 	a.Put(Lake, "/after")
 	w.Quiet(soon)

@@ -141,9 +141,24 @@ func (c *Cluster) Compact(d freshet.DomainID, low uint64) {
 func (c *Cluster) Lose(d freshet.DomainID, n int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.lose(d, n)
+}
+
+// lose drops the newest n records. The lock is held.
+func (c *Cluster) lose(d freshet.DomainID, n int) {
 	l := c.logs[d]
 	keep := len(l.records) - n
 	l.records, l.hashes, l.orders = slices.Clone(l.records[:keep]), slices.Clone(l.hashes[:keep+1]), l.orders[:keep]
+}
+
+// Restore drops the newest n records and changes the epoch, at once, as a restore
+// that is followed by a new epoch before anybody is answered.
+func (c *Cluster) Restore(d freshet.DomainID, n int, epoch uint64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.lose(d, n)
+	c.self.Epoch = epoch
+	reopen(&c.grown)
 }
 
 // SetEpoch changes the epoch.

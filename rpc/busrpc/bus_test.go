@@ -21,21 +21,46 @@ import (
 	"github.com/freshet-io/freshet/rpc/busrpc"
 )
 
+// ports are the addresses that worlds which run at the same time have taken, also
+// while nobody listens there.
+type ports struct {
+	mu    sync.Mutex
+	taken map[string]bool
+}
+
+// take finds a port below those that outgoing connections get; "" if none is free.
+func (p *ports) take() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for range 100 {
+		addr := fmt.Sprint("127.0.0.1:", 20000+rand.IntN(12000))
+		if p.taken[addr] || !free(addr) {
+			continue
+		}
+		if p.taken == nil {
+			p.taken = map[string]bool{}
+		}
+		p.taken[addr] = true
+		return addr
+	}
+	return ""
+}
+
 // sockets is the bus over gRPC and serf on loopback.
 type sockets struct {
-	t   testing.TB
-	net *membus.Network
-	key []byte
+	t     testing.TB
+	net   *membus.Network
+	key   []byte
+	ports *ports
 
 	mu        sync.Mutex
 	addresses map[string]string // place → bus address
 	gossip    map[string]string // place → gossip address
-	taken     map[string]bool
 }
 
-func newSockets(t testing.TB, n *membus.Network) *sockets {
+func newSockets(t testing.TB, n *membus.Network, p *ports) *sockets {
 	t.Helper()
-	return &sockets{t: t, net: n, key: []byte("0123456789abcdef"), addresses: map[string]string{}, gossip: map[string]string{}, taken: map[string]bool{}}
+	return &sockets{t: t, net: n, key: []byte("0123456789abcdef"), ports: p, addresses: map[string]string{}, gossip: map[string]string{}}
 }
 
 // Address reserves a port for a member: what listens there comes and goes.
@@ -43,19 +68,14 @@ func (s *sockets) Address(cluster string, member int) string {
 	return s.reserve(s.addresses, fmt.Sprint(cluster, member))
 }
 
-// reserve finds a port for a place below those that outgoing connections get.
+// reserve finds a port for a place.
 func (s *sockets) reserve(in map[string]string, place string) string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for try := 0; in[place] == ""; try++ {
-		if try == 100 {
+	if in[place] == "" {
+		if in[place] = s.ports.take(); in[place] == "" {
 			s.t.Fatal("no free port")
 		}
-		addr := fmt.Sprint("127.0.0.1:", 20000+rand.IntN(12000))
-		if s.taken[addr] || !free(addr) {
-			continue
-		}
-		in[place], s.taken[addr] = addr, true
 	}
 	return in[place]
 }
@@ -115,10 +135,10 @@ func (s *sockets) Gossip(cluster, _ string, member int) crosscluster.Gossip {
 	return s.net.GuardGossip(cluster, crosscluster.NewSerf(options))
 }
 
-func world(t testing.TB) *bustest.World {
+func world(t testing.TB, p *ports) *bustest.World {
 	t.Helper()
 	n := membus.NewNetwork(1)
-	w := bustest.NewWorld(t, n, newSockets(t, n))
+	w := bustest.NewWorld(t, n, newSockets(t, n, p))
 	w.Slack = 45 * time.Second
 	if os.Getenv("FRESHET_TEST_LOG") != "" {
 		w.LogTo(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}))
@@ -129,20 +149,22 @@ func world(t testing.TB) *bustest.World {
 
 // The suite of the bus holds over real sockets too.
 func TestSuite(t *testing.T) {
+	all := new(ports)
 	for _, tt := range bustest.Suite() {
 		t.Run(tt.Name, func(t *testing.T) {
 			t.Parallel()
-			tt.Run(world(t))
+			tt.Run(world(t, all))
 		})
 	}
 }
 
 // TestSimulation does random things to three clusters over real sockets, by seed.
 func TestSimulation(t *testing.T) {
+	all := new(ports)
 	for seed := range uint64(2) {
 		t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) {
 			t.Parallel()
-			bustest.Simulate(world(t), seed, 10*time.Second)
+			bustest.Simulate(world(t, all), seed, 10*time.Second)
 		})
 	}
 }
@@ -153,7 +175,7 @@ func TestSimulation(t *testing.T) {
 func BenchmarkMarkLatency(b *testing.B) {
 	for name, delay := range map[string]time.Duration{"loopback": 0, "rtt=80ms": 40 * time.Millisecond} {
 		b.Run(name, func(b *testing.B) {
-			w := world(b)
+			w := world(b, new(ports))
 			w.Net.Set("east", "west", membus.Faults{Delay: delay})
 			east, west := w.Pair(bustest.SiteOptions{})
 			w.Quiet(30 * time.Second)
@@ -181,7 +203,7 @@ func BenchmarkMarkLatency(b *testing.B) {
 
 // BenchmarkStream is the rate of change records from one cluster to two others.
 func BenchmarkStream(b *testing.B) {
-	w := world(b)
+	w := world(b, new(ports))
 	east, west := w.Pair(bustest.SiteOptions{NoGossip: true})
 	north := w.Site("north", bustest.SiteOptions{NoGossip: true})
 	north.Peer(east)

@@ -11,9 +11,10 @@ import (
 )
 
 // Ports for servers lie below those that the kernel gives to outgoing connections,
-// so that nothing takes the port of a server while it restarts.
+// so that nothing takes the port of a server while it restarts, and above those of
+// whole clusters (see cmd/freshet/fleet), which pick theirs well before they use them.
 const (
-	lowPort  = 12000
+	lowPort  = 22000
 	highPort = 32767
 )
 

@@ -69,6 +69,23 @@ func Shows(r *Region, name string, data []byte) func(ctx context.Context) error 
 	}
 }
 
+// AwaitCached waits until the region's nodes have told that they hold so many bytes
+// of the file: a block goes on to be stored when its reader has what it wanted, and
+// who asks for it meanwhile is served by the same fetch.
+func AwaitCached(t testing.TB, r *Region, name string, size int64) {
+	t.Helper()
+	err := fleet.Poll(t.Context(), Patience, "the blocks of "+name+" to be cached", func(ctx context.Context) error {
+		st, err := r.S.Stat(ctx, r.At(name), freshet.ReadOptions{})
+		if err == nil && st.CachedBytes != size {
+			err = fmt.Errorf("%d bytes are cached, not %d", st.CachedBytes, size)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
 // Lacks returns nil if the region says that the path does not exist.
 func Lacks(r *Region, name string) func(ctx context.Context) error {
 	return func(ctx context.Context) error {

@@ -100,7 +100,7 @@ func TestHTTPFaults(t *testing.T) {
 		Target: target,
 		New: func(t *testing.T, endpoint string) ufs.FS {
 			b := newBucket(t)
-			return b.open(t, "root", map[string]string{"endpoint": endpoint + "/" + b.account, "retries": "0", "request_timeout": "1s"})
+			return b.open(t, "root", map[string]string{"endpoint": endpoint + "/" + b.account, "retries": "0", "request_timeout": "3s"})
 		},
 		Large: 3<<20 + 12345,
 	})

@@ -101,7 +101,7 @@ func wantKind(t *testing.T, what string, err error, kinds ...freshet.Kind) {
 func TestReadsAreRetried(t *testing.T) {
 	b := newBucket(t)
 	p := newProxy(t, b)
-	fs := p.mount(t, b, "p", map[string]string{"request_timeout": "1s"})
+	fs := p.mount(t, b, "p", map[string]string{"request_timeout": "3s"})
 	data := content(1, 100_000)
 	mustWrite(t, fs, "d/f", data)
 	for _, call := range []string{"Head", "List", "Get"} {
@@ -132,8 +132,9 @@ func TestReadsAreRetried(t *testing.T) {
 func TestOutageIsNeverAbsence(t *testing.T) {
 	b := newBucket(t)
 	p := newProxy(t, b)
+	patient := b.open(t, "p", nil)
 	fs := p.mount(t, b, "p", map[string]string{"retries": "1", "request_timeout": "200ms"})
-	mustWrite(t, fs, "d/f", []byte("x"))
+	mustWrite(t, patient, "d/f", []byte("x"))
 	for _, f := range []fault{busy, throttle, broken, reset, drop, stall, notThere, noBucket, pageOfHTML} {
 		p.set(f, 0, "Head", "List", "Get")
 		for what, err := range map[string]error{
@@ -155,7 +156,7 @@ func TestOutageIsNeverAbsence(t *testing.T) {
 		}
 	}
 	p.set(pass, 0)
-	if got, err := names(t.Context(), fs, "", ufs.ListOptions{Recursive: true}); err != nil || !slices.Equal(got, []string{"d/", "d/f"}) {
+	if got, err := names(t.Context(), patient, "", ufs.ListOptions{Recursive: true}); err != nil || !slices.Equal(got, []string{"d/", "d/f"}) {
 		t.Errorf("after the outages: %q, %v", got, err)
 	}
 }
@@ -165,7 +166,7 @@ func second[T any](_ T, err error) error { return err }
 func TestBodiesAreNeverWrong(t *testing.T) {
 	b := newBucket(t)
 	p := newProxy(t, b)
-	fs := p.mount(t, b, "p", map[string]string{"request_timeout": "500ms"})
+	fs := p.mount(t, b, "p", map[string]string{"request_timeout": "5s"})
 	data := content(2, 3*mib)
 	st := mustWrite(t, fs, "f", data)
 	for _, f := range []fault{short, shortened, unranged} {
@@ -193,7 +194,7 @@ func TestBodiesAreNeverWrong(t *testing.T) {
 func TestUncertainEffects(t *testing.T) {
 	b := newBucket(t)
 	p := newProxy(t, b)
-	fs := p.mount(t, b, "p", map[string]string{"request_timeout": "300ms", "retries": "5", "max_op_lifetime": "1s"})
+	fs := p.mount(t, b, "p", map[string]string{"request_timeout": "2s", "retries": "5", "max_op_lifetime": "10s"})
 	large := content(3, 2*mib+5)
 	for call, effect := range map[string]func() error{
 		"PutBlob": func() error {
@@ -227,7 +228,7 @@ func TestUncertainEffects(t *testing.T) {
 func TestBlocksAreRetried(t *testing.T) {
 	b := newBucket(t)
 	p := newProxy(t, b)
-	fs := p.mount(t, b, "p", map[string]string{"request_timeout": "2s"})
+	fs := p.mount(t, b, "p", map[string]string{"request_timeout": "10s"})
 	data := content(4, 3*mib+7)
 	for _, f := range []fault{busy, reset, drop} {
 		p.set(f, 2, "PutBlock")
@@ -257,7 +258,7 @@ func TestNothingWasSent(t *testing.T) {
 func TestStorm(t *testing.T) {
 	b := newBucket(t)
 	p := newProxy(t, b)
-	inner := p.mount(t, b, "p", map[string]string{"request_timeout": "1s"})
+	inner := p.mount(t, b, "p", map[string]string{"request_timeout": "5s"})
 	fs := retry.New(inner, retry.Options{First: time.Millisecond, Max: 10 * time.Millisecond})
 	rng := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // faults
 	p.script(func(string, *http.Request) fault {

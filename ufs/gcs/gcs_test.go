@@ -207,7 +207,7 @@ func TestHTTPFaults(t *testing.T) {
 	ufstest.HTTPFaults(t, ufstest.HTTPHarness{
 		Target: srv.Endpoint(),
 		New: func(t *testing.T, endpoint string) ufs.FS {
-			return open(t, "gs://"+srv.NewBucket(t)+"/root", endpoint, nil, map[string]string{"request_timeout": "1s"})
+			return open(t, "gs://"+srv.NewBucket(t)+"/root", endpoint, nil, map[string]string{"request_timeout": "3s"})
 		},
 	})
 }

@@ -92,7 +92,7 @@ func TestLastChunkMayHaveArrivedAtTheFirstAttempt(t *testing.T) {
 			if _, err := w.Write(make([]byte, 600<<10)); err != nil {
 				t.Fatal(err)
 			}
-			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 			defer cancel()
 			_, err = w.Commit(ctx)
 			if !published.Load() {
@@ -128,7 +128,7 @@ func TestOneDeletionMayLandAlthoughOthersWereNotSent(t *testing.T) {
 			w.WriteHeader(http.StatusNotFound)
 		}
 	})
-	fs := open(t, "gs://bucket", srv.url(), nil, map[string]string{"request_timeout": "1s"})
+	fs := open(t, "gs://bucket", srv.url(), nil, map[string]string{"request_timeout": "3s"})
 	defer fs.Close()
 	err := fs.Remove(t.Context(), "d", ufs.RemoveOptions{Recursive: true})
 	if !freshet.IsKind(err, freshet.KindDeadline) || errors.Is(err, ufs.ErrNotSent) {

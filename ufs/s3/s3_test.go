@@ -198,7 +198,7 @@ func TestHTTPFaults(t *testing.T) {
 	ufstest.HTTPFaults(t, ufstest.HTTPHarness{
 		Target: srv.Endpoint, KeepHost: true, Large: 6<<20 + 12345,
 		New: func(t *testing.T, endpoint string) ufs.FS {
-			m := newMount(t, srv, map[string]string{"endpoint": endpoint, "retries": "0", "request_timeout": "1s", "part_size": "5MiB"})
+			m := newMount(t, srv, map[string]string{"endpoint": endpoint, "retries": "0", "request_timeout": "3s", "part_size": "5MiB"})
 			prefixes.Store(ufs.FS(m.FS), m.prefix)
 			return m.FS
 		},

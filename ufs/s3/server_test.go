@@ -40,7 +40,7 @@ func against(t testing.TB, handler http.HandlerFunc, more map[string]string) ufs
 
 func openAt(t testing.TB, endpoint string, more map[string]string, allowed []string) ufs.FS {
 	t.Helper()
-	opts := map[string]string{"endpoint": endpoint, "credentials": "anonymous", "retries": "1", "request_timeout": "1s"}
+	opts := map[string]string{"endpoint": endpoint, "credentials": "anonymous", "retries": "1", "request_timeout": "10s"}
 	maps.Copy(opts, more)
 	fs, err := s3.NewOpener(s3.Options{}).Open(ufs.Spec{URI: "s3://bucket/p", Options: opts}, ufs.Environment{AllowedEndpoints: allowed})
 	if err != nil {
@@ -202,7 +202,7 @@ func TestBodyStallAndTrickle(t *testing.T) {
 			_ = http.NewResponseController(w).Flush()
 			if strings.HasSuffix(r.URL.Path, "/trickle") {
 				select {
-				case <-time.After(150 * time.Millisecond):
+				case <-time.After(600 * time.Millisecond): // nine of them are more than the timeout
 				case <-release:
 				}
 			}
@@ -215,7 +215,7 @@ func TestBodyStallAndTrickle(t *testing.T) {
 			return
 		}
 		_, _ = io.WriteString(w, "x")
-	}, map[string]string{"request_timeout": "1s", "retries": "0"})
+	}, map[string]string{"request_timeout": "5s", "retries": "0"})
 	_, err := read(t.Context(), fs, "stall", ufs.OpenOptions{Length: -1})
 	wantKind(t, err, freshet.KindUnavailable)
 	if b, err := read(t.Context(), fs, "trickle", ufs.OpenOptions{Length: -1}); err != nil || len(b) != 10 {

@@ -263,8 +263,8 @@ func (e *env) soon(what string, f func()) {
 	}()
 	select {
 	case <-done:
-	case <-time.After(10 * time.Second):
-		e.Fatalf("%s did not return within 10 s", what)
+	case <-time.After(30 * time.Second):
+		e.Fatalf("%s did not return within 30 s", what)
 	}
 }
 

@@ -27,7 +27,7 @@ type HTTPHarness struct {
 	// Target is the URL of the server.
 	Target string
 	// New returns an FS over a fresh and empty root that reaches the server by
-	// endpoint and gives up on a silent one after a second. It does not repeat
+	// endpoint and gives up on a silent one after a few seconds. It does not repeat
 	// requests by itself. The suite closes it.
 	New func(t *testing.T, endpoint string) ufs.FS
 	// Leftovers, if not nil, names what lies in the storage below the root and in

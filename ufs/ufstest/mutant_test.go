@@ -157,7 +157,7 @@ func TestTheSuiteSees(t *testing.T) {
 	for _, name := range slices.Sorted(maps.Keys(mutants())) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run", "^TestMutant$", "-test.timeout", "2m")
+			cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run", "^TestMutant$", "-test.timeout", "10m")
 			cmd.Env = append(os.Environ(), "FRESHET_TEST_MUTANT="+name)
 			out, err := cmd.CombinedOutput()
 			if err == nil {

@@ -290,6 +290,10 @@ func Poll(ctx context.Context, limit time.Duration, what string, f func(ctx cont
 	}
 }
 
+// Between its choice and its use a port is nobody's: single servers of tests take
+// theirs from highPort on (see test/child).
+const lowPort, highPort = 12000, 22000
+
 // ports picks free ports below the ephemeral range, where the kernel would give
 // them to others.
 type ports struct {
@@ -302,14 +306,14 @@ func (p *ports) addr() string {
 		p.used = map[int]bool{}
 	}
 	for range 500 {
-		port := 12000 + rand.IntN(20000) //nolint:gosec // any free port will do
+		port := lowPort + rand.IntN(highPort-lowPort) //nolint:gosec // any free port will do
 		if p.used[port] || !free(port) {
 			continue
 		}
 		p.used[port] = true
 		return net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
 	}
-	p.err = freshet.Errorf(freshet.KindExhausted, "pick port", "", "no free port between 12000 and 32000")
+	p.err = freshet.Errorf(freshet.KindExhausted, "pick port", "", "no free port between %d and %d", lowPort, highPort)
 	return ""
 }
 

@@ -296,8 +296,9 @@ func (p *Process) faces(ctx context.Context, cfg *config.File, parts coordinator
 			busPeers = guard.GuardPeers(busPeers)
 		}
 	}
+	ns := rpc.NewNamespaceServer(served, forward)
 	services := rest.Services{
-		Namespace: rpc.NewNamespaceServer(served, forward), Mounts: rpc.NewMountServer(served, forward), Policies: rpc.NewPolicyServer(served, forward),
+		Namespace: ns, Mounts: rpc.NewMountServer(served, forward), Policies: rpc.NewPolicyServer(served, forward),
 		Cluster: rpc.NewClusterServer(young{served, c, waiting{newFounding(cfg, parts.self, rpc.DialOptions{})}}, busPeers, forward),
 		Events:  rpc.NewEventServer(c, forward), // which have a token of their own
 		Access:  rpc.NewAccessServer(served, forward),

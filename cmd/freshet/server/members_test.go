@@ -59,7 +59,7 @@ func await(t *testing.T, what string, f func(ctx context.Context) error) {
 
 // members returns the members that a cluster shows, and its leader.
 func members(ctx context.Context, addrs []string) (ids []string, leader string, err error) {
-	code, out, errOut := operator(ctx, addrs, "cluster", "raft", "list-peers", "-o", "json", "--timeout", "3s")
+	code, out, errOut := operator(ctx, addrs, "cluster", "raft", "list-peers", "-o", "json", "--timeout", "20s")
 	var r struct {
 		Leader  string
 		Members []struct {
@@ -99,7 +99,7 @@ func TestOperatorsChangeTheMembersOfACluster(t *testing.T) {
 	}
 	storage := t.TempDir()
 	c := clusters(t, fleet.ClusterSpec{
-		Name: "eu", Coordinators: 3, Nodes: 1, Alone: true, Heartbeat: 300 * time.Millisecond,
+		Name: "eu", Coordinators: 3, Nodes: 1, Alone: true,
 		Mounts: []config.Mount{{Path: "/", UFS: "file://" + storage}},
 	}).Clusters[0]
 	ctx := t.Context()

@@ -83,6 +83,7 @@ func chmod(t *testing.T, w *e2e.World) {
 	data := e2e.Content("mode", 1, 100_000)
 	put(t, w.A, "mode", data)
 	seen(t, w.B, "mode", data, e2e.Patience)
+	e2e.AwaitCached(t, w.B, "mode", int64(len(data)))
 	if from := source(t, w.B, "mode"); from != "hit" {
 		t.Fatalf("warm read came from %q", from)
 	}
@@ -253,6 +254,7 @@ func bumped(t *testing.T, w *e2e.World) {
 	put(t, w.A, "same", same)
 	put(t, w.A, "changes", []byte("old"))
 	seen(t, w.B, "same", same, e2e.Patience)
+	e2e.AwaitCached(t, w.B, "same", int64(len(same)))
 	seen(t, w.B, "changes", []byte("old"), e2e.Patience)
 	w.A.Cut()
 	w.B.Cut()
@@ -279,6 +281,7 @@ func restarted(t *testing.T, w *e2e.World) {
 	data := e2e.Content("kept", 1, 200_000)
 	put(t, w.A, "kept", data)
 	seen(t, w.B, "kept", data, e2e.Patience)
+	e2e.AwaitCached(t, w.B, "kept", int64(len(data)))
 	for _, c := range w.Fleet.Clusters {
 		for _, p := range c.Processes() {
 			if err := p.Kill(); err != nil {

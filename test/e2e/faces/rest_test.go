@@ -63,6 +63,7 @@ func restData(t *testing.T, w *e2e.World) {
 		if got := a.Header.Get("X-Freshet-Source"); got != want || a.Body != "cold" {
 			t.Errorf("source %q, want %q: %q", got, want, a.Body)
 		}
+		e2e.AwaitCached(t, w.A, "rest/cold", int64(len("cold")))
 	}
 	unchanged(t, w, func() {
 		e2e.HTTP(t, "GET", node+"/v1/data/rest/none", "").Want(t, 404, `"not_exist"`, `"request_id"`)

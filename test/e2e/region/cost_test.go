@@ -2,13 +2,11 @@ package region_test
 
 import (
 	"bytes"
-	"context"
 	"fmt"
 	"testing"
 
 	"github.com/freshet-io/freshet"
 	"github.com/freshet-io/freshet/client"
-	"github.com/freshet-io/freshet/cmd/freshet/fleet"
 	"github.com/freshet-io/freshet/test/e2e"
 )
 
@@ -123,18 +121,8 @@ func rangeCostsItsBlocks(t *testing.T, w *e2e.World) {
 		if err != nil || !bytes.Equal(got, data[c.off:c.off+c.n]) {
 			t.Fatalf("at %d: %d bytes, %v", c.off, len(got), err)
 		}
-		// A block goes on to be fetched when its reader has what it wanted.
 		cached += c.blocks * block
-		err = fleet.Poll(t.Context(), e2e.Patience, "the blocks to be cached", func(ctx context.Context) error {
-			st, err := w.A.S.Stat(ctx, w.A.At("cold"), freshet.ReadOptions{})
-			if err == nil && st.CachedBytes != cached {
-				err = fmt.Errorf("%d bytes are cached, not %d", st.CachedBytes, cached)
-			}
-			return err
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
+		e2e.AwaitCached(t, w.A, "cold", cached)
 		counts := w.S3.Counts()
 		if out := int64(counts.BytesOut["GetObject"]); out > c.blocks*block || out < c.n {
 			t.Errorf("%d bytes at %d cost %d bytes of the storage, more than %d blocks: %v", c.n, c.off, out, c.blocks, counts)
