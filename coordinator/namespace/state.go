@@ -108,7 +108,7 @@ type Changes struct {
 	Mounts   bool
 	Policies bool
 	Epoch    bool // identity too
-	Intents  bool
+	Intents  bool // an operation went into quarantine: there is something to find out
 	Subs     bool
 	Members  bool
 	Jobs     bool // syncs were started, or ended

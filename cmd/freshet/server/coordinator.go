@@ -298,6 +298,7 @@ func (p *Process) faces(ctx context.Context, cfg *config.File, parts coordinator
 	register(srv.Registrar(), services, rpc.NewNodeServer(c, forward))
 	freshetv1.RegisterCheckServiceServer(srv.Registrar(), rpc.NewCheckServer(c, forward))
 	freshetv1.RegisterStateServiceServer(srv.Registrar(), rpc.NewStateServer(c, forward))
+	freshetv1.RegisterBatchServiceServer(srv.Registrar(), rpc.NewBatchServer(c, forward))
 	parts.face.set(handler)
 	tasks := []run.Part{{Name: "gRPC", Run: func(ctx context.Context) error { return srv.Serve(ctx, parts.client) }}}
 	if b != nil {
