@@ -98,13 +98,14 @@ func (x *index) deleteIntent(in *intent) {
 }
 
 func (t *txn) saveIntent(in *intent) {
-	t.setRow(t.keys.op(tableIntent, in.Op), in)
+	t.pack = packIntent(t.pack[:0], in)
+	t.set(t.opKey(tableIntent, in.Op), t.pack)
 }
 
 // endIntent forgets an intent; a file ID that was not bound becomes free.
 func (t *txn) endIntent(in *intent, bound bool) {
 	t.deleteIntent(in)
-	t.del(t.keys.op(tableIntent, in.Op))
+	t.del(t.opKey(tableIntent, in.Op))
 	if !bound && in.File != 0 {
 		t.changes.Freed = append(t.changes.Freed, in.File)
 	}

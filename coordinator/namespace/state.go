@@ -275,7 +275,7 @@ func (s *State) Intent(op freshet.OpID) (Intent, bool) {
 func (s *State) OpResult(op freshet.OpID) (freshet.Completed, bool, error) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	o, ok, err := readOutcome(s.store, s.keys, op)
+	o, ok, err := readOutcome(s.store, s.keys.op(tableOutcome, op))
 	if err != nil {
 		return freshet.Completed{}, false, freshet.Errorf(freshet.KindCorrupt, "read outcome", "", "%w", err)
 	}
