@@ -13,7 +13,7 @@ import (
 
 // abreast is how many calls of one kind are on their way at once, before others wait
 // to be made together. With one the log would rest while answers travel.
-const abreast = 2
+const abreast = 1
 
 // gather makes calls of one kind. A call that finds few others on their way is made
 // at once and alone; those that come meanwhile wait until one of these is answered,
