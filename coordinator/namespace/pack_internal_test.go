@@ -149,8 +149,17 @@ func TestPackedFieldsAreAll(t *testing.T) {
 		of   any
 		want int
 	}{
-		{Begin{}, 13}, {Permit{}, 4}, {Complete{}, 4}, {Entry{}, 8}, {Intent{}, 9}, {intent{}, 6}, {outcome{}, 2},
-		{freshet.Completed{}, 2}, {freshet.Info{}, 13}, {freshet.Token{}, 4}, {fingerprint.Fingerprint{}, 3},
+		{Begin{}, 13},
+		{Permit{}, 4},
+		{Complete{}, 4},
+		{Entry{}, 8},
+		{Intent{}, 9},
+		{intent{}, 6},
+		{outcome{}, 2},
+		{freshet.Completed{}, 2},
+		{freshet.Info{}, 13},
+		{freshet.Token{}, 4},
+		{fingerprint.Fingerprint{}, 3},
 	} {
 		if typ := reflect.TypeOf(c.of); typ.NumField() != c.want {
 			t.Errorf("%s has %d fields, pack.go writes %d", typ, typ.NumField(), c.want)

@@ -36,8 +36,13 @@ func TestManyFilesBeginAndEndTogether(t *testing.T) {
 		op := func(b byte) freshet.OpID { return freshet.OpID{9, 15: b} }
 
 		begun, err := l.BeginWrites(ctx, []freshet.BeginWriteQuery{
-			{Op: op(1), Path: "/m/a"}, {Op: op(2), Path: "/ro/b"}, {Op: op(3), Path: "/m/c"}, {Op: op(1), Path: "/m/a"},
-			{Op: finished, Path: "/m/done"}, {Op: op(3), Path: "/m/other"}, {Op: op(4), Path: "/m/d", Write: freshet.MustCache},
+			{Op: op(1), Path: "/m/a"},
+			{Op: op(2), Path: "/ro/b"},
+			{Op: op(3), Path: "/m/c"},
+			{Op: op(1), Path: "/m/a"},
+			{Op: finished, Path: "/m/done"},
+			{Op: op(3), Path: "/m/other"},
+			{Op: op(4), Path: "/m/d", Write: freshet.MustCache},
 		})
 		if err != nil || len(begun) != 7 {
 			t.Fatalf("begun %+v, %v", begun, err)
