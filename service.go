@@ -152,6 +152,26 @@ type BeginWriteAnswer struct {
 	Completed Completed
 }
 
+// PermitQuery asks whether the effect of an upload may be attempted.
+type PermitQuery struct {
+	Op          OpID
+	Node        NodeID
+	Incarnation uint64
+	Length      int64 // negative: not known
+}
+
+// CompleteQuery tells of an upload that the storage acknowledged.
+type CompleteQuery struct {
+	Op      OpID
+	Written Written
+}
+
+// Each is what became of one of many calls that are made together.
+type Each[A any] struct {
+	Answer A
+	Err    error
+}
+
 // SyncProgress is a report of a running sync.
 type SyncProgress struct {
 	Directories, Entries, Changed, Failed int64

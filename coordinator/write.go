@@ -64,6 +64,19 @@ func (c *Coordinator) BeginWrite(ctx context.Context, q freshet.BeginWriteQuery)
 	return change(c, ctx, q.Path, q, c.ops.BeginWrite)
 }
 
+// BeginWrites is BeginWrite of many files, whose paths must be canonical, but makes
+// no room for any.
+func (c *Coordinator) BeginWrites(ctx context.Context, qs []freshet.BeginWriteQuery) ([]freshet.Each[freshet.BeginWriteAnswer], error) {
+	for i := range qs {
+		if qs[i].Write == freshet.ByPolicy {
+			applies, _ := c.state.EffectiveAt(qs[i].Path)
+			qs[i].Write = applies.Write
+		}
+	}
+	each, err := c.ops.BeginWrites(ctx, qs)
+	return each, c.leaderHint(err)
+}
+
 // change runs an operation on a path of this leader.
 func change[Q, A any](c *Coordinator, ctx context.Context, p freshet.Path, q Q, do func(context.Context, Q) (A, error)) (A, error) { //nolint:revive // the receiver comes first
 	var none A
@@ -104,6 +117,18 @@ func (c *Coordinator) Permit(ctx context.Context, op freshet.OpID, node freshet.
 func (c *Coordinator) Complete(ctx context.Context, op freshet.OpID, w freshet.Written) (freshet.Completed, error) {
 	done, err := c.ops.Complete(ctx, op, w)
 	return done, c.leaderHint(err)
+}
+
+// Permits is Permit of many uploads, but makes no room for any.
+func (c *Coordinator) Permits(ctx context.Context, qs []freshet.PermitQuery) ([]error, error) {
+	errs, err := c.ops.Permits(ctx, qs)
+	return errs, c.leaderHint(err)
+}
+
+// Completes is Complete of many uploads.
+func (c *Coordinator) Completes(ctx context.Context, qs []freshet.CompleteQuery) ([]freshet.Each[freshet.Completed], error) {
+	each, err := c.ops.Completes(ctx, qs)
+	return each, c.leaderHint(err)
 }
 
 // Abort ends an upload without an effect.

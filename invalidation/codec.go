@@ -115,8 +115,19 @@ func (r *Record) widen() {
 // Next returns the chain's value after r.
 func (h Hash) Next(r Record) Hash {
 	var buf [512]byte
-	sum := sha256.Sum256(AppendRecord(append(buf[:0], h[:]...), r))
-	return Hash(sum[:len(h)])
+	next, _ := h.AppendNext(buf[:0], r)
+	return next
+}
+
+// AppendNext returns the position after r, and b with that position and the
+// canonical form of r appended.
+func (h Hash) AppendNext(b []byte, r Record) (Hash, []byte) {
+	from := len(b)
+	b = AppendRecord(append(b, h[:]...), r)
+	sum := sha256.Sum256(b[from:])
+	next := Hash(sum[:len(h)])
+	copy(b[from:], next[:])
+	return next, b
 }
 
 // clean reports whether key is "/" or "/" and non-empty segments that are not

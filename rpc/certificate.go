@@ -19,6 +19,7 @@ func ofServers(method string) bool {
 	case freshetv1.ClusterService_JoinRaft_FullMethodName, freshetv1.ClusterService_RemoveRaft_FullMethodName,
 		freshetv1.ClusterService_TransferLeadership_FullMethodName, freshetv1.ClusterService_BumpEpoch_FullMethodName,
 		freshetv1.ClusterService_JoinPeers_FullMethodName, freshetv1.ClusterService_LeavePeers_FullMethodName,
+		freshetv1.BatchService_Permits_FullMethodName, freshetv1.BatchService_Completes_FullMethodName,
 		freshetv1.EventService_PostEvents_FullMethodName: // its caller says who is trusted
 		return true
 	}

@@ -28,11 +28,12 @@ type Coordinator struct {
 	access   freshetv1.AccessServiceClient
 	check    freshetv1.CheckServiceClient
 	quotas   freshetv1.QuotaServiceClient
+	gathered *gathered
 }
 
 // NewCoordinator returns a Coordinator over a connection made by Dial.
 func NewCoordinator(c grpc.ClientConnInterface) *Coordinator {
-	return &Coordinator{conn: c, direct: direct(), ns: ns(c), mounts: mounts(c), policies: policies(c), cluster: cluster(c), events: freshetv1.NewEventServiceClient(c), nodes: nodes(c), access: access(c), check: freshetv1.NewCheckServiceClient(c), quotas: quotas(c)}
+	return &Coordinator{conn: c, direct: direct(), ns: ns(c), mounts: mounts(c), policies: policies(c), cluster: cluster(c), events: freshetv1.NewEventServiceClient(c), nodes: nodes(c), access: access(c), check: freshetv1.NewCheckServiceClient(c), quotas: quotas(c), gathered: newGathered(c)}
 }
 
 // newOp makes an operation ID where the caller gave none, so that every call can
@@ -127,22 +128,14 @@ func (c *Coordinator) Locate(ctx context.Context, q freshet.LocateQuery) (freshe
 	return locationOfWire(r)
 }
 
-// BeginWrite implements Namespace.
+// BeginWrite implements Namespace. Calls that run at the same time may be made
+// together.
 func (c *Coordinator) BeginWrite(ctx context.Context, q freshet.BeginWriteQuery) (freshet.BeginWriteAnswer, error) {
-	op := newOp(q.Op)
-	r, err := c.ns.BeginWrite(ctx, &freshetv1.BeginWriteRequest{
-		Path: string(q.Path), WriteType: q.Write.String(), Op: op[:], Host: q.Host, BlockSize: q.BlockSize, NodeId: string(q.Node), Length: q.Length,
-	})
+	r, err := c.gathered.begins.do(ctx, beginWriteToWire(q))
 	if err != nil {
-		return freshet.BeginWriteAnswer{}, ErrorOf(err)
+		return freshet.BeginWriteAnswer{}, err
 	}
-	out := freshet.BeginWriteAnswer{Done: r.GetDone()}
-	if out.Done {
-		out.Completed, err = completedOfWire(r.GetEntry(), r.GetToken())
-		return out, err
-	}
-	out.Ticket, err = ticketOfWire(r.GetTicket())
-	return out, err
+	return beginAnswerOfWire(r)
 }
 
 // AbortWrite implements Namespace.

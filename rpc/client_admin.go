@@ -127,17 +127,17 @@ func (c *Coordinator) heartbeat(ctx context.Context, h freshet.Heartbeat) (fresh
 	return heartbeatReplyOfWire(r)
 }
 
-// Permit implements Nodes.
+// Permit implements Nodes. Calls that run at the same time may be made together.
 func (c *Coordinator) Permit(ctx context.Context, op freshet.OpID, node freshet.NodeID, incarnation uint64, length int64) error {
-	_, err := c.nodes.Permit(ctx, &freshetv1.PermitRequest{Op: op[:], NodeId: string(node), Incarnation: incarnation, Length: lengthToWire(length)})
-	return ErrorOf(err)
+	_, err := c.gathered.permits.do(ctx, &freshetv1.PermitRequest{Op: op[:], NodeId: string(node), Incarnation: incarnation, Length: lengthToWire(length)})
+	return err
 }
 
-// Complete implements Nodes.
+// Complete implements Nodes. Calls that run at the same time may be made together.
 func (c *Coordinator) Complete(ctx context.Context, op freshet.OpID, w freshet.Written) (freshet.Completed, error) {
-	r, err := c.nodes.Complete(ctx, &freshetv1.CompleteRequest{Op: op[:], Written: writtenToWire(w)})
+	r, err := c.gathered.completes.do(ctx, &freshetv1.CompleteRequest{Op: op[:], Written: writtenToWire(w)})
 	if err != nil {
-		return freshet.Completed{}, ErrorOf(err)
+		return freshet.Completed{}, err
 	}
 	return completedOfWire(r.GetEntry(), r.GetToken())
 }

@@ -400,22 +400,36 @@ func startBetween(t *testing.T, f *fake, finder rpc.LeaderFinder, opts rpc.Serve
 	freshetv1.RegisterCheckServiceServer(r, rpc.NewCheckServer(f, forward))
 	freshetv1.RegisterNodeServiceServer(r, rpc.NewNodeServer(f, forward))
 	freshetv1.RegisterBlockServiceServer(r, rpc.NewBlockServer(f))
-	l := f.listener
+	addr, stop := serving(t, f.listener, srv)
+	t.Cleanup(func() { stop(); _ = conns.Close() })
+	return &server{addr: addr, stop: stop}
+}
+
+// serveOnly serves what register registers, until the test ends.
+func serveOnly(t *testing.T, register func(*rpc.Server)) string {
+	t.Helper()
+	srv := rpc.NewServer(rpc.ServerOptions{Log: slog.New(slog.DiscardHandler)})
+	register(srv)
+	addr, stop := serving(t, nil, srv)
+	t.Cleanup(stop)
+	return addr
+}
+
+// serving serves at l, or anywhere.
+func serving(t *testing.T, l net.Listener, srv *rpc.Server) (addr string, stop func()) {
+	t.Helper()
 	if l == nil {
 		l = listen(t)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- srv.Serve(ctx, l) }()
-	stop := sync.OnceFunc(func() {
+	return l.Addr().String(), sync.OnceFunc(func() {
 		cancel()
 		if err := <-done; err != nil {
 			t.Errorf("serve: %v", err)
 		}
-		_ = conns.Close()
 	})
-	t.Cleanup(stop)
-	return &server{addr: l.Addr().String(), stop: stop}
 }
 
 func listen(t *testing.T) net.Listener {

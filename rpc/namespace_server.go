@@ -307,30 +307,16 @@ func (s *NamespaceServer) BeginWrite(ctx context.Context, req *freshetv1.BeginWr
 }
 
 func (s *NamespaceServer) beginWrite(ctx context.Context, req *freshetv1.BeginWriteRequest) (*freshetv1.BeginWriteResponse, error) {
-	p, err := freshet.ParsePath(req.GetPath())
+	q, err := beginWriteOfWire(req)
 	if err != nil {
 		return nil, err
 	}
-	op, err := opOfWire(req.GetOp())
+	a, err := s.ns.BeginWrite(ctx, q)
 	if err != nil {
 		return nil, err
 	}
-	w, err := freshet.ParseWriteType(req.GetWriteType())
-	if err != nil {
-		return nil, err
-	}
-	a, err := s.ns.BeginWrite(ctx, freshet.BeginWriteQuery{
-		Op: op, Path: p, Write: w, BlockSize: req.GetBlockSize(), Host: req.GetHost(), Node: freshet.NodeID(req.GetNodeId()), Length: req.Length,
-	})
-	if err != nil {
-		return nil, err
-	}
-	out := &freshetv1.BeginWriteResponse{Done: a.Done}
-	if a.Done {
-		out.Entry, out.Token = EntryToWire(a.Completed.Info), a.Completed.Token.String()
-	} else {
-		out.Ticket = ticketToWire(a.Ticket)
-	}
+	out := &freshetv1.BeginWriteResponse{}
+	beginAnswerToWire(&a, out)
 	return out, nil
 }
 

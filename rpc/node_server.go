@@ -50,9 +50,9 @@ func (s *NodeServer) Heartbeat(ctx context.Context, req *freshetv1.HeartbeatRequ
 func (s *NodeServer) Permit(ctx context.Context, req *freshetv1.PermitRequest) (*freshetv1.PermitResponse, error) {
 	return serve(ctx, s.forward, req,
 		func(ctx context.Context, req *freshetv1.PermitRequest) (*freshetv1.PermitResponse, error) {
-			op, err := opOfWire(req.GetOp())
+			q, err := permitOfWire(req)
 			if err == nil {
-				err = s.nodes.Permit(ctx, op, freshet.NodeID(req.GetNodeId()), req.GetIncarnation(), lengthOfWire(req.Length)) //nolint:protogetter // one that is not told is not 0
+				err = s.nodes.Permit(ctx, q.Op, q.Node, q.Incarnation, q.Length)
 			}
 			return &freshetv1.PermitResponse{}, err
 		},
@@ -65,15 +65,11 @@ func (s *NodeServer) Permit(ctx context.Context, req *freshetv1.PermitRequest) (
 func (s *NodeServer) Complete(ctx context.Context, req *freshetv1.CompleteRequest) (*freshetv1.CompleteResponse, error) {
 	return serve(ctx, s.forward, req,
 		func(ctx context.Context, req *freshetv1.CompleteRequest) (*freshetv1.CompleteResponse, error) {
-			op, err := opOfWire(req.GetOp())
+			q, err := completeOfWire(req)
 			if err != nil {
 				return nil, err
 			}
-			w, err := writtenOfWire(req.GetWritten())
-			if err != nil {
-				return nil, err
-			}
-			done, err := s.nodes.Complete(ctx, op, w)
+			done, err := s.nodes.Complete(ctx, q.Op, q.Written)
 			if err != nil {
 				return nil, err
 			}

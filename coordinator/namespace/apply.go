@@ -21,6 +21,7 @@ func (t *txn) apply(c *Command) Result {
 
 func (t *txn) applyOne(c *Command) Result {
 	t.cause = t.causeOf(c)
+	t.steps.free()
 	switch {
 	case c.LoadEntry != nil:
 		return t.loadEntry(c.LoadEntry)

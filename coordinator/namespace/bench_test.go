@@ -111,7 +111,7 @@ func BenchmarkList1000(b *testing.B) {
 	}
 }
 
-// BenchmarkCreate measures begin and complete of one file, as decoded from log
+// BenchmarkCreate measures begin, permit and complete of one file, as decoded from log
 // entries of 128 operations each.
 func BenchmarkCreate(b *testing.B) {
 	for name, open := range stores(b) {
@@ -149,15 +149,17 @@ func BenchmarkCreate(b *testing.B) {
 					if n++; n%batch != 0 {
 						continue
 					}
-					begin, done := make([]namespace.Command, batch), make([]namespace.Command, batch)
+					begin, permit, done := make([]namespace.Command, batch), make([]namespace.Command, batch), make([]namespace.Command, batch)
 					for i := range batch {
 						k := n - batch + i
 						op := freshet.OpID{1, byte(k >> 24), byte(k >> 16), byte(k >> 8), byte(k)}
 						e := s3Entry(fmt.Sprintf("f%09d", k), k)
 						begin[i].Begin = &namespace.Begin{Op: op, Kind: namespace.OpWrite, Path: freshet.Path(fmt.Sprintf("/m/d%04d/f%09d", k/1000, k)), Node: "node-1", Incarn: 1, At: epochTime}
+						permit[i].Permit = &namespace.Permit{Op: op, Node: "node-1", Incarn: 1}
 						done[i].Complete = &namespace.Complete{Op: op, Entry: &e, At: epochTime}
 					}
 					apply(begin)
+					apply(permit)
 					apply(done)
 				}
 			})

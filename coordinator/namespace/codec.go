@@ -33,9 +33,15 @@ func newHandle() *codec.MsgpackHandle {
 // encoders holds encoders that nobody uses: one costs more than most batches.
 var encoders sync.Pool
 
+// packedCommand is about the size of a command that every new file needs.
+const packedCommand = 192
+
 // EncodeBatch returns the form of commands that travels in one log entry. It is
 // safe for concurrent use.
 func EncodeBatch(cmds []Command) ([]byte, error) {
+	if b, ok := appendBatch(append(make([]byte, 0, 8+packedCommand*len(cmds)), batchVersion), cmds); ok {
+		return b, nil
+	}
 	e, ok := encoders.Get().(*rowEncoder)
 	if !ok {
 		e = &rowEncoder{}
@@ -61,6 +67,9 @@ func DecodeBatch(b []byte) ([]Command, error) {
 	}
 	if b[0] > batchVersion {
 		return nil, freshet.Errorf(freshet.KindUnsupported, op, "", "%w: an entry of the log has format %d, this version reads formats 1 to %d; upgrade this member", errNewer, b[0], batchVersion)
+	}
+	if cmds, ok := unpackBatch(b[1:]); ok {
+		return cmds, nil
 	}
 	var cmds []Command
 	err := decode(b[1:], &cmds)

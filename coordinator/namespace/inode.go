@@ -381,9 +381,9 @@ type place struct {
 	name   string
 }
 
-func (p place) encode() []byte {
-	return append(binary.AppendUvarint(make([]byte, 0, 10+len(p.name)), p.parent), p.name...)
-}
+func (p place) encode() []byte { return p.append(make([]byte, 0, 10+len(p.name))) }
+
+func (p place) append(b []byte) []byte { return append(binary.AppendUvarint(b, p.parent), p.name...) }
 
 func decodePlace(b []byte) (place, error) {
 	v, n := binary.Uvarint(b)

@@ -98,15 +98,14 @@ func (x *index) deleteIntent(in *intent) {
 }
 
 func (t *txn) saveIntent(in *intent) {
-	t.setRow(t.keys.op(tableIntent, in.Op), in)
-	t.changes.Intents = true
+	t.pack = packIntent(t.pack[:0], in)
+	t.set(t.opKey(tableIntent, in.Op), t.pack)
 }
 
 // endIntent forgets an intent; a file ID that was not bound becomes free.
 func (t *txn) endIntent(in *intent, bound bool) {
 	t.deleteIntent(in)
-	t.del(t.keys.op(tableIntent, in.Op))
-	t.changes.Intents = true
+	t.del(t.opKey(tableIntent, in.Op))
 	if !bound && in.File != 0 {
 		t.changes.Freed = append(t.changes.Freed, in.File)
 	}
@@ -121,6 +120,7 @@ func (t *txn) quarantine(in *intent, bound bool) {
 	in.State, in.Resolved, in.File = IntentQuarantine, t.i, 0
 	t.insertIntent(in)
 	t.saveIntent(in)
+	t.changes.Intents = true
 }
 
 // share marks the intents that overlap with a new one, and the new one.

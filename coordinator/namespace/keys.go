@@ -62,10 +62,6 @@ func (k keys) children(parent uint64) (start, end []byte) {
 
 func (k keys) op(t byte, op freshet.OpID) []byte { return append(k.table(t), op[:]...) }
 
-func (k keys) ended(index uint64, op freshet.OpID) []byte {
-	return append(k.u64(tableEnded, index), op[:]...)
-}
-
 func (k keys) text(t byte, s string) []byte { return append(k.table(t), s...) }
 
 func (k keys) head(d freshet.DomainID) []byte { return append(k.table(tableHead), d[:]...) }

@@ -1,6 +1,8 @@
 package namespace
 
 import (
+	"encoding/binary"
+
 	"github.com/freshet-io/freshet"
 	"github.com/freshet-io/freshet/coordinator/kv"
 	"github.com/freshet-io/freshet/fingerprint"
@@ -78,8 +80,8 @@ func (t *txn) endQuarantine(c *EndQuarantine) Result {
 	return Result{}
 }
 
-func readOutcome(r kv.Reader, k keys, op freshet.OpID) (o outcome, ok bool, err error) {
-	b, ok, err := r.Get(k.op(tableOutcome, op))
+func readOutcome(r kv.Reader, key []byte) (o outcome, ok bool, err error) {
+	b, ok, err := r.Get(key)
 	if err == nil && ok {
 		err = decode(b, &o)
 	}
@@ -87,14 +89,21 @@ func readOutcome(r kv.Reader, k keys, op freshet.OpID) (o outcome, ok bool, err 
 }
 
 func (t *txn) outcome(op freshet.OpID) (outcome, bool) {
-	o, ok, err := readOutcome(t.b, t.keys, op)
+	var from kv.Reader = t.store
+	if t.outcomes { // this log entry has changed some: to look there too is dearer
+		from = t.b
+	}
+	o, ok, err := readOutcome(from, t.opKey(tableOutcome, op))
 	t.fail(err)
 	return o, ok
 }
 
 func (t *txn) saveOutcome(op freshet.OpID, c freshet.Completed) {
-	t.setRow(t.keys.op(tableOutcome, op), &outcome{Index: t.i, Completed: c})
-	t.set(t.keys.ended(t.i, op), nil)
+	t.pack = packOutcome(t.pack[:0], &outcome{Index: t.i, Completed: c})
+	t.set(t.opKey(tableOutcome, op), t.pack)
+	t.key = append(binary.BigEndian.AppendUint64(append(t.key[:0], t.keys.gen, tableEnded), t.i), op[:]...)
+	t.set(t.key, nil)
+	t.outcomes = true
 }
 
 func (t *txn) forgetOps(c *ForgetOps) Result {
@@ -109,6 +118,7 @@ func (t *txn) forgetOps(c *ForgetOps) Result {
 		t.del(t.keys.op(tableOutcome, op))
 	}
 	t.fail(t.b.DeleteRange(start, end))
+	t.outcomes = true
 	return Result{}
 }
 
@@ -137,9 +147,9 @@ func (t *txn) appendRecord(d freshet.DomainID, r invalidation.Record) freshet.To
 	h := t.headOf(d)
 	h.High++
 	r.Seq = h.High
-	h.Hash = h.Hash.Next(r)
-	row := append(make([]byte, 0, 128), h.Hash[:]...)
-	t.set(t.keys.record(d, r.Seq), invalidation.AppendRecord(row, r))
+	h.Hash, t.pack = h.Hash.AppendNext(t.pack[:0], r)
+	t.key = binary.BigEndian.AppendUint64(append(append(t.key[:0], t.keys.gen, tableRecord), d[:]...), r.Seq)
+	t.set(t.key, t.pack)
 	t.grown[d] = true
 	t.changes.Heads = true
 	return freshet.Token{Cluster: t.meta.Cluster, Epoch: t.meta.Epoch, Domain: d, Seq: r.Seq}

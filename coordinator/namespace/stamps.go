@@ -64,9 +64,35 @@ func (c *chain) present(k int) bool {
 	return k == 0 || (c.ino[k].dir && ((c.ino[k].loaded && c.servable(k)) || c.listed(k)))
 }
 
+// steps is memory for chains, each of which is used within one command.
+type steps struct {
+	at  []place
+	ino []*inode
+}
+
+// How deep a chain may be before it needs memory of its own, and how many chains
+// are made room for at once.
+const (
+	stepsDeep = 8
+	stepsMany = 16
+)
+
+func (s *steps) chain(key string) chain {
+	n := len(s.at)
+	if n+stepsDeep > cap(s.at) {
+		s.at, s.ino, n = make([]place, 0, stepsMany*stepsDeep), make([]*inode, 0, stepsMany*stepsDeep), 0
+	}
+	end := n + stepsDeep
+	s.at, s.ino = s.at[:end], s.ino[:end]
+	return chain{at: s.at[n:n:end], ino: s.ino[n:n:end], rest: key}
+}
+
+// free gives all chains back.
+func (s *steps) free() { s.at, s.ino = s.at[:0], s.ino[:0] }
+
 // walk returns the held part of key in m.
 func (t *txn) walk(m *mount, key string) chain {
-	c := chain{at: make([]place, 0, 8), ino: make([]*inode, 0, 8), rest: key}
+	c := t.steps.chain(key)
 	for p := m.root; ; p = c.next() {
 		n := t.get(p)
 		if n == nil && p == m.root { // only after a failure of the store
@@ -125,7 +151,7 @@ func (x *index) need(m *mount, key string, c *chain) uint64 {
 func (t *txn) mark(m *mount, key string, recursive bool) {
 	c := t.walk(m, key)
 	last := len(c.at) - 1
-	doubtful := make([]bool, len(c.at))
+	doubtful := append(make([]bool, 0, stepsDeep), make([]bool, len(c.at))...) // on the stack
 	for k := range c.at {
 		doubtful[k] = (k < last || !c.held()) && !c.present(k)
 	}

@@ -109,7 +109,7 @@ type Changes struct {
 	Mounts   bool
 	Policies bool
 	Epoch    bool // identity too
-	Intents  bool
+	Intents  bool // an operation went into quarantine: there is something to find out
 	Subs     bool
 	Members  bool
 	Jobs     bool // syncs were started, or ended
@@ -283,7 +283,7 @@ func (s *State) Intent(op freshet.OpID) (Intent, bool) {
 func (s *State) OpResult(op freshet.OpID) (freshet.Completed, bool, error) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	o, ok, err := readOutcome(s.store, s.keys, op)
+	o, ok, err := readOutcome(s.store, s.keys.op(tableOutcome, op))
 	if err != nil {
 		return freshet.Completed{}, false, freshet.Errorf(freshet.KindCorrupt, "read outcome", "", "%w", err)
 	}

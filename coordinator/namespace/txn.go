@@ -13,24 +13,28 @@ import (
 // state anyway.
 type txn struct {
 	*State
-	i       uint64 // index of the log entry
-	b       kv.Batch
-	dirty   map[place]*inode          // nil: removed
-	order   []place                   // of dirty, as first touched
-	grown   map[freshet.DomainID]bool // own logs with a new head
-	enc     []byte                    // stored forms of order, as of the last flush
-	ends    []int                     // of these; an empty one is of what is removed
-	buried  map[uint64]struct{}       // detached directories of which entries were purged
-	charges charges
-	changes Changes
-	cause   Cause // of the marks of the command that is applied
-	err     error
+	i        uint64 // index of the log entry
+	b        kv.Batch
+	dirty    map[place]*inode          // nil: removed
+	order    []place                   // of dirty, as first touched
+	grown    map[freshet.DomainID]bool // own logs with a new head
+	enc      []byte                    // stored forms of order, as of the last flush
+	ends     []int                     // of these; an empty one is of what is removed
+	key      []byte                    // of the row that is read or written next
+	pack     []byte                    // its stored form
+	steps    steps
+	outcomes bool                // some were written, or deleted
+	buried   map[uint64]struct{} // detached directories of which entries were purged
+	charges  charges
+	changes  Changes
+	cause    Cause // of the marks of the command that is applied
+	err      error
 }
 
 func newTxn(s *State, index uint64) *txn {
 	return &txn{
 		State: s, i: index, b: s.store.NewBatch(), dirty: map[place]*inode{}, grown: map[freshet.DomainID]bool{},
-		enc: s.spare.enc, ends: s.spare.ends,
+		enc: s.spare.enc, ends: s.spare.ends, pack: s.spare.pack,
 	}
 }
 
@@ -44,6 +48,24 @@ func (t *txn) fail(err error) {
 func (t *txn) set(key, value []byte)      { t.fail(t.b.Set(key, value)) }
 func (t *txn) del(key []byte)             { t.fail(t.b.Delete(key)) }
 func (t *txn) setRow(key []byte, row any) { b, err := t.rows.encode(row); t.fail(err); t.set(key, b) }
+
+// opKey returns the key of a row of op, valid until the next key.
+func (t *txn) opKey(table byte, op freshet.OpID) []byte {
+	t.key = append(append(t.key[:0], t.keys.gen, table), op[:]...)
+	return t.key
+}
+
+// u64Key returns the key of a row of v, valid until the next key.
+func (t *txn) u64Key(table byte, v uint64) []byte {
+	t.key = binary.BigEndian.AppendUint64(append(t.key[:0], t.keys.gen, table), v)
+	return t.key
+}
+
+// inodeKey returns the key of the row of the entry at p, valid until the next key.
+func (t *txn) inodeKey(p place) []byte {
+	t.key = append(binary.BigEndian.AppendUint64(append(t.key[:0], t.keys.gen, tableInode), p.parent), p.name...)
+	return t.key
+}
 
 // get returns the entry at p, nil if none is held. It must not be changed.
 func (t *txn) get(p place) *inode {
@@ -86,11 +108,11 @@ func (t *txn) flush() {
 	t.enc, t.ends = t.enc[:0], t.ends[:0]
 	for _, p := range t.order {
 		if n := t.dirty[p]; n == nil {
-			t.del(t.keys.inode(p.parent, p.name))
+			t.del(t.inodeKey(p))
 		} else {
 			from := len(t.enc)
 			t.enc = appendInode(t.enc, n, t.intern(n.attr))
-			t.set(t.keys.inode(p.parent, p.name), t.enc[from:])
+			t.set(t.inodeKey(p), t.enc[from:])
 		}
 		t.ends = append(t.ends, len(t.enc))
 	}
@@ -113,7 +135,7 @@ func (t *txn) cacheAll() {
 		t.cache.dirs.put(hash, p, n)
 	}
 	if cap(t.enc) <= maxEncoded {
-		t.spare = spareRows{t.enc, t.ends}
+		t.spare = spareRows{t.enc, t.ends, t.pack}
 	}
 }
 
@@ -121,6 +143,7 @@ func (t *txn) cacheAll() {
 type spareRows struct {
 	enc  []byte
 	ends []int
+	pack []byte
 }
 
 const maxEncoded = 1 << 20
@@ -178,14 +201,15 @@ func (t *txn) create(p place, n *inode, need uint64) *inode {
 
 // bind records where the file is; unbind forgets a version of a file's content.
 func (t *txn) bind(p place, id freshet.FileID) {
-	t.set(t.keys.u64(tableFile, uint64(id)), p.encode())
+	t.pack = p.append(t.pack[:0])
+	t.set(t.u64Key(tableFile, uint64(id)), t.pack)
 }
 
 func (t *txn) unbind(id freshet.FileID) {
 	if id == 0 {
 		return
 	}
-	t.del(t.keys.u64(tableFile, uint64(id)))
+	t.del(t.u64Key(tableFile, uint64(id)))
 	t.changes.Freed = append(t.changes.Freed, id)
 }
 

@@ -15,7 +15,8 @@ import (
 //
 //	1  what members apply that say nothing
 //	2  the version in force is part of the state
-//	3  the bounds of a mount change without a new generation
+//	3  the bounds of a mount change without a new generation; what is new may
+//	   belong to who made it
 const Version = 3
 
 // SetVersion puts a version in force. It changes nothing if a later one is.
@@ -29,6 +30,8 @@ func Needs(c *Command) int {
 	case c.SetVersion != nil:
 		return c.SetVersion.Version
 	case c.UpdateMount != nil && c.UpdateMount.SameStorage:
+		return 3
+	case c.Begin != nil && (c.Begin.Owner != "" || c.Begin.Group != ""):
 		return 3
 	}
 	return 1

@@ -195,7 +195,7 @@ func (e *Engine) carryOut(ctx context.Context, l *lead, c change, at place) (don
 	e.opts.Hook(PointBegin, op)
 	c.begin.At = e.clock.Now()
 	res, err := e.propose(ctx, namespace.Command{Begin: &c.begin})
-	l.begun()
+	l.begun(1)
 	switch {
 	case err != nil:
 		return done, !uncertain(err), err

@@ -71,7 +71,7 @@ func (l *lead) fenced(op string, p freshet.Path, tree bool) error {
 }
 
 // reserve makes room for one more operation, unless too many are open. Once its
-// Begin was answered, begun gives the room back: the state counts it then.
+// Begin was answered, begun gives that room back: the state counts it then.
 func (e *Engine) reserve(l *lead) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -82,8 +82,8 @@ func (e *Engine) reserve(l *lead) bool {
 	return true
 }
 
-func (l *lead) begun() {
+func (l *lead) begun(n int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.begins--
+	l.begins -= n
 }

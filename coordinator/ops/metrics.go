@@ -1,10 +1,15 @@
 package ops
 
-import "github.com/prometheus/client_golang/prometheus"
+import (
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/freshet-io/freshet/coordinator/namespace"
+)
 
 // metrics counts what this package does.
 type metrics struct {
 	operations  *prometheus.CounterVec
+	written     prometheus.Counter // of operations: the many
 	resolutions *prometheus.CounterVec
 	late        prometheus.Counter
 	intents     *prometheus.GaugeVec
@@ -29,6 +34,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Name: "freshet_cache_nodes", Help: "Cache nodes that the leader knows, by whether they live.",
 		}, []string{"state"}),
 	}
+	m.written = m.operations.WithLabelValues(namespace.OpWrite.String(), "done")
 	if reg != nil {
 		reg.MustRegister(m.operations, m.resolutions, m.late, m.intents, m.nodes)
 	}

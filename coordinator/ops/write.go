@@ -32,42 +32,150 @@ func newOp(id freshet.OpID) freshet.OpID {
 // KindNotExist (nothing is mounted), KindExhausted (too many open operations),
 // KindUnavailable (no live cache node, or the path is being moved or removed).
 func (e *Engine) BeginWrite(ctx context.Context, q freshet.BeginWriteQuery) (freshet.BeginWriteAnswer, error) {
+	q.Op = newOp(q.Op)
+	each, err := e.BeginWrites(ctx, []freshet.BeginWriteQuery{q})
+	if err == nil {
+		return each[0].Answer, each[0].Err
+	}
+	if done, ok := e.doneBefore(q.Op); ok {
+		return done, nil
+	}
+	return freshet.BeginWriteAnswer{}, err
+}
+
+// BeginWrites is BeginWrite of many files by one change of the log. The error is of
+// all: nothing is known to have begun.
+func (e *Engine) BeginWrites(ctx context.Context, qs []freshet.BeginWriteQuery) ([]freshet.Each[freshet.BeginWriteAnswer], error) {
 	l, err := e.leader(opWrite)
 	if err != nil {
-		return freshet.BeginWriteAnswer{}, err
+		return nil, err
 	}
-	if q.Write != freshet.CacheThrough && q.Write != freshet.Through {
-		return freshet.BeginWriteAnswer{}, freshet.Errorf(freshet.KindUnsupported, opWrite, q.Path,
-			"write type %q is not served yet: use %q or %q", q.Write, freshet.CacheThrough, freshet.Through)
+	all := make([]beginning, len(qs))
+	cmds := make([]namespace.Command, 0, len(qs))
+	reserved := 0
+	for i, q := range qs {
+		b := &all[i]
+		b.q = q
+		b.q.Op = newOp(q.Op)
+		if q.Write != freshet.CacheThrough && q.Write != freshet.Through {
+			b.err = freshet.Errorf(freshet.KindUnsupported, opWrite, q.Path,
+				"write type %q is not served yet: use %q or %q", q.Write, freshet.CacheThrough, freshet.Through)
+			continue
+		}
+		if in, ok := e.state.Intent(b.q.Op); ok {
+			b.in = in
+			continue
+		}
+		if b.err = e.mayBegin(l, b.q); b.err != nil {
+			continue
+		}
+		reserved++
+		var begin *namespace.Begin
+		if begin, b.err = e.beginOf(b.q); b.err == nil {
+			b.cmd = len(cmds) + 1
+			cmds = append(cmds, namespace.Command{Begin: begin})
+		}
 	}
-	q.Op = newOp(q.Op)
-	in, ok := e.state.Intent(q.Op)
+	defer l.begun(reserved)
+	var results []namespace.Result
+	if len(cmds) > 0 {
+		if results, err = e.journal.Propose(ctx, cmds...); err != nil {
+			return nil, err
+		}
+	}
+	out := make([]freshet.Each[freshet.BeginWriteAnswer], len(qs))
+	for i := range all {
+		b := &all[i]
+		if b.cmd > 0 {
+			e.began(ctx, l, b, &results[b.cmd-1])
+		}
+		out[i].Answer, out[i].Err = e.beginAnswer(b)
+	}
+	return out, nil
+}
+
+// beginning is one of the writes that begin together.
+type beginning struct {
+	q      freshet.BeginWriteQuery
+	cmd    int // place of its command, from 1; 0: it has none
+	in     namespace.Intent
+	answer freshet.BeginWriteAnswer // if it is done
+	err    error
+}
+
+// mayBegin refuses a write and, if it does not, has made room for it.
+func (e *Engine) mayBegin(l *lead, q freshet.BeginWriteQuery) error {
+	if err := e.checkTarget(opWrite, q.Path); err != nil {
+		return err
+	}
+	if err := l.checkFences(opWrite, q.Path); err != nil {
+		return err
+	}
+	if !e.reserve(l) {
+		return freshet.Errorf(freshet.KindExhausted, opWrite, q.Path,
+			"%d operations are open, the most that are allowed: finish or abort some, or wait until abandoned ones expire", e.opts.MaxIntents)
+	}
+	return nil
+}
+
+func (e *Engine) beginOf(q freshet.BeginWriteQuery) (*namespace.Begin, error) {
+	node, incarnation, ok := e.nodes.Writer(q.Node, q.Host, binary.BigEndian.Uint64(q.Op[8:]), e.clock.Elapsed())
 	if !ok {
-		var done bool
-		var completed freshet.Completed
-		if in, completed, done, err = e.beginWrite(ctx, l, q); err != nil {
-			// An operation that is done stays done, whatever would refuse it now. It
-			// is asked for here only, for nearly all that begin are new.
-			if completed, done, rerr := e.state.OpResult(q.Op); rerr == nil && done {
-				return freshet.BeginWriteAnswer{Done: true, Completed: completed}, nil
-			}
-		}
-		if err != nil || done {
-			return freshet.BeginWriteAnswer{Done: done, Completed: completed}, err
+		return nil, freshet.Errorf(freshet.KindUnavailable, opWrite, q.Path, "no live cache node: start one with \"freshet cachenode\"")
+	}
+	e.opts.Hook(PointBegin, q.Op)
+	return &namespace.Begin{
+		Op: q.Op, Kind: namespace.OpWrite, Path: q.Path, Node: node.ID, Incarn: incarnation,
+		Write: q.Write, BlockSize: q.BlockSize, Length: q.Length, At: e.clock.Now(), Owner: q.Owner, Group: q.Group,
+	}, nil
+}
+
+// began takes what the state said of a Begin.
+func (e *Engine) began(ctx context.Context, l *lead, b *beginning, res *namespace.Result) {
+	b.in, b.err = res.Intent, res.Err
+	if b.err == nil && res.Done {
+		b.answer = freshet.BeginWriteAnswer{Done: true, Completed: res.Completed}
+		return
+	}
+	if b.err != nil {
+		return
+	}
+	// A rename may have begun after the first look: it would leave the file behind.
+	if b.err = l.checkFences(opWrite, b.q.Path); b.err != nil {
+		if _, aerr := e.propose(ctx, abort(b.q.Op, false)); aerr != nil {
+			e.log.Warn("a refused write could not be withdrawn, it expires", "op", b.q.Op.String(), "error", aerr)
 		}
 	}
+}
+
+func (e *Engine) beginAnswer(b *beginning) (freshet.BeginWriteAnswer, error) {
 	switch {
-	case in.Kind != namespace.OpWrite || in.Path != q.Path:
-		return freshet.BeginWriteAnswer{}, otherUse(opWrite, q.Path, in)
-	case in.State == namespace.IntentQuarantine:
-		return freshet.BeginWriteAnswer{}, unknownOutcome(opWrite, q.Path, q.Op)
+	case b.err != nil:
+		// An operation that is done stays done, whatever would refuse it now. It
+		// is asked for here only, for nearly all that begin are new.
+		if done, ok := e.doneBefore(b.q.Op); ok {
+			return done, nil
+		}
+		return freshet.BeginWriteAnswer{}, b.err
+	case b.answer.Done:
+		return b.answer, nil
+	case b.in.Kind != namespace.OpWrite || b.in.Path != b.q.Path:
+		return freshet.BeginWriteAnswer{}, otherUse(opWrite, b.q.Path, b.in)
+	case b.in.State == namespace.IntentQuarantine:
+		return freshet.BeginWriteAnswer{}, unknownOutcome(opWrite, b.q.Path, b.q.Op)
 	}
-	node, ok := e.nodes.Node(in.Node)
+	node, ok := e.nodes.Node(b.in.Node)
 	if !ok {
-		return freshet.BeginWriteAnswer{}, freshet.Errorf(freshet.KindUnavailable, opWrite, q.Path,
+		return freshet.BeginWriteAnswer{}, freshet.Errorf(freshet.KindUnavailable, opWrite, b.q.Path,
 			"the cache node that began this write has not been heard of; try again in a few seconds")
 	}
-	return freshet.BeginWriteAnswer{Ticket: ticketOf(in, node)}, nil
+	return freshet.BeginWriteAnswer{Ticket: ticketOf(b.in, node)}, nil
+}
+
+// doneBefore returns the outcome of an operation that has ended.
+func (e *Engine) doneBefore(op freshet.OpID) (freshet.BeginWriteAnswer, bool) {
+	completed, done, err := e.state.OpResult(op)
+	return freshet.BeginWriteAnswer{Done: true, Completed: completed}, done && err == nil
 }
 
 func ticketOf(in namespace.Intent, node freshet.Node) freshet.Ticket {
@@ -84,46 +192,6 @@ func otherUse(op string, p freshet.Path, in namespace.Intent) error {
 func unknownOutcome(op string, p freshet.Path, id freshet.OpID) error {
 	return freshet.Errorf(freshet.KindDeadline, op, p,
 		"the outcome of operation %s is unknown: look at the path; repeat with a new operation ID if it has not happened", id)
-}
-
-func (e *Engine) beginWrite(ctx context.Context, l *lead, q freshet.BeginWriteQuery) (namespace.Intent, freshet.Completed, bool, error) {
-	fail := func(err error) (namespace.Intent, freshet.Completed, bool, error) {
-		return namespace.Intent{}, freshet.Completed{}, false, err
-	}
-	if err := e.checkTarget(opWrite, q.Path); err != nil {
-		return fail(err)
-	}
-	if err := l.checkFences(opWrite, q.Path); err != nil {
-		return fail(err)
-	}
-	if !e.reserve(l) {
-		return fail(freshet.Errorf(freshet.KindExhausted, opWrite, q.Path,
-			"%d operations are open, the most that are allowed: finish or abort some, or wait until abandoned ones expire", e.opts.MaxIntents))
-	}
-	defer l.begun()
-	node, incarnation, ok := e.nodes.Writer(q.Node, q.Host, binary.BigEndian.Uint64(q.Op[8:]), e.clock.Elapsed())
-	if !ok {
-		return fail(freshet.Errorf(freshet.KindUnavailable, opWrite, q.Path, "no live cache node: start one with \"freshet cachenode\""))
-	}
-	e.opts.Hook(PointBegin, q.Op)
-	res, err := e.propose(ctx, namespace.Command{Begin: &namespace.Begin{
-		Op: q.Op, Kind: namespace.OpWrite, Path: q.Path, Node: node.ID, Incarn: incarnation,
-		Write: q.Write, BlockSize: q.BlockSize, Length: q.Length, At: e.clock.Now(), Owner: q.Owner, Group: q.Group,
-	}})
-	if err != nil {
-		return fail(err)
-	}
-	if res.Done {
-		return res.Intent, res.Completed, true, nil
-	}
-	// A rename may have begun after the first look: it would leave the file behind.
-	if err := l.checkFences(opWrite, q.Path); err != nil {
-		if _, aerr := e.propose(ctx, abort(q.Op, false)); aerr != nil {
-			e.log.Warn("a refused write could not be withdrawn, it expires", "op", q.Op.String(), "error", aerr)
-		}
-		return fail(err)
-	}
-	return res.Intent, freshet.Completed{}, false, nil
 }
 
 func abort(op freshet.OpID, definite bool) namespace.Command {
@@ -163,42 +231,103 @@ func known(length int64) *int64 {
 // KindConflict or KindNotExist if the operation was given up or is not the
 // node's: the upload must then be aborted.
 func (e *Engine) Permit(ctx context.Context, op freshet.OpID, node freshet.NodeID, incarnation uint64, length int64) error {
-	if _, err := e.leader(opPermit); err != nil {
+	errs, err := e.Permits(ctx, []freshet.PermitQuery{{Op: op, Node: node, Incarnation: incarnation, Length: length}})
+	if err != nil {
 		return err
 	}
-	at := e.nodes.Presence(node, e.clock.Elapsed())
-	switch {
-	case at.Known && at.Incarnation != incarnation:
-		return freshet.Errorf(freshet.KindConflict, opPermit, "", "node %s runs with incarnation %d, not %d", node, at.Incarnation, incarnation)
-	case !at.Live:
-		return freshet.Errorf(freshet.KindUnavailable, opPermit, "", "node %s has not sent a heartbeat to this leader in time", node)
+	return errs[0]
+}
+
+// Permits is Permit of many uploads by one change of the log. The error is of all.
+func (e *Engine) Permits(ctx context.Context, qs []freshet.PermitQuery) ([]error, error) {
+	if _, err := e.leader(opPermit); err != nil {
+		return nil, err
 	}
-	_, err := e.propose(ctx, namespace.Command{Permit: &namespace.Permit{Op: op, Node: node, Incarn: incarnation, Length: known(length)}})
-	return err
+	errs := make([]error, len(qs))
+	at := make([]int, 0, len(qs))
+	cmds := make([]namespace.Command, 0, len(qs))
+	now := e.clock.Elapsed()
+	for i, q := range qs {
+		seen := e.nodes.Presence(q.Node, now)
+		switch {
+		case seen.Known && seen.Incarnation != q.Incarnation:
+			errs[i] = freshet.Errorf(freshet.KindConflict, opPermit, "", "node %s runs with incarnation %d, not %d", q.Node, seen.Incarnation, q.Incarnation)
+		case !seen.Live:
+			errs[i] = freshet.Errorf(freshet.KindUnavailable, opPermit, "", "node %s has not sent a heartbeat to this leader in time", q.Node)
+		default:
+			at = append(at, i)
+			cmds = append(cmds, namespace.Command{Permit: &namespace.Permit{Op: q.Op, Node: q.Node, Incarn: q.Incarnation, Length: known(q.Length)}})
+		}
+	}
+	if len(cmds) == 0 {
+		return errs, nil
+	}
+	results, err := e.journal.Propose(ctx, cmds...)
+	if err != nil {
+		return nil, err
+	}
+	for i := range results {
+		errs[at[i]] = results[i].Err
+	}
+	return errs, nil
 }
 
 // Complete ends an upload that the storage acknowledged. The same Op again gives
 // the first outcome. KindNotExist if the operation was given up meanwhile, and its
 // outcome is not known to be ours.
 func (e *Engine) Complete(ctx context.Context, op freshet.OpID, w freshet.Written) (freshet.Completed, error) {
-	if _, err := e.leader(opWrite); err != nil {
-		return freshet.Completed{}, err
-	}
-	in, ok := e.state.Intent(op)
-	if !ok {
-		if done, ok, err := e.state.OpResult(op); err != nil || ok {
-			return done, err
-		}
-		return freshet.Completed{}, freshet.Errorf(freshet.KindNotExist, opWrite, "", "operation %s is not known: it was given up, or never began", op)
-	}
-	e.opts.Hook(PointComplete, op)
-	res, err := e.propose(ctx, e.complete(in, &w, false))
+	each, err := e.Completes(ctx, []freshet.CompleteQuery{{Op: op, Written: w}})
 	if err != nil {
 		return freshet.Completed{}, err
 	}
-	e.opts.Hook(PointDone, op)
-	e.metrics.operations.WithLabelValues(in.Kind.String(), "done").Inc()
-	return res.Completed, nil
+	return each[0].Answer, each[0].Err
+}
+
+// Completes is Complete of many uploads by one change of the log. The error is of
+// all.
+func (e *Engine) Completes(ctx context.Context, qs []freshet.CompleteQuery) ([]freshet.Each[freshet.Completed], error) {
+	if _, err := e.leader(opWrite); err != nil {
+		return nil, err
+	}
+	out := make([]freshet.Each[freshet.Completed], len(qs))
+	at := make([]int, 0, len(qs))
+	cmds := make([]namespace.Command, 0, len(qs))
+	for i := range qs {
+		op := qs[i].Op
+		in, ok := e.state.Intent(op)
+		if !ok {
+			out[i].Answer, out[i].Err = e.ended(op)
+			continue
+		}
+		e.opts.Hook(PointComplete, op)
+		at = append(at, i)
+		cmds = append(cmds, e.complete(in, &qs[i].Written, false))
+	}
+	if len(cmds) == 0 {
+		return out, nil
+	}
+	results, err := e.journal.Propose(ctx, cmds...)
+	if err != nil {
+		return nil, err
+	}
+	for i := range results {
+		to := &out[at[i]]
+		if to.Err = results[i].Err; to.Err != nil {
+			continue
+		}
+		to.Answer = results[i].Completed
+		e.opts.Hook(PointDone, qs[at[i]].Op)
+		e.metrics.written.Inc()
+	}
+	return out, nil
+}
+
+// ended returns the outcome of an upload of which there is no intent.
+func (e *Engine) ended(op freshet.OpID) (freshet.Completed, error) {
+	if done, ok, err := e.state.OpResult(op); err != nil || ok {
+		return done, err
+	}
+	return freshet.Completed{}, freshet.Errorf(freshet.KindNotExist, opWrite, "", "operation %s is not known: it was given up, or never began", op)
 }
 
 func (e *Engine) complete(in namespace.Intent, w *freshet.Written, uncertain bool) namespace.Command {

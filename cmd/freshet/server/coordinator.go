@@ -315,6 +315,9 @@ func (p *Process) faces(ctx context.Context, cfg *config.File, parts coordinator
 	register(srv.Registrar(), services, rpc.NewNodeServer(c, forward))
 	freshetv1.RegisterCheckServiceServer(srv.Registrar(), rpc.NewCheckServer(served, forward))
 	freshetv1.RegisterStateServiceServer(srv.Registrar(), rpc.NewStateServer(served, forward))
+	if cfg.Auth.Mode != config.AuthSimple { // in whose name each call of many is made is not told
+		freshetv1.RegisterBatchServiceServer(srv.Registrar(), rpc.NewBatchServer(c, forward))
+	}
 	parts.face.set(handler)
 	tasks := []run.Part{{Name: "gRPC", Run: func(ctx context.Context) error { return srv.Serve(ctx, parts.client) }}}
 	if b != nil {
