@@ -71,7 +71,8 @@ func TestApplyChangesQuotas(t *testing.T) {
 	}{
 		{"quotas: [{path: /d, entries: 100, bytes: 4GiB}]", nil, nil, "0 changes"},
 		{
-			"quotas: [{path: /new, bytes: 1TiB}, {path: /d, entries: 100, bytes: 5GiB}]", nil, []string{"quota /d 100 5368709120", "quota /new 0 1099511627776"},
+			"quotas: [{path: /new, bytes: 1TiB}, {path: /d, entries: 100, bytes: 5GiB}]", nil,
+			[]string{"quota /d 100 5368709120", "quota /new 0 1099511627776"},
 			"entries: 100, bytes: 4GiB -> entries: 100, bytes: 5GiB",
 		},
 		// Only what apply made is removed.
