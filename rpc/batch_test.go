@@ -199,7 +199,7 @@ func TestBatchesOfNodesNeedACertificate(t *testing.T) {
 	close(c.hold)
 	srv := rpc.NewServer(rpc.ServerOptions{TLS: id.Server()})
 	freshetv1.RegisterBatchServiceServer(srv.Registrar(), rpc.NewBatchServer(c, nil))
-	addr, stop := serving(t, srv)
+	addr, stop := serving(t, nil, srv)
 	t.Cleanup(stop)
 	for _, with := range []bool{false, true} {
 		opts := rpc.DialOptions{TLS: caOnly, NoRetry: true}
