@@ -26,6 +26,7 @@ func withoutOp() map[string]string {
 	add("reads", "Stat", "BatchStat", "List", "ListStream", "Explain", "Locate", "ListXattrs", "GetACL", "ListMounts",
 		"ListSyncPolicies", "ListPolicies", "ListQuotas", "ListSyncs", "GetCluster", "ListNodes", "ListPeers", "GetStateHash", "SaveSnapshot", "ReadBlock")
 	add("looks at the storage, and looks again", "Sync", "Check")
+	add("each call in it carries its own", "BeginWrites", "Permits", "Completes")
 	add("marks, and marks again", "PostEvents")
 	add("the operation is named by its ticket", "WriteFile")
 	add("says what shall be: done again, it changes nothing", "CancelSync", "JoinPeers", "LeavePeers", "JoinRaft")
