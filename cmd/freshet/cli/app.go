@@ -55,7 +55,7 @@ func Run(ctx context.Context, args []string, streams Streams, servers Server) in
 	if servers != nil {
 		root.AddCommand(servers(streams)...)
 	}
-	root.SetArgs(args)
+	root.SetArgs(append([]string{}, args...)) // nil would be those of the process
 	root.SetIn(streams.In)
 	root.SetOut(streams.Out)
 	root.SetErr(streams.Err)
