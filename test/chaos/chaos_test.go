@@ -67,7 +67,6 @@ type trial struct {
 func run(t *testing.T, seed uint64, faults int) {
 	t.Logf("repeat with %s=%d %s=1", seedEnv, seed, seedsEnv)
 	w := e2e.NewS3World(t, e2e.Options{})
-	w.Storage.(*e2e.Bucket).Unmarked = true
 	tr := &trial{t: t, w: w, rand: rand.New(rand.NewPCG(seed, 1)), begun: time.Now()} //nolint:gosec // repeatable on purpose
 	t.Cleanup(tr.print)
 	writers := []*writer{

@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/credentials"
@@ -45,10 +46,10 @@ type Storage interface {
 // Bucket is a bucket of an S3 server.
 type Bucket struct {
 	Name string
-	// Unmarked says that uploads without the driver's mark may be left, because
-	// nodes or the storage are killed: one that was killed between the beginning of
-	// an upload and its mark leaves what nobody can tell from another program's.
-	Unmarked bool
+	// Killed is when nodes or the storage were killed. Uploads that had begun just
+	// then and lack the driver's mark may be left: before its mark nobody can tell
+	// one from another program's.
+	Killed []time.Time
 
 	api *s3.Client
 }
@@ -159,11 +160,17 @@ func (b *Bucket) Leftovers(ctx context.Context) ([]string, error) {
 		if err != nil {
 			return nil, err
 		}
-		if marked || !b.Unmarked {
+		if marked || !b.diedAt(aws.ToTime(u.Initiated)) {
 			out = append(out, fmt.Sprintf("multipart upload of %s, begun at %s, marked: %t", aws.ToString(u.Key), aws.ToTime(u.Initiated), marked))
 		}
 	}
 	return out, nil
+}
+
+// diedAt reports whether nodes or the storage were killed when what had begun at
+// the time may have lacked its mark: the request for it takes 3 s at most here.
+func (b *Bucket) diedAt(begun time.Time) bool {
+	return slices.ContainsFunc(b.Killed, func(at time.Time) bool { return at.Sub(begun).Abs() < 5*time.Second })
 }
 
 // marked reports whether an upload has the part by which the driver knows its own;
