@@ -38,7 +38,7 @@ RACE_TIMEOUT ?= 25m
 # Packages that start whole clusters or servers as processes and test these. They run
 # one after the other, and not under the race detector, which would watch only the
 # test's own process. So does the one that measures its own memory.
-CLUSTER_TESTS ?= /test/(e2e|chaos|bench|scale|join|hdfstest|azuretest|gcstest|sqstest)(/|$$)
+CLUSTER_TESTS ?= /test/(e2e|chaos|bench|scale|join|hdfstest|azuretest|gcstest|sqstest)(/| |$$)
 # Under the race detector a simulated seed takes ten times as long.
 RACE_SEEDS ?= 6
 FUZZTIME ?= 10s

@@ -2,8 +2,10 @@ package chaos_test
 
 import (
 	"fmt"
+	"time"
 
 	"github.com/freshet-io/freshet/cmd/freshet/fleet"
+	"github.com/freshet-io/freshet/test/e2e"
 )
 
 // fault begins something bad and returns what ends it, nil if nothing must.
@@ -70,8 +72,15 @@ func killNode(cluster int) fault {
 		nodes := tr.w.Fleet.Clusters[cluster].Nodes
 		p := nodes[tr.rand.IntN(len(nodes))]
 		tr.must(p.Kill())
+		tr.killed()
 		return func() { tr.must(p.Start()) }
 	}}
+}
+
+// killed notes that nodes or the storage have just been killed.
+func (tr *trial) killed() {
+	b := tr.w.Storage.(*e2e.Bucket)
+	b.Killed = append(b.Killed, time.Now())
 }
 
 func restartAll(tr *trial) func() {
@@ -80,6 +89,7 @@ func restartAll(tr *trial) func() {
 			tr.must(p.Kill())
 		}
 	}
+	tr.killed()
 	for _, c := range tr.w.Fleet.Clusters {
 		for _, p := range c.Processes() {
 			tr.must(p.Start())
@@ -138,5 +148,6 @@ func datagrams(name string, d fleet.Datagrams) fault {
 
 func storageDown(tr *trial) func() {
 	tr.must(tr.w.S3.Server.Down())
+	tr.killed()
 	return func() { tr.must(tr.w.S3.Server.Up()) }
 }

@@ -69,19 +69,10 @@ func Shows(r *Region, name string, data []byte) func(ctx context.Context) error 
 	}
 }
 
-// AwaitCached waits until the region's nodes have told that they hold so many bytes
-// of the file: a block goes on to be stored when its reader has what it wanted, and
-// who asks for it meanwhile is served by the same fetch.
+// AwaitCached waits until the region's nodes hold so many bytes of the file.
 func AwaitCached(t testing.TB, r *Region, name string, size int64) {
 	t.Helper()
-	err := fleet.Poll(t.Context(), Patience, "the blocks of "+name+" to be cached", func(ctx context.Context) error {
-		st, err := r.S.Stat(ctx, r.At(name), freshet.ReadOptions{})
-		if err == nil && st.CachedBytes != size {
-			err = fmt.Errorf("%d bytes are cached, not %d", st.CachedBytes, size)
-		}
-		return err
-	})
-	if err != nil {
+	if err := r.S.AwaitCached(t.Context(), r.At(name), size, Patience); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -4,17 +4,23 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/aws-sdk-go-v2/service/s3/types"
+	"github.com/aws/smithy-go"
 
 	"github.com/freshet-io/freshet/test/s3test"
 )
@@ -40,6 +46,10 @@ type Storage interface {
 // Bucket is a bucket of an S3 server.
 type Bucket struct {
 	Name string
+	// Killed is when nodes or the storage were killed. Uploads that had begun just
+	// then and lack the driver's mark may be left: before its mark nobody can tell
+	// one from another program's.
+	Killed []time.Time
 
 	api *s3.Client
 }
@@ -146,9 +156,35 @@ func (b *Bucket) Leftovers(ctx context.Context) ([]string, error) {
 	}
 	var out []string
 	for _, u := range r.Uploads {
-		out = append(out, "multipart upload of "+aws.ToString(u.Key))
+		marked, err := b.marked(ctx, u)
+		if err != nil {
+			return nil, err
+		}
+		if marked || !b.diedAt(aws.ToTime(u.Initiated)) {
+			out = append(out, fmt.Sprintf("multipart upload of %s, begun at %s, marked: %t", aws.ToString(u.Key), aws.ToTime(u.Initiated), marked))
+		}
 	}
 	return out, nil
+}
+
+// diedAt reports whether nodes or the storage were killed when what had begun at
+// the time may have lacked its mark: the request for it takes 3 s at most here.
+func (b *Bucket) diedAt(begun time.Time) bool {
+	return slices.ContainsFunc(b.Killed, func(at time.Time) bool { return at.Sub(begun).Abs() < 5*time.Second })
+}
+
+// marked reports whether an upload has the part by which the driver knows its own;
+// false if it has ended.
+func (b *Bucket) marked(ctx context.Context, u types.MultipartUpload) (bool, error) {
+	const mark = 10_000
+	r, err := b.api.ListParts(ctx, &s3.ListPartsInput{Bucket: &b.Name, Key: u.Key, UploadId: u.UploadId, PartNumberMarker: aws.String(strconv.Itoa(mark - 1))})
+	if e, ok := errors.AsType[smithy.APIError](err); ok && e.ErrorCode() == "NoSuchUpload" {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	return slices.ContainsFunc(r.Parts, func(p types.Part) bool { return aws.ToInt32(p.PartNumber) == mark }), nil
 }
 
 // Dir is a directory of this machine.

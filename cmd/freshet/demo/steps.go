@@ -34,23 +34,11 @@ func (t *tour) readCrossRegion(ctx context.Context) error {
 			return fmt.Errorf("the %s read came from %q instead of %q", want.name, from, want.from)
 		}
 		t.point("%s read in %s as %s: %s, bytes from %s", want.name, nameB, mountB.Join("hello.txt"), ms(time.Since(begun)), source(from))
-		if err := t.awaitCached(ctx, mountB.Join("hello.txt"), int64(len(content))); err != nil {
+		if err := t.sb.AwaitCached(ctx, mountB.Join("hello.txt"), int64(len(content)), settle); err != nil {
 			return err
 		}
 	}
 	return nil
-}
-
-// awaitCached waits until B holds so many bytes of a file: a block goes on to be
-// stored when its reader has what it wanted.
-func (t *tour) awaitCached(ctx context.Context, p freshet.Path, size int64) error {
-	return fleet.Poll(ctx, settle, p.Base()+" to be cached", func(ctx context.Context) error {
-		st, err := t.sb.Stat(ctx, p, freshet.ReadOptions{})
-		if err == nil && st.CachedBytes < size {
-			err = fmt.Errorf("%d of %d bytes are cached", st.CachedBytes, size)
-		}
-		return err
-	})
 }
 
 func source(from string) string {

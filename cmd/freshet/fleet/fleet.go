@@ -196,6 +196,19 @@ func (c *Cluster) Connect() (*Session, error) {
 // Close ends the connection.
 func (s *Session) Close() error { return s.close() }
 
+// AwaitCached waits until nodes have told that they hold so many bytes of the file
+// at p, limit at most: a block goes on to be stored when its reader has what it
+// wanted, and who asks for it meanwhile is served by the same fetch.
+func (s *Session) AwaitCached(ctx context.Context, p freshet.Path, size int64, limit time.Duration) error {
+	return Poll(ctx, limit, "the blocks of "+p.Base()+" to be cached", func(ctx context.Context) error {
+		st, err := s.Stat(ctx, p, freshet.ReadOptions{})
+		if err == nil && st.CachedBytes != size {
+			err = fmt.Errorf("%d bytes are cached, not %d", st.CachedBytes, size)
+		}
+		return err
+	})
+}
+
 // AwaitReady waits until the cluster has a leader and all its running nodes.
 func (c *Cluster) AwaitReady(ctx context.Context) error {
 	s, err := c.Connect()
