@@ -110,6 +110,7 @@ type prefetch struct {
 	shared  bool // a reader had it already; guarded by the prefetcher's mu
 	over    bool // nothing counts any more; guarded by the prefetcher's mu
 	stop    context.CancelCauseFunc
+	stopped bool // the look goes on for others alone
 	entries int
 	calls   float64
 	bytes   int64
@@ -494,7 +495,7 @@ func (f *prefetcher) entry(ctx context.Context, name string) {
 		f.bytes += size
 	}
 	f.mu.Unlock()
-	if j.entries++; j.entries%prefetchPage == 0 {
+	if j.entries++; j.entries%prefetchPage == 0 && !j.stopped {
 		f.page(ctx, j)
 	}
 }
@@ -515,6 +516,7 @@ func (f *prefetcher) page(ctx context.Context, j *prefetch) {
 			over = !f.await(ctx, earned, late)
 		}
 		if over {
+			j.stopped = true
 			j.stop(errBudget)
 			return
 		}
