@@ -241,15 +241,15 @@ func (f *prefetcher) enqueue(j *prefetch) {
 	if !j.ahead && f.pending[j.dir] != nil {
 		return
 	}
-	select {
-	case f.queue <- j:
-		if !j.ahead {
-			f.pending[j.dir] = j
-			f.count()
-		}
-	default:
+	if len(f.queue) == cap(f.queue) {
 		f.metrics.listings[prefetchDropped].Inc()
+		return
 	}
+	if !j.ahead { // before it can be done, and used
+		f.pending[j.dir] = j
+		f.count()
+	}
+	f.queue <- j // there is room: who sends holds mu
 }
 
 func (f *prefetcher) earn(calls float64) {
