@@ -110,7 +110,9 @@ func (c *Coordinator) leadTerm(ctx, term context.Context, number uint64, first b
 		g.Go("audit storages", c.auditStorages)
 	}
 	g.Go("sync jobs", c.runSyncJobs)
-	c.lead.set(g.Context())
+	if c.ops.Begun(g.Context()) == nil { // who is told that this member leads may ask for operations at once
+		c.lead.set(g.Context())
+	}
 	err := g.Wait()
 	c.lead.set(c.lead.over)
 	if term.Err() == nil && err != nil {

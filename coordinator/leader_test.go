@@ -2,6 +2,7 @@ package coordinator_test
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"testing"
 	"time"
@@ -39,6 +40,28 @@ func TestTheClusterIsFoundedWithWhatTheConfigurationSays(t *testing.T) {
 					w.Error("a follower says that it leads")
 				}
 			}
+		}
+	})
+}
+
+// TestWhoSaysThatItLeadsCarriesOutOperations asks for one as soon as that is said, in
+// each of several terms.
+func TestWhoSaysThatItLeadsCarriesOutOperations(t *testing.T) {
+	t.Parallel()
+	inBubble(t, settings{}, func(w *world) {
+		m := w.members[0]
+		for i := range 5 {
+			for leads := false; !leads; {
+				changed := m.Leadership()
+				if _, leads = m.Leading(); !leads {
+					<-changed
+				}
+			}
+			if _, err := m.Mkdir(w.Context(), freshet.MkdirQuery{Path: freshet.Path(fmt.Sprintf("/data/d%d", i))}); err != nil {
+				w.Errorf("term %d: %v", i, err)
+			}
+			w.halt(m)
+			w.start(m, settings{}, nil, false)
 		}
 	})
 }

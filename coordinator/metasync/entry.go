@@ -67,8 +67,9 @@ func (s *Syncer) entryFor(ctx context.Context, p freshet.Path, c call, rule Rule
 		}
 		c.interval = rule(l)
 		if done, err := s.held(p, c, e); done {
-			e.Info.FromCache = try == 1 && err == nil
-			s.prefetch.answered(ctx, p, l)
+			if e.Info.FromCache = try == 1 && err == nil; try == 1 {
+				s.prefetch.answered(ctx, p, l)
+			}
 			return err
 		}
 		a, err := s.look(ctx, p, l.Need, c)

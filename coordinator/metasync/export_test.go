@@ -113,3 +113,13 @@ func (s *Syncer) PrefetchIdle() bool {
 	defer s.prefetch.mu.Unlock()
 	return len(s.prefetch.queue) == 0 && len(s.prefetch.pending) == 0
 }
+
+// Waiting returns how many wait for the look at the listing of dir that is on its way.
+func (s *Syncer) Waiting(dir freshet.Path) int {
+	s.listings.mu.Lock()
+	defer s.listings.mu.Unlock()
+	if k := s.listings.running[dir]; k != nil {
+		return k.waiters
+	}
+	return 0
+}

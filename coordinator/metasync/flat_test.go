@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"maps"
 	"math/rand/v2"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -273,16 +275,39 @@ func TestAFlatListingThatFailsGoesOnByDirectory(t *testing.T) {
 	}
 }
 
+// cancelled is a storage that goes on only when a listing knows of its end, once that
+// has been asked for: who waits for a sync ends it, and may be slow.
+type cancelled struct {
+	ufs.FS
+	asked *atomic.Bool
+}
+
+func (f cancelled) List(ctx context.Context, dir string, opts ufs.ListOptions) iter.Seq2[ufs.Status, error] {
+	return func(yield func(ufs.Status, error) bool) {
+		for st, err := range f.FS.List(ctx, dir, opts) {
+			if f.asked.Load() {
+				<-ctx.Done()
+			}
+			if !yield(st, err) {
+				return
+			}
+		}
+	}
+}
+
 func TestAFlatListingCanBeCancelled(t *testing.T) {
 	t.Parallel()
 	b := newBedOn(t, metasync.Options{SegmentPages: 2}, mem.Options{PageSize: 10})
+	var asked atomic.Bool
+	b.wrap = func(fs ufs.FS) ufs.FS { return cancelled{fs, &asked} }
 	for i := range 1000 {
 		b.store.Put(fmt.Sprintf("d%03d/f", i), []byte("x"))
 	}
 	ctx, cancel := context.WithCancel(t.Context())
-	n := 0
+	var lists atomic.Int64 // several run at once
 	b.onStep(func(step, _ string) error {
-		if n++; step == "list" && n == 50 {
+		if step == "list" && lists.Add(1) == 50 {
+			asked.Store(true)
 			cancel()
 		}
 		return nil
@@ -292,6 +317,7 @@ func TestAFlatListingCanBeCancelled(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 	b.onStep(nil)
+	asked.Store(false)
 	if held := len(b.holds()); held < 100 || held > 1500 {
 		t.Errorf("%d are held after a sync that was cancelled in the middle", held)
 	}

@@ -110,6 +110,7 @@ type prefetch struct {
 	shared  bool // a reader had it already; guarded by the prefetcher's mu
 	over    bool // nothing counts any more; guarded by the prefetcher's mu
 	stop    context.CancelCauseFunc
+	stopped bool // the look goes on for others alone
 	entries int
 	calls   float64
 	bytes   int64
@@ -240,15 +241,15 @@ func (f *prefetcher) enqueue(j *prefetch) {
 	if !j.ahead && f.pending[j.dir] != nil {
 		return
 	}
-	select {
-	case f.queue <- j:
-		if !j.ahead {
-			f.pending[j.dir] = j
-			f.count()
-		}
-	default:
+	if len(f.queue) == cap(f.queue) {
 		f.metrics.listings[prefetchDropped].Inc()
+		return
 	}
+	if !j.ahead { // before it can be done, and used
+		f.pending[j.dir] = j
+		f.count()
+	}
+	f.queue <- j // there is room: who sends holds mu
 }
 
 func (f *prefetcher) earn(calls float64) {
@@ -494,7 +495,7 @@ func (f *prefetcher) entry(ctx context.Context, name string) {
 		f.bytes += size
 	}
 	f.mu.Unlock()
-	if j.entries++; j.entries%prefetchPage == 0 {
+	if j.entries++; j.entries%prefetchPage == 0 && !j.stopped {
 		f.page(ctx, j)
 	}
 }
@@ -515,6 +516,7 @@ func (f *prefetcher) page(ctx context.Context, j *prefetch) {
 			over = !f.await(ctx, earned, late)
 		}
 		if over {
+			j.stopped = true
 			j.stop(errBudget)
 			return
 		}

@@ -259,6 +259,62 @@ func TestAReaderThatJoinsAPrefetchGetsIt(t *testing.T) {
 	}
 }
 
+// TestABackgroundSyncThatJoinsAPrefetchDoesNotWaitForItsBudget beyond the time for
+// which the prefetch itself does.
+func TestABackgroundSyncThatJoinsAPrefetchDoesNotWaitForItsBudget(t *testing.T) {
+	t.Parallel()
+	b := newBed(t, metasync.Options{Prefetch: metasync.PrefetchOptions{Share: 0.25}})
+	b.files("d", 5000)
+	b.prefetches()
+	for i := range 4 {
+		b.present(file("/m/d", i))
+	}
+	if err := b.clock.AwaitTimers(t.Context(), 2); err != nil { // it waits for its budget
+		t.Fatal(err)
+	}
+	background := metasync.WithClass(t.Context(), metasync.ClassBackground)
+	done := make(chan error, 1)
+	go func() {
+		infos, _, err := b.Children(background, "/m/d", "", 100_000, b.rule)
+		if err == nil && len(infos) != 5000 {
+			err = fmt.Errorf("%d entries", len(infos))
+		}
+		done <- err
+	}()
+	b.until("it has joined", func() bool { return b.Waiting("/m/d") == 2 })
+	b.clock.Advance(time.Second) // once, and no more
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
+// TestAReadersOwnLookIsNoUseOfAPrefetch although the prefetch ends before the reader
+// that it was made for has its answer.
+func TestAReadersOwnLookIsNoUseOfAPrefetch(t *testing.T) {
+	t.Parallel()
+	b := newBed(t, metasync.Options{})
+	b.files("d", 20)
+	b.prefetches()
+	b.mu.Lock()
+	b.read = func(p freshet.Path) {
+		if p == file("/m/d", 3) && (!b.PrefetchIdle() || b.metric("freshet_prefetch_listings_total") > 0) {
+			b.prefetched(1)
+		}
+	}
+	b.mu.Unlock()
+	for i := range 4 {
+		b.present(file("/m/d", i))
+	}
+	b.prefetched(1)
+	if n := b.metric("freshet_prefetch_used_total"); n != 0 {
+		t.Errorf("%v used", n)
+	}
+	b.present(file("/m/d", 10))
+	if n := b.metric("freshet_prefetch_used_total"); n != 1 {
+		t.Errorf("%v used by another", n)
+	}
+}
+
 func TestAPrefetchThatBeganBeforeARecordIsNotServed(t *testing.T) {
 	t.Parallel()
 	b := newBed(t, metasync.Options{})

@@ -154,8 +154,9 @@ type Engine struct {
 	opts    Options
 	origin  time.Duration // reading of the clock when the engine was made
 
-	mu   sync.Mutex
-	lead *lead // nil while this member does not lead
+	mu    sync.Mutex
+	lead  *lead         // nil while this member does not lead
+	begun chan struct{} // closed while it does
 }
 
 // lead is one term of leadership.
@@ -176,7 +177,7 @@ type lead struct {
 // New returns an Engine. It starts nothing.
 func New(d Deps, opts Options) *Engine {
 	opts.setDefaults()
-	e := &Engine{journal: d.Journal, state: d.State, storage: d.Storage, nodes: d.Nodes, clock: d.Clock, log: d.Log, opts: opts}
+	e := &Engine{journal: d.Journal, state: d.State, storage: d.Storage, nodes: d.Nodes, clock: d.Clock, log: d.Log, opts: opts, begun: make(chan struct{})}
 	if e.clock == nil {
 		e.clock = clock.Real{}
 	}
@@ -210,15 +211,29 @@ func (e *Engine) Run(ctx context.Context, term uint64) error {
 		return freshet.Errorf(freshet.KindInternal, "lead", "", "the term %d began while that before it had not ended", term)
 	}
 	e.lead = l
+	close(e.begun)
 	e.mu.Unlock()
 	defer e.metrics.rest()
 	group.Go("resolve operations", func(ctx context.Context) error { return e.watch(ctx, l) })
 	group.Go("forget outcomes", func(ctx context.Context) error { return e.forgetOutcomes(ctx, l) })
 	<-l.ctx.Done()
 	e.mu.Lock()
-	e.lead = nil
+	e.lead, e.begun = nil, make(chan struct{})
 	e.mu.Unlock()
 	return group.Wait()
+}
+
+// Begun waits until Run carries out operations. The error is that of ctx.
+func (e *Engine) Begun(ctx context.Context) error {
+	e.mu.Lock()
+	begun := e.begun
+	e.mu.Unlock()
+	select {
+	case <-begun:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 }
 
 // leader returns the term that this member leads.
