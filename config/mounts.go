@@ -56,10 +56,7 @@ func (f *File) checkMounts(p *problems, parser Parser) {
 			p.add(key, "%v", err)
 			continue
 		}
-		if seen[c.Path] {
-			p.add(key+".path", "%s is there twice", c.Path)
-		}
-		seen[c.Path] = true
+		p.once(seen, key, c.Path)
 		checkConsistency(p, key, m, c)
 		if parser != nil {
 			if _, err := parser.Parse(ufs.Spec{URI: m.UFS, Options: m.Options}); err != nil {

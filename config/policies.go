@@ -98,10 +98,7 @@ func (f *File) checkPolicies(p *problems) {
 			p.add(key, "%v", err)
 			continue
 		}
-		if synced[rule.Path] {
-			p.add(key+".path", "%s is there twice", rule.Path)
-		}
-		synced[rule.Path] = true
+		p.once(synced, key, rule.Path)
 	}
 	seen := map[freshet.Path]bool{}
 	for i, r := range f.Policies {
@@ -111,10 +108,7 @@ func (f *File) checkPolicies(p *problems) {
 			p.add(key, "%v", err)
 			continue
 		}
-		if seen[c.Path] {
-			p.add(key+".path", "%s is there twice", c.Path)
-		}
-		seen[c.Path] = true
+		p.once(seen, key, c.Path)
 		if synced[c.Path] && r.SyncInterval != "" {
 			p.add(key+".sync_interval", "the interval of %s is set under \"sync\" too: remove one", c.Path)
 		}

@@ -55,9 +55,6 @@ func (f *File) checkQuotas(p *problems) {
 			p.add(key, "%v", err)
 			continue
 		}
-		if seen[c.Path] {
-			p.add(key+".path", "%s is there twice", c.Path)
-		}
-		seen[c.Path] = true
+		p.once(seen, key, c.Path)
 	}
 }

@@ -32,6 +32,14 @@ func (p *problems) add(key, format string, args ...any) {
 	p.list = append(p.list, p.where(key)+key+": "+fmt.Sprintf(format, args...))
 }
 
+// once notes that a path of a list was seen before.
+func (p *problems) once(seen map[freshet.Path]bool, key string, path freshet.Path) {
+	if seen[path] {
+		p.add(key+".path", "%s is there twice", path)
+	}
+	seen[path] = true
+}
+
 // where returns "file:line:column: " of the key or, where the file does not have
 // it, of the nearest key around it.
 func (p *problems) where(key string) string {

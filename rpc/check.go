@@ -2,8 +2,6 @@ package rpc
 
 import (
 	"context"
-	"errors"
-	"io"
 
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -54,22 +52,13 @@ func (c *Coordinator) Check(ctx context.Context, q freshet.CheckQuery, report fu
 	if err != nil {
 		return ErrorOf(err)
 	}
-	for {
-		m, err := stream.Recv()
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
-		if err != nil {
-			return ErrorOf(err)
-		}
+	return drain(stream, func(m *freshetv1.CheckResponse) error {
 		r, err := checkReportOfWire(m)
-		if err == nil {
-			err = report(r)
-		}
 		if err != nil {
 			return err
 		}
-	}
+		return report(r)
+	})
 }
 
 // forwardedChecker lets the leader do what this member can't.

@@ -161,6 +161,11 @@ func (c *Coordinator) Sync(ctx context.Context, p freshet.Path, recursive bool, 
 	if err != nil {
 		return ErrorOf(err)
 	}
+	return drain(stream, func(m *freshetv1.SyncResponse) error { return report(progressOfWire(m)) })
+}
+
+// drain gives each message of a stream to take, until the stream ends or take fails.
+func drain[M any](stream grpc.ServerStreamingClient[M], take func(*M) error) error {
 	for {
 		m, err := stream.Recv()
 		if errors.Is(err, io.EOF) {
@@ -169,7 +174,7 @@ func (c *Coordinator) Sync(ctx context.Context, p freshet.Path, recursive bool, 
 		if err != nil {
 			return ErrorOf(err)
 		}
-		if err := report(progressOfWire(m)); err != nil {
+		if err := take(m); err != nil {
 			return err
 		}
 	}

@@ -2,8 +2,6 @@ package rpc
 
 import (
 	"context"
-	"errors"
-	"io"
 
 	"google.golang.org/grpc"
 
@@ -47,22 +45,13 @@ func (c *Coordinator) RemoveTree(ctx context.Context, q freshet.RemoveQuery, rep
 	if err != nil {
 		return ErrorOf(err)
 	}
-	for {
-		m, err := stream.Recv()
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
-		if err != nil {
-			return ErrorOf(err)
-		}
+	return drain(stream, func(m *freshetv1.RemoveTreeResponse) error {
 		pr := freshet.RemoveProgress{Entries: m.GetEntries(), Current: freshet.Path(m.GetCurrent()), Done: m.GetDone()}
 		if pr.Token, err = freshet.ParseToken(m.GetToken()); err != nil {
 			return freshet.Wrap("read message", "", err)
 		}
-		if err := report(pr); err != nil {
-			return err
-		}
-	}
+		return report(pr)
+	})
 }
 
 // PlanRename implements the service.

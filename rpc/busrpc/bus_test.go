@@ -140,7 +140,7 @@ func world(t testing.TB, p *ports) *bustest.World {
 	t.Helper()
 	n := membus.NewNetwork(1)
 	w := bustest.NewWorld(t, n, newSockets(t, n, p))
-	w.Slack = 45 * time.Second
+	w.Slack = 3 * time.Minute
 	if os.Getenv("FRESHET_TEST_LOG") != "" {
 		w.LogTo(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}))
 	}
