@@ -164,11 +164,11 @@ func TestSerfJoinsByCommand(t *testing.T) {
 }
 
 // freeAddress returns an address at which nobody listens, below the ports that
-// outgoing connections get.
+// outgoing connections get, and that tests of other packages give their servers.
 func freeAddress(t *testing.T) string {
 	t.Helper()
 	for range 100 {
-		addr := fmt.Sprint("127.0.0.1:", 20000+rand.IntN(12000))
+		addr := fmt.Sprint("127.0.0.1:", 8000+rand.IntN(1000))
 		l, err := net.Listen("tcp", addr)
 		if err != nil {
 			continue

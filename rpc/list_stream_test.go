@@ -69,7 +69,7 @@ func serveNamespace(t *testing.T, ns rpc.Namespace) *server {
 // reader never is more than the largest window of a connection, 16 MiB, whatever the
 // size of the directory.
 func TestAListingOfAMillionEntriesIsHeldUpByItsReader(t *testing.T) {
-	const pages, window = 1000, 250
+	const pages, window = 1000, 520 // of pages of 33 kB
 	f := &manyPages{pages: pages}
 	s := serveNamespace(t, f)
 	c := dial(t, rpc.DialOptions{}, s.addr)

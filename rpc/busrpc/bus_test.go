@@ -28,12 +28,13 @@ type ports struct {
 	taken map[string]bool
 }
 
-// take finds a port below those that outgoing connections get; "" if none is free.
+// take finds a port below those that outgoing connections get, and that tests of
+// other packages give their servers; "" if none is free.
 func (p *ports) take() string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for range 100 {
-		addr := fmt.Sprint("127.0.0.1:", 20000+rand.IntN(12000))
+		addr := fmt.Sprint("127.0.0.1:", 9000+rand.IntN(3000))
 		if p.taken[addr] || !free(addr) {
 			continue
 		}

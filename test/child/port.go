@@ -13,6 +13,7 @@ import (
 // Ports for servers lie below those that the kernel gives to outgoing connections,
 // so that nothing takes the port of a server while it restarts, and above those of
 // whole clusters (see cmd/freshet/fleet), which pick theirs well before they use them.
+// Below those are the ports of the tests of the bus (see crosscluster and rpc/busrpc).
 const (
 	lowPort  = 22000
 	highPort = 32767

@@ -37,6 +37,8 @@ func TestAttributesBetweenRegions(t *testing.T) {
 		}
 	}
 	for _, name := range []string{"t/f", "t/g", "t/d/h"} {
+		e2e.AwaitCached(t, a, name, int64(len(data)))
+		e2e.AwaitCached(t, b, name, int64(len(data)))
 		sourceIn(a, name, "hit", "the write")
 		sourceIn(b, name, "hit", "the read")
 	}

@@ -3,7 +3,6 @@ package setups_test
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"testing"
 
@@ -19,7 +18,8 @@ func TestPinnedFilesOutliveAFullCache(t *testing.T) {
 	s := example(t, "setup-freshet-only.yaml")
 	w := s.world(t, true)
 	s.apply(t, w.A)
-	big := make([]byte, 16<<20)
+	const whole = 16 << 20
+	big := make([]byte, whole)
 	put := func(name string) {
 		t.Helper()
 		opts := client.WriteOptions{Length: int64(len(big)), Write: freshet.ByPolicy}
@@ -27,52 +27,48 @@ func TestPinnedFilesOutliveAFullCache(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	cached := func(ctx context.Context, name string) int64 {
-		st, err := w.A.S.Stat(ctx, w.A.At(name), freshet.ReadOptions{})
-		if err != nil {
-			t.Error(err)
-		}
-		return st.CachedBytes
-	}
-	await := func(what string, ok func(ctx context.Context) bool) {
+	// await waits until so many bytes of a file are cached.
+	await := func(name string, bytes int64) {
 		t.Helper()
-		if err := fleet.Poll(t.Context(), e2e.Patience, what, func(ctx context.Context) error {
-			if !ok(ctx) {
-				return errors.New("not yet")
-			}
-			return nil
-		}); err != nil {
+		if err := w.A.S.AwaitCached(t.Context(), w.A.At(name), bytes, e2e.Patience); err != nil {
 			t.Fatal(err)
 		}
 	}
 	put("keep/f")
 	put("go/f")
-	await("word of the blocks", func(ctx context.Context) bool { return cached(ctx, "keep/f") > 0 && cached(ctx, "go/f") > 0 })
+	await("keep/f", whole)
+	await("go/f", whole)
 	w.A.CLI(t, "policy", "set", "/lake/keep", "--pinned").Want(t, 0, "pinned", "true")
-	// The node reads what it is told at its heartbeats: the third file says that two have passed.
-	put("more/first")
-	await("a heartbeat", func(ctx context.Context) bool { return cached(ctx, "more/first") > 0 })
-	put("more/second")
-	await("another", func(ctx context.Context) bool { return cached(ctx, "more/second") > 0 })
+	// The node is told what is pinned in the answers to its heartbeats: a file of each
+	// says that it has passed, and the third that the answer to the second was read.
+	for _, name := range []string{"more/first", "more/second", "more/third"} {
+		put(name)
+		await(name, whole)
+	}
 	for i := range 24 {
 		put(fmt.Sprintf("more/%d", i))
 	}
-	await("the eviction of what is not pinned", func(ctx context.Context) bool { return cached(ctx, "go/f") == 0 })
-	if n := cached(t.Context(), "keep/f"); n != int64(len(big)) {
-		t.Errorf("%d bytes of the pinned file are cached", n)
-	}
+	await("go/f", 0)
+	await("keep/f", whole) // nobody reads it: what is gone does not come again
 	// Pinned no more, it goes too, for files that are read again are worth more.
 	w.A.CLI(t, "policy", "unset", "/lake/keep").Want(t, 0)
 	i := 0
-	await("its eviction", func(ctx context.Context) bool {
+	err := fleet.Poll(t.Context(), e2e.Patience, "its eviction", func(context.Context) error {
 		name := fmt.Sprintf("again/%d", i)
 		put(name)
 		for range 2 {
-			if _, err := read(ctx, w.A, name); err != nil {
-				t.Error(err)
+			if _, err := read(t.Context(), w.A, name); err != nil {
+				return err
 			}
 		}
 		i++
-		return cached(ctx, "keep/f") == 0
+		st, err := w.A.S.Stat(t.Context(), w.A.At("keep/f"), freshet.ReadOptions{})
+		if err == nil && st.CachedBytes > 0 {
+			err = fmt.Errorf("%d bytes are cached after %d files", st.CachedBytes, i)
+		}
+		return err
 	})
+	if err != nil {
+		t.Fatal(err)
+	}
 }

@@ -4,7 +4,6 @@ package setups_test
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -150,23 +149,13 @@ func TestFreshetOnly(t *testing.T) {
 	for _, to := range []string{"/lake/logs/log", "/lake/table"} {
 		w.A.CLI(t, "fs", "cp", "file:"+s.file, to).Want(t, 0)
 	}
-	cached := func(ctx context.Context, p freshet.Path) int64 {
-		st, err := w.A.S.Stat(ctx, p, freshet.ReadOptions{})
-		if err != nil {
-			t.Error(err)
-		}
-		return st.CachedBytes
-	}
-	if err := fleet.Poll(t.Context(), e2e.Patience, "word of the blocks", func(ctx context.Context) error {
-		if cached(ctx, "/lake/table") == 0 {
-			return errors.New("none is known")
-		}
-		return nil
-	}); err != nil {
+	file, err := os.Stat(s.file)
+	if err != nil {
 		t.Fatal(err)
 	}
-	if n := cached(t.Context(), "/lake/logs/log"); n != 0 {
-		t.Errorf("%d bytes of a log are cached", n)
+	e2e.AwaitCached(t, w.A, "table", file.Size())
+	if st, err := w.A.S.Stat(t.Context(), w.A.At("logs/log"), freshet.ReadOptions{}); err != nil || st.CachedBytes != 0 {
+		t.Errorf("%d bytes of a log are cached, %v", st.CachedBytes, err)
 	}
 }
 

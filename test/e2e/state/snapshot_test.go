@@ -2,6 +2,7 @@ package state_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -117,7 +118,8 @@ func TestRestoreLeadsToTheTruth(t *testing.T) {
 	if err := w.A.AwaitLeader(t.Context(), leader); err != nil {
 		t.Fatal(err)
 	}
-	if err := leader.Start(); err != nil {
+	// The new leader can have files written when it has heard of the nodes.
+	if err := errors.Join(leader.Start(), w.A.AwaitReady(t.Context())); err != nil {
 		t.Fatal(err)
 	}
 	e2e.Put(t, w.A, "f", content(6))
