@@ -180,7 +180,7 @@ func kinds() []freshet.Kind {
 }
 
 func notExist(op, key string) error {
-	return ufs.Errorf(freshet.KindNotExist, op, key, "no such file or directory")
+	return ufs.Errorf(freshet.KindNotExist, op, key, "does not exist")
 }
 
 // Stat asks for the object and, if there is none, for any name below it.
