@@ -43,7 +43,7 @@ func TestATreeIsListedByPages(t *testing.T) {
 	for _, portion := range []int{len(want), 20, 3} {
 		for _, failing := range []bool{false, true} {
 			n := 0
-			p.script(func(c string, _ *http.Request) fault {
+			p.script(func(string, *http.Request) fault {
 				if n++; failing && n%4 == 3 {
 					return busy
 				}

@@ -68,8 +68,11 @@ func twice(message string) string {
 			return part
 		}
 		for _, same := range [][2]string{
-			{"no such file or directory", "does not exist"}, {"no such object", "does not exist"}, {"no such blob", "does not exist"},
-			{"directory not empty", "the directory is not empty"}, {"file exists", "exists"},
+			{"no such file or directory", "does not exist"},
+			{"no such object", "does not exist"},
+			{"no such blob", "does not exist"},
+			{"directory not empty", "the directory is not empty"},
+			{"file exists", "exists"},
 		} {
 			if strings.Contains(part, same[0]) {
 				part = same[1]
