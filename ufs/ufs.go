@@ -84,7 +84,8 @@ type Features struct {
 	ListPage           int           // entries per list call, 0 if not paged
 	DirectoryListsSelf bool          // a List of a missing directory is KindNotExist
 	// FlatList says that a recursive List costs a call per page and none per
-	// directory, and that going on after an entry costs none for what is before it.
+	// directory, and that going on after an entry, with ListOptions.Position, costs at
+	// most one for what is before it.
 	FlatList bool
 }
 
@@ -158,6 +159,19 @@ type ListOptions struct {
 	StartAfter string
 	// PageSize bounds one storage call; 0 is the storage's own maximum.
 	PageSize int
+	// Position, if not nil, is kept up to date while the listing runs, and lets the next
+	// one of the same dir, with the same Recursive and a StartAfter from that on,
+	// spare what is before. It is for one listing at a time.
+	Position *Position
+}
+
+// Position is how far a listing came, for storages that can't begin at a name but only
+// at a page of theirs. The zero value is the beginning. Its fields are for drivers.
+type Position struct {
+	Token   string   // the storage's name of the page
+	After   string   // every entry before the page has a SortKey up to this
+	Last    string   // the storage's last name before the page
+	Pending []string // directories named before the page whose turn comes in it or later
 }
 
 // OpenOptions select the bytes of Open.

@@ -93,8 +93,10 @@ type flat struct {
 	way   []*diff              // from the root of the listing to the entry at hand
 	over  []*diff              // listed to their end; to be settled when the loads are sent
 	skip  string               // what begins with it is not shown
+	at    ufs.Position         // of the listing
 	last  ufs.Status           // that was taken
-	due   int                  // directories of the present segment that had to be listed
+	dirs  int                  // directories of the present segment
+	due   int                  // those of them that had to be listed
 	next  []step               // to be done by others
 	bad   error                // not of the storage
 }
@@ -110,6 +112,7 @@ func (w *walk) flat(ctx context.Context, dir freshet.Path, l *namespace.Lookup) 
 	f := &flat{w: w, fs: fs, loads: loads{s: w.s, least: listingBatch}}
 	f.look = begin[listingAnswer](w.s)
 	f.enter(dir, l)
+	f.dirs = 0
 	started := f.look.at
 	defer func() { w.s.metrics.took("tree", w.s.opts.Clock.Elapsed()-started) }()
 	page := fs.Features().ListPage
@@ -122,6 +125,8 @@ func (w *walk) flat(ctx context.Context, dir freshet.Path, l *namespace.Lookup) 
 		case ctx.Err() != nil:
 			return nil, true, err
 		case err != nil && after == "" && freshet.IsKind(err, freshet.KindNotExist, freshet.KindConflict):
+			return nil, false, nil
+		case freshet.IsKind(err, freshet.KindUnsupported): // out of order: to go on behind an entry would be wrong
 			return nil, false, nil
 		case err == nil && n < segment:
 			if err := f.end(ctx); err != nil {
@@ -143,15 +148,16 @@ func (w *walk) flat(ctx context.Context, dir freshet.Path, l *namespace.Lookup) 
 				return f.failed(dir, l, err)
 			}
 		}
-		f.due = 0
+		f.dirs, f.due = 0, 0
 	}
 }
 
 // pays reports whether the segment that is over had at least so many directories
 // that had to be listed that workers beside each other, half of them at any
-// time, would have taken as long to list them.
+// time, would have taken as long to list them. A directory that has shown none is
+// listed the same either way.
 func (f *flat) pays() bool {
-	return f.due*2 >= f.w.s.opts.SegmentPages*f.w.s.opts.Parallel
+	return f.due*2 >= f.w.s.opts.SegmentPages*f.w.s.opts.Parallel || f.dirs == 0 && len(f.way) == 1
 }
 
 // segment takes a part of the listing.
@@ -164,7 +170,7 @@ func (f *flat) segment(ctx context.Context, most int, after string) (n int, err 
 			d.start = f.look.index
 		}
 	}
-	opts := ufs.ListOptions{Recursive: true, StartAfter: after}
+	opts := ufs.ListOptions{Recursive: true, StartAfter: after, Position: &f.at}
 	err = in.run(ctx, root.dir, func(ctx context.Context) iter.Seq2[ufs.Status, error] { return f.fs.List(ctx, root.key, opts) },
 		func(st *ufs.Status) error {
 			f.bad = f.take(ctx, st)
@@ -235,6 +241,7 @@ func (f *flat) enter(dir freshet.Path, l *namespace.Lookup) {
 	if !f.w.s.judgeListing(dir, l, c).Fresh {
 		f.due++
 	}
+	f.dirs++
 	d := f.w.s.newDiff(dir, f.look, l)
 	d.loads = &f.loads
 	f.way = append(f.way, d)

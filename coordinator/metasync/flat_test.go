@@ -28,6 +28,35 @@ func (f byDirectory) Features() ufs.Features {
 	return feat
 }
 
+// byPage is a storage that begins at its start, or at a page that it came by.
+type byPage struct {
+	ufs.FS
+	size int
+}
+
+func (f byPage) List(ctx context.Context, dir string, opts ufs.ListOptions) iter.Seq2[ufs.Status, error] {
+	at, after := opts.Position, opts.StartAfter
+	if at == nil {
+		at = new(ufs.Position)
+	}
+	return func(yield func(ufs.Status, error) bool) {
+		opts.StartAfter = ""
+		if after >= at.After {
+			opts.StartAfter = at.Token
+		}
+		n := 0
+		for st, err := range f.FS.List(ctx, dir, opts) {
+			key := st.SortKey()
+			if n++; err == nil && n%f.size == 0 {
+				at.Token, at.After = key, key
+			}
+			if (err != nil || key > after) && !yield(st, err) {
+				return
+			}
+		}
+	}
+}
+
 // holds returns all that the state has below /m: what it says of each path.
 func (b *bed) holds() map[freshet.Path]string {
 	b.Helper()
@@ -136,7 +165,8 @@ func clutter(rng *rand.Rand, stores ...*mem.Store) {
 
 // TestAFlatListingFindsWhatListingsByDirectoryFind changes two equal storages, of
 // which one is listed flat, in portions that are given up or not, and the other by
-// directory: after each sync both states say the same.
+// directory: after each sync both states say the same. Every other one can't begin at
+// a name.
 func TestAFlatListingFindsWhatListingsByDirectoryFind(t *testing.T) {
 	t.Parallel()
 	for seed := range uint64(60) {
@@ -145,6 +175,9 @@ func TestAFlatListingFindsWhatListingsByDirectoryFind(t *testing.T) {
 		storage := mem.Options{PageSize: 1 + rng.IntN(8)}
 		flat, plain := newBedOn(t, opts, storage), newBedOn(t, opts, storage)
 		plain.wrap = func(fs ufs.FS) ufs.FS { return byDirectory{fs} }
+		if seed%2 == 1 {
+			flat.wrap = func(fs ufs.FS) ufs.FS { return byPage{fs, storage.PageSize} }
+		}
 		for round := range 6 {
 			clutter(rng, flat.store, plain.store)
 			flat.clock.Advance(time.Second)
@@ -208,6 +241,84 @@ func TestAFlatListingOfLargeDirectoriesIsGivenUpAtNoCost(t *testing.T) {
 	}
 	if n > by+by/20 {
 		t.Errorf("%d requests, by directory %d", n, by)
+	}
+}
+
+// TestAListingThatGoesOnByPagesDoesNotBeginAgain: where the storage can't begin at a
+// name, portions cost no more than that each may end in the middle of a page, and what
+// is given up is asked for again once.
+func TestAListingThatGoesOnByPagesDoesNotBeginAgain(t *testing.T) {
+	t.Parallel()
+	const pages, segment = 2000 / 10, 2
+	for what, c := range map[string]struct {
+		key  func(i int) string
+		most int
+	}{
+		"one directory":     {func(i int) string { return fmt.Sprintf("f%04d", i) }, pages + 2},
+		"large directories": {func(i int) string { return fmt.Sprintf("x/d%d/f%03d", i/200, i%200) }, pages + pages/10 + 3*segment},
+		"small directories": {func(i int) string { return fmt.Sprintf("d%04d/f", i) }, 2*pages + 2*pages/segment},
+	} {
+		for _, recursive := range []bool{true, false} {
+			b := newBedOn(t, metasync.Options{SegmentPages: segment}, mem.Options{PageSize: 10})
+			b.wrap = func(fs ufs.FS) ufs.FS {
+				if !recursive {
+					fs = byDirectory{fs}
+				}
+				return byPage{fs, 10}
+			}
+			for i := range 2000 {
+				b.store.Put(c.key(i), []byte("x"))
+			}
+			if !recursive && what == "small directories" {
+				c.most += 2000 // each of them
+			}
+			if n := b.lists(func() { b.mustSync(freshet.Always) }); n > c.most {
+				t.Errorf("%s, flat %v: %d requests, want at most %d", what, recursive, n, c.most)
+			}
+		}
+	}
+}
+
+// TestAListingOutOfOrderIsMadeAnewByDirectory: of a tree that is listed out of order
+// nothing is taken for gone.
+func TestAListingOutOfOrderIsMadeAnewByDirectory(t *testing.T) {
+	t.Parallel()
+	b := newBedOn(t, metasync.Options{SegmentPages: 2}, mem.Options{PageSize: 10})
+	for i := range 200 {
+		b.store.Put(fmt.Sprintf("d%d/e%03d/f", i/20, i), []byte("x"))
+	}
+	for _, n := range []int{0, 1, 15, 20, 21, 300} {
+		var listed atomic.Int64
+		b.wrap = func(fs ufs.FS) ufs.FS { return disorderly{fs, int64(n), &listed} }
+		b.clock.Advance(time.Second)
+		if p := b.mustSync(freshet.Always); len(b.holds()) != 411 || listed.Load() <= int64(n) {
+			t.Errorf("after %d entries: %+v, %d held, %d listed", n, p, len(b.holds()), listed.Load())
+		}
+	}
+}
+
+// disorderly lists one directory of a tree too late, which is found out after n
+// entries.
+type disorderly struct {
+	ufs.FS
+	n      int64
+	listed *atomic.Int64
+}
+
+func (f disorderly) List(ctx context.Context, dir string, opts ufs.ListOptions) iter.Seq2[ufs.Status, error] {
+	if !opts.Recursive {
+		return f.FS.List(ctx, dir, opts)
+	}
+	return func(yield func(ufs.Status, error) bool) {
+		for st, err := range f.FS.List(ctx, dir, opts) {
+			if f.listed.Add(1) > f.n {
+				yield(ufs.Status{}, freshet.Errorf(freshet.KindUnsupported, "list", "", "out of order"))
+				return
+			}
+			if !strings.HasPrefix(st.Key, "d0/e003") && !yield(st, err) {
+				return
+			}
+		}
 	}
 }
 

@@ -235,7 +235,7 @@ func (d *diff) children() func() (held, bool, error) {
 func (d *diff) run(ctx context.Context, fs ufs.FS, after string) error {
 	page := fs.Features().ListPage
 	segment := page * d.s.opts.SegmentPages
-	opts := ufs.ListOptions{StartAfter: after}
+	opts := ufs.ListOptions{StartAfter: after, Position: new(ufs.Position)}
 	for {
 		f := feed{s: d.s, mount: d.mount.ID, bite: page, most: segment}
 		f.began = func() { d.start = d.s.State.Applied() }

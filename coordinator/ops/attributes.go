@@ -41,7 +41,7 @@ func (e *Engine) changeXattr(
 			if _, err := XattrsAt(op, p, at.fs); err != nil {
 				return nil, err
 			}
-			_, err := at.fs.Stat(ctx, at.key)
+			_, err := at.look(ctx)
 			return nil, err
 		},
 		effect: func(ctx context.Context, at place) (*namespace.Entry, error) {
@@ -101,7 +101,7 @@ func (e *Engine) SetACL(ctx context.Context, q freshet.SetACLQuery) (freshet.Com
 			if err != nil {
 				return nil, err
 			}
-			st, err := at.fs.Stat(ctx, at.key)
+			st, err := at.look(ctx)
 			if err != nil {
 				return nil, err
 			}

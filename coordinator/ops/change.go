@@ -30,6 +30,16 @@ type place struct {
 	key, key2 string
 }
 
+// look is Stat of the place's key, whose absence is told in words that go with the
+// path of the operation.
+func (at place) look(ctx context.Context) (ufs.Status, error) {
+	st, err := at.fs.Stat(ctx, at.key)
+	if freshet.IsKind(err, freshet.KindNotExist) {
+		err = &freshet.Error{Kind: freshet.KindNotExist, Err: errors.New("does not exist")}
+	}
+	return st, err
+}
+
 // flight is a change that runs, and its outcome.
 type flight struct {
 	kind      namespace.OpKind

@@ -2,6 +2,7 @@ package ops
 
 import (
 	"context"
+	"fmt"
 	"path"
 	"strings"
 
@@ -56,11 +57,11 @@ func checkParent(ctx context.Context, at place, key string, missing bool) error 
 		case err == nil && st.IsDir():
 			return nil
 		case err == nil:
-			return freshet.Errorf(freshet.KindConflict, "look at parent", p, "%s is not a directory", p)
+			return &freshet.Error{Kind: freshet.KindConflict, Err: fmt.Errorf("%s is not a directory", p)}
 		case !freshet.IsKind(err, freshet.KindNotExist):
 			return err
 		case !missing:
-			return freshet.Errorf(freshet.KindNotExist, "look at parent", p, "the parent directory %s does not exist", p)
+			return &freshet.Error{Kind: freshet.KindNotExist, Err: fmt.Errorf("the parent directory %s does not exist", p)}
 		}
 	}
 	return nil
@@ -104,7 +105,7 @@ func (e *Engine) SetAttr(ctx context.Context, q freshet.SetAttrQuery) (freshet.C
 			if f := at.fs.Features(); !f.OwnerAndMode {
 				return nil, freshet.Errorf(freshet.KindUnsupported, op, q.Path, "the %s storage keeps no owner, group or mode", f.Kind)
 			}
-			_, err := at.fs.Stat(ctx, at.key)
+			_, err := at.look(ctx)
 			return nil, err
 		},
 		effect: func(ctx context.Context, at place) (*namespace.Entry, error) {

@@ -31,7 +31,7 @@ func (e *Engine) remove(ctx context.Context, q removal) (freshet.Completed, erro
 	return e.do(ctx, change{
 		begin: namespace.Begin{Op: q.Op, Kind: namespace.OpRemove, Path: q.Path},
 		prepare: func(ctx context.Context, at place, c *change) (*freshet.Completed, error) {
-			st, err := at.fs.Stat(ctx, at.key)
+			st, err := at.look(ctx)
 			tree := err == nil && st.IsDir() && q.Recursive
 			if gone := q.again && freshet.IsKind(err, freshet.KindNotExist); gone || tree {
 				c.begin.Recursive, c.compound = true, true

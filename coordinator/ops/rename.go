@@ -55,7 +55,7 @@ func checkNames(q freshet.RenameQuery) error {
 
 // lookBoth looks at the source and the target of a rename and says why it can't be.
 func lookBoth(ctx context.Context, at place, q freshet.RenameQuery) (src ufs.Status, replaces bool, err error) {
-	if src, err = at.fs.Stat(ctx, at.key); err != nil || q.Path == q.Target {
+	if src, err = at.look(ctx); err != nil || q.Path == q.Target {
 		return src, false, err
 	}
 	dst, err := at.fs.Stat(ctx, at.key2)

@@ -180,7 +180,8 @@ func (s *store) Head(ctx context.Context, name string) (object.Object, error) {
 }
 
 // List implements object.Store. StartAfter is left to the caller: what Azure
-// offers for it is not the same for all kinds of accounts.
+// offers for it is not the same for all kinds of accounts. Only those with a
+// hierarchical namespace say of what type an entry is.
 func (s *store) List(ctx context.Context, req object.ListRequest) (object.Page, error) {
 	size := int32(min(cmp.Or(req.Max, listPage), listPage)) //nolint:gosec // at most listPage
 	include := container.ListBlobsInclude{Metadata: true}
@@ -207,6 +208,7 @@ func (s *store) List(ctx context.Context, req object.ListRequest) (object.Page, 
 				return object.Page{}, notAList()
 			}
 			p.Prefixes = append(p.Prefixes, *prefix.Name)
+			p.Segmented = p.Segmented || prefix.Properties != nil && prefix.Properties.ResourceType != nil
 		}
 		return p, err
 	}
@@ -235,6 +237,10 @@ func page(items []*container.BlobItem, next *string) (object.Page, error) {
 		o, err := said{*item.Name, item.Properties.ContentLength, item.Properties.ETag, item.Properties.LastModified, item.Metadata}.object()
 		if err != nil {
 			return object.Page{}, err
+		}
+		if kind := item.Properties.ResourceType; kind != nil {
+			p.Segmented = true
+			o.Dir = o.Dir || *kind == "directory"
 		}
 		p.Objects = append(p.Objects, o)
 	}

@@ -338,7 +338,30 @@ func TestRemoveNamesHiddenEntries(t *testing.T) {
 	if _, err := w.Commit(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	wantKind(t, remove(), freshet.KindConflict, "the directory is not empty: directory not empty")
+	wantKind(t, remove(), freshet.KindConflict, "the directory is not empty")
+}
+
+// Where our words say what the system's do, those are left out; the system's error
+// stays in the chain.
+func TestErrorsSayThingsOnce(t *testing.T) {
+	t.Parallel()
+	fs, _ := world(t)
+	second := func(_ any, err error) error { return err }
+	for _, tc := range []struct {
+		err   error
+		text  string
+		errno syscall.Errno
+	}{
+		{second(fs.Stat(t.Context(), "none")), "stat none: does not exist", syscall.ENOENT},
+		{second(fs.Stat(t.Context(), "dir/file/below")), "stat dir/file/below: a file is where a directory should be", syscall.ENOTDIR},
+		{fs.Remove(t.Context(), "none", ufs.RemoveOptions{}), "remove none: does not exist", syscall.ENOENT},
+		{fs.Remove(t.Context(), "dir", ufs.RemoveOptions{}), "remove dir: the directory is not empty", syscall.ENOTEMPTY},
+		{second(fs.Stat(t.Context(), strings.Repeat("n", 300))), "the file system takes no such name: file name too long", syscall.ENAMETOOLONG},
+	} {
+		if !strings.HasSuffix(tc.err.Error(), tc.text) || !errors.Is(tc.err, tc.errno) {
+			t.Errorf("got %q, want %q and %v in the chain", tc.err, tc.text, tc.errno)
+		}
+	}
 }
 
 // An overwrite keeps the owner and group of a file where it may.

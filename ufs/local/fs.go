@@ -258,10 +258,28 @@ func (f *FS) fail(op, key string, err error) error {
 		return f.removed(op)
 	}
 	if errno, ok := errors.AsType[syscall.Errno](err); ok {
-		return ufs.Errorf(k, op, key, "%s: %w", text, errno) // without the names that the system adds
+		return &freshet.Error{Op: op, Path: freshet.Path(key), Kind: k, Err: &systemError{text, errno}}
 	}
 	return ufs.Errorf(k, op, key, "%s", text)
 }
+
+// systemError is an error of the system without the names that the system adds.
+type systemError struct {
+	text  string
+	errno syscall.Errno
+}
+
+// Error adds the system's words to the text where they say more.
+func (e *systemError) Error() string {
+	switch e.errno { //nolint:exhaustive // those of which the text says all
+	case syscall.ENOENT, syscall.ENOTDIR, syscall.EEXIST, syscall.ENOTEMPTY, syscall.EISDIR, syscall.EROFS, syscall.ELOOP:
+		return e.text
+	}
+	return e.text + ": " + e.errno.Error()
+}
+
+// Unwrap returns the error of the system.
+func (e *systemError) Unwrap() error { return e.errno }
 
 // gone reports whether the root directory that is open is no longer the one at its
 // path: it was removed or moved, or a file system was mounted over it or unmounted

@@ -3,6 +3,7 @@ package object
 import (
 	"cmp"
 	"context"
+	"errors"
 	"iter"
 	"slices"
 	"strings"
@@ -20,11 +21,25 @@ func (f *FS) List(ctx context.Context, dir string, opts ufs.ListOptions) iter.Se
 			f.walk(ctx, dir, opts, yield)
 			return
 		}
-		l := lister{f: f, dir: dir, prefix: f.marker(dir), opts: opts, yield: yield}
-		if err := l.run(ctx); err != nil {
+		l := lister{f: f, dir: dir, prefix: f.marker(dir), opts: opts, yield: yield, segmented: f.limits.Segmented}
+		switch err := l.run(ctx); {
+		case errors.Is(err, errSegmented):
+			f.warnSegmented()
+			f.walk(ctx, dir, opts, yield)
+		case err != nil:
 			yield(ufs.Status{}, err)
 		}
 	}
+}
+
+// errSegmented ends a recursive listing, before its first entry, of a storage that
+// lists by segments although its limits don't say so.
+var errSegmented = errors.New("names come in the order of their segments")
+
+func (f *FS) warnSegmented() {
+	f.segmented.Do(func() {
+		f.log.Warn("the storage has a hierarchical namespace: trees are listed directory by directory, and the mount's options should say so", "bucket", f.limits.Bucket)
+	})
 }
 
 // walk lists recursively by one listing for each directory.
@@ -57,11 +72,14 @@ type lister struct {
 
 	raw     string   // last name that the store gave
 	last    string   // name in the bucket of the entry before
+	sent    string   // SortKey of the last entry that the consumer has, or does not want
 	dirs    []string // names, with a slash, of directories whose place has not come yet, in order
 	stopped bool     // by the consumer
 	any     bool     // something was below prefix
 	skipped int
 	example string // one of the skipped
+
+	segmented bool // names come in the order of their segments
 }
 
 func (l *lister) run(ctx context.Context) error {
@@ -73,9 +91,18 @@ func (l *lister) run(ctx context.Context) error {
 		return notExist(op, l.dir)
 	}
 	req := l.request()
-	partial := req.StartAfter != ""
+	partial := req.StartAfter != "" || req.Token != ""
 	err := l.f.pages(ctx, op, l.dir, req, func(p Page) (bool, error) {
-		err := l.emit(p)
+		if p.Segmented && !l.segmented {
+			if l.opts.Recursive && !l.any {
+				return false, errSegmented
+			}
+			l.segmented = true
+		}
+		whole, err := l.emit(p)
+		if whole {
+			l.note(p.Next)
+		}
 		return !l.stopped, err
 	})
 	if err != nil || l.stopped {
@@ -93,12 +120,27 @@ func (l *lister) run(ctx context.Context) error {
 
 func (l *lister) request() ListRequest {
 	req := ListRequest{Prefix: l.prefix, Delimited: !l.opts.Recursive, Max: max(0, min(l.opts.PageSize, l.f.limits.ListPage))}
+	l.sent = l.opts.StartAfter
 	after := l.f.root + l.opts.StartAfter
-	// The object d that stands for a directory comes before d-x, the directory d/ after it.
-	if l.opts.StartAfter != "" && after > l.prefix && !l.f.limits.DirObjects {
-		req.StartAfter = after
+	at := l.opts.Position
+	switch {
+	case !l.f.limits.DirObjects:
+		if l.opts.StartAfter != "" && after > l.prefix {
+			req.StartAfter = after
+		}
+	// The object d that stands for a directory comes before d-x, the directory d/ after
+	// it: what is pending at a name can't be known, but at a page that was come by.
+	case at != nil && at.Token != "" && l.opts.StartAfter >= at.After:
+		req.Token, l.raw, l.dirs = at.Token, at.Last, slices.Clone(at.Pending)
 	}
 	return req
+}
+
+// note keeps where the page begins that comes next.
+func (l *lister) note(token string) {
+	if l.opts.Position != nil && l.f.limits.DirObjects && token != "" {
+		*l.opts.Position = ufs.Position{Token: token, After: l.sent, Last: l.raw, Pending: slices.Clone(l.dirs)}
+	}
 }
 
 // missing tells why there is nothing at dir.
@@ -119,11 +161,12 @@ func (l *lister) missing(ctx context.Context, op string, partial bool) error {
 }
 
 // emit merges the objects and the common prefixes of a page, each in order, and
-// yields them, with the directories whose place has come.
-func (l *lister) emit(p Page) error {
+// yields them, with the directories whose place has come. It reports whether the
+// consumer took all of it.
+func (l *lister) emit(p Page) (whole bool, err error) {
 	sortPage(p)
 	objects, prefixes := p.Objects, p.Prefixes
-	for len(objects)+len(prefixes) > 0 && !l.stopped {
+	for len(objects)+len(prefixes) > 0 {
 		var o *Object
 		if len(objects) == 0 || len(prefixes) > 0 && prefixes[0] < objects[0].Name {
 			o, prefixes = &Object{Name: prefixes[0]}, prefixes[1:]
@@ -131,9 +174,9 @@ func (l *lister) emit(p Page) error {
 			o, objects = &objects[0], objects[1:]
 		}
 		l.any = true
-		if l.f.limits.Segmented && strings.HasSuffix(o.Name, "/") && o.Name != l.prefix {
+		if l.segmented && strings.HasSuffix(o.Name, "/") && o.Name != l.prefix {
 			if o.Name < l.last {
-				return l.disorder(o.Name, l.last)
+				return false, l.disorder(o.Name, l.last)
 			}
 			l.later(o.Name)
 			continue
@@ -142,20 +185,26 @@ func (l *lister) emit(p Page) error {
 		case o.Name == l.raw:
 			continue // some servers repeat a common prefix on the next page
 		case o.Name < l.raw:
-			return l.disorder(o.Name, l.raw)
+			return false, l.disorder(o.Name, l.raw)
 		}
 		l.raw = o.Name
 		for len(l.dirs) > 0 && l.dirs[0] <= o.Name {
 			l.entry(&Object{Name: l.dirs[0]})
 			l.dirs = l.dirs[1:]
 		}
-		if o.Dir {
+		switch {
+		case l.stopped:
+			return false, nil
+		case o.Dir:
 			l.later(o.Name + "/")
 			continue
 		}
 		l.entry(o)
+		if l.stopped {
+			return len(objects)+len(prefixes) == 0 && l.f.root+l.sent == o.Name, nil
+		}
 	}
-	return nil
+	return true, nil
 }
 
 // sortPage puts both lists of a page in order, where they are not.
@@ -172,7 +221,7 @@ func sortPage(p Page) {
 }
 
 func (l *lister) disorder(name, before string) error {
-	return ufs.Errorf(freshet.KindUnavailable, "list", l.dir, "the storage lists out of order: %q after %q", name, before)
+	return ufs.Errorf(freshet.KindUnsupported, "list", l.dir, "the storage lists out of order: %q after %q", name, before)
 }
 
 // later keeps a directory until its place in the order has come.
@@ -233,9 +282,17 @@ func (l *lister) skip(name string) {
 }
 
 func (l *lister) send(st ufs.Status) {
-	if l.stopped || l.opts.StartAfter != "" && st.SortKey() <= l.opts.StartAfter {
+	if l.stopped {
 		return
 	}
+	key := st.Key
+	if st.IsDir() && (l.opts.StartAfter != "" || l.opts.Position != nil) {
+		key += "/"
+	}
+	if l.opts.StartAfter != "" && key <= l.opts.StartAfter {
+		return
+	}
+	l.sent = key
 	l.stopped = !l.yield(st, nil)
 }
 

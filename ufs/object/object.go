@@ -47,6 +47,8 @@ type FS struct {
 	skips  prometheus.Counter
 	parts  sync.Pool // *[]byte of limits.PartSize
 
+	segmented sync.Once // the warning that nobody said so
+
 	live     liveUploads
 	mu       sync.Mutex
 	removing map[string]int // removals under way, by parent directory
@@ -104,7 +106,7 @@ func (f *FS) Features() ufs.Features {
 		MaxOpLifetime:      f.limits.MaxOpLifetime,
 		ListPage:           f.limits.ListPage,
 		DirectoryListsSelf: true,
-		FlatList:           f.limits.ListPage > 0 && !f.limits.Segmented && !f.limits.DirObjects,
+		FlatList:           f.limits.ListPage > 0 && !f.limits.Segmented,
 	}
 }
 
@@ -178,7 +180,7 @@ func kinds() []freshet.Kind {
 }
 
 func notExist(op, key string) error {
-	return ufs.Errorf(freshet.KindNotExist, op, key, "no such file or directory")
+	return ufs.Errorf(freshet.KindNotExist, op, key, "does not exist")
 }
 
 // Stat asks for the object and, if there is none, for any name below it.

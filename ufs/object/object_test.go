@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -31,6 +32,7 @@ func TestConformance(t *testing.T) {
 		"segmented": func(s *flat) {
 			s.folders, s.limits.DirObjects, s.limits.Segmented = true, true, true
 		},
+		"segmented, unsaid": func(s *flat) { s.folders, s.limits.DirObjects, s.unsaid = true, true, true },
 		"in order": func(s *flat) {
 			s.limits.Concurrency, s.limits.MaxParts, s.limits.DeleteBatch, s.limits.SinglePut = 1, 0, 1, s.limits.PartSize
 		},
@@ -117,6 +119,28 @@ func names(t testing.TB, fs ufs.FS, dir string, opts ufs.ListOptions) []string {
 	return all
 }
 
+// portions lists the root n entries at a time, going on from where the last
+// portion ended.
+func portions(t testing.TB, fs ufs.FS, n int, opts ufs.ListOptions) (all []string) {
+	t.Helper()
+	opts.Position = new(ufs.Position)
+	for {
+		before := len(all)
+		for st, err := range fs.List(context.Background(), "", opts) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			if all = append(all, st.SortKey()); len(all) == before+n {
+				break
+			}
+		}
+		if len(all) < before+n {
+			return all
+		}
+		opts.StartAfter = all[len(all)-1]
+	}
+}
+
 func write(ctx context.Context, fs ufs.FS, key string, data []byte, opts ufs.CreateOptions) (ufs.Status, error) {
 	w, err := fs.Create(ctx, key, opts)
 	if err != nil {
@@ -160,14 +184,19 @@ func TestNamesWithoutAPath(t *testing.T) {
 // Objects that stand for directories come at the place of the directory, not at
 // that of their name, also across pages and when a listing is resumed.
 func TestFoldersAreInOrder(t *testing.T) {
-	for _, segmented := range []bool{false, true} {
-		t.Run(fmt.Sprintf("segmented %v", segmented), func(t *testing.T) { foldersAreInOrder(t, segmented) })
+	for name, set := range map[string]func(*flat){
+		"plain":             func(*flat) {},
+		"segmented":         func(s *flat) { s.limits.Segmented = true },
+		"segmented, unsaid": func(s *flat) { s.unsaid = true },
+	} {
+		t.Run(name, func(t *testing.T) { foldersAreInOrder(t, set) })
 	}
 }
 
-func foldersAreInOrder(t *testing.T, segmented bool) {
+func foldersAreInOrder(t *testing.T, set func(*flat)) {
 	s := newFlat()
-	s.folders, s.limits.DirObjects, s.limits.Segmented = true, true, segmented
+	s.folders, s.limits.DirObjects = true, true
+	set(s)
 	for _, dir := range []string{"d/", "d!/", "d-e/", "e/", "d-e/in/", "z/"} {
 		if err := s.Mark(t.Context(), dir); err != nil {
 			t.Fatal(err)
@@ -184,6 +213,11 @@ func foldersAreInOrder(t *testing.T, segmented bool) {
 		for i, after := range want {
 			if got := names(t, fs, "", ufs.ListOptions{Recursive: true, PageSize: page, StartAfter: after}); !slices.Equal(got, want[i+1:]) {
 				t.Errorf("page %d after %q: %q, want %q", page, after, got, want[i+1:])
+			}
+		}
+		for n := 1; n < len(want); n++ {
+			if got := portions(t, fs, n, ufs.ListOptions{Recursive: true, PageSize: page}); !slices.Equal(got, want) {
+				t.Errorf("page %d, %d at a time: %q, want %q", page, n, got, want)
 			}
 		}
 	}
@@ -204,7 +238,6 @@ func foldersAreInOrder(t *testing.T, segmented bool) {
 // A server that lists what it should not is an outage, not a short listing.
 func TestBadListings(t *testing.T) {
 	for name, page := range map[string]object.Page{
-		"out of order":     {Next: "a"},
 		"other prefix":     {Objects: []object.Object{{Name: "elsewhere"}}},
 		"other prefix dir": {Prefixes: []string{"elsewhere/"}},
 		"same token":       {Next: "again"},
@@ -223,19 +256,73 @@ func TestBadListings(t *testing.T) {
 	}
 }
 
-// scripted answers listings wrongly.
+// To ask again, behind the last entry, a server whose pages are out of order would
+// be to leave out what comes too late: it is told so for good, by a later portion too.
+func TestPagesOutOfOrder(t *testing.T) {
+	for _, portion := range []int{1, 2, 100} {
+		s := &scripted{flat: newFlat()}
+		s.limits.DirObjects = true
+		fs := object.New(s, object.Options{Root: "p/"})
+		opts, n := ufs.ListOptions{Position: new(ufs.Position)}, 0
+		var last error
+		for last == nil && n < 10 {
+			before := n
+			for st, err := range fs.List(t.Context(), "", opts) {
+				if last = err; err == nil {
+					n, opts.StartAfter = n+1, st.SortKey()
+				}
+				if n == before+portion {
+					break
+				}
+			}
+		}
+		if !freshet.IsKind(last, freshet.KindUnsupported) || n != 1 {
+			t.Errorf("%d at a time: %v after %d entries", portion, last, n)
+		}
+	}
+}
+
+// A listing that goes on costs a page more at most, whatever came before.
+func TestRequestsOfPortions(t *testing.T) {
+	s := newFlat()
+	s.folders, s.limits.DirObjects, s.noAfter = true, true, true
+	for i := range 100 {
+		put(t, s, fmt.Sprintf("d%02d/f", i), fmt.Sprintf("f%02d", i))
+	}
+	fs := object.New(s, object.Options{})
+	if !fs.Features().FlatList {
+		t.Error("the tree is not listed at once")
+	}
+	for _, c := range []struct {
+		portion, requests int
+		opts              ufs.ListOptions
+	}{
+		{300, 21, ufs.ListOptions{Recursive: true}}, // and once to see that nothing follows
+		{30, 30, ufs.ListOptions{Recursive: true}},
+		{40, 30, ufs.ListOptions{}},
+		{7, 60, ufs.ListOptions{}},
+	} {
+		clear(s.calls)
+		c.opts.PageSize = 10
+		if got := portions(t, fs, c.portion, c.opts); len(got) != 200+100*strings.Count(fmt.Sprint(c.opts.Recursive), "true") || s.calls["list"] > c.requests {
+			t.Errorf("%+v: %d entries by %d requests", c, len(got), s.calls["list"])
+		}
+	}
+}
+
+// scripted answers listings wrongly: with page or, without a name, backwards.
 type scripted struct {
 	*flat
 	name string
 	page object.Page
-	n    int
 }
 
-func (s *scripted) List(context.Context, object.ListRequest) (object.Page, error) {
-	if s.n++; s.name == "out of order" {
-		return object.Page{Objects: []object.Object{{Name: fmt.Sprintf("p/%d", 9-s.n)}}, Next: fmt.Sprint(s.n)}, nil
+func (s *scripted) List(_ context.Context, req object.ListRequest) (object.Page, error) {
+	if s.name != "" {
+		return s.page, nil
 	}
-	return s.page, nil
+	n, _ := strconv.Atoi(req.Token)
+	return object.Page{Objects: []object.Object{{Name: fmt.Sprintf("p/%d", 9-n)}}, Next: strconv.Itoa(n + 1)}, nil
 }
 
 // Directories do not vanish with their last child, however many are removed at a

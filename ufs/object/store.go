@@ -178,6 +178,9 @@ type Page struct {
 	Objects  []Object
 	Prefixes []string // common prefixes, each with its slash; one may come on two pages
 	Next     string   // token of the next page, "" at the end
+	// Segmented says of the first page that shows names, if Limits.Segmented does not,
+	// that it should have.
+	Segmented bool
 }
 
 // GetRequest selects bytes.

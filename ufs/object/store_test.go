@@ -26,6 +26,7 @@ type flat struct {
 	noAfter    bool // StartAfter is ignored
 	repeats    bool // common prefixes are on every page
 	folders    bool // directories are objects without a slash, as with a hierarchical namespace
+	unsaid     bool // names come by segments, of which the limits say nothing
 
 	mu      sync.Mutex
 	etag    int64
@@ -91,7 +92,7 @@ func (s *flat) List(ctx context.Context, req object.ListRequest) (object.Page, e
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.limits.Segmented {
+	if s.limits.Segmented || s.unsaid {
 		return s.segmented(req), nil
 	}
 	if s.shortPages && !strings.HasSuffix(req.Token, "\x00") {
@@ -144,7 +145,7 @@ func (s *flat) segmented(req object.ListRequest) object.Page {
 		}
 	}
 	to := min(len(all), cmp.Or(req.Max, s.limits.ListPage))
-	var p object.Page
+	p := object.Page{Segmented: s.unsaid && to > 0}
 	for _, name := range all[:to] {
 		if req.Delimited && strings.HasSuffix(name, "/") && name != req.Prefix {
 			p.Prefixes = append(p.Prefixes, name)

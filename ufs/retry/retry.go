@@ -159,6 +159,9 @@ func (f *FS) Stat(ctx context.Context, key string) (st ufs.Status, err error) {
 // begin anew whenever an entry was yielded.
 func (f *FS) List(ctx context.Context, dir string, opts ufs.ListOptions) iter.Seq2[ufs.Status, error] {
 	return func(yield func(ufs.Status, error) bool) {
+		if opts.Position == nil {
+			opts.Position = new(ufs.Position)
+		}
 		for {
 			more, stopped := false, false
 			err := f.try(ctx, "list", func(ctx context.Context) error {

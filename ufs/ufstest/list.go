@@ -19,6 +19,7 @@ func listCases() []testCase {
 		{"list/order", listOrder},
 		{"list/pages", listPages},
 		{"list/start-after", listStartAfter},
+		{"list/portions", listPortions},
 		{"list/odd-names", listOddNames},
 		{"list/stops-early", listStopsEarly},
 		{"list/deep", listDeep},
@@ -141,6 +142,46 @@ func listStartAfter(e *env) {
 		e.wantKeys("d", ufs.ListOptions{Recursive: recursive, StartAfter: "d/n000x"}, want[1:]...)
 		e.wantKeys("d", ufs.ListOptions{Recursive: recursive, StartAfter: "a"}, want...)
 		e.wantKeys("d", ufs.ListOptions{Recursive: recursive, StartAfter: "e"})
+	}
+}
+
+// listPortions lists a few entries at a time, each time from where the last one
+// ended, and again from an entry before, which a position must not hide.
+func listPortions(e *env) {
+	want := e.many()
+	for _, recursive := range []bool{false, true} {
+		want := want
+		if !recursive {
+			want = onlyDirect(want)
+		}
+		for portion := 1; portion <= len(want)+1; portion += e.h.PageSize - 1 {
+			opts := ufs.ListOptions{PageSize: e.h.PageSize, Recursive: recursive, Position: new(ufs.Position)}
+			for from := 0; from <= len(want); from += portion {
+				to := min(from+portion, len(want))
+				e.wantPortion(opts, want[from:to])
+				if to > 0 {
+					opts.StartAfter = want[to-1]
+				}
+			}
+			opts.StartAfter = ""
+			e.wantPortion(opts, want)
+		}
+	}
+}
+
+// wantPortion takes as many entries as are wanted.
+func (e *env) wantPortion(opts ufs.ListOptions, want []string) {
+	e.Helper()
+	got := []string{}
+	for st, err := range e.fs.List(e.ctx(), "d", opts) {
+		e.must(err)
+		got = append(got, st.SortKey())
+		if len(got) >= len(want) {
+			break
+		}
+	}
+	if !slices.Equal(got, want) {
+		e.Errorf("%+v: got %q, want %q", opts, got, want)
 	}
 }
 
