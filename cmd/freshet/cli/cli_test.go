@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -427,6 +428,39 @@ func TestDryRunsChangeNothing(t *testing.T) {
 		if r = run(c, "", strings.Fields(tc.args)...); r.code != 0 || len(c.changes) != 1 || c.changes[0] != tc.change {
 			t.Errorf("%s: exit %d, %v, %s", tc.args, r.code, c.changes, r.err)
 		}
+		for _, extra := range []string{" -o json --dry-run", " -o json"} {
+			if r = run(c, "", strings.Fields(tc.args+extra)...); r.code != 0 || !json.Valid([]byte(r.out)) {
+				t.Errorf("%s%s: exit %d, %q, %s", tc.args, extra, r.code, r.out, r.err)
+			}
+		}
+	}
+}
+
+// What a listing says besides comes behind the document, and counts are words.
+func TestMessagesLeaveDocumentsWhole(t *testing.T) {
+	c := newCluster(t)
+	var both bytes.Buffer
+	env := map[string]string{"FRESHET_ADDR": c.addr}
+	streams := cli.Streams{In: strings.NewReader(""), Out: &both, Err: &both, Getenv: func(k string) string { return env[k] }}
+	cli.Run(t.Context(), []string{"fs", "ls", "/", "--limit", "1", "-o", "json"}, streams, nil)
+	document, note, found := strings.Cut(both.String(), "stopped after 1 entry;")
+	if !found || !json.Valid([]byte(document)) || !strings.Contains(note, "--start-after") {
+		t.Errorf("the terminal shows %s", both.String())
+	}
+	if r := run(c, "", "fs", "chmod", "-R", "600", "/no"); strings.Count(r.err, "does not exist") != 1 {
+		t.Errorf("one failure is told so: %s", r.err)
+	}
+	good, bad := filepath.Join(t.TempDir(), "good.yaml"), filepath.Join(t.TempDir(), "bad.yaml")
+	if err := errors.Join(os.WriteFile(good, []byte("policies: [{path: /d, ttl: 2h}]\n"), 0o600), os.WriteFile(bad, []byte("polices: []\n"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	r := run(nil, "", "config", "validate", good, bad, "-o", "json")
+	var verdicts []struct {
+		File, Error string
+		OK          bool
+	}
+	if err := json.Unmarshal([]byte(r.out), &verdicts); err != nil || r.code != 2 || len(verdicts) != 2 || !verdicts[0].OK || verdicts[1].OK || verdicts[1].Error == "" {
+		t.Errorf("exit %d, %s, %v", r.code, r.out, err)
 	}
 }
 

@@ -1,6 +1,7 @@
 package cli_test
 
 import (
+	"bytes"
 	"context"
 	"strings"
 	"sync"
@@ -8,6 +9,7 @@ import (
 	"time"
 
 	"github.com/freshet-io/freshet"
+	"github.com/freshet-io/freshet/cmd/freshet/cli"
 )
 
 // syncs are those of a cluster whose syncs take two questions.
@@ -16,6 +18,8 @@ type syncs struct {
 	jobs  []freshet.SyncJob
 	asked int
 	down  int // so many questions are not answered
+	// onAsk, if not nil, is called with each question about one sync, which does not end then.
+	onAsk func()
 }
 
 func (s *syncs) StartSync(_ context.Context, q freshet.SyncQuery) (freshet.SyncJob, error) {
@@ -40,6 +44,10 @@ func (s *syncs) SyncJobs(_ context.Context, id uint64, _ freshet.Path) ([]freshe
 		return nil, freshet.Errorf(freshet.KindNotLeader, "sync status", "", "an election")
 	}
 	s.asked++
+	if s.onAsk != nil {
+		s.onAsk()
+		return s.jobs[id-1 : id], nil
+	}
 	j := &s.jobs[id-1]
 	if s.asked > 1 && !j.State.Ended() {
 		j.State = freshet.SyncDone
@@ -85,13 +93,40 @@ func TestSyncsWithoutTheirCaller(t *testing.T) {
 	expect(2, []string{"sync", "now", "/d", "--async"}, "--recursive")
 	expect(2, []string{"sync", "now", "/d", "--max-age", "1m"}, "--recursive")
 	expect(2, []string{"sync", "now", "/d", "--recursive", "--max-age", "5 parsecs"}, "parsecs")
-	expect(0, []string{"sync", "status"}, "/part", "/none", "running")
+	expect(0, []string{"sync", "status"}, "/part", "/none", "running", "ERROR", "the storage is down")
 	expect(0, []string{"sync", "status", "/d", "-o", "json"}, `"10m0s"`)
 	expect(3, []string{"sync", "status", "77"}, "no such sync")
 	expect(2, []string{"sync", "status", "d"}, "neither the number of a sync")
-	expect(2, []string{"sync", "cancel", "/d"}, "neither the number of a sync")
+	expect(2, []string{"sync", "cancel", "/d"}, "sync status /d")
 	expect(0, []string{"sync", "cancel", "4", "--dry-run"}, "running")
 	expect(0, []string{"sync", "cancel", "4"}, "cancelled")
 	expect(0, []string{"sync", "cancel", "4", "--dry-run"}, "cancelled")
 	expect(4, []string{"sync", "cancel", "1", "--dry-run"}, "ended before")
+}
+
+func TestAnInterruptedSyncIsCancelledAndSaysSo(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t)
+	ctx, interrupt := context.WithCancel(t.Context())
+	defer interrupt()
+	asked := 0
+	c.syncs.onAsk = func() {
+		if asked++; asked == 3 {
+			interrupt()
+		}
+	}
+	var out, errOut bytes.Buffer
+	streams := cli.Streams{In: strings.NewReader(""), Out: &out, Err: &errOut, Getenv: func(k string) string { return map[string]string{"FRESHET_ADDR": c.addr}[k] }}
+	code := cli.Run(ctx, []string{"sync", "now", "/d", "--recursive"}, streams, nil)
+	if code != 5 || !strings.Contains(errOut.String(), "interrupted: cancelled sync 1 after") {
+		t.Errorf("exit %d: %s", code, errOut.String())
+	}
+	if n := strings.Count(errOut.String(), "sync 1 running"); n != 1 {
+		t.Errorf("%d lines of progress within a second: %s", n, errOut.String())
+	}
+	c.syncs.mu.Lock()
+	defer c.syncs.mu.Unlock()
+	if s := c.syncs.jobs[0].State; s != freshet.SyncCancelled {
+		t.Errorf("the sync is %s", s)
+	}
 }
