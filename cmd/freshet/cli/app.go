@@ -210,7 +210,7 @@ func (a *app) within(cmd *cobra.Command, limit time.Duration, f func(ctx context
 	if err == nil || !errors.Is(ctx.Err(), context.DeadlineExceeded) || freshet.IsKind(err, freshet.KindNotExist, freshet.KindPermission, freshet.KindConflict) {
 		return err
 	}
-	return freshet.Errorf(freshet.KindDeadline, strings.TrimPrefix(cmd.CommandPath(), cmd.Root().Name()+" "), "", "no answer within %s; what was asked for may still happen (--timeout sets how long to wait)", limit)
+	return freshet.Errorf(freshet.KindDeadline, strings.TrimPrefix(cmd.CommandPath(), cmd.Root().Name()+" "), "", "no answer within %s (--timeout sets how long to wait); a change that was asked for may still happen", limit)
 }
 
 func (a *app) connected(ctx context.Context, f func(ctx context.Context, s *session) error) error {

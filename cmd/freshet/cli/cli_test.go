@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -210,6 +209,8 @@ func (a admin) Cluster(context.Context) (freshet.ClusterStatus, error) {
 	return freshet.ClusterStatus{Name: "eu", Leader: "c1", Healthy: a.healthy, QuarantinedOps: a.quarantined, Members: []freshet.Member{{ID: "c1", Leader: true}}}, a.err
 }
 
+func (a admin) TransferLeadership(context.Context, string) (string, error) { return "", a.err }
+
 func (a admin) Nodes(context.Context) ([]freshet.NodeStatus, error) {
 	return []freshet.NodeStatus{{Node: freshet.Node{Name: "n1"}, Live: true}}, a.err
 }
@@ -348,6 +349,9 @@ func TestExitCodes(t *testing.T) {
 			t.Errorf("%s: exit %d, want %d: %s", tc.args, r.code, tc.want, r.err)
 		}
 	}
+	if r := run(c, "", "cluster", "raft", "transfer-leader"); r.code != 0 || !strings.Contains(r.err, "cluster status") {
+		t.Errorf("handed over to nobody knows whom: exit %d, %s%s", r.code, r.out, r.err)
+	}
 	c.healthy = false
 	if r := run(c, "", "cluster", "status"); r.code != 7 || !strings.Contains(r.out, "UNHEALTHY") {
 		t.Errorf("unhealthy: exit %d, %s", r.code, r.out)
@@ -433,34 +437,6 @@ func TestDryRunsChangeNothing(t *testing.T) {
 				t.Errorf("%s%s: exit %d, %q, %s", tc.args, extra, r.code, r.out, r.err)
 			}
 		}
-	}
-}
-
-// What a listing says besides comes behind the document, and counts are words.
-func TestMessagesLeaveDocumentsWhole(t *testing.T) {
-	c := newCluster(t)
-	var both bytes.Buffer
-	env := map[string]string{"FRESHET_ADDR": c.addr}
-	streams := cli.Streams{In: strings.NewReader(""), Out: &both, Err: &both, Getenv: func(k string) string { return env[k] }}
-	cli.Run(t.Context(), []string{"fs", "ls", "/", "--limit", "1", "-o", "json"}, streams, nil)
-	document, note, found := strings.Cut(both.String(), "stopped after 1 entry;")
-	if !found || !json.Valid([]byte(document)) || !strings.Contains(note, "--start-after") {
-		t.Errorf("the terminal shows %s", both.String())
-	}
-	if r := run(c, "", "fs", "chmod", "-R", "600", "/no"); strings.Count(r.err, "does not exist") != 1 {
-		t.Errorf("one failure is told so: %s", r.err)
-	}
-	good, bad := filepath.Join(t.TempDir(), "good.yaml"), filepath.Join(t.TempDir(), "bad.yaml")
-	if err := errors.Join(os.WriteFile(good, []byte("policies: [{path: /d, ttl: 2h}]\n"), 0o600), os.WriteFile(bad, []byte("polices: []\n"), 0o600)); err != nil {
-		t.Fatal(err)
-	}
-	r := run(nil, "", "config", "validate", good, bad, "-o", "json")
-	var verdicts []struct {
-		File, Error string
-		OK          bool
-	}
-	if err := json.Unmarshal([]byte(r.out), &verdicts); err != nil || r.code != 2 || len(verdicts) != 2 || !verdicts[0].OK || verdicts[1].OK || verdicts[1].Error == "" {
-		t.Errorf("exit %d, %s, %v", r.code, r.out, err)
 	}
 }
 

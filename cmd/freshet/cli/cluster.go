@@ -177,7 +177,10 @@ func (a *app) raftTransfer() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				return a.print(r, func(t *table) { t.row("leader", r.GetLeader()) })
+				if r.GetLeader() == "" {
+					a.note("handed over; who leads now is not known yet: see `freshet cluster status`")
+				}
+				return a.print(r, func(t *table) { t.row("leader", dash(r.GetLeader())) })
 			})
 		},
 	}

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -110,8 +111,9 @@ func (a *app) remove(ctx context.Context, s *session, p freshet.Path, recursive,
 		done, err := s.coord.Remove(ctx, freshet.RemoveQuery{Path: p})
 		return a.done(p, done, err)
 	}
-	last := time.Time{}
-	return s.coord.RemoveTree(ctx, freshet.RemoveQuery{Path: p, Recursive: true}, func(pr freshet.RemoveProgress) error {
+	last, gone := time.Time{}, int64(0)
+	err := s.coord.RemoveTree(ctx, freshet.RemoveQuery{Path: p, Recursive: true}, func(pr freshet.RemoveProgress) error {
+		gone = pr.Entries
 		switch now := time.Now(); {
 		case pr.Done:
 			a.note("removed %s: %s", p, countText(pr.Entries, "entry", "entries"))
@@ -122,6 +124,15 @@ func (a *app) remove(ctx context.Context, s *session, p freshet.Path, recursive,
 		}
 		return nil
 	})
+	if err == nil || ctx.Err() == nil {
+		return err
+	}
+	code := freshet.KindDeadline.Info().Exit
+	if gone > 0 {
+		code = freshet.ExitPartly
+	}
+	return &exitError{code: code, err: fmt.Errorf("remove %s: stopped after %s or a page more: what was removed is gone, the rest is there, and the same command goes on",
+		p, countText(gone, "entry", "entries"))}
 }
 
 func (a *app) wouldRemove(ctx context.Context, s *session, p freshet.Path, recursive bool) error {

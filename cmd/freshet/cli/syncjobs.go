@@ -75,7 +75,7 @@ func syncOutcome(j *freshetv1.SyncJob) error {
 	case j.GetState() == string(freshet.SyncCancelled):
 		return &freshet.Error{Op: "sync", Path: freshet.Path(j.GetPath()), Kind: freshet.KindDeadline, Err: errors.New("was cancelled")}
 	case j.GetFailed() > 0:
-		return &exitError{code: freshet.ExitPartly, err: fmt.Errorf("%d directories could not be checked; they stay as they were: %s", j.GetFailed(), j.GetError())}
+		return &exitError{code: freshet.ExitPartly, err: fmt.Errorf("%s could not be checked and stay as before: %s", countText(j.GetFailed(), "directory", "directories"), j.GetError())}
 	case j.GetState() == string(freshet.SyncFailed):
 		kind := freshet.KindInternal
 		for _, k := range freshet.Kinds() {

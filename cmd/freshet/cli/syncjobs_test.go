@@ -1,7 +1,6 @@
 package cli_test
 
 import (
-	"bytes"
 	"context"
 	"strings"
 	"sync"
@@ -9,7 +8,6 @@ import (
 	"time"
 
 	"github.com/freshet-io/freshet"
-	"github.com/freshet-io/freshet/cmd/freshet/cli"
 )
 
 // syncs are those of a cluster whose syncs take two questions.
@@ -87,7 +85,7 @@ func TestSyncsWithoutTheirCaller(t *testing.T) {
 	}
 	c.syncs.down = 1
 	expect(0, []string{"sync", "now", "/d", "--recursive", "--max-age", "10m"}, "SPARED", "done", "70", "sync 1 ")
-	expect(freshet.ExitPartly, []string{"sync", "now", "/part", "--recursive"}, "failed", "1 directories could not be checked", "the storage is down")
+	expect(freshet.ExitPartly, []string{"sync", "now", "/part", "--recursive"}, "failed", "1 directory could not be checked", "the storage is down")
 	expect(3, []string{"sync", "now", "/none", "--recursive"}, "does not exist")
 	expect(0, []string{"sync", "now", "/d", "--recursive", "--async", "-o", "json"}, `"id"`, `"running"`)
 	expect(2, []string{"sync", "now", "/d", "--async"}, "--recursive")
@@ -102,31 +100,4 @@ func TestSyncsWithoutTheirCaller(t *testing.T) {
 	expect(0, []string{"sync", "cancel", "4"}, "cancelled")
 	expect(0, []string{"sync", "cancel", "4", "--dry-run"}, "cancelled")
 	expect(4, []string{"sync", "cancel", "1", "--dry-run"}, "ended before")
-}
-
-func TestAnInterruptedSyncIsCancelledAndSaysSo(t *testing.T) {
-	t.Parallel()
-	c := newCluster(t)
-	ctx, interrupt := context.WithCancel(t.Context())
-	defer interrupt()
-	asked := 0
-	c.syncs.onAsk = func() {
-		if asked++; asked == 3 {
-			interrupt()
-		}
-	}
-	var out, errOut bytes.Buffer
-	streams := cli.Streams{In: strings.NewReader(""), Out: &out, Err: &errOut, Getenv: func(k string) string { return map[string]string{"FRESHET_ADDR": c.addr}[k] }}
-	code := cli.Run(ctx, []string{"sync", "now", "/d", "--recursive"}, streams, nil)
-	if code != 5 || !strings.Contains(errOut.String(), "interrupted: cancelled sync 1 after") {
-		t.Errorf("exit %d: %s", code, errOut.String())
-	}
-	if n := strings.Count(errOut.String(), "sync 1 running"); n != 1 {
-		t.Errorf("%d lines of progress within a second: %s", n, errOut.String())
-	}
-	c.syncs.mu.Lock()
-	defer c.syncs.mu.Unlock()
-	if s := c.syncs.jobs[0].State; s != freshet.SyncCancelled {
-		t.Errorf("the sync is %s", s)
-	}
 }
