@@ -128,8 +128,10 @@ func (a *app) printSyncs(out proto.Message, syncs ...*freshetv1.SyncJob) error {
 		}
 		t.row(head...)
 		for _, j := range syncs {
-			row := []any{j.GetId(), j.GetState(), j.GetPath(), j.GetDirectories(), j.GetFresh(), j.GetEntries(), j.GetChanged(), j.GetFailed(),
-				ageText(j.GetElapsed()), fmt.Sprintf("%.0f", jobRate(j)), timeText(j.GetStartedAt())}
+			row := []any{
+				j.GetId(), j.GetState(), j.GetPath(), j.GetDirectories(), j.GetFresh(), j.GetEntries(), j.GetChanged(), j.GetFailed(),
+				ageText(j.GetElapsed()), fmt.Sprintf("%.0f", jobRate(j)), timeText(j.GetStartedAt()),
+			}
 			if why {
 				row = append(row, dash(j.GetError()))
 			}
