@@ -226,10 +226,12 @@ func remedy(x *freshet.Explanation, l *namespace.Lookup) string {
 	s := x.Storage
 	differs := s != nil && s.Error == "" && l.Found && !(s.Exists && s.SameContent && s.SameMeta) && !l.MountPoint && !l.Virtual
 	switch {
-	case s != nil && s.Error != "":
+	case s != nil && s.Error != "" && !s.Exists:
 		return "the storage can't be asked: check it and its credentials; nothing is served from it as absent meanwhile"
 	case differs && x.Verdict == verdictFresh:
 		return fmt.Sprintf("the storage differs from what is served: something wrote to it without a cluster on the bus. Run `freshet sync now %s`, and set an interval (`freshet sync set %s --interval 1m`) if that is to be expected", p, p)
+	case s != nil && s.Exists && s.Error == "" && x.Verdict == verdictAbsent && l.HasMount:
+		return fmt.Sprintf("the storage has it, and reads say that it does not exist: something wrote to the storage without a cluster on the bus. Run `freshet sync now %s`, and set an interval (`freshet sync set %s --interval 1m`) if that is to be expected", p, p)
 	case x.Freshness.Degraded && x.ActiveSync != nil && !x.ActiveSync.Heard:
 		return fmt.Sprintf("check why %s is not heard (`freshet mount show %s`); until then entries are checked by time", x.ActiveSync.Source, l.Mount.Path)
 	case x.Freshness.Degraded:

@@ -56,6 +56,9 @@ func TestExplain(t *testing.T) {
 			w.Errorf("fresh: %+v", x)
 		}
 		explain("/deep/data/d/none", false, "absent", "complete listing of /deep/data/d does not have it")
+		w.store.Put("d/late", []byte("behind its back"))
+		explain("/deep/data/d/late", true, "absent", "reads say that it does not exist", "freshet sync now /deep/data/d/late")
+		w.store.Remove("d/late")
 		explain("/deep/data/d", false, "unknown", "only something below")
 		w.store.Put("d/f", []byte("three"))
 		explain("/deep/data/d/f", true, "fresh", "freshet sync now /deep/data/d/f")

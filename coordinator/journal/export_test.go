@@ -3,8 +3,10 @@ package journal
 import (
 	"bytes"
 	"context"
+	"log/slog"
 	"time"
 
+	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
 
 	"github.com/freshet-io/freshet/coordinator/namespace"
@@ -113,3 +115,6 @@ func (l *LogSizes) Total() int64 { return l.s.total() }
 
 // Beyond returns the last entry that does not fit in limit bytes.
 func (l *LogSizes) Beyond(limit int64) uint64 { return l.s.beyond(limit) }
+
+// NewRaftLog is tested from outside.
+func NewRaftLog(to *slog.Logger) hclog.Logger { return newRaftLog(to) }

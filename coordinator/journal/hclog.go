@@ -26,6 +26,9 @@ func newRaftLog(to *slog.Logger) *raftLog {
 
 func (l *raftLog) Log(level hclog.Level, msg string, args ...any) {
 	target := slogLevel(level)
+	if msg == noLeaderYet && !knownLeader(args) {
+		target = slog.LevelInfo // so does every cluster begin
+	}
 	handler := l.to.Handler()
 	ctx := context.Background()
 	if level == hclog.Off || !handler.Enabled(ctx, target) {
@@ -41,6 +44,19 @@ func (l *raftLog) Log(level hclog.Level, msg string, args ...any) {
 	}
 	//nolint:errcheck // there is nowhere to report that a log can't be written
 	_ = handler.Handle(ctx, record)
+}
+
+// noLeaderYet is what Raft logs when a follower hears no leader. That is worth a
+// warning when there was one.
+const noLeaderYet = "heartbeat timeout reached, starting election"
+
+func knownLeader(args []any) bool {
+	for i := 0; i+1 < len(args); i += 2 {
+		if args[i] == "last-leader-id" {
+			return fmt.Sprint(args[i+1]) != ""
+		}
+	}
+	return false
 }
 
 // plain makes of a value what reads well in any handler.

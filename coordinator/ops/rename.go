@@ -68,8 +68,10 @@ func lookBoth(ctx context.Context, at place, q freshet.RenameQuery) (src ufs.Sta
 		return src, false, freshet.Errorf(freshet.KindConflict, opRename, q.Target, "is a directory; a file can't replace it")
 	case src.IsDir() && !dst.IsDir():
 		return src, false, freshet.Errorf(freshet.KindConflict, opRename, q.Target, "is a file; a directory can't replace it")
-	case dst.IsDir() || !q.Overwrite:
-		return src, false, freshet.Errorf(freshet.KindExist, opRename, q.Target, "exists")
+	case dst.IsDir():
+		return src, false, freshet.Errorf(freshet.KindExist, opRename, q.Target, "exists; a directory is never replaced: choose another name, or remove it first")
+	case !q.Overwrite:
+		return src, false, freshet.Errorf(freshet.KindExist, opRename, q.Target, "exists; ask for it to be overwritten, choose another name, or remove it first")
 	}
 	return src, true, nil
 }

@@ -232,6 +232,7 @@ func TestOpenRefusesWhatIsNotAllowed(t *testing.T) {
 		"outside of roots":         {dir: "outside", env: roots, kind: freshet.KindPermission, text: "not under ufs.local_roots"},
 		"link out of the roots":    {dir: "data/link-to-outside", env: roots, kind: freshet.KindPermission, text: "not under ufs.local_roots"},
 		"inside of roots":          {dir: "data/ufs", env: roots},
+		"created below a file":     {dir: "file/new", options: create, kind: freshet.KindConflict, text: "name a directory"},
 		"created":                  {dir: "data/new/deep", options: create, env: roots},
 		"beside own data, no more": {dir: "outside", env: own},
 	} {

@@ -18,6 +18,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/freshet-io/freshet"
@@ -201,6 +202,9 @@ func within(path, dir string) bool {
 }
 
 func openError(path string, err error) error {
+	if errors.Is(err, syscall.ENOTDIR) {
+		return freshet.Errorf(freshet.KindConflict, "open storage", "", "%s is not a directory, or lies below something that is none: name a directory", path)
+	}
 	k, text := kindOf(err)
 	if k == freshet.KindNotExist {
 		return freshet.Errorf(k, "open storage", "", "directory %s does not exist; create it, or set the option create=true", path)

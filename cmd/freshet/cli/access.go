@@ -218,12 +218,10 @@ func (a *app) xattrSet() *cobra.Command {
 					if _, err := s.coord.Xattrs(ctx, q.Path); err != nil {
 						return err
 					}
-					a.changed(true, "set %s of %s", q.Name, q.Path)
-					return nil
+					return a.wouldChange(q.Path, "set %s of %s", q.Name, q.Path)
 				}
 				done, err := s.coord.SetXattr(ctx, q)
-				a.token(done, err)
-				return err
+				return a.done(q.Path, done, err)
 			})
 		},
 	}
@@ -271,12 +269,10 @@ func (a *app) xattrRm() *cobra.Command {
 					if _, err := s.access.ListXattrs(ctx, &freshetv1.ListXattrsRequest{Path: string(p), Name: args[1]}); err != nil {
 						return err
 					}
-					a.changed(true, "removed %s of %s", args[1], p)
-					return nil
+					return a.wouldChange(p, "removed %s of %s", args[1], p)
 				}
 				done, err := s.coord.RemoveXattr(ctx, freshet.RemoveXattrQuery{Path: p, Name: args[1]})
-				a.token(done, err)
-				return err
+				return a.done(p, done, err)
 			})
 		},
 	}

@@ -43,6 +43,7 @@ type app struct {
 	noColor        bool
 	timeout        time.Duration
 	commandStarted bool
+	lastProgress   time.Time // of a plain line
 }
 
 // Server adds the commands that run servers; cmd wires them.
@@ -203,10 +204,13 @@ func (a *app) within(cmd *cobra.Command, limit time.Duration, f func(ctx context
 	ctx, cancel := context.WithTimeout(cmd.Context(), limit)
 	defer cancel()
 	err := a.connected(ctx, f)
+	if _, said := errors.AsType[*exitError](err); said {
+		return err // what was done until then
+	}
 	if err == nil || !errors.Is(ctx.Err(), context.DeadlineExceeded) || freshet.IsKind(err, freshet.KindNotExist, freshet.KindPermission, freshet.KindConflict) {
 		return err
 	}
-	return freshet.Errorf(freshet.KindDeadline, cmd.Name(), "", "no answer within %s; what was asked for may still happen (--timeout sets how long to wait)", limit)
+	return freshet.Errorf(freshet.KindDeadline, strings.TrimPrefix(cmd.CommandPath(), cmd.Root().Name()+" "), "", "no answer within %s (--timeout sets how long to wait); a change that was asked for may still happen", limit)
 }
 
 func (a *app) connected(ctx context.Context, f func(ctx context.Context, s *session) error) error {

@@ -21,12 +21,21 @@ func (a *app) configCommand() *cobra.Command {
 		Example: "  freshet config validate /etc/freshet/*.yaml",
 		RunE: func(_ *cobra.Command, args []string) error {
 			var bad []string
+			var all []fileVerdict
 			for _, name := range args {
-				if err := validateFile(name, insecure); err != nil {
+				err := validateFile(name, insecure)
+				all = append(all, fileVerdict{File: name, OK: err == nil})
+				if err != nil {
 					bad = append(bad, err.Error())
+					all[len(all)-1].Error = err.Error()
 					continue
 				}
 				a.note("%s: ok", name)
+			}
+			if a.output != "table" {
+				if err := a.printValue(all, nil); err != nil {
+					return err
+				}
 			}
 			if len(bad) > 0 {
 				return &exitError{code: freshet.ExitUsage, err: fmt.Errorf("%s", strings.Join(bad, "\n"))}
@@ -36,6 +45,13 @@ func (a *app) configCommand() *cobra.Command {
 	}
 	validate.Flags().BoolVar(&insecure, "insecure", false, "accept plain text on addresses that others can reach")
 	return group("config", "Check configuration files", "  freshet config validate coordinator.yaml", validate)
+}
+
+// fileVerdict is what a check of a configuration file found.
+type fileVerdict struct {
+	File  string `json:"file"`
+	OK    bool   `json:"ok"`
+	Error string `json:"error"`
 }
 
 func validateFile(name string, insecure bool) error {
@@ -103,7 +119,7 @@ func (a *app) apply(cmd *cobra.Command, name string, prune, dryRun bool) error {
 			return err
 		}
 		if dryRun || len(steps) == 0 {
-			a.note("%d changes; nothing changed", len(steps))
+			a.note("%s; nothing changed", countText(len(steps), "change", "changes"))
 			return nil
 		}
 		for i, st := range steps {
@@ -114,7 +130,7 @@ func (a *app) apply(cmd *cobra.Command, name string, prune, dryRun bool) error {
 				return &exitError{code: freshet.ExitPartly, err: fmt.Errorf("%d of %d changes made, then: %w", i, len(steps), err)}
 			}
 		}
-		a.note("%d changes made", len(steps))
+		a.note("%s made", countText(len(steps), "change", "changes"))
 		return nil
 	})
 }

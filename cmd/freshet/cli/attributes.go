@@ -54,12 +54,10 @@ func (c *attributes) run(cmd *cobra.Command, paths []string) error {
 			e = r.GetEntry()
 		}
 		if c.dryRun {
-			c.changed(true, "%s %s", c.what, p)
-			return nil
+			return c.wouldChange(p, "%s %s", c.what, p)
 		}
 		done, err := c.do(ctx, s, e)
-		c.token(done, err)
-		return err
+		return c.done(p, done, err)
 	})
 }
 
@@ -67,7 +65,7 @@ func (c *attributes) run(cmd *cobra.Command, paths []string) error {
 type outcome struct {
 	Changed int64 `json:"changed"`
 	Failed  int64 `json:"failed"`
-	DryRun  bool  `json:"dry_run"`
+	DryRun  bool  `json:"dryRun"`
 }
 
 // treeTally counts what many do at a time.
@@ -91,7 +89,8 @@ func (t *treeTally) add(path string, err error) {
 	}
 	t.out.Failed++
 	if t.first == nil {
-		t.first = err
+		t.first = err // told at the end
+		return
 	}
 	if t.out.Failed <= maxFailures {
 		t.note("%s: %v", safe(path), err)
@@ -114,6 +113,9 @@ func (c *attributes) trees(ctx context.Context, s *session, paths []string) erro
 	if err := t.report(); err != nil {
 		return err
 	}
+	if stopped != nil && t.first != nil {
+		t.note("%v", t.first)
+	}
 	switch {
 	case t.out.Changed == 0 && stopped != nil:
 		return stopped
@@ -132,7 +134,7 @@ func (t *treeTally) report() error {
 		return t.printValue(t.out, nil)
 	}
 	if t.out.Changed > 0 || t.out.Failed == 0 {
-		t.changed(t.dryRun, "%s %d entries", t.what, t.out.Changed)
+		t.changed(t.dryRun, "%s %s", t.what, countText(t.out.Changed, "entry", "entries"))
 	}
 	return nil
 }

@@ -17,11 +17,10 @@ func (a *app) fsMkdir() *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.eachPath(cmd, args, func(ctx context.Context, s *session, p freshet.Path) error {
 				if dryRun {
-					return a.wouldCreate(ctx, s, p, parents, "make the directory")
+					return a.wouldCreate(ctx, s, p, parents, "made the directory")
 				}
 				done, err := s.coord.Mkdir(ctx, freshet.MkdirQuery{Path: p, Parents: parents})
-				a.token(done, err)
-				return err
+				return a.done(p, done, err)
 			})
 		},
 	}
@@ -54,13 +53,15 @@ func (a *app) wouldCreate(ctx context.Context, s *session, p freshet.Path, exist
 		if err := p.CheckWritable(); err != nil {
 			return err
 		}
-		a.changed(true, "%s %s", what, p)
-		return nil
+		return a.wouldChange(p, "%s %s", what, p)
 	case err != nil:
 		return err
 	case existing:
 		a.note("dry run: %s exists; nothing to do", p)
-		return nil
+		if a.output == "table" {
+			return nil
+		}
+		return a.printValue(pathChange{Path: p, DryRun: true}, nil)
 	}
 	return freshet.Errorf(freshet.KindExist, what, p, "exists already")
 }
@@ -72,15 +73,14 @@ func (a *app) fsTouch() *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.eachPath(cmd, args, func(ctx context.Context, s *session, p freshet.Path) error {
 				if dryRun {
-					return a.wouldCreate(ctx, s, p, true, "make the empty file")
+					return a.wouldCreate(ctx, s, p, true, "made the empty file")
 				}
 				_, err := s.coord.Stat(ctx, p, freshet.ReadOptions{})
 				if !freshet.IsKind(err, freshet.KindNotExist) {
-					return err
+					return a.done(p, freshet.Completed{}, err)
 				}
 				done, err := s.files.Write(ctx, p, strings.NewReader(""), client.WriteOptions{Write: freshet.ByPolicy})
-				a.token(done, err)
-				return err
+				return a.done(p, done, err)
 			})
 		},
 	}

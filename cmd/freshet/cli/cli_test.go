@@ -209,6 +209,8 @@ func (a admin) Cluster(context.Context) (freshet.ClusterStatus, error) {
 	return freshet.ClusterStatus{Name: "eu", Leader: "c1", Healthy: a.healthy, QuarantinedOps: a.quarantined, Members: []freshet.Member{{ID: "c1", Leader: true}}}, a.err
 }
 
+func (a admin) TransferLeadership(context.Context, string) (string, error) { return "", a.err }
+
 func (a admin) Nodes(context.Context) ([]freshet.NodeStatus, error) {
 	return []freshet.NodeStatus{{Node: freshet.Node{Name: "n1"}, Live: true}}, a.err
 }
@@ -347,6 +349,9 @@ func TestExitCodes(t *testing.T) {
 			t.Errorf("%s: exit %d, want %d: %s", tc.args, r.code, tc.want, r.err)
 		}
 	}
+	if r := run(c, "", "cluster", "raft", "transfer-leader"); r.code != 0 || !strings.Contains(r.err, "cluster status") {
+		t.Errorf("handed over to nobody knows whom: exit %d, %s%s", r.code, r.out, r.err)
+	}
 	c.healthy = false
 	if r := run(c, "", "cluster", "status"); r.code != 7 || !strings.Contains(r.out, "UNHEALTHY") {
 		t.Errorf("unhealthy: exit %d, %s", r.code, r.out)
@@ -426,6 +431,11 @@ func TestDryRunsChangeNothing(t *testing.T) {
 		}
 		if r = run(c, "", strings.Fields(tc.args)...); r.code != 0 || len(c.changes) != 1 || c.changes[0] != tc.change {
 			t.Errorf("%s: exit %d, %v, %s", tc.args, r.code, c.changes, r.err)
+		}
+		for _, extra := range []string{" -o json --dry-run", " -o json"} {
+			if r = run(c, "", strings.Fields(tc.args+extra)...); r.code != 0 || !json.Valid([]byte(r.out)) {
+				t.Errorf("%s%s: exit %d, %q, %s", tc.args, extra, r.code, r.out, r.err)
+			}
 		}
 	}
 }

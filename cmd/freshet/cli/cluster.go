@@ -52,7 +52,7 @@ func clusterTable(t *table, r *freshetv1.GetClusterResponse) {
 		t.row("problem", p)
 	}
 	t.row("raft", fmt.Sprintf("leader %s, term %d, applied index %d", dash(r.GetLeader()), r.GetTerm(), r.GetAppliedIndex()))
-	t.row("namespace", fmt.Sprintf("%d entries, %d mounts", r.GetEntries(), r.GetMounts()))
+	t.row("namespace", countText(r.GetEntries(), "entry", "entries")+", "+countText(r.GetMounts(), "mount", "mounts"))
 	t.row("operations", fmt.Sprintf("%d unfinished, %d of them in quarantine", r.GetIntents(), r.GetQuarantined()))
 	t.row("cache nodes", fmt.Sprintf("%d live, %d dead", r.GetLiveNodes(), r.GetDeadNodes()))
 	t.row("version", fmt.Sprintf("%s, version %d of the state is in force", r.GetVersion(), r.GetStateVersion()))
@@ -177,7 +177,10 @@ func (a *app) raftTransfer() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				return a.print(r, func(t *table) { t.row("leader", r.GetLeader()) })
+				if r.GetLeader() == "" {
+					a.note("handed over; who leads now is not known yet: see `freshet cluster status`")
+				}
+				return a.print(r, func(t *table) { t.row("leader", dash(r.GetLeader())) })
 			})
 		},
 	}

@@ -68,6 +68,7 @@ type copier struct {
 	write    freshet.WriteType
 	dryRun   bool
 	parallel int
+	toStdout bool // which is then the file's
 
 	bar    *progressbar.ProgressBar
 	bytes  atomic.Int64
@@ -129,6 +130,7 @@ func (c *copier) run(ctx context.Context, args []string, recursive bool) error {
 	if err != nil {
 		return err
 	}
+	c.toStdout = to.std
 	intoDir := len(args) > 2 || strings.HasSuffix(args[len(args)-1], "/") || c.isDirectory(ctx, to)
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(c.parallel)
@@ -156,14 +158,30 @@ func (c *copier) result() error {
 	case failed > 0:
 		return errPartly(int(failed), int(n+failed), c.first)
 	case c.dryRun:
-		c.a.note("dry run, nothing changed; would have copied %d files", n)
+		c.a.note("dry run, nothing changed; would have copied %s", countText(n, "file", "files"))
 	default:
-		c.a.note("copied %d files, %s", n, bytesText(c.bytes.Load()))
+		c.a.note("copied %s, %s", countText(n, "file", "files"), bytesText(c.bytes.Load()))
 		if n == 1 {
-			c.a.token(c.last, nil)
+			c.a.token(c.last)
 		}
 	}
-	return nil
+	if c.a.output == "table" || c.toStdout {
+		return nil
+	}
+	sum := copySum{Files: n, Bytes: c.bytes.Load(), DryRun: c.dryRun}
+	if n == 1 {
+		sum.Token = tokenText(c.last)
+	}
+	return c.a.printValue(sum, nil)
+}
+
+// copySum is what was copied, as JSON and YAML.
+type copySum struct {
+	Files  int64 `json:"files"`
+	Bytes  int64 `json:"bytes"`
+	DryRun bool  `json:"dryRun"`
+	// Token is that of the write, if it was one.
+	Token string `json:"token,omitempty"`
 }
 
 type walkOptions struct{ recursive, intoDir bool }

@@ -339,9 +339,45 @@ func (a *app) eachWithin(run connect, cmd *cobra.Command, args []string, f func(
 	})
 }
 
-// token shows the session token of a change, for reads in other regions.
-func (a *app) token(done freshet.Completed, err error) {
-	if err == nil && !done.Token.IsZero() {
-		a.note("token: %s", done.Token)
+// pathChange is what was done to a path, or would be, as JSON and YAML.
+type pathChange struct {
+	Path   freshet.Path `json:"path"`
+	DryRun bool         `json:"dryRun"`
+	// Token is that of the change, for reads in other regions.
+	Token string `json:"token,omitempty"`
+}
+
+// done tells of a change of p that has ended: its session token, for reads in other
+// regions.
+func (a *app) done(p freshet.Path, done freshet.Completed, err error) error {
+	if err != nil {
+		return err
 	}
+	a.token(done)
+	if a.output == "table" {
+		return nil
+	}
+	return a.printValue(pathChange{Path: p, Token: tokenText(done)}, nil)
+}
+
+// wouldChange tells what a dry run would have done to p.
+func (a *app) wouldChange(p freshet.Path, format string, args ...any) error {
+	a.changed(true, format, args...)
+	if a.output == "table" {
+		return nil
+	}
+	return a.printValue(pathChange{Path: p, DryRun: true}, nil)
+}
+
+func (a *app) token(done freshet.Completed) {
+	if text := tokenText(done); text != "" && a.output == "table" {
+		a.note("token: %s", text)
+	}
+}
+
+func tokenText(done freshet.Completed) string {
+	if done.Token.IsZero() {
+		return ""
+	}
+	return done.Token.String()
 }

@@ -71,10 +71,11 @@ func (a *app) list(ctx context.Context, s *session, limit int64, req *freshetv1.
 	if err != nil && (out.count == 0 || a.output != "table") {
 		return err
 	}
-	if cut || (limit > 0 && out.count == limit) {
-		a.note("stopped after %d entries; there may be more: --start-after %s", out.count, safe(relative(req.GetPath(), last)))
+	err = errors.Join(out.close(), err)
+	if cut || (limit > 0 && out.count == limit) { // after the last byte of the document, which may go to the same terminal
+		a.note("stopped after %s; there may be more: --start-after %s", countText(out.count, "entry", "entries"), safe(relative(req.GetPath(), last)))
 	}
-	return errors.Join(out.close(), err)
+	return err
 }
 
 // relative returns the part of p below dir.

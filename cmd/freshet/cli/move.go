@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -53,8 +54,7 @@ type renamePlan struct {
 func (a *app) move(ctx context.Context, s *session, q freshet.RenameQuery, dryRun bool) error {
 	if !dryRun {
 		done, err := s.coord.Rename(ctx, q)
-		a.token(done, err)
-		return err
+		return a.done(q.Target, done, err)
 	}
 	p, err := s.coord.PlanRename(ctx, q)
 	if err != nil {
@@ -109,21 +109,30 @@ func (a *app) remove(ctx context.Context, s *session, p freshet.Path, recursive,
 		return a.wouldRemove(ctx, s, p, recursive)
 	case !recursive:
 		done, err := s.coord.Remove(ctx, freshet.RemoveQuery{Path: p})
-		a.token(done, err)
-		return err
+		return a.done(p, done, err)
 	}
-	last := time.Time{}
-	return s.coord.RemoveTree(ctx, freshet.RemoveQuery{Path: p, Recursive: true}, func(pr freshet.RemoveProgress) error {
+	last, gone := time.Time{}, int64(0)
+	err := s.coord.RemoveTree(ctx, freshet.RemoveQuery{Path: p, Recursive: true}, func(pr freshet.RemoveProgress) error {
+		gone = pr.Entries
 		switch now := time.Now(); {
 		case pr.Done:
-			a.note("removed %s: %d entries", p, pr.Entries)
-			a.token(freshet.Completed{Token: pr.Token}, nil)
+			a.note("removed %s: %s", p, countText(pr.Entries, "entry", "entries"))
+			return a.done(p, freshet.Completed{Token: pr.Token}, nil)
 		case now.Sub(last) >= time.Second:
 			last = now
 			a.note("removing %s: %d entries so far", p, pr.Entries)
 		}
 		return nil
 	})
+	if err == nil || ctx.Err() == nil {
+		return err
+	}
+	code := freshet.KindDeadline.Info().Exit
+	if gone > 0 {
+		code = freshet.ExitPartly
+	}
+	return &exitError{code: code, err: fmt.Errorf("remove %s: stopped after %s or a page more: what was removed is gone, the rest is there, and the same command goes on",
+		p, countText(gone, "entry", "entries"))}
 }
 
 func (a *app) wouldRemove(ctx context.Context, s *session, p freshet.Path, recursive bool) error {
@@ -134,6 +143,6 @@ func (a *app) wouldRemove(ctx context.Context, s *session, p freshet.Path, recur
 	if !recursive && sum.Directories+sum.Files > 1 {
 		return freshet.Errorf(freshet.KindConflict, "remove", p, "is not empty; use --recursive")
 	}
-	a.changed(true, "removed %s: %d files and %d directories, %s", p, sum.Files, sum.Directories, bytesText(sum.Bytes))
-	return nil
+	return a.wouldChange(p, "removed %s: %s and %s, %s", p, countText(sum.Files, "file", "files"),
+		countText(sum.Directories, "directory", "directories"), bytesText(sum.Bytes))
 }

@@ -182,6 +182,14 @@ func bytesText(n int64) string {
 	return fmt.Sprintf("%.1f %ciB", v, units[unit])
 }
 
+// countText writes a number of things for people.
+func countText[N int | int32 | int64 | uint64](n N, one, many string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return fmt.Sprintf("%d %s", n, many)
+}
+
 func yesNo(b bool) string {
 	if b {
 		return "yes"

@@ -95,7 +95,7 @@ func (a *app) policySet() *cobra.Command {
 					}
 					p = r.GetPolicy()
 				}
-				a.changed(dryRun, "set %d properties of %s", len(set), p.GetPath())
+				a.changed(dryRun, "set %s of %s", countText(len(set), "property", "properties"), p.GetPath())
 				return a.print(p, func(t *table) { settingsTable(t, p.GetSettings()) })
 			})
 		},
@@ -122,8 +122,13 @@ func (a *app) policyUnset() *cobra.Command {
 				if err != nil {
 					return err
 				}
+				left := r.GetPolicy().GetSettings()
+				if len(left) == 0 && a.output == "table" {
+					a.changed(dryRun, "removed the properties of %s; nothing is left that is set there", args[0])
+					return nil
+				}
 				a.changed(dryRun, "removed properties of %s; this is still set there:", args[0])
-				return a.print(r.GetPolicy(), func(t *table) { settingsTable(t, r.GetPolicy().GetSettings()) })
+				return a.print(r.GetPolicy(), func(t *table) { settingsTable(t, left) })
 			})
 		},
 	}

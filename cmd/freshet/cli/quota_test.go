@@ -49,12 +49,19 @@ func (c *cluster) PlanRename(_ context.Context, q freshet.RenameQuery) (freshet.
 	return freshet.RenamePlan{Info: i, Objects: 12, Bytes: 3 << 20}, err
 }
 
-func (c *cluster) RemoveTree(_ context.Context, q freshet.RemoveQuery, report func(freshet.RemoveProgress) error) error {
+// endlessPath is a tree whose removal ends with its caller.
+const endlessPath = freshet.Path("/endless")
+
+func (c *cluster) RemoveTree(ctx context.Context, q freshet.RemoveQuery, report func(freshet.RemoveProgress) error) error {
 	if err := c.change("rm -r %s", q.Path); err != nil {
 		return err
 	}
 	if err := report(freshet.RemoveProgress{Entries: 1000, Current: q.Path}); err != nil {
 		return err
+	}
+	if q.Path == endlessPath {
+		<-ctx.Done()
+		return ctx.Err()
 	}
 	return report(freshet.RemoveProgress{Entries: 1500, Done: true})
 }

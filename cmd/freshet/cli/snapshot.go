@@ -18,6 +18,14 @@ import (
 	freshetv1 "github.com/freshet-io/freshet/proto/freshet/v1"
 )
 
+const (
+	// restorePatience bounds how long a restore waits for the cache nodes to come back:
+	// several times what their heartbeats take.
+	restorePatience = 15 * time.Second
+	// restorePoll is how often it asks.
+	restorePoll = 100 * time.Millisecond
+)
+
 func (a *app) clusterSnapshot() *cobra.Command {
 	return group("snapshot", "Save, inspect and restore copies of the cluster's metadata",
 		"  freshet cluster snapshot save backup.freshet\n"+
@@ -198,7 +206,7 @@ func (a *app) snapshotRestore() *cobra.Command {
 		Long: "All coordinators go on with the mounts, policies and entries of the snapshot; changes of the metadata\n" +
 			"since then are lost, files in the storages are not touched. In the new epoch every path is looked at in\n" +
 			"its storage before it is served, the other clusters do the same, and uploads that began before end\n" +
-			"without effect. Clients get errors for a moment. If the command ends with an unknown outcome, run it again.\n" +
+			"without effect. Clients get errors for a moment; the command ends when the cache nodes are back. If the command ends with an unknown outcome, run it again.\n" +
 			"A snapshot of another cluster is refused without --force; the cluster keeps its own identity then too.",
 		Example: "  freshet cluster snapshot restore backup.freshet --dry-run\n  freshet cluster snapshot restore backup.freshet",
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -206,9 +214,16 @@ func (a *app) snapshotRestore() *cobra.Command {
 				return err
 			}
 			return a.withUnbounded(cmd, func(ctx context.Context, s *session) error {
+				before, err := s.cluster.GetCluster(ctx, &freshetv1.GetClusterRequest{})
+				if err != nil {
+					return err
+				}
 				r, err := a.restoreSnapshot(ctx, s, args[0], force, dryRun)
 				if err != nil {
 					return err
+				}
+				if !dryRun {
+					a.awaitNodes(ctx, s, before.GetLiveNodes())
 				}
 				a.changed(dryRun, "replaced %d entries at index %d by %d entries of %s at index %d", r.GetReplacedEntries(), r.GetReplacedIndex(),
 					r.GetEntries(), r.GetCluster(), r.GetSnapshotIndex())
@@ -226,6 +241,26 @@ func (a *app) snapshotRestore() *cobra.Command {
 	c.Flags().BoolVar(&force, "force", false, "take the snapshot of another cluster too")
 	c.Flags().BoolVar(&dryRun, "dry-run", false, "check everything, change nothing")
 	return c
+}
+
+// awaitNodes waits until as many cache nodes live as before a restore: they register
+// anew with their next heartbeats, and until then data can't be read or written.
+func (a *app) awaitNodes(ctx context.Context, s *session, want int64) {
+	ctx, cancel := context.WithTimeout(ctx, restorePatience)
+	defer cancel()
+	tick := time.NewTicker(restorePoll)
+	defer tick.Stop()
+	for {
+		if r, err := s.cluster.GetCluster(ctx, &freshetv1.GetClusterRequest{}); err == nil && r.GetLiveNodes() >= want {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			a.note("not all cache nodes have come back yet: see `freshet cluster status`")
+			return
+		}
+	}
 }
 
 func (a *app) restoreSnapshot(ctx context.Context, s *session, name string, force, dryRun bool) (*freshetv1.RestoreSnapshotResponse, error) {

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -114,8 +116,8 @@ func (a *app) syncNow() *cobra.Command {
 	c := &cobra.Command{
 		Use: "now PATH", Short: "Check a path, or everything below it, with the storage now", Args: cobra.ExactArgs(1),
 		Long: "now looks at a path in its storage: the entry and, of a directory, its listing. With --recursive it looks at\n" +
-			"everything below it. That has a number, goes on when another coordinator comes to lead, and ends when this\n" +
-			"command is interrupted; with --async the command ends at once and the sync goes on.",
+			"everything below it. That has a number, goes on when another coordinator comes to lead (from the start), and\n" +
+			"ends when this command is interrupted; with --async the command ends at once and the sync goes on.",
 		Example: "  freshet sync now /sales/2026\n" +
 			"  freshet sync now /sales --recursive\n" +
 			"  freshet sync now /sales --recursive --max-age 10m   # spare directories that were listed since\n" +
@@ -188,13 +190,22 @@ func syncTable(t *table, m *freshetv1.SyncResponse) {
 	t.row(m.GetDirectories(), m.GetEntries(), m.GetChanged(), m.GetFailed(), ageText(m.GetElapsed()), fmt.Sprintf("%.0f", syncRate(m)))
 }
 
-// progress overwrites one line on a terminal and writes plain lines elsewhere.
+// progressEvery is the time between two plain lines of progress: the logs of jobs
+// are read afterwards, and by people.
+const progressEvery = 5 * time.Second
+
+// progress overwrites one line on a terminal and writes a plain line now and then
+// elsewhere.
 func (a *app) progress(format string, args ...any) {
+	line := strings.TrimRight(fmt.Sprintf(format, args...), " ")
 	if a.Terminal {
-		fmt.Fprintf(a.Err, "\r\x1b[K"+format, args...)
+		fmt.Fprint(a.Err, "\r\x1b[K"+line)
 		return
 	}
-	a.note(format, args...)
+	if now := time.Now(); now.Sub(a.lastProgress) >= progressEvery {
+		a.lastProgress = now
+		a.note("%s", line)
+	}
 }
 
 func (a *app) endProgress() {

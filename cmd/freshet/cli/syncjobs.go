@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -43,8 +44,8 @@ func (a *app) syncJob(ctx context.Context, s *session, req *freshetv1.StartSyncR
 		if ctx.Err() != nil {
 			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), syncFarewell)
 			defer cancel()
-			if _, cerr := s.syncs.CancelSync(last, &freshetv1.CancelSyncRequest{Id: r.GetSync().GetId()}); cerr == nil {
-				a.note("cancelled sync %d", r.GetSync().GetId())
+			if c, cerr := s.syncs.CancelSync(last, &freshetv1.CancelSyncRequest{Id: r.GetSync().GetId()}); cerr == nil {
+				return a.cutShort(ctx, c.GetSync())
 			}
 		}
 		return err
@@ -57,13 +58,24 @@ func (a *app) syncJob(ctx context.Context, s *session, req *freshetv1.StartSyncR
 	return syncOutcome(j)
 }
 
+// cutShort tells of a sync that ended with its command.
+func (a *app) cutShort(ctx context.Context, j *freshetv1.SyncJob) error {
+	why := "the command was interrupted"
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		why = fmt.Sprintf("it was not done within %s (--timeout)", a.timeout)
+	}
+	code := freshet.KindDeadline.Info().Exit
+	return &exitError{code: code, err: fmt.Errorf("sync %s: %s: cancelled sync %d after %s in %s; what it found stays found", safe(j.GetPath()), why, j.GetId(),
+		countText(j.GetEntries(), "entry", "entries"), countText(j.GetDirectories(), "directory", "directories"))}
+}
+
 // syncOutcome is the error of a sync that did not end well.
 func syncOutcome(j *freshetv1.SyncJob) error {
 	switch {
 	case j.GetState() == string(freshet.SyncCancelled):
 		return &freshet.Error{Op: "sync", Path: freshet.Path(j.GetPath()), Kind: freshet.KindDeadline, Err: errors.New("was cancelled")}
 	case j.GetFailed() > 0:
-		return &exitError{code: freshet.ExitPartly, err: fmt.Errorf("%d directories could not be checked; they stay as they were: %s", j.GetFailed(), j.GetError())}
+		return &exitError{code: freshet.ExitPartly, err: fmt.Errorf("%s could not be checked and stay as before: %s", countText(j.GetFailed(), "directory", "directories"), j.GetError())}
 	case j.GetState() == string(freshet.SyncFailed):
 		kind := freshet.KindInternal
 		for _, k := range freshet.Kinds() {
@@ -109,10 +121,21 @@ func jobRate(j *freshetv1.SyncJob) float64 {
 
 func (a *app) printSyncs(out proto.Message, syncs ...*freshetv1.SyncJob) error {
 	return a.print(out, func(t *table) {
-		t.row("ID", "STATE", "PATH", "DIRECTORIES", "SPARED", "ENTRIES", "CHANGED", "FAILED", "ELAPSED", "PER SECOND", "STARTED")
+		head := []any{"ID", "STATE", "PATH", "DIRECTORIES", "SPARED", "ENTRIES", "CHANGED", "FAILED", "ELAPSED", "PER SECOND", "STARTED"}
+		why := slices.ContainsFunc(syncs, func(j *freshetv1.SyncJob) bool { return j.GetError() != "" })
+		if why {
+			head = append(head, "ERROR")
+		}
+		t.row(head...)
 		for _, j := range syncs {
-			t.row(j.GetId(), j.GetState(), j.GetPath(), j.GetDirectories(), j.GetFresh(), j.GetEntries(), j.GetChanged(), j.GetFailed(),
-				ageText(j.GetElapsed()), fmt.Sprintf("%.0f", jobRate(j)), timeText(j.GetStartedAt()))
+			row := []any{
+				j.GetId(), j.GetState(), j.GetPath(), j.GetDirectories(), j.GetFresh(), j.GetEntries(), j.GetChanged(), j.GetFailed(),
+				ageText(j.GetElapsed()), fmt.Sprintf("%.0f", jobRate(j)), timeText(j.GetStartedAt()),
+			}
+			if why {
+				row = append(row, dash(j.GetError()))
+			}
+			t.row(row...)
 		}
 	})
 }
@@ -149,6 +172,9 @@ func (a *app) syncCancel() *cobra.Command {
 		Use: "cancel ID", Short: "End a sync; what it found until then stays found", Args: cobra.ExactArgs(1),
 		Example: "  freshet sync cancel 4711",
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if strings.HasPrefix(args[0], "/") {
+				return freshet.Errorf(freshet.KindInvalid, "sync cancel", "", "%q is a path: name the sync by its number, as `freshet sync status %s` shows it", args[0], args[0])
+			}
 			id, err := syncID(args[0])
 			if err != nil {
 				return err

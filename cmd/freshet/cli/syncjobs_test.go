@@ -16,6 +16,8 @@ type syncs struct {
 	jobs  []freshet.SyncJob
 	asked int
 	down  int // so many questions are not answered
+	// onAsk, if not nil, is called with each question about one sync, which does not end then.
+	onAsk func()
 }
 
 func (s *syncs) StartSync(_ context.Context, q freshet.SyncQuery) (freshet.SyncJob, error) {
@@ -40,6 +42,10 @@ func (s *syncs) SyncJobs(_ context.Context, id uint64, _ freshet.Path) ([]freshe
 		return nil, freshet.Errorf(freshet.KindNotLeader, "sync status", "", "an election")
 	}
 	s.asked++
+	if s.onAsk != nil {
+		s.onAsk()
+		return s.jobs[id-1 : id], nil
+	}
 	j := &s.jobs[id-1]
 	if s.asked > 1 && !j.State.Ended() {
 		j.State = freshet.SyncDone
@@ -79,17 +85,17 @@ func TestSyncsWithoutTheirCaller(t *testing.T) {
 	}
 	c.syncs.down = 1
 	expect(0, []string{"sync", "now", "/d", "--recursive", "--max-age", "10m"}, "SPARED", "done", "70", "sync 1 ")
-	expect(freshet.ExitPartly, []string{"sync", "now", "/part", "--recursive"}, "failed", "1 directories could not be checked", "the storage is down")
+	expect(freshet.ExitPartly, []string{"sync", "now", "/part", "--recursive"}, "failed", "1 directory could not be checked", "the storage is down")
 	expect(3, []string{"sync", "now", "/none", "--recursive"}, "does not exist")
 	expect(0, []string{"sync", "now", "/d", "--recursive", "--async", "-o", "json"}, `"id"`, `"running"`)
 	expect(2, []string{"sync", "now", "/d", "--async"}, "--recursive")
 	expect(2, []string{"sync", "now", "/d", "--max-age", "1m"}, "--recursive")
 	expect(2, []string{"sync", "now", "/d", "--recursive", "--max-age", "5 parsecs"}, "parsecs")
-	expect(0, []string{"sync", "status"}, "/part", "/none", "running")
+	expect(0, []string{"sync", "status"}, "/part", "/none", "running", "ERROR", "the storage is down")
 	expect(0, []string{"sync", "status", "/d", "-o", "json"}, `"10m0s"`)
 	expect(3, []string{"sync", "status", "77"}, "no such sync")
 	expect(2, []string{"sync", "status", "d"}, "neither the number of a sync")
-	expect(2, []string{"sync", "cancel", "/d"}, "neither the number of a sync")
+	expect(2, []string{"sync", "cancel", "/d"}, "sync status /d")
 	expect(0, []string{"sync", "cancel", "4", "--dry-run"}, "running")
 	expect(0, []string{"sync", "cancel", "4"}, "cancelled")
 	expect(0, []string{"sync", "cancel", "4", "--dry-run"}, "cancelled")

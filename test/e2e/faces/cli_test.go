@@ -27,7 +27,7 @@ func cliFiles(t *testing.T, w *e2e.World) {
 	cli := func(args ...string) e2e.Ran { t.Helper(); return w.A.CLI(t, args...) }
 	cli("fs", "mkdir", "-p", "/cli/a/b").Want(t, 0, "token: ")
 	cli("fs", "mkdir", "/cli/a").Want(t, freshet.ExitConflict, "/cli/a")
-	cli("fs", "cp", in, "/cli/a/text").Want(t, 0, "copied 1 files", "token: ")
+	cli("fs", "cp", in, "/cli/a/text").Want(t, 0, "copied 1 file", "token: ")
 	for _, c := range []struct {
 		args []string
 		out  string
@@ -233,7 +233,7 @@ func cliApply(t *testing.T, w *e2e.World) {
 	w.A.CLI(t, "sync", "get", "/applied/hot/f").Want(t, 0, "10s", "/applied/hot")
 	w.A.CLI(t, "apply", "-f", one).Want(t, 0, "0 changes")
 	two := file(fmt.Sprintf("mounts: [{path: /applied, ufs: \"file://%s\", read_only: true}]\n", dir))
-	w.A.CLI(t, "apply", "-f", two).Want(t, 0, "1 changes made")
+	w.A.CLI(t, "apply", "-f", two).Want(t, 0, "1 change made")
 	w.A.CLI(t, "sync", "get", "/applied/hot/f").Want(t, 0, "10s")
 	w.A.CLI(t, "apply", "-f", two, "--prune").Want(t, 0)
 	w.A.CLI(t, "sync", "ls").Want(t, 0)

@@ -50,7 +50,7 @@ func TestPoliciesByEveryFace(t *testing.T) {
 	if err := os.WriteFile(quotas, []byte("quotas: [{path: /lake/logs, entries: 1}]\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	w.A.CLI(t, "apply", "-f", quotas).Want(t, 0, "quota", "entries: 1", "1 changes made")
+	w.A.CLI(t, "apply", "-f", quotas).Want(t, 0, "quota", "entries: 1", "1 change made")
 	e2e.HTTP(t, "GET", "http://"+w.A.HTTP[0]+"/v1/quotas", "").Want(t, 200, `"/lake/logs"`, `"origin":"apply"`)
 	w.A.CLI(t, "fs", "mkdir", "--parents", "/lake/logs/a/b").Want(t, 5, "the quota of /lake/logs is exceeded")
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {

@@ -60,7 +60,7 @@ func (s setup) apply(t *testing.T, r *e2e.Region) {
 	t.Helper()
 	r.CLI(t, "config", "validate", s.file).Want(t, 0)
 	r.CLI(t, "plan", "-f", s.file).Want(t, 0, "/lake", "nothing changed")
-	r.CLI(t, "apply", "-f", s.file).Want(t, 0, "changes made")
+	r.CLI(t, "apply", "-f", s.file).Want(t, 0, " made")
 	r.CLI(t, "plan", "-f", s.file, "--prune").Want(t, 0, "0 changes")
 	r.Root = "/lake"
 	if t.Failed() {

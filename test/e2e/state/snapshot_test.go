@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/freshet-io/freshet"
@@ -100,6 +101,9 @@ func TestRestoreLeadsToTheTruth(t *testing.T) {
 	}
 
 	w.A.CLI(t, "cluster", "snapshot", "restore", file).Want(t, 0)
+	if text := w.A.CLI(t, "cluster", "status").Out; strings.Contains(text, "no cache node is live") {
+		t.Errorf("the restore has ended, and the nodes are not back: %s", text)
+	}
 	e2e.Seen(t, "the storage's version in A", e2e.Shows(w.A, "f", content(4)))
 	e2e.Seen(t, "the storage's version in B", e2e.Shows(w.B, "x/f", content(4)))
 	e2e.Seen(t, "in A what was written after the snapshot", e2e.Shows(w.A, "new", content(3)))
