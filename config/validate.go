@@ -270,7 +270,7 @@ func checkTier(p *problems, key string, t *Tier) {
 func (f *File) checkBlockSize(p *problems) {
 	setDefault(&f.Cache.BlockSize, DefaultBlockSize)
 	if v, err := freshet.ParseSize(string(f.Cache.BlockSize)); err != nil || v != freshet.DefaultBlockSize {
-		p.add("cache.block_size", "%q: a cluster's block size other than %s is not built yet; remove the key", f.Cache.BlockSize, DefaultBlockSize)
+		p.add("cache.block_size", "%q: a node has no block size of its own; remove the key, and set block_size for \"/\" by a policy: freshet policy set / --block-size SIZE", f.Cache.BlockSize)
 	}
 }
 

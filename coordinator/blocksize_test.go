@@ -125,6 +125,9 @@ func TestManyBlocksAreLocatedInParts(t *testing.T) {
 		if _, blocks, answers := w.located(m, "/data/f"); len(blocks) != 641 || answers != 7 {
 			w.Errorf("%d blocks on 40 nodes in %d answers", len(blocks), answers)
 		}
+		if x, err := m.Explain(w.Context(), "/data/f", false); err != nil || len(x.Blocks) != 399 || x.MoreBlocks != 242 {
+			w.Errorf("%d blocks are explained, %d not, %v", len(x.Blocks), x.MoreBlocks, err)
+		}
 	})
 }
 
