@@ -146,10 +146,14 @@ func TestABlockSizeWaitsForAllMembers(t *testing.T) {
 			time.Sleep(10 * time.Second) // fake time
 			l, _ = w.inForce(older)
 		}
-		_, err := l.ChangePolicy(w.Context(), policy("/data", "block_size", "1MiB"))
-		w.wantKind(err, freshet.KindUnsupported)
-		if err != nil && !strings.Contains(err.Error(), "upgrade c3") {
-			w.Errorf("the error does not say what to do: %v", err)
+		for _, dry := range []bool{true, false} {
+			ch := policy("/data", "block_size", "1MiB")
+			ch.DryRun = dry
+			_, err := l.ChangePolicy(w.Context(), ch)
+			w.wantKind(err, freshet.KindUnsupported)
+			if err != nil && !strings.Contains(err.Error(), "upgrade c3") {
+				w.Errorf("the error does not say what to do: %v", err)
+			}
 		}
 		w.setPolicy(l, "/data", "block_size", "64MiB")
 	})

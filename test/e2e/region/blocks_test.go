@@ -31,6 +31,7 @@ func TestSmallBlocks(t *testing.T) {
 		{"reads and writes fill them", smallBlocksAreFilled},
 		{"a range costs its blocks", smallBlocksAreRead},
 		{"an invalidation evicts them all", smallBlocksAreEvicted},
+		{"a long file is located in parts", manySmallBlocks},
 		{"another size applies to the next version", smallBlocksChange},
 	} {
 		t.Run(c.name, func(t *testing.T) { c.test(t, w) })
@@ -137,6 +138,18 @@ func smallBlocksAreEvicted(t *testing.T, w *e2e.World) {
 	wantBlocks(t, w.A, "small/written", smallBlock)
 	held(t, w.A, 16+17+4)
 	if _, err := w.A.S.Remove(t.Context(), freshet.RemoveQuery{Path: w.A.At("small/cold")}); err != nil {
+		t.Fatal(err)
+	}
+	held(t, w.A, 16+4)
+}
+
+// manySmallBlocks reads a file of more blocks than one answer names.
+func manySmallBlocks(t *testing.T, w *e2e.World) {
+	long := e2e.Content("long", 1, 600*smallBlock+9)
+	write(t, w.A, "small/long", long)
+	wantBlocks(t, w.A, "small/long", smallBlock)
+	free(t, w, "a read of many blocks", func() { read(t, w.A, "small/long", long) })
+	if _, err := w.A.S.Remove(t.Context(), freshet.RemoveQuery{Path: w.A.At("small/long")}); err != nil {
 		t.Fatal(err)
 	}
 	held(t, w.A, 16+4)
