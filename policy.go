@@ -18,7 +18,7 @@ const (
 	PropertyTTL            Property = "ttl"             // after so long without use TTLAction happens
 	PropertyTTLAction      Property = "ttl_action"      // "free"
 	PropertyPinned         Property = "pinned"          // cached blocks are not evicted for lack of space
-	PropertyBlockSize      Property = "block_size"      // bytes of a block, read or written
+	PropertyBlockSize      Property = "block_size"      // of the versions of files that are made from then on
 	PropertyReplicationMin Property = "replication_min" // copies of a block at least
 	PropertyReplicationMax Property = "replication_max" // copies of a block at most
 )
@@ -123,18 +123,13 @@ func ParseSetting(p Property, value string) (string, error) {
 		}
 		return strconv.FormatBool(b), nil
 	case PropertyBlockSize:
-		if value != blockSizeText && value != strconv.Itoa(DefaultBlockSize) {
-			return unbuilt("block_size %q: another than %s is not built yet", value, blockSizeText)
-		}
-		return blockSizeText, nil
+		n, err := ParseBlockSize(value)
+		return FormatSize(n), err
 	case PropertyReplicationMin, PropertyReplicationMax:
 		return unbuilt("%s is not built yet: a block is kept by the nodes that it was read through", p)
 	}
 	return "", Errorf(KindInvalid, op, "", "%q is not a property of a policy: use one of %q", string(p), Properties())
 }
-
-// blockSizeText is DefaultBlockSize as people write it.
-const blockSizeText = "64MiB"
 
 func parseTTL(value string) (string, error) {
 	i, err := ParseInterval(value)
@@ -171,7 +166,7 @@ func DefaultSettings() []Setting {
 	return []Setting{
 		set(PropertySyncInterval, Never.String()), set(PropertyConsistency, LevelInvalidate.String()),
 		set(PropertyWriteType, CacheThrough.String()), set(PropertyTTL, Never.String()), set(PropertyTTLAction, "free"),
-		set(PropertyPinned, "false"), set(PropertyBlockSize, blockSizeText),
+		set(PropertyPinned, "false"), set(PropertyBlockSize, FormatSize(DefaultBlockSize)),
 	}
 }
 

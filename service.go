@@ -134,7 +134,7 @@ type BeginWriteQuery struct {
 	Op        OpID
 	Path      Path
 	Write     WriteType // ByPolicy: none was named
-	BlockSize int64     // 0 is the cluster's default
+	BlockSize int64     // 0: by the policy of the path
 	Host      string    // locality of the caller
 	Node      NodeID    // preferred, if it lives
 	// Length in bytes, if it is known, is checked against quotas at once; else they
@@ -226,6 +226,7 @@ type Explanation struct {
 	Publishers     []PublisherStatus
 	ActiveSync     *ActiveSyncStatus // nil if the mount has no active sync
 	Blocks         []ExplainedBlock
+	MoreBlocks     int // that are cached too, after those in Blocks
 	Intents        []string
 	Storage        *StorageView
 	Remedy         string

@@ -11,13 +11,6 @@ import (
 	"github.com/freshet-io/freshet/fingerprint"
 )
 
-// Sizes of blocks in bytes.
-const (
-	DefaultBlockSize = 64 << 20
-	MinBlockSize     = 64 << 10
-	MaxBlockSize     = 1 << 30
-)
-
 // FileID names one version of one file's content for ever: a new content gets a
 // new FileID. The upper bits hold the low bits of the cluster's epoch, so that
 // a restore from a backup can't hand out an ID twice.

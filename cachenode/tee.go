@@ -5,7 +5,8 @@ import (
 	"github.com/freshet-io/freshet/cachenode/tier"
 )
 
-// maxPendingBlocks bounds the open files of one upload.
+// maxPendingBlocks bounds the open files of one upload: of a long file in small blocks
+// only the first ones are kept.
 const maxPendingBlocks = 1024
 
 // tee keeps what is uploaded as blocks of the new file version, which appear in

@@ -116,10 +116,19 @@ func (n *Node) checkTicket(t freshet.Ticket, declared int64) error {
 		return invalid("the ticket is for node %s, this is %s", t.Node.ID, n.opts.Node.ID)
 	case t.BlockSize <= 0 || t.BlockSize > freshet.MaxBlockSize:
 		return invalid("the ticket's block size is %d bytes", t.BlockSize)
-	case declared > maxUpload:
-		return invalid("a length of %d bytes is more than any storage takes", declared)
+	case declared > longest(t):
+		return tooLong(t)
 	}
 	return nil
+}
+
+// longest returns how many bytes a file can have: what a storage may take, in blocks
+// that can be numbered.
+func longest(t freshet.Ticket) int64 { return min(maxUpload, t.BlockSize*freshet.MaxBlocks) }
+
+func tooLong(t freshet.Ticket) error {
+	return freshet.Errorf(freshet.KindInvalid, opWrite, "",
+		"the file is longer than %s, the most that can be kept in blocks of %s; nothing was written", freshet.FormatSize(longest(t)), freshet.FormatSize(t.BlockSize))
 }
 
 // begin registers the upload, from when on heartbeats report it.
@@ -182,7 +191,10 @@ func (u *upload) copyFrom(p *pump, declared int64) error {
 		var end error
 		b, end = p.next(u.ctx, b, u.node.opts.UploadIdle)
 		u.length += int64(len(b))
-		if declared >= 0 && u.length > declared || u.length > maxUpload {
+		if u.length > longest(u.ticket) {
+			return tooLong(u.ticket)
+		}
+		if declared >= 0 && u.length > declared {
 			return freshet.Errorf(freshet.KindInvalid, opWrite, "", "the body is longer than the %d bytes that were declared; nothing was written", declared)
 		}
 		if len(b) > 0 {

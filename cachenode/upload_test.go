@@ -89,6 +89,7 @@ func TestTicketsThatAreRefused(t *testing.T) {
 		"another node's":    {func(t *freshet.Ticket) { t.Node.ID = "x" }, 3, freshet.KindInvalid},
 		"no block size":     {func(t *freshet.Ticket) { t.BlockSize = 0 }, 3, freshet.KindInvalid},
 		"huge block size":   {func(t *freshet.Ticket) { t.BlockSize = 1 << 40 }, 3, freshet.KindInvalid},
+		"too many blocks":   {func(t *freshet.Ticket) { t.BlockSize = 1 << 10 }, 1<<42 + 1, freshet.KindInvalid},
 		"1 EiB":             {func(*freshet.Ticket) {}, 1 << 60, freshet.KindInvalid},
 		"more than it says": {func(*freshet.Ticket) {}, 2, freshet.KindInvalid},
 		"less than it says": {func(*freshet.Ticket) {}, 4, freshet.KindInvalid},

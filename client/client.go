@@ -58,7 +58,9 @@ type WriteOptions struct {
 	Length int64
 	// Write is cache_through by default; freshet.ByPolicy leaves it to the policy
 	// of the path.
-	Write     freshet.WriteType
+	Write freshet.WriteType
+	// BlockSize is that of the file's blocks in bytes; 0 leaves it to the policy of
+	// the path.
 	BlockSize int64
 }
 

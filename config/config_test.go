@@ -112,7 +112,7 @@ func TestMistakesAreNamedWithTheirPlace(t *testing.T) {
 		{"interval without one", strings.Replace(coordinator, "level: invalidate, interval: never", "level: interval", 1), []string{"mounts[0].consistency.interval", "required"}},
 		{"secret in place", strings.Replace(coordinator, "env:GOSSIP", "c2VjcmV0LXNlY3JldC0=", 1), []string{"cross_cluster.gossip_key"}},
 		{"no coordinators", strings.Replace(cacheNode, "coordinators: [\"127.0.0.1:7400\"]\n", "", 1), []string{"coordinators", "required"}},
-		{"block size", strings.Replace(cacheNode, "64MiB", "1MiB", 1), []string{"f.yaml:6", "cache.block_size", "not built yet"}},
+		{"block size", strings.Replace(cacheNode, "64MiB", "1MiB", 1), []string{"f.yaml:6", "cache.block_size", "freshet policy set / --block-size"}},
 		{"eviction", cacheNode + "  # end\nlog: {level: loud, format: xml}\n", []string{"log.level", "loud", "log.format", "xml"}},
 		{"address", strings.Replace(coordinator, "127.0.0.1:7480", "127.0.0.1", 1), []string{"f.yaml:3", "listen.http", "host:port"}},
 		{"port", strings.Replace(coordinator, "127.0.0.1:7480", "127.0.0.1:99999", 1), []string{"listen.http", "99999"}},

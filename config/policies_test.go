@@ -3,6 +3,7 @@ package config_test
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -12,10 +13,12 @@ import (
 
 func TestPoliciesOfAFile(t *testing.T) {
 	for _, c := range []struct{ text, want string }{
-		{"sync: [{path: /a, interval: 5s}]\npolicies: [{path: /a, ttl: 1h}, {path: /, pinned: true, write_type: through}]", ""},
+		{"sync: [{path: /a, interval: 5s}]\npolicies: [{path: /a, ttl: 1h}, {path: /, pinned: true, write_type: through, block_size: 65536}]", ""},
 		{"policies: [{path: /a, consistency: strict}]", "not built"},
 		{"policies: [{path: /a, replication: {min: 2}}]", "not built"},
 		{"policies: [{path: /a, ttl: 5}]", "5"},
+		{"policies: [{path: /a, block_size: 100000}]", "a multiple of 64KiB"},
+		{"policies: [{path: /a, block_size: 2GiB}]", "up to 1GiB"},
 		{"policies: [{path: /a}]", "no property"},
 		{"policies: [{path: a, ttl: 1h}]", "policies[0]"},
 		{"policies: [{path: /a, ttl: 1h}, {path: /a, ttl: 2h}]", "policies[1].path"},
@@ -40,8 +43,12 @@ func TestPoliciesOfAFile(t *testing.T) {
 			t.Fatal(err)
 		}
 		all, err := f.PolicyChanges(freshet.OriginApply)
-		if err != nil || len(all) != 2 || all[0].Path != "/" || len(all[0].Set) != 2 || all[1].Path != "/a" || len(all[1].Set) != 2 || all[1].Origin != "apply" {
+		if err != nil || len(all) != 2 || all[0].Path != "/" || len(all[0].Set) != 3 || all[1].Path != "/a" || len(all[1].Set) != 2 || all[1].Origin != "apply" {
 			t.Errorf("%+v, %v", all, err)
+			continue
+		}
+		if set := (freshet.Setting{Property: freshet.PropertyBlockSize, Value: "64KiB"}); !slices.Contains(all[0].Set, set) {
+			t.Errorf("%+v lacks %+v", all[0].Set, set)
 		}
 	}
 }

@@ -6,7 +6,6 @@ import (
 	"slices"
 
 	"github.com/freshet-io/freshet"
-	"github.com/freshet-io/freshet/ufs"
 )
 
 // QuotaRule limits what lies below a path; what is not given is not limited.
@@ -24,7 +23,7 @@ func (r QuotaRule) change(origin string) (freshet.QuotaChange, error) {
 		return c, err
 	}
 	if r.Bytes != "" {
-		if c.MaxBytes, err = ufs.ParseSize(string(r.Bytes)); err != nil {
+		if c.MaxBytes, err = freshet.ParseSize(string(r.Bytes)); err != nil {
 			return c, freshet.Errorf(freshet.KindInvalid, "check quota", c.Path, "bytes: %q is not a size such as \"2TiB\"", string(r.Bytes))
 		}
 	}

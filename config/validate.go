@@ -71,12 +71,12 @@ func (p *problems) duration(key string, d Duration, low, high time.Duration) {
 
 // size checks the text of a size.
 func (p *problems) size(key string, s Size, low, high int64) {
-	v, err := ufs.ParseSize(string(s))
+	v, err := freshet.ParseSize(string(s))
 	switch {
 	case err != nil:
 		p.add(key, "%q is not a size such as \"64MiB\"", string(s))
 	case v < low || v > high:
-		p.add(key, "%s is not between %s and %s", s, ufs.FormatSize(low), ufs.FormatSize(high))
+		p.add(key, "%s is not between %s and %s", s, freshet.FormatSize(low), freshet.FormatSize(high))
 	}
 }
 
@@ -277,8 +277,8 @@ func checkTier(p *problems, key string, t *Tier) {
 
 func (f *File) checkBlockSize(p *problems) {
 	setDefault(&f.Cache.BlockSize, DefaultBlockSize)
-	if v, err := ufs.ParseSize(string(f.Cache.BlockSize)); err != nil || v != freshet.DefaultBlockSize {
-		p.add("cache.block_size", "%q: a cluster's block size other than %s is not built yet; remove the key", f.Cache.BlockSize, DefaultBlockSize)
+	if v, err := freshet.ParseSize(string(f.Cache.BlockSize)); err != nil || v != freshet.DefaultBlockSize {
+		p.add("cache.block_size", "%q: a node has no block size of its own; remove the key, and set block_size for \"/\" by a policy: freshet policy set / --block-size SIZE", f.Cache.BlockSize)
 	}
 }
 

@@ -4,7 +4,6 @@ import (
 	"time"
 
 	"github.com/freshet-io/freshet"
-	"github.com/freshet-io/freshet/ufs"
 )
 
 // Duration is the text of a Go duration in a file, such as "300ms".
@@ -29,6 +28,6 @@ type Size string
 
 // Bytes returns the size, which must have been validated.
 func (s Size) Bytes() int64 {
-	v, _ := ufs.ParseSize(string(s)) // validated
+	v, _ := freshet.ParseSize(string(s)) // validated
 	return v
 }

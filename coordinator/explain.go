@@ -56,7 +56,7 @@ func (c *Coordinator) Explain(ctx context.Context, p freshet.Path, check bool) (
 	}
 	x.Publishers = c.publishers(l)
 	if l.Found && l.Info.FileID != 0 {
-		x.Blocks = c.nodes.Blocks(l.Info.FileID, c.clock.Elapsed())
+		x.Blocks, x.MoreBlocks = first(c.nodes.Blocks(l.Info.FileID, c.clock.Elapsed()))
 	}
 	x.Intents, x.Operations = c.ops.Unresolved(p), c.ops.Operations(0, ops.Concerns(p))
 	if check && l.HasMount {
@@ -64,6 +64,22 @@ func (c *Coordinator) Explain(ctx context.Context, p freshet.Path, check bool) (
 	}
 	x.Remedy = remedy(&x, l)
 	return x, nil
+}
+
+// maxExplained bounds the blocks of an explanation and the nodes that are named in
+// them, so that it fits into a message.
+const maxExplained = 16_384
+
+// first returns the first blocks of all, as many as an explanation can name, and how
+// many are left.
+func first(all []freshet.ExplainedBlock) (some []freshet.ExplainedBlock, more int) {
+	named := 0
+	for i := range all {
+		if named += 1 + len(all[i].Nodes); named > maxExplained {
+			return all[:i], len(all) - i
+		}
+	}
+	return all, 0
 }
 
 // explainVerdict sets verdict and reason and returns the fact that they are

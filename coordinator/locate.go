@@ -11,9 +11,13 @@ import (
 
 const opLocate = "locate"
 
-// maxBlocks bounds the blocks of one answer: a longer range is answered up to
-// there, and the caller asks on.
-const maxBlocks = 16_384
+// maxBlocks and maxNamed bound the blocks of one answer, and the nodes that are named
+// in it, so that it fits into a message whatever the size of the blocks: a longer range
+// is answered up to there, and the caller asks on.
+const (
+	maxBlocks = 256
+	maxNamed  = 4096
+)
 
 // Locate answers where the bytes of a range are.
 func (c *Coordinator) Locate(ctx context.Context, q freshet.LocateQuery) (freshet.Location, error) {
@@ -82,17 +86,13 @@ func (c *Coordinator) blocks(info *freshet.Info, q *freshet.LocateQuery, cacheab
 		end = q.Offset + q.Length
 	}
 	size := info.BlockSize
-	if size <= 0 {
-		size = freshet.DefaultBlockSize
-	}
 	if q.Offset >= end {
 		return nil, nil
 	}
 	first, last := q.Offset/size, (end-1)/size
 	last = min(last, first+maxBlocks-1)
-	const maxIndex = 1<<32 - 1
-	if last > maxIndex {
-		return nil, freshet.Errorf(freshet.KindInvalid, opLocate, q.Path, "the file has more blocks of %d bytes than can be numbered", size)
+	if last >= freshet.MaxBlocks {
+		return nil, freshet.Errorf(freshet.KindInvalid, opLocate, q.Path, "byte %d is beyond the %d blocks of %s that can be numbered", last*size, int64(freshet.MaxBlocks), freshet.FormatSize(size))
 	}
 	file := info.FileID
 	if !cacheable { // spread over the nodes by path; nothing is kept under it
@@ -101,8 +101,12 @@ func (c *Coordinator) blocks(info *freshet.Info, q *freshet.LocateQuery, cacheab
 		file = freshet.FileID(h.Sum64())
 	}
 	spots := c.nodes.Locate(file, uint32(first), uint32(last), q.Host, c.clock.Elapsed())
-	blocks := make([]freshet.Block, len(spots))
+	blocks := make([]freshet.Block, 0, len(spots))
+	named := 0
 	for i := range spots {
+		if named += 1 + len(spots[i].Nodes); named > maxNamed && i > 0 {
+			break
+		}
 		index := first + int64(i)
 		b := freshet.Block{Offset: index * size, Length: min(size, info.Length-index*size), Fetch: spots[i].Fetch}
 		b.ID.Index = uint32(index)
@@ -112,7 +116,7 @@ func (c *Coordinator) blocks(info *freshet.Info, q *freshet.LocateQuery, cacheab
 		if b.Fetch.ID == "" && len(b.Nodes) == 0 {
 			return nil, freshet.Errorf(freshet.KindUnavailable, opLocate, q.Path, "no cache node is live: start one, or wait until it has registered")
 		}
-		blocks[i] = b
+		blocks = append(blocks, b)
 	}
 	return blocks, nil
 }

@@ -230,6 +230,9 @@ func (c *Coordinator) ChangePolicy(ctx context.Context, ch freshet.PolicyChange)
 	if err == nil {
 		err = c.checkEffective(&after, &ch)
 	}
+	if err == nil { // a dry run says it too
+		err = c.gate([]namespace.Command{{ChangePolicy: &cmd}})
+	}
 	if err != nil || ch.DryRun {
 		return policyOf(&after), err
 	}

@@ -57,7 +57,7 @@ func explanationToWire(x freshet.Explanation) *freshetv1.ExplainResponse {
 		NextCheck: x.NextCheck, Intents: x.Intents, Remedy: x.Remedy,
 		ActiveSync: activeSyncToWire(x.ActiveSync),
 		Stamps:     stampsToWire(x.Stamps), Operations: operationsToWire(x.Operations), RuleOrigin: x.RuleOrigin,
-		Effective: settingsToWire(x.Effective), Quotas: quotasToWire(x.Quotas),
+		Effective: settingsToWire(x.Effective), Quotas: quotasToWire(x.Quotas), MoreBlocks: int64(x.MoreBlocks),
 	}
 	if x.Info != nil {
 		out.Entry = EntryToWire(*x.Info)
@@ -94,7 +94,7 @@ func explanationOfWire(r *freshetv1.ExplainResponse) (freshet.Explanation, error
 		NextCheck: r.GetNextCheck(), Intents: r.GetIntents(), Remedy: r.GetRemedy(),
 		ActiveSync: activeSyncOfWire(r.GetActiveSync()),
 		Stamps:     stampsOfWire(r.GetStamps()), Operations: operationsOfWire(r.GetOperations()), RuleOrigin: r.GetRuleOrigin(),
-		Effective: settingsOfWire(r.GetEffective()),
+		Effective: settingsOfWire(r.GetEffective()), MoreBlocks: int(r.GetMoreBlocks()),
 	}
 	if out.Quotas, err = quotasOfWire(r.GetQuotas()); err != nil {
 		return out, err

@@ -132,7 +132,7 @@ func (v Values) set(o Option, text string) (err error) {
 			err = fmt.Errorf("%q is not an octal number such as 0750", limit(text))
 		}
 	case OptionSize:
-		n, err = ParseSize(text)
+		n, err = freshet.ParseSize(text)
 	case OptionDuration:
 		n, err = parseDuration(text)
 	case OptionChoice:
@@ -167,7 +167,7 @@ func (o Option) format(n int64) string {
 	case OptionDuration:
 		return time.Duration(n).String()
 	case OptionSize:
-		return FormatSize(n)
+		return freshet.FormatSize(n)
 	case OptionOctal:
 		return fmt.Sprintf("%#o", n)
 	default:
@@ -191,35 +191,6 @@ func parseDuration(s string) (int64, error) {
 		return 0, fmt.Errorf("%q is not a duration such as 90s or 31m", limit(s))
 	}
 	return int64(d), nil
-}
-
-func sizeUnits() []string { return []string{"B", "KiB", "MiB", "GiB", "TiB", "PiB"} }
-
-// ParseSize reads a size in bytes: a whole number, alone or with one of the
-// units B, KiB, MiB, GiB, TiB, PiB.
-func ParseSize(s string) (int64, error) {
-	digits := strings.TrimRightFunc(s, func(r rune) bool { return r < '0' || r > '9' })
-	unit := strings.TrimSpace(s[len(digits):])
-	shift := slices.Index(sizeUnits(), unit) * 10
-	n, err := strconv.ParseInt(digits, 10, 64)
-	if unit == "" {
-		shift = 0
-	}
-	if err != nil || shift < 0 || n < 0 || digits[0] == '+' || n > math.MaxInt64>>shift {
-		return 0, fmt.Errorf("%q is not a size in bytes such as 65536, 64KiB or 8GiB", limit(s))
-	}
-	return n << shift, nil
-}
-
-// FormatSize returns the shortest text that ParseSize reads as n.
-func FormatSize(n int64) string {
-	units := sizeUnits()
-	i := 0
-	for i < len(units)-1 && n != 0 && n%1024 == 0 {
-		n /= 1024
-		i++
-	}
-	return strconv.FormatInt(n, 10) + units[i]
 }
 
 func limit(s string) string {

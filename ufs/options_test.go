@@ -3,7 +3,6 @@ package ufs_test
 import (
 	"encoding/json"
 	"fmt"
-	"math"
 	"os"
 	"path/filepath"
 	"strings"
@@ -88,30 +87,6 @@ func TestOptionsAreStrict(t *testing.T) {
 	}
 	_, err = v.OverrideDomain(ufs.Canonical{})
 	wantError(t, "domain_root", err, freshet.KindInvalid, "does not start with")
-}
-
-func FuzzSize(f *testing.F) {
-	for _, seed := range []string{"0", "64KiB", "8 MiB", "+1", "-1", "1e3", "9223372036854775807", "8PiB", "8192PiB", "1B"} {
-		f.Add(seed)
-	}
-	f.Fuzz(func(t *testing.T, s string) {
-		n, err := ufs.ParseSize(s)
-		if err != nil {
-			return
-		}
-		if again, err := ufs.ParseSize(ufs.FormatSize(n)); n < 0 || err != nil || again != n {
-			t.Fatalf("%q is %d is %q is %d (%v)", s, n, ufs.FormatSize(n), again, err)
-		}
-	})
-}
-
-func TestFormatSize(t *testing.T) {
-	t.Parallel()
-	for n, want := range map[int64]string{0: "0B", 1: "1B", 1024: "1KiB", 1536: "1536B", 5 << 30: "5GiB", math.MaxInt64: "9223372036854775807B"} {
-		if got := ufs.FormatSize(n); got != want {
-			t.Errorf("%d: got %q, want %q", n, got, want)
-		}
-	}
 }
 
 func FuzzOptions(f *testing.F) {

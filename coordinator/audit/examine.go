@@ -174,9 +174,6 @@ func (r *run) blocks(info *freshet.Info) {
 		return
 	}
 	size := info.BlockSize
-	if size <= 0 {
-		size = freshet.DefaultBlockSize
-	}
 	wrong := 0
 	for _, b := range r.Blocks(info.FileID) {
 		if at := int64(b.Index) * size; at >= info.Length || b.Length != min(size, info.Length-at) {

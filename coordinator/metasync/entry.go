@@ -1,6 +1,7 @@
 package metasync
 
 import (
+	"cmp"
 	"context"
 
 	"github.com/freshet-io/freshet"
@@ -85,7 +86,7 @@ func (s *Syncer) entryFor(ctx context.Context, p freshet.Path, c call, rule Rule
 		}
 		if l.Uncachable || try >= s.opts.Attempts {
 			// It was true while this reader waited, and that is all.
-			e.Info = infoOf(p, l.Mount.ID, &a.status)
+			e.Info = infoOf(p, l, &a.status)
 			return nil
 		}
 	}
@@ -132,13 +133,13 @@ func notExist(p freshet.Path) error {
 	return freshet.Errorf(freshet.KindNotExist, opStat, p, "does not exist")
 }
 
-func infoOf(p freshet.Path, id freshet.MountID, st *ufs.Status) freshet.Info {
+func infoOf(p freshet.Path, l *namespace.Lookup, st *ufs.Status) freshet.Info {
 	info := freshet.Info{
 		Path: p, Type: st.Type, Length: st.Length, ModTime: st.ModTime, Owner: st.Owner, Group: st.Group, Mode: st.Mode,
-		Fingerprint: st.Fingerprint, Mount: id,
+		Fingerprint: st.Fingerprint, Mount: l.Mount.ID,
 	}
 	if st.Type == freshet.TypeFile {
-		info.BlockSize = freshet.DefaultBlockSize
+		info.BlockSize = cmp.Or(l.Policy.BlockSize, freshet.DefaultBlockSize)
 	} else {
 		info.Length = 0
 	}

@@ -117,7 +117,7 @@ func (t *txn) adopt(in *intent, m *mount, e *Entry) bool {
 	}
 	n := t.edit(p)
 	if in.File == 0 {
-		t.assign(p, n, e, true)
+		t.assign(p, n, e, true, named{m, in.Key})
 		return true
 	}
 	if n.file != in.File {
@@ -128,10 +128,7 @@ func (t *txn) adopt(in *intent, m *mount, e *Entry) bool {
 	n.loaded, n.length, n.mtime = true, e.Length, nanos(e.ModTime)
 	n.attr = attr{owner: e.Owner, group: e.Group, mode: e.Mode, meta: e.Fingerprint.Meta}
 	n.content, n.change = e.Fingerprint.Content, e.Fingerprint.Change
-	n.blockSize = 0
-	if in.BlockSize != freshet.DefaultBlockSize {
-		n.blockSize = in.BlockSize
-	}
+	n.blockSize = storedBlockSize(in.BlockSize)
 	return true
 }
 
@@ -187,7 +184,7 @@ func (t *txn) completeRename(in *intent, m *mount, src before, e *Entry, definit
 		}
 	}
 	moved := t.edit(to)
-	t.assign(to, moved, e, true)
+	t.assign(to, moved, e, true, named{m, in.Key2})
 	moved.self, moved.validFrom = t.i, t.i
 	if moved.dir {
 		moved.subtree, moved.below = t.i, t.i

@@ -171,6 +171,13 @@ func (t *txn) begin(c *Begin) Result {
 	if err := t.admit(in, m); err != nil {
 		return Result{Err: err}
 	}
+	if c.Kind == OpWrite && in.BlockSize == 0 {
+		length := int64(0) // the node that takes the bytes ends an upload that becomes too long
+		if c.Length != nil {
+			length = *c.Length
+		}
+		in.BlockSize = t.blockSize(named{m, key}, length)
+	}
 	if in.BlockSize == 0 {
 		in.BlockSize = freshet.DefaultBlockSize
 	}

@@ -70,13 +70,13 @@ func (t *txn) install(m *mount, key string, e *Entry, start uint64) bool {
 	if t.get(p) == nil {
 		c := t.walk(m, key)
 		n := &inode{dir: dir, mtime: noTime}
-		t.assign(p, n, e, false)
+		t.assign(p, n, e, false, named{m, key})
 		n.validFrom = start
 		t.create(p, n, t.need(m, key, &c))
 		return true
 	}
 	n := t.edit(p)
-	t.assign(p, n, e, false)
+	t.assign(p, n, e, false, named{m, key})
 	n.validFrom = start
 	return true
 }
@@ -103,8 +103,9 @@ func (t *txn) remove(m *mount, key string, start uint64) bool {
 
 // assign sets what the storage said of the entry at p. The file ID stays if the
 // content is the same; ours says that an effect of our own was definite, so that
-// a change time that moved is no sign of a foreign change.
-func (t *txn) assign(p place, n *inode, e *Entry, ours bool) {
+// a change time that moved is no sign of a foreign change. A new version has the block
+// size that is in force for its name.
+func (t *txn) assign(p place, n *inode, e *Entry, ours bool, of named) {
 	old := *n
 	n.loaded = true
 	n.mtime = nanos(e.ModTime)
@@ -119,7 +120,7 @@ func (t *txn) assign(p place, n *inode, e *Entry, ours bool) {
 	}
 	t.unbind(old.file)
 	n.file = t.newFile()
-	n.blockSize = 0
+	n.blockSize = t.blockSize(of, e.Length)
 	t.bind(p, n.file)
 }
 
@@ -195,7 +196,7 @@ func (t *txn) installChild(m *mount, dir *chain, names *heldNames, key string, e
 			return false, true
 		}
 		n = &inode{dir: e.Type == freshet.TypeDirectory, mtime: noTime, validFrom: start}
-		t.assign(p, n, e, false)
+		t.assign(p, n, e, false, named{m, key})
 		t.create(p, n, need)
 		return true, true
 	}
@@ -206,7 +207,7 @@ func (t *txn) installChild(m *mount, dir *chain, names *heldNames, key string, e
 		return false, true
 	}
 	n = t.edit(p)
-	t.assign(p, n, e, false)
+	t.assign(p, n, e, false, named{m, key})
 	n.validFrom = start
 	return true, true
 }

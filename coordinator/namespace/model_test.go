@@ -45,6 +45,9 @@ type loading struct {
 	exists bool
 }
 
+// version is what a file ID names for ever.
+type version struct{ content, blockSize int64 }
+
 // world is one cluster under test, another that only writes, and the storage.
 type world struct {
 	*cluster
@@ -54,7 +57,7 @@ type world struct {
 	ops     []*ownOp
 	nextOp  int
 	loads   []*loading
-	content map[freshet.FileID]int
+	content map[freshet.FileID]version
 	sentTo  int // records delivered
 	// records is how many records each operation must have left in the own log.
 	records map[freshet.OpID]int
@@ -311,7 +314,7 @@ func (w *world) excused(touches func(effect) bool) bool {
 }
 
 // check holds the state to S1: what is servable equals the storage, but for an
-// excuse. It also holds every file ID to one content for ever.
+// excuse. It also holds every file ID to one content and one size of blocks for ever.
 func (w *world) check() {
 	for _, key := range append(keyUniverse(), "") {
 		l := w.look(pathOf(key))
@@ -319,11 +322,11 @@ func (w *world) check() {
 		touches := func(e effect) bool { return e.touches(key, w.fs.flat) }
 		switch {
 		case l.Found && l.Info.Type == freshet.TypeFile && l.Info.FileID != 0:
-			c := int(l.Info.Length)
-			if old, ok := w.content[l.Info.FileID]; ok && old != c {
-				w.t.Fatalf("file ID %d of %s names content %d and %d", l.Info.FileID, key, old, c)
+			v := version{l.Info.Length, l.Info.BlockSize}
+			if old, ok := w.content[l.Info.FileID]; ok && old != v {
+				w.t.Fatalf("file ID %d of %s names %+v and %+v", l.Info.FileID, key, old, v)
 			}
-			w.content[l.Info.FileID] = c
+			w.content[l.Info.FileID] = v
 		}
 		switch {
 		case l.Uncachable || (key == ""):
@@ -475,7 +478,7 @@ func newWorld(t *rapid.T, flat bool, twin kv.Store) *world {
 	}
 	c.found(mountOf("/m", "/"))
 	c.must(namespace.Command{BeginSub: &namespace.BeginSub{Publisher: peer, Domain: domain}})
-	return &world{cluster: c, fs: newStorage(flat), log: &peerLog{who: peer}, content: map[freshet.FileID]int{}, records: map[freshet.OpID]int{}}
+	return &world{cluster: c, fs: newStorage(flat), log: &peerLog{who: peer}, content: map[freshet.FileID]version{}, records: map[freshet.OpID]int{}}
 }
 
 // expire drops facts of any age, as a ttl does: nothing wrong may follow from it.
@@ -491,12 +494,20 @@ func (w *world) expire(t *rapid.T) {
 	w.cluster.expire(pathOf(dir), before, names...)
 }
 
+// resize changes the size of blocks of a path and what is below it.
+func (w *world) resize(t *rapid.T) {
+	key := rapid.SampledFrom(append(keyUniverse(), "")).Draw(t, "key")
+	size := rapid.SampledFrom([]string{"64KiB", "1MiB", "64MiB"}).Draw(t, "size")
+	w.must(namespace.Command{SetVersion: &namespace.SetVersion{Version: namespace.Version}})
+	w.policy(pathOf(key), setting(freshet.PropertyBlockSize, size))
+}
+
 func (w *world) actions() map[string]func(*rapid.T) {
 	return map[string]func(*rapid.T){
 		"foreignEffect": w.foreignEffect, "foreignPublish": w.foreignPublish, "deliver": w.deliver, "hint": w.hint,
 		"begin": w.begin, "land": w.land, "finish": w.finish, "giveUp": w.giveUp, "zombieLands": w.zombieLands, "quarantineEnds": w.quarantineEnds,
 		"startLoad": w.startLoad, "startLoad2": w.startLoad, "readLoad": w.readLoad, "readLoad2": w.readLoad, "commitLoad": w.commitLoad, "commitLoad2": w.commitLoad,
-		"mark": w.mark, "reset": w.reset, "purge": w.purge, "expire": w.expire,
+		"mark": w.mark, "reset": w.reset, "purge": w.purge, "expire": w.expire, "resize": w.resize,
 		"": func(*rapid.T) { w.check() },
 	}
 }

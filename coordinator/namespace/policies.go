@@ -54,6 +54,9 @@ type Effective struct {
 	Write  freshet.WriteType // of writes that name none
 	TTL    freshet.Interval  // Never if nothing is to be freed
 	Pinned bool
+	// BlockSize is that of versions of files which are made from now on, in bytes; 0 is
+	// freshet.DefaultBlockSize.
+	BlockSize int64
 }
 
 // rules are a policy as resolve needs it.
@@ -65,6 +68,7 @@ type rules struct {
 	level         freshet.Level
 	write         freshet.WriteType
 	pinned        bool
+	blockSize     int64 // bytes; 0: not set
 
 	hasInterval, hasLevel, hasWrite, hasTTL, hasPinned bool
 }
@@ -85,6 +89,9 @@ func (s *rules) over(r *resolved) {
 	}
 	if s.hasPinned {
 		r.policy.Pinned = s.pinned
+	}
+	if s.blockSize != 0 {
+		r.policy.BlockSize = s.blockSize
 	}
 }
 
@@ -108,7 +115,9 @@ func rulesOf(p *Policy) *rules {
 			s.ttl, s.hasTTL = v, err == nil
 		case freshet.PropertyPinned:
 			s.pinned, s.hasPinned = set.Value == "true", true
-		case freshet.PropertySyncInterval, freshet.PropertyTTLAction, freshet.PropertyBlockSize,
+		case freshet.PropertyBlockSize:
+			s.blockSize, _ = freshet.ParseBlockSize(set.Value) // 0 if it can't be read
+		case freshet.PropertySyncInterval, freshet.PropertyTTLAction,
 			freshet.PropertyReplicationMin, freshet.PropertyReplicationMax: // of a field of its own; of one value; not served
 		}
 	}

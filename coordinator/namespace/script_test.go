@@ -100,6 +100,16 @@ func (s *script) run(w []string) string {
 		return s.say(namespace.Command{SetPolicy: &namespace.Policy{Path: p(1), Interval: i, Origin: "operator"}})
 	case "nopolicy":
 		return s.say(namespace.Command{RemovePolicy: &namespace.RemovePolicy{Path: p(1)}})
+	case "set": // PATH PROPERTY VALUE
+		return s.say(namespace.Command{ChangePolicy: &namespace.ChangePolicy{Path: p(1), Set: []namespace.PolicySetting{setting(freshet.Property(w[2]), w[3])}}})
+	case "unset": // PATH PROPERTY
+		return s.say(namespace.Command{ChangePolicy: &namespace.ChangePolicy{Path: p(1), Unset: []freshet.Property{freshet.Property(w[2])}}})
+	case "version": // NUMBER
+		v, err := strconv.Atoi(w[1])
+		if err != nil {
+			s.t.Fatalf("%v", err)
+		}
+		return s.say(namespace.Command{SetVersion: &namespace.SetVersion{Version: v}})
 	case "begin": // OP KIND PATH [PATH2]
 		kinds := map[string]namespace.OpKind{"write": namespace.OpWrite, "mkdir": namespace.OpMkdir, "remove": namespace.OpRemove, "rename": namespace.OpRename, "setattr": namespace.OpSetAttr}
 		b := &namespace.Begin{Op: s.op(w[1]), Kind: kinds[w[2]], Path: p(3), At: epochTime}
@@ -203,6 +213,9 @@ func (s *script) say(c namespace.Command) string {
 	if r.Intent.Started != 0 {
 		words = append(words, r.Intent.State.String())
 	}
+	if n := r.Intent.BlockSize; n != 0 && n != freshet.DefaultBlockSize {
+		words = append(words, "blocks of "+freshet.FormatSize(n))
+	}
 	if n := len(s.last.Freed); n > 0 {
 		words = append(words, fmt.Sprintf("freed %d", n))
 	}
@@ -223,6 +236,7 @@ func (s *script) show(p freshet.Path) string {
 	add(!l.Found, "not held")
 	add(l.Found, "%s", l.Info.Type)
 	add(l.Found && l.Info.Type == freshet.TypeFile, "content %d, version %d", l.Info.Length, l.Info.FileID&0xFFFFFF)
+	add(l.Found && l.Info.BlockSize != 0 && l.Info.BlockSize != freshet.DefaultBlockSize, "blocks of %s", freshet.FormatSize(l.Info.BlockSize))
 	add(l.Placeholder, "placeholder")
 	add(l.MountPoint, "mount point")
 	add(l.Virtual, "virtual")

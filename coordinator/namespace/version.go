@@ -17,7 +17,8 @@ import (
 //	2  the version in force is part of the state
 //	3  the bounds of a mount change without a new generation; what is new may
 //	   belong to who made it
-const Version = 3
+//	4  policies set the size of the blocks of new versions of files
+const Version = versionBlockSize
 
 // SetVersion puts a version in force. It changes nothing if a later one is.
 type SetVersion struct {
@@ -33,6 +34,8 @@ func Needs(c *Command) int {
 		return 3
 	case c.Begin != nil && (c.Begin.Owner != "" || c.Begin.Group != ""):
 		return 3
+	case c.ChangePolicy != nil && setsBlockSize(c.ChangePolicy.Set):
+		return versionBlockSize
 	}
 	return 1
 }

@@ -102,7 +102,7 @@ func values(o ufs.Option) string {
 	case ufs.OptionOctal:
 		return bounds("number", func(n int64) string { return fmt.Sprintf("%#o", n) })
 	case ufs.OptionSize:
-		return bounds("size", ufs.FormatSize)
+		return bounds("size", freshet.FormatSize)
 	case ufs.OptionDuration:
 		return bounds("time", func(n int64) string { return short(time.Duration(n)) })
 	case ufs.OptionChoice:

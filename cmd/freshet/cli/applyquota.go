@@ -7,7 +7,6 @@ import (
 
 	"github.com/freshet-io/freshet"
 	"github.com/freshet-io/freshet/config"
-	"github.com/freshet-io/freshet/ufs"
 )
 
 // planQuotas compares the quotas of the file with those that are set; with prune,
@@ -61,7 +60,7 @@ func limitsText(entries, bytes int64) string {
 		parts = append(parts, "entries: "+limitText(entries, false))
 	}
 	if bytes > 0 {
-		parts = append(parts, "bytes: "+ufs.FormatSize(bytes))
+		parts = append(parts, "bytes: "+freshet.FormatSize(bytes))
 	}
 	return strings.Join(parts, ", ")
 }

@@ -93,6 +93,9 @@ func explainTable(t *table, x *freshetv1.ExplainResponse) {
 	if len(x.GetBlocks()) > 0 {
 		t.line("")
 		blocksTable(t, x.GetBlocks())
+		if n := x.GetMoreBlocks(); n > 0 {
+			t.line(fmt.Sprintf("  and %d more blocks, which are not counted here", n))
+		}
 	}
 }
 
@@ -172,14 +175,14 @@ func sidesTable(t *table, x *freshetv1.ExplainResponse) {
 }
 
 func entryRows(e *freshetv1.Entry) [][2]string {
-	rows := [][2]string{{"kind", "-"}, {"size", "-"}, {"modified", "-"}, {"owner, mode", "-"}, {"version", "-"}}
+	rows := [][2]string{{"kind", "-"}, {"size", "-"}, {"modified", "-"}, {"owner, mode", "-"}, {"version", "-"}, {"block size", "-"}}
 	if e == nil {
 		rows[0][1] = "nothing"
 		return rows
 	}
 	rows[0][1], rows[2][1], rows[3][1] = e.GetKind(), timeText(e.GetMtime()), ownerText(e)
 	if e.GetKind() == freshet.TypeFile.String() {
-		rows[1][1], rows[4][1] = bytesText(e.GetLength()), e.GetFingerprint()
+		rows[1][1], rows[4][1], rows[5][1] = bytesText(e.GetLength()), e.GetFingerprint(), freshet.FormatSize(e.GetBlockSize())
 	}
 	return rows
 }
@@ -187,9 +190,9 @@ func entryRows(e *freshetv1.Entry) [][2]string {
 func viewRows(v *freshetv1.StorageView) []string {
 	switch {
 	case v.GetError() != "":
-		return []string{"?", "?", "?", "?", "?"}
+		return []string{"?", "?", "?", "?", "?", "-"}
 	case !v.GetExists():
-		return []string{"nothing", "-", "-", "-", "-"}
+		return []string{"nothing", "-", "-", "-", "-", "-"}
 	}
 	kind, owner := "-", "-"
 	if e := v.GetEntry(); e != nil {
@@ -199,7 +202,7 @@ func viewRows(v *freshetv1.StorageView) []string {
 	if kind == freshet.TypeDirectory.String() {
 		size, version = "-", "-"
 	}
-	return []string{kind, size, timeText(v.GetMtime()), owner, version}
+	return []string{kind, size, timeText(v.GetMtime()), owner, version, "-"}
 }
 
 func ownerText(e *freshetv1.Entry) string {

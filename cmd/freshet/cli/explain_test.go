@@ -25,7 +25,7 @@ func operation(n byte) freshet.Operation {
 
 // explained is an explanation with everything in it.
 func explained() freshet.Explanation {
-	info := freshet.Info{Path: explainedPath, Length: 3 << 20, Owner: "o", Group: "g", Mode: 0o640, Fingerprint: fingerprint.Fingerprint{Content: "old"}}
+	info := freshet.Info{Path: explainedPath, Length: 3 << 20, BlockSize: 128 << 10, Owner: "o", Group: "g", Mode: 0o640, Fingerprint: fingerprint.Fingerprint{Content: "old"}}
 	now := info
 	now.Length, now.Mode, now.Fingerprint.Content = 5<<20, 0o600, "new"
 	x := freshet.Explanation{
@@ -54,6 +54,7 @@ func explained() freshet.Explanation {
 		}
 		x.Blocks = append(x.Blocks, b)
 	}
+	x.MoreBlocks = 777
 	return x
 }
 
@@ -63,7 +64,7 @@ func TestExplainIsReadable(t *testing.T) {
 	r := run(c, "", "explain", string(explainedPath))
 	for _, want := range []string{
 		`/explained +STALE`, `why +the reason`, `rule +1m0s, set for / \(policy by terraform\)`, `active sync +sqs:q, not heard\n`, `degraded +x{160}…\n`, `remedy +do this`,
-		`CACHED +STORAGE`, `size +3.0 MiB +5.0 MiB`, `owner, mode +o:g 0640 +o:g 0600`, `in all +another version`,
+		`CACHED +STORAGE`, `size +3.0 MiB +5.0 MiB`, `owner, mode +o:g 0640 +o:g 0600`, `block size +128KiB +-\n`, `and 777 more blocks`, `in all +another version`,
 		`from log index 7 on, last invalidated at 9`, `self +/explained +9 +2023-11-14T22:13:20Z +because`, `recursive +/ +4 +- +not known`,
 		`ttl +24h0m0s +/explained +terraform\n`, `pinned +false +- +default\n`, `/ +7 +- +512.0 MiB +1.0 GiB +50% +ok +apply\n`,
 		`us-east +synced +9 +12 +3 +2s ago`,

@@ -93,6 +93,9 @@ func (a *app) fsStat() *cobra.Command {
 					t.row("owner, group, mode", fmt.Sprintf("%s %s %s", dash(e.GetOwner()), dash(e.GetGroup()), modeText(e)))
 					t.row("fingerprint", e.GetFingerprint())
 					t.row("file id", e.GetFileId())
+					if !isDirectory(e) {
+						t.row("block size", freshet.FormatSize(e.GetBlockSize()))
+					}
 					t.row("cached", bytesText(e.GetCachedBytes()))
 					fr := e.GetFreshness()
 					t.row("freshness", fmt.Sprintf("interval %s of %s, last check %s ago", fr.GetInterval(), dash(fr.GetRule()), ageText(fr.GetAge())))

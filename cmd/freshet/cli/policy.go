@@ -36,7 +36,7 @@ func (f *policyFlags) register(c *cobra.Command) {
 		{freshet.PropertyWriteType, "of writes that name none: cache_through or through"},
 		{freshet.PropertyTTL, "a duration after which what nobody used is dropped from the cache, or never"},
 		{freshet.PropertyTTLAction, "what the TTL does: free"},
-		{freshet.PropertyBlockSize, "bytes of a block; only 64MiB is built"},
+		{freshet.PropertyBlockSize, "size of the cached blocks of new versions of files: a multiple of 64KiB up to 1GiB"},
 		{freshet.PropertyReplicationMin, "copies of a block at least; not built yet"},
 		{freshet.PropertyReplicationMax, "copies of a block at most; not built yet"},
 	} {
@@ -67,9 +67,11 @@ func (a *app) policySet() *cobra.Command {
 		Use: "set PATH", Short: "Set properties of a path and what lies below it; takes effect at once", Args: cobra.ExactArgs(1),
 		Long: "Each property is inherited from the longest path that sets it, whatever else that path sets.\n" +
 			"A mount sets sync-interval and consistency of its own and so hides what is set above it of\n" +
-			"these two; all others are inherited through mount points.",
+			"these two; all others are inherited through mount points.\n" +
+			"A block size applies to files that are new or change from then on.",
 		Example: "  freshet policy set /hot --sync-interval 10s\n" +
 			"  freshet policy set /logs --write-type through --ttl 1h\n" +
+			"  freshet policy set /tables --block-size 1MiB  # small reads of large files cost less\n" +
 			"  freshet policy set /logs --ttl 2h --replace   # and nothing else",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			set := f.given(cmd)

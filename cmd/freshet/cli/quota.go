@@ -9,7 +9,6 @@ import (
 	"github.com/freshet-io/freshet"
 	freshetv1 "github.com/freshet-io/freshet/proto/freshet/v1"
 	"github.com/freshet-io/freshet/rpc"
-	"github.com/freshet-io/freshet/ufs"
 )
 
 func (a *app) quotaCommand() *cobra.Command {
@@ -32,7 +31,7 @@ func (a *app) quotaSet() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			bytes, err := ufs.ParseSize(size)
+			bytes, err := freshet.ParseSize(size)
 			if err != nil {
 				return freshet.Errorf(freshet.KindInvalid, "read flags", "", "--bytes: %w", err)
 			}

@@ -1039,7 +1039,9 @@ type ExplainResponse struct {
 	// What applies to the path, each property once, and where it is set.
 	Effective []*PolicySetting `protobuf:"bytes,21,rep,name=effective,proto3" json:"effective,omitempty"`
 	// The quotas that count the path, the outermost first.
-	Quotas        []*Quota `protobuf:"bytes,22,rep,name=quotas,proto3" json:"quotas,omitempty"`
+	Quotas []*Quota `protobuf:"bytes,22,rep,name=quotas,proto3" json:"quotas,omitempty"`
+	// Cached blocks that are not listed, after those in blocks.
+	MoreBlocks    int64 `protobuf:"varint,23,opt,name=more_blocks,json=moreBlocks,proto3" json:"more_blocks,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1226,6 +1228,13 @@ func (x *ExplainResponse) GetQuotas() []*Quota {
 		return x.Quotas
 	}
 	return nil
+}
+
+func (x *ExplainResponse) GetMoreBlocks() int64 {
+	if x != nil {
+		return x.MoreBlocks
+	}
+	return 0
 }
 
 // PublisherStatus is the position in another cluster's log of the domain.
@@ -1744,7 +1753,8 @@ type LocateResponse struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	Entry  *Entry                 `protobuf:"bytes,1,opt,name=entry,proto3" json:"entry,omitempty"`
 	Source *Source                `protobuf:"bytes,2,opt,name=source,proto3" json:"source,omitempty"`
-	Blocks []*Block               `protobuf:"bytes,3,rep,name=blocks,proto3" json:"blocks,omitempty"`
+	// Those of a long range may end before it does: ask again from there.
+	Blocks []*Block `protobuf:"bytes,3,rep,name=blocks,proto3" json:"blocks,omitempty"`
 	// False: read from the source, leave nothing behind.
 	Cacheable     bool `protobuf:"varint,4,opt,name=cacheable,proto3" json:"cacheable,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -1816,9 +1826,10 @@ type BeginWriteRequest struct {
 	// "cache_through" (default) or "through".
 	WriteType string `protobuf:"bytes,2,opt,name=write_type,json=writeType,proto3" json:"write_type,omitempty"`
 	// 16 bytes; makes a retry safe.
-	Op        []byte `protobuf:"bytes,3,opt,name=op,proto3" json:"op,omitempty"`
-	Host      string `protobuf:"bytes,4,opt,name=host,proto3" json:"host,omitempty"`
-	BlockSize int64  `protobuf:"varint,5,opt,name=block_size,json=blockSize,proto3" json:"block_size,omitempty"`
+	Op   []byte `protobuf:"bytes,3,opt,name=op,proto3" json:"op,omitempty"`
+	Host string `protobuf:"bytes,4,opt,name=host,proto3" json:"host,omitempty"`
+	// 0: by the policy of the path.
+	BlockSize int64 `protobuf:"varint,5,opt,name=block_size,json=blockSize,proto3" json:"block_size,omitempty"`
 	// Prefer this node, if it lives: a node that received the bytes itself.
 	NodeId string `protobuf:"bytes,6,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
 	// Length of the file in bytes, if it is known: checked against quotas.
@@ -2504,7 +2515,7 @@ const file_freshet_v1_namespace_proto_rawDesc = "" +
 	"\x05token\x18\x02 \x01(\tR\x05token\":\n" +
 	"\x0eExplainRequest\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x14\n" +
-	"\x05check\x18\x02 \x01(\bR\x05check\"\x93\a\n" +
+	"\x05check\x18\x02 \x01(\bR\x05check\"\xb4\a\n" +
 	"\x0fExplainResponse\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x18\n" +
 	"\averdict\x18\x02 \x01(\tR\averdict\x12\x16\n" +
@@ -2536,7 +2547,9 @@ const file_freshet_v1_namespace_proto_rawDesc = "" +
 	"\vrule_origin\x18\x14 \x01(\tR\n" +
 	"ruleOrigin\x127\n" +
 	"\teffective\x18\x15 \x03(\v2\x19.freshet.v1.PolicySettingR\teffective\x12)\n" +
-	"\x06quotas\x18\x16 \x03(\v2\x11.freshet.v1.QuotaR\x06quotas\"\xe4\x01\n" +
+	"\x06quotas\x18\x16 \x03(\v2\x11.freshet.v1.QuotaR\x06quotas\x12\x1f\n" +
+	"\vmore_blocks\x18\x17 \x01(\x03R\n" +
+	"moreBlocks\"\xe4\x01\n" +
 	"\x0fPublisherStatus\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12\x1d\n" +
 	"\n" +

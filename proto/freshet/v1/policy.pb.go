@@ -271,7 +271,8 @@ type PolicyProperties struct {
 	// "free".
 	TtlAction *string `protobuf:"bytes,5,opt,name=ttl_action,json=ttlAction,proto3,oneof" json:"ttl_action,omitempty"`
 	Pinned    *bool   `protobuf:"varint,6,opt,name=pinned,proto3,oneof" json:"pinned,omitempty"`
-	// Such as "64MiB".
+	// Of versions of files that are made from then on: a multiple of "64KiB" up to
+	// "1GiB".
 	BlockSize      *string `protobuf:"bytes,7,opt,name=block_size,json=blockSize,proto3,oneof" json:"block_size,omitempty"`
 	ReplicationMin *int32  `protobuf:"varint,8,opt,name=replication_min,json=replicationMin,proto3,oneof" json:"replication_min,omitempty"`
 	ReplicationMax *int32  `protobuf:"varint,9,opt,name=replication_max,json=replicationMax,proto3,oneof" json:"replication_max,omitempty"`

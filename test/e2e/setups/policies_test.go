@@ -19,6 +19,7 @@ func TestPoliciesByEveryFace(t *testing.T) {
 	e2e.HTTP(t, "PATCH", url+"?path=/lake/hot", `{"properties":{"sync_interval":"10s","ttl":"1h"},"origin":"terraform"}`).
 		Want(t, 200, `"property":"ttl"`, `"value":"1h0m0s"`, `"origin":"terraform"`)
 	e2e.HTTP(t, "PATCH", url, `{"path":"/lake/hot","properties":{"writeType":"through"},"unset":["ttl"]}`).Want(t, 200, `"write_type"`, `"sync_interval"`)
+	e2e.HTTP(t, "PATCH", url, `{"path":"/lake/hot","properties":{"block_size":"1048576"}}`).Want(t, 200, `"block_size"`, `"value":"1MiB"`)
 	e2e.HTTP(t, "GET", url+"?path=/lake/hot/f", "").Want(t, 200, `"effective"`, `"10s"`, `"origin":"mount"`)
 	e2e.HTTP(t, "PUT", url, `{"path":"/lake/hot","properties":{"sync_interval":"20s"},"dryRun":true}`).Want(t, 200, `"20s"`)
 	w.A.CLI(t, "policy", "show", "/lake/hot/f").Want(t, 0, "10s", "terraform", "through", "operator")
@@ -29,7 +30,8 @@ func TestPoliciesByEveryFace(t *testing.T) {
 		`{"path":"/lake","properties":{"consistency":"strict"}}`:      501,
 		`{"path":"/lake","properties":{"consistency":"interval"}}`:    400,
 		`{"path":"/lake","properties":{"replication_min":2}}`:         501,
-		`{"path":"/lake","properties":{"block_size":"1MiB"}}`:         501,
+		`{"path":"/lake","properties":{"block_size":"1000"}}`:         400,
+		`{"path":"/lake","properties":{"block_size":"2GiB"}}`:         400,
 		`{"path":"/lake","properties":{"ttl_action":"delete"}}`:       501,
 		`{"path":"/lake","properties":{"colour":"red"}}`:              400,
 		`{"path":"/lake","properties":{}}`:                            400,
