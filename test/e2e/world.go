@@ -386,12 +386,17 @@ func (r *Region) settled(ctx context.Context) error {
 	return r.Synced(ctx)
 }
 
-// Converged waits for quiet and compares both regions with the storage.
+// Converged waits for quiet and until both regions are what the storage is. A region
+// is synced as far as it knows: the newest changes of the other may be on their way,
+// and nothing else finds them before every test has given up.
 func (w *World) Converged(t testing.TB) {
 	t.Helper()
 	w.Quiet(t)
 	for _, r := range []*Region{w.A, w.B} {
-		if err := r.EqualsStorage(t.Context()); err != nil {
+		err := fleet.Poll(t.Context(), Patience, r.Name+" to be what the storage is", func(context.Context) error {
+			return r.EqualsStorage(t.Context())
+		})
+		if err != nil {
 			t.Error(err)
 		}
 	}

@@ -71,8 +71,7 @@ func (c killed) run(t *testing.T, w *e2e.World) {
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	ended := make(chan error, 1)
-	go func() { _, err := w.A.Write(ctx, name, e2e.Content(name, 2, c.size)); ended <- err }()
-	w.S3.WaitHeld(1, 20*time.Second)
+	held(t, w, ended, func() { go func() { _, err := w.A.Write(ctx, name, e2e.Content(name, 2, c.size)); ended <- err }() })
 	for _, p := range w.A.Nodes {
 		must(t, p.Kill())
 	}
@@ -103,6 +102,29 @@ func (c killed) run(t *testing.T, w *e2e.World) {
 		want = 0 // it was said that nothing was written
 	}
 	holds(t, w, name, want, c.size)
+}
+
+// held waits until the storage holds a request of what start starts, which tells
+// ended its end. What was just killed and started again may refuse it at first.
+func held(t *testing.T, w *e2e.World, ended chan error, start func()) {
+	t.Helper()
+	start()
+	must(t, fleet.Poll(t.Context(), e2e.Patience, "a held request", func(context.Context) error {
+		_, err := w.S3.Server.WaitHeld(1, 0)
+		if err == nil {
+			return nil
+		}
+		select {
+		case err := <-ended:
+			if !freshet.IsKind(err, freshet.KindUnavailable) {
+				t.Fatalf("it ended before the storage was asked: %v", err)
+			}
+			t.Logf("it is done again: %v", err)
+			start()
+		default:
+		}
+		return err
+	}))
 }
 
 func in(r *e2e.Region, name string) string { return ("x/" + name)[len(r.Prefix):] }
@@ -150,8 +172,7 @@ func zombie(t *testing.T, w *e2e.World) {
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	ended := make(chan error, 1)
-	go func() { _, err := w.A.Write(ctx, name, e2e.Content(name, 1, size)); ended <- err }()
-	w.S3.WaitHeld(1, 20*time.Second)
+	held(t, w, ended, func() { go func() { _, err := w.A.Write(ctx, name, e2e.Content(name, 1, size)); ended <- err }() })
 	err := <-ended
 	t.Logf("the write whose PUT hangs: %v", err)
 	if _, err := w.A.Write(t.Context(), name, e2e.Content(name, 2, size)); err != nil {
@@ -234,8 +255,7 @@ func (o operation) kill(t *testing.T, w *e2e.World, lands bool) {
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	ended := make(chan error, 1)
-	go func() { ended <- o.run(ctx, w.A, dir) }()
-	w.S3.WaitHeld(1, 20*time.Second)
+	held(t, w, ended, func() { go func() { ended <- o.run(ctx, w.A, dir) }() })
 	leader, err := w.A.Leader(t.Context())
 	must(t, err)
 	must(t, leader.Kill())
@@ -308,8 +328,7 @@ func TestWhatTheStorageHoldsIsPublishedWithinSeconds(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 			defer cancel()
 			ended := make(chan error, 1)
-			go func() { _, err := w.A.Write(ctx, name, e2e.Content(name, 2, c.size)); ended <- err }()
-			w.S3.WaitHeld(1, 20*time.Second)
+			held(t, w, ended, func() { go func() { _, err := w.A.Write(ctx, name, e2e.Content(name, 2, c.size)); ended <- err }() })
 			node := w.A.Nodes[0]
 			must(t, node.Kill())
 			w.S3.ClearFaults()
