@@ -57,6 +57,7 @@ func (c *Coordinator) Explain(ctx context.Context, p freshet.Path, check bool) (
 	x.Publishers = c.publishers(l)
 	if l.Found && l.Info.FileID != 0 {
 		x.Blocks = c.nodes.Blocks(l.Info.FileID, c.clock.Elapsed())
+		x.Replication = c.explainCopies(l, x.Blocks)
 	}
 	x.Intents, x.Operations = c.ops.Unresolved(p), c.ops.Operations(0, ops.Concerns(p))
 	if check && l.HasMount {

@@ -110,6 +110,7 @@ func (c *Coordinator) leadTerm(ctx, term context.Context, number uint64, first b
 		g.Go("audit storages", c.auditStorages)
 	}
 	g.Go("sync jobs", c.runSyncJobs)
+	g.Go("copy blocks", c.boundCopies)
 	c.lead.set(g.Context())
 	err := g.Wait()
 	c.lead.set(c.lead.over)

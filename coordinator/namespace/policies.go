@@ -3,6 +3,7 @@ package namespace
 import (
 	"cmp"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/freshet-io/freshet"
@@ -54,6 +55,8 @@ type Effective struct {
 	Write  freshet.WriteType // of writes that name none
 	TTL    freshet.Interval  // Never if nothing is to be freed
 	Pinned bool
+	// Copies bounds the live copies of cached blocks.
+	Copies freshet.Replication
 }
 
 // rules are a policy as resolve needs it.
@@ -65,8 +68,9 @@ type rules struct {
 	level         freshet.Level
 	write         freshet.WriteType
 	pinned        bool
+	copies        freshet.Replication
 
-	hasInterval, hasLevel, hasWrite, hasTTL, hasPinned bool
+	hasInterval, hasLevel, hasWrite, hasTTL, hasPinned, hasMin, hasMax bool
 }
 
 // over lays what the policy sets over what was found above it.
@@ -85,6 +89,12 @@ func (s *rules) over(r *resolved) {
 	}
 	if s.hasPinned {
 		r.policy.Pinned = s.pinned
+	}
+	if s.hasMin {
+		r.policy.Copies.Min = s.copies.Min
+	}
+	if s.hasMax {
+		r.policy.Copies.Max = s.copies.Max
 	}
 }
 
@@ -108,8 +118,13 @@ func rulesOf(p *Policy) *rules {
 			s.ttl, s.hasTTL = v, err == nil
 		case freshet.PropertyPinned:
 			s.pinned, s.hasPinned = set.Value == "true", true
-		case freshet.PropertySyncInterval, freshet.PropertyTTLAction, freshet.PropertyBlockSize,
-			freshet.PropertyReplicationMin, freshet.PropertyReplicationMax: // of a field of its own; of one value; not served
+		case freshet.PropertyReplicationMin:
+			v, err := strconv.Atoi(set.Value)
+			s.copies.Min, s.hasMin = v, err == nil
+		case freshet.PropertyReplicationMax:
+			v, err := strconv.Atoi(set.Value)
+			s.copies.Max, s.hasMax = v, err == nil
+		case freshet.PropertySyncInterval, freshet.PropertyTTLAction, freshet.PropertyBlockSize: // of a field of its own; of one value
 		}
 	}
 	return s

@@ -73,6 +73,9 @@ func explainTable(t *table, x *freshetv1.ExplainResponse) {
 	if s := x.GetActiveSync(); s != nil {
 		t.row("  active sync", explainActive(x))
 	}
+	if r := x.GetReplication(); r != nil {
+		t.row("  copies", copiesText(r))
+	}
 	if x.GetRemedy() != "" {
 		t.row("  remedy", x.GetRemedy())
 	}
@@ -94,6 +97,22 @@ func explainTable(t *table, x *freshetv1.ExplainResponse) {
 		t.line("")
 		blocksTable(t, x.GetBlocks())
 	}
+}
+
+// copiesText says how many copies of the cached blocks are wanted, and why there are
+// not as many.
+func copiesText(r *freshetv1.ExplainReplication) string {
+	text := fmt.Sprintf("at least %d", r.GetMin())
+	if r.GetMax() > 0 {
+		text += fmt.Sprintf(", at most %d", r.GetMax())
+	}
+	if r.GetShortBlocks() > 0 {
+		text += fmt.Sprintf("; %d blocks have fewer", r.GetShortBlocks())
+	}
+	if r.GetReason() != "" {
+		text += ": " + r.GetReason()
+	}
+	return text
 }
 
 func ruleText(x *freshetv1.ExplainResponse) string {
