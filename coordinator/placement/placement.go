@@ -131,6 +131,9 @@ func (n *Nodes) Heartbeat(h freshet.Heartbeat, sameTerm bool, now time.Duration)
 		at.carrier = carrier{since: now}
 		r.Restarted = true
 	}
+	if !n.live(at, now) && !r.New { // it did not carry out what it could not hear
+		at.orders, at.bytes = nil, 0
+	}
 	at.Node, at.rack, at.zone = h.Node, h.Rack, h.Zone
 	at.used, at.capacity, at.tier, at.heard = h.Used, h.Capacity, h.Tier, now
 	at.beats++
