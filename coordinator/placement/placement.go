@@ -168,9 +168,9 @@ func (n *Nodes) take(at *node, h freshet.Heartbeat) {
 	for _, b := range h.Added {
 		if n.index.add(b, at.slot) {
 			at.blocks++
-			if !h.Full { // after a full report all is looked at
-				n.mark(keyOf(b.ID))
-			}
+		}
+		if !h.Full { // after a full report all is looked at
+			n.mark(keyOf(b.ID))
 		}
 		at.withdraw(b.ID)
 		delete(at.free, b.ID) // it came anew
