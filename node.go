@@ -70,6 +70,8 @@ type Heartbeat struct {
 	// Damaged are blocks whose bytes, as a checksum showed since the last report, were
 	// not what was written. The node has dropped them.
 	Damaged []BlockID
+	// TakesCopies says that the node does what HeartbeatReply.Copy asks for.
+	TakesCopies bool
 }
 
 // Damage is what cache nodes found of the blocks of one version.
@@ -77,6 +79,13 @@ type Damage struct {
 	Blocks int           // that were found damaged, and dropped
 	Nodes  []string      // names of the nodes that found them, in order
 	Ago    time.Duration // since the last one was reported
+}
+
+// BlockCopy is a block that a node is to fetch, with the nodes that hold it and where
+// it comes from.
+type BlockCopy struct {
+	Block  Block
+	Source Source
 }
 
 // HeartbeatReply is the leader's answer. Until Lease has passed since the
@@ -95,6 +104,10 @@ type HeartbeatReply struct {
 	// be evicted: of those that this heartbeat added, or, if it was full, all.
 	PinRevision uint64
 	Pinned      []FileID
+	// Copy lists blocks that the node is to fetch from the nodes that are named as
+	// holding them, when it has nothing better to do. They are named again until the
+	// node reports to have them, or the leader thinks better of it.
+	Copy []BlockCopy
 	// Settled lists reported Finished ops that need not be reported again.
 	Settled []OpID
 	// Abort lists Active ops that the cluster no longer knows.

@@ -9,8 +9,7 @@ import (
 // Property names one thing that a policy can say of a path and what lies below it.
 type Property string
 
-// The properties. PropertyReplicationMin and PropertyReplicationMax are part of
-// the language but not served yet.
+// The properties.
 const (
 	PropertySyncInterval   Property = "sync_interval"   // how old a validation may be
 	PropertyConsistency    Property = "consistency"     // a Level
@@ -19,8 +18,8 @@ const (
 	PropertyTTLAction      Property = "ttl_action"      // "free"
 	PropertyPinned         Property = "pinned"          // cached blocks are not evicted for lack of space
 	PropertyBlockSize      Property = "block_size"      // of the versions of files that are made from then on
-	PropertyReplicationMin Property = "replication_min" // copies of a block at least
-	PropertyReplicationMax Property = "replication_max" // copies of a block at most
+	PropertyReplicationMin Property = "replication_min" // live copies of a cached block at least
+	PropertyReplicationMax Property = "replication_max" // live copies of a cached block at most, 0 for no limit
 )
 
 // Properties returns all properties, in the order in which they are shown.
@@ -126,7 +125,11 @@ func ParseSetting(p Property, value string) (string, error) {
 		n, err := ParseBlockSize(value)
 		return FormatSize(n), err
 	case PropertyReplicationMin, PropertyReplicationMax:
-		return unbuilt("%s is not built yet: a block is kept by the nodes that it was read through", p)
+		n, err := strconv.Atoi(value)
+		if err != nil || n < 0 || n > MaxCopies {
+			return "", Errorf(KindInvalid, op, "", "%s is %q: use a number of copies from 0 to %d", p, value, MaxCopies)
+		}
+		return strconv.Itoa(n), nil
 	}
 	return "", Errorf(KindInvalid, op, "", "%q is not a property of a policy: use one of %q", string(p), Properties())
 }
@@ -167,6 +170,7 @@ func DefaultSettings() []Setting {
 		set(PropertySyncInterval, Never.String()), set(PropertyConsistency, LevelInvalidate.String()),
 		set(PropertyWriteType, CacheThrough.String()), set(PropertyTTL, Never.String()), set(PropertyTTLAction, "free"),
 		set(PropertyPinned, "false"), set(PropertyBlockSize, FormatSize(DefaultBlockSize)),
+		set(PropertyReplicationMin, "0"), set(PropertyReplicationMax, "0"),
 	}
 }
 
@@ -192,6 +196,9 @@ func (c *PolicyChange) Normalize() error {
 		}
 		set[i] = Setting{Property: s.Property, Value: s.Value}
 	}
+	if err := CheckReplication(c.Path, set); err != nil {
+		return err
+	}
 	c.Set = set
 	for _, p := range c.Unset {
 		switch {
@@ -201,6 +208,22 @@ func (c *PolicyChange) Normalize() error {
 			return Errorf(KindInvalid, op, c.Path, "%s is to be set and unset, or unset twice", p)
 		}
 		seen[p] = true
+	}
+	return nil
+}
+
+// CheckReplication refuses settings, in canonical text, of which the least number of
+// copies is above the most.
+func CheckReplication(p Path, all []Setting) error {
+	r := map[Property]int{}
+	for _, s := range all {
+		if s.Property == PropertyReplicationMin || s.Property == PropertyReplicationMax {
+			r[s.Property], _ = strconv.Atoi(s.Value) // canonical
+		}
+	}
+	least, most := r[PropertyReplicationMin], r[PropertyReplicationMax]
+	if most > 0 && least > most {
+		return Errorf(KindInvalid, "check policy", p, "at least %d and at most %d copies of a block are asked for: lower replication_min, or raise replication_max (0 is no limit)", least, most)
 	}
 	return nil
 }

@@ -235,6 +235,8 @@ type Explanation struct {
 	RuleOrigin     string           // who set the rule that gives the interval
 	Effective      []Setting        // what applies to the path, each property once
 	Quotas         []Quota          // that count the path, the outermost first
+	// Replication of a file; nil where nothing bounds the copies of its blocks.
+	Replication *ReplicationStatus
 }
 
 // ExplainedBlock is one cached block and the names of the nodes that hold it.

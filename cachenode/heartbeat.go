@@ -92,7 +92,7 @@ func (n *Node) report() (freshet.Heartbeat, changes) {
 	t := n.deps.Tier
 	hb := freshet.Heartbeat{
 		Node: n.opts.Node, Incarnation: n.deps.Identity.Incarnation(), Rack: n.opts.Rack, Zone: n.opts.Zone,
-		Capacity: t.Capacity(), Tier: string(t.Kind()),
+		Capacity: t.Capacity(), Tier: string(t.Kind()), TakesCopies: true,
 	}
 	n.mu.Lock()
 	hb.Term, hb.Full, hb.MountRevision, hb.PinRevision = n.term, n.needFull, n.revision, n.pins
@@ -147,6 +147,7 @@ func (n *Node) apply(hb freshet.Heartbeat, reply freshet.HeartbeatReply, sent ti
 	n.applyMounts(reply)
 	n.deps.Tier.Remove(reply.Free...)
 	n.deps.Tier.Pin(hb.Full, reply.Pinned...)
+	n.copies.take(reply.Copy)
 	n.update(func() {
 		if hb.Full {
 			n.pins = reply.PinRevision

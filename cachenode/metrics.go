@@ -13,6 +13,7 @@ type metrics struct {
 	bytes     *prometheus.CounterVec
 	evictions *prometheus.CounterVec
 	uploads   *prometheus.CounterVec
+	copies    *prometheus.CounterVec
 }
 
 func newMetrics(reg prometheus.Registerer, t *tier.Tier) *metrics {
@@ -29,12 +30,15 @@ func newMetrics(reg prometheus.Registerer, t *tier.Tier) *metrics {
 		uploads: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "freshet_uploads_total", Help: "Uploads by outcome.",
 		}, []string{"result"}),
+		copies: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "freshet_copied_blocks_total", Help: "Blocks that the leader ordered to be copied here, by what came of it.",
+		}, []string{"result"}),
 	}
 	if reg == nil {
 		return m
 	}
 	labels := prometheus.Labels{"tier": string(t.Kind())}
-	reg.MustRegister(m.reads, m.bytes, m.evictions, m.uploads,
+	reg.MustRegister(m.reads, m.bytes, m.evictions, m.uploads, m.copies,
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "freshet_cache_bytes", Help: "Bytes that cached blocks take, blocks in the making included.", ConstLabels: labels,
 		}, func() float64 { return float64(t.Used()) }),
@@ -51,6 +55,9 @@ func newMetrics(reg prometheus.Registerer, t *tier.Tier) *metrics {
 	}
 	for _, r := range []tier.Reason{tier.ReasonCapacity, tier.ReasonFreed, tier.ReasonCorrupt, tier.ReasonForeign} {
 		m.evictions.WithLabelValues(string(r))
+	}
+	for _, r := range []string{"copied", "failed"} {
+		m.copies.WithLabelValues(r)
 	}
 	// What the start found on the disk and removed was damaged while nobody watched.
 	m.evictions.WithLabelValues(string(tier.ReasonCorrupt)).Add(float64(t.Quarantined()))

@@ -120,6 +120,7 @@ type Node struct {
 	killAll context.CancelFunc
 	wake    chan struct{} // asks for a heartbeat now
 	remains chan remain
+	copies  copies
 
 	dirtyMu sync.Mutex // apart from mu, because the tier calls with its own lock held
 	dirty   changes
@@ -157,6 +158,7 @@ func New(deps Deps, opts Options) *Node {
 		cluster: deps.Identity.Cluster(), needFull: true, changed: make(chan struct{}),
 		uploads: make(map[freshet.OpID]*upload), finished: make(map[freshet.OpID]freshet.FinishedOp),
 	}
+	n.copies.wake = make(chan struct{}, copyWorkers)
 	n.kill, n.killAll = context.WithCancel(context.Background())
 	n.filler = fill.New(fill.Deps{
 		Tier: deps.Tier, Mounts: deps.Mounts, Remote: deps.Remote, AwaitMount: n.awaitMount, Identity: n.identity, Self: opts.Node.ID,
@@ -175,6 +177,7 @@ func (n *Node) Run(ctx context.Context) error {
 		run.Part{Name: "heartbeat", Run: n.heartbeats},
 		run.Part{Name: "remains", Run: n.clearRemains},
 		run.Part{Name: "fetches", Run: n.filler.Run},
+		run.Part{Name: "copies", Run: n.copyBlocks},
 		run.Part{Name: "uploads", Run: n.drain},
 	)
 }

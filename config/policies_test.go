@@ -13,9 +13,10 @@ import (
 
 func TestPoliciesOfAFile(t *testing.T) {
 	for _, c := range []struct{ text, want string }{
-		{"sync: [{path: /a, interval: 5s}]\npolicies: [{path: /a, ttl: 1h}, {path: /, pinned: true, write_type: through, block_size: 65536}]", ""},
+		{"sync: [{path: /a, interval: 5s}]\npolicies: [{path: /a, ttl: 1h}, {path: /, pinned: true, write_type: through, block_size: 65536, replication: {min: 0, max: 2}}]", ""},
 		{"policies: [{path: /a, consistency: strict}]", "not built"},
-		{"policies: [{path: /a, replication: {min: 2}}]", "not built"},
+		{"policies: [{path: /a, replication: {min: 65}}]", "from 0 to 64"},
+		{"policies: [{path: /a, replication: {min: 3, max: 2}}]", "at least 3 and at most 2"},
 		{"policies: [{path: /a, ttl: 5}]", "5"},
 		{"policies: [{path: /a, block_size: 100000}]", "a multiple of 64KiB"},
 		{"policies: [{path: /a, block_size: 2GiB}]", "up to 1GiB"},

@@ -149,6 +149,7 @@ type Coordinator struct {
 	lead       leadership
 	freed      freedQueue
 	pins       pins
+	bounds     bounds    // of the copies of blocks
 	uses       uses      // what a TTL counts from
 	again      reminder  // to say once more that anything may have changed
 	marks      marks     // the newest, with their causes
@@ -179,6 +180,7 @@ func New(opts Options, deps Deps) (*Coordinator, error) {
 	c.hooks.Store(&Hooks{})
 	c.contacts.init(deps.Clock)
 	c.pins.changed() // nothing was read yet
+	c.bounds.changed()
 	c.lead.init()
 	c.freed.init()
 	var err error
@@ -304,6 +306,7 @@ func (c *Coordinator) applied(a journal.Applied) {
 	c.freed.add(a.Changes.Freed)
 	if a.Changes.Policies {
 		c.pins.changed()
+		c.bounds.changed()
 	}
 	if a.Changes.Intents {
 		c.ops.Wake()
@@ -314,6 +317,7 @@ func (c *Coordinator) applied(a journal.Applied) {
 // what it keeps in memory is of another state, so it begins anew as in a new term.
 func (c *Coordinator) restored(uint64) {
 	c.pins.changed()
+	c.bounds.changed()
 	c.term.Store(0)
 	c.lead.anew(errRestored)
 	c.contacts.changed()

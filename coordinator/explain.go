@@ -56,7 +56,9 @@ func (c *Coordinator) Explain(ctx context.Context, p freshet.Path, check bool) (
 	}
 	x.Publishers = c.publishers(l)
 	if l.Found && l.Info.FileID != 0 {
-		x.Blocks, x.MoreBlocks = first(c.nodes.Blocks(l.Info.FileID, c.clock.Elapsed()))
+		blocks := c.nodes.Blocks(l.Info.FileID, c.clock.Elapsed())
+		x.Blocks, x.MoreBlocks = first(blocks)
+		x.Replication = c.explainCopies(l, blocks)
 	}
 	x.Intents, x.Operations = c.ops.Unresolved(p), c.ops.Operations(0, ops.Concerns(p))
 	if check && l.HasMount {

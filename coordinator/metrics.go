@@ -39,6 +39,9 @@ func newMetrics(reg prometheus.Registerer, c *Coordinator) *metrics {
 			}
 			return 0
 		}),
+		gauge("freshet_coordinator_underreplicated_blocks", "Cached blocks with fewer live copies than replication_min of their path, as the leader last saw them.", func() float64 {
+			return float64(c.nodes.Short())
+		}),
 		gauge("freshet_coordinator_mounts", "Number of mounts.", func() float64 {
 			mounts, _ := c.state.Mounts()
 			return float64(len(mounts))

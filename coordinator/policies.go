@@ -287,19 +287,37 @@ func (c *Coordinator) policyAt(p freshet.Path) namespace.Policy {
 
 // checkEffective refuses settings that contradict each other.
 func (c *Coordinator) checkEffective(after *namespace.Policy, ch *freshet.PolicyChange) error {
+	line := slices.DeleteFunc(c.policies(), func(o freshet.Policy) bool {
+		return !o.Path.Contains(ch.Path) || (o.Path == ch.Path && !isMount(o))
+	})
+	effective := effectiveSettings(append(line, policyOf(after)))
+	if boundsCopies(ch, policyOf(after).Settings) {
+		if err := freshet.CheckReplication(ch.Path, effective); err != nil {
+			return err
+		}
+	}
 	level, set := settingOf(ch.Set, freshet.PropertyConsistency)
 	if !set || level.Value != freshet.LevelInterval.String() {
 		return nil
 	}
-	line := slices.DeleteFunc(c.policies(), func(o freshet.Policy) bool {
-		return !o.Path.Contains(ch.Path) || (o.Path == ch.Path && !isMount(o))
-	})
-	applies, _ := settingOf(effectiveSettings(append(line, policyOf(after))), freshet.PropertySyncInterval)
-	if applies.Value == freshet.Never.String() {
+	if applies, _ := settingOf(effective, freshet.PropertySyncInterval); applies.Value == freshet.Never.String() {
 		return freshet.Errorf(freshet.KindInvalid, opPolicyChange, ch.Path,
 			"consistency %q needs a sync interval, and \"never\" applies here: set sync_interval too, to a duration such as 5m or to always", level.Value)
 	}
 	return nil
+}
+
+// boundsCopies reports whether a change is of the bounds of copies and leaves one of
+// them at the path: what lies above it can't be mended there.
+func boundsCopies(ch *freshet.PolicyChange, after []freshet.Setting) bool {
+	touches, leaves := ch.Replace, false
+	for _, p := range []freshet.Property{freshet.PropertyReplicationMin, freshet.PropertyReplicationMax} {
+		_, set := settingOf(ch.Set, p)
+		touches = touches || set || slices.Contains(ch.Unset, p)
+		_, has := settingOf(after, p)
+		leaves = leaves || has
+	}
+	return touches && leaves
 }
 
 func isMount(p freshet.Policy) bool {

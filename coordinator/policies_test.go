@@ -60,10 +60,10 @@ func TestPoliciesShowWhatAppliesAndWhereItComesFrom(t *testing.T) {
 		}
 		for p, want := range map[freshet.Path]string{
 			"/data/hot/x": "sync_interval=10s@/data/hot by terraform; consistency=invalidate@/data by mount; write_type=through@/data/hot by terraform; " +
-				"ttl=24h0m0s@/ by config; ttl_action=free@ by default; pinned=false@ by default; block_size=64MiB@/data/hot by operator",
+				"ttl=24h0m0s@/ by config; ttl_action=free@ by default; pinned=false@ by default; block_size=64MiB@/data/hot by operator; replication_min=0@ by default; replication_max=0@ by default",
 			// The mount's interval hides that of the root; the ttl is inherited through it.
 			"/data/x": "sync_interval=never@/data by mount; consistency=invalidate@/data by mount; write_type=cache_through@ by default; " +
-				"ttl=24h0m0s@/ by config; ttl_action=free@ by default; pinned=false@ by default; block_size=64MiB@ by default",
+				"ttl=24h0m0s@/ by config; ttl_action=free@ by default; pinned=false@ by default; block_size=64MiB@ by default; replication_min=0@ by default; replication_max=0@ by default",
 		} {
 			r, err := m.PathPolicies(w.Context(), p)
 			if got := settings2text(r.Effective); err != nil || got != want {
@@ -115,8 +115,10 @@ func TestPoliciesThatHaveNoEffectAreRefused(t *testing.T) {
 			{policy("/data", "block_size", "32KiB"), freshet.KindInvalid, "a multiple of 64KiB up to 1GiB"},
 			{policy("/data", "block_size", "2GiB"), freshet.KindInvalid, "a multiple of 64KiB up to 1GiB"},
 			{policy("/data", "block_size", "100000"), freshet.KindInvalid, "a multiple of 64KiB up to 1GiB"},
-			{policy("/data", "replication_min", "2"), freshet.KindUnsupported, "not built"},
-			{policy("/data", "replication_max", "2"), freshet.KindUnsupported, "not built"},
+			{policy("/data", "replication_min", "65"), freshet.KindInvalid, "from 0 to 64"},
+			{policy("/data", "replication_max", "-1"), freshet.KindInvalid, "from 0 to 64"},
+			{policy("/data", "replication_max", "many"), freshet.KindInvalid, "from 0 to 64"},
+			{policy("/data", "replication_min", "3", "replication_max", "2"), freshet.KindInvalid, "at least 3 and at most 2"},
 			{policy("/data", "owner", "me"), freshet.KindInvalid, "not a property"},
 			{policy("/data", "ttl", "1h", "ttl", "2h"), freshet.KindInvalid, "twice"},
 			{policy("/data"), freshet.KindInvalid, "no property"},

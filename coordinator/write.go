@@ -19,6 +19,7 @@ func (c *Coordinator) Rename(ctx context.Context, q freshet.RenameQuery) (freshe
 	done, err := change(c, ctx, q.Path, q, c.ops.Rename)
 	if err == nil {
 		c.pins.moved()
+		c.moved(&done.Info)
 	}
 	return done, err
 }
@@ -100,6 +101,7 @@ func (c *Coordinator) Heartbeat(ctx context.Context, h freshet.Heartbeat) (fresh
 	r, err := c.ops.Heartbeat(ctx, h)
 	if err == nil {
 		c.answerPins(&h, &r)
+		c.answerCopies(&h, &r)
 	}
 	return r, c.leaderHint(err)
 }

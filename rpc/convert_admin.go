@@ -59,6 +59,9 @@ func explanationToWire(x freshet.Explanation) *freshetv1.ExplainResponse {
 		Stamps:     stampsToWire(x.Stamps), Operations: operationsToWire(x.Operations), RuleOrigin: x.RuleOrigin,
 		Effective: settingsToWire(x.Effective), Quotas: quotasToWire(x.Quotas), MoreBlocks: int64(x.MoreBlocks),
 	}
+	if r := x.Replication; r != nil {
+		out.Replication = &freshetv1.ExplainReplication{Min: int32(r.Min), Max: int32(r.Max), ShortBlocks: int64(r.Short), Reason: r.Reason}
+	}
 	if x.Info != nil {
 		out.Entry = EntryToWire(*x.Info)
 	}
@@ -98,6 +101,11 @@ func explanationOfWire(r *freshetv1.ExplainResponse) (freshet.Explanation, error
 	}
 	if out.Quotas, err = quotasOfWire(r.GetQuotas()); err != nil {
 		return out, err
+	}
+	if w := r.GetReplication(); w != nil {
+		out.Replication = &freshet.ReplicationStatus{
+			Replication: freshet.Replication{Min: int(w.GetMin()), Max: int(w.GetMax())}, Short: int(w.GetShortBlocks()), Reason: w.GetReason(),
+		}
 	}
 	if r.GetEntry() != nil {
 		info, err := EntryOfWire(r.GetEntry())
@@ -212,7 +220,7 @@ func heartbeatToWire(h freshet.Heartbeat) *freshetv1.HeartbeatRequest {
 	out := &freshetv1.HeartbeatRequest{
 		Node: node, Incarnation: h.Incarnation, Term: h.Term, Full: h.Full, Added: blockReportsToWire(h.Added),
 		Removed: blockIDsToWire(h.Removed), Active: opsToWire(h.Active), MountRevision: h.MountRevision,
-		PinRevision: h.PinRevision, Damaged: blockIDsToWire(h.Damaged),
+		PinRevision: h.PinRevision, Damaged: blockIDsToWire(h.Damaged), TakesCopies: h.TakesCopies,
 	}
 	for _, f := range h.Finished {
 		w := &freshetv1.FinishedOp{Op: opToWire(f.Op), Uncertain: f.Uncertain}
@@ -231,7 +239,7 @@ func heartbeatOfWire(r *freshetv1.HeartbeatRequest) (freshet.Heartbeat, error) {
 		Node: nodeOfWire(n), Rack: n.GetRack(), Zone: n.GetZone(), Used: n.GetUsedBytes(), Capacity: n.GetCapacityBytes(), Tier: n.GetTier(),
 		Incarnation: r.GetIncarnation(), Term: r.GetTerm(), Full: r.GetFull(), Added: blockReportsOfWire(r.GetAdded()),
 		Removed: blockIDsOfWire(r.GetRemoved()), Active: active, MountRevision: r.GetMountRevision(),
-		PinRevision: r.GetPinRevision(), Damaged: blockIDsOfWire(r.GetDamaged()),
+		PinRevision: r.GetPinRevision(), Damaged: blockIDsOfWire(r.GetDamaged()), TakesCopies: r.GetTakesCopies(),
 	}
 	for _, f := range r.GetFinished() {
 		op, ferr := opOfWire(f.GetOp())
@@ -260,6 +268,9 @@ func heartbeatReplyToWire(r freshet.HeartbeatReply) *freshetv1.HeartbeatResponse
 	for _, id := range r.Pinned {
 		out.Pinned = append(out.Pinned, uint64(id))
 	}
+	for _, q := range r.Copy {
+		out.Copy = append(out.Copy, &freshetv1.CopyOrder{Block: blockToWire(q.Block), Source: sourceToWire(q.Source)})
+	}
 	for _, m := range r.Mounts {
 		out.Mounts = append(out.Mounts, &freshetv1.MountSpec{
 			Mount: mountToWire(freshet.MountAnswer{Mount: m}), DomainId: m.Domain[:], MaxOpLifetime: durationpb.New(m.MaxOpLifetime),
@@ -275,6 +286,13 @@ func heartbeatReplyOfWire(r *freshetv1.HeartbeatResponse) (freshet.HeartbeatRepl
 	}
 	for _, id := range r.GetPinned() {
 		out.Pinned = append(out.Pinned, freshet.FileID(id))
+	}
+	for _, o := range r.GetCopy() {
+		src, err := sourceOfWire(o.GetSource())
+		if err != nil {
+			return out, err
+		}
+		out.Copy = append(out.Copy, freshet.BlockCopy{Block: blockOfWire(o.GetBlock()), Source: src})
 	}
 	var err error
 	if out.Cluster, err = uuid.FromBytes(r.GetClusterId()); err != nil {

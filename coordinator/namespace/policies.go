@@ -3,6 +3,7 @@ package namespace
 import (
 	"cmp"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/freshet-io/freshet"
@@ -57,6 +58,8 @@ type Effective struct {
 	// BlockSize is that of versions of files which are made from now on, in bytes; 0 is
 	// freshet.DefaultBlockSize.
 	BlockSize int64
+	// Copies bounds the live copies of cached blocks.
+	Copies freshet.Replication
 }
 
 // rules are a policy as resolve needs it.
@@ -69,8 +72,9 @@ type rules struct {
 	write         freshet.WriteType
 	pinned        bool
 	blockSize     int64 // bytes; 0: not set
+	copies        freshet.Replication
 
-	hasInterval, hasLevel, hasWrite, hasTTL, hasPinned bool
+	hasInterval, hasLevel, hasWrite, hasTTL, hasPinned, hasMin, hasMax bool
 }
 
 // over lays what the policy sets over what was found above it.
@@ -92,6 +96,12 @@ func (s *rules) over(r *resolved) {
 	}
 	if s.blockSize != 0 {
 		r.policy.BlockSize = s.blockSize
+	}
+	if s.hasMin {
+		r.policy.Copies.Min = s.copies.Min
+	}
+	if s.hasMax {
+		r.policy.Copies.Max = s.copies.Max
 	}
 }
 
@@ -117,8 +127,13 @@ func rulesOf(p *Policy) *rules {
 			s.pinned, s.hasPinned = set.Value == "true", true
 		case freshet.PropertyBlockSize:
 			s.blockSize, _ = freshet.ParseBlockSize(set.Value) // 0 if it can't be read
-		case freshet.PropertySyncInterval, freshet.PropertyTTLAction,
-			freshet.PropertyReplicationMin, freshet.PropertyReplicationMax: // of a field of its own; of one value; not served
+		case freshet.PropertyReplicationMin:
+			v, err := strconv.Atoi(set.Value)
+			s.copies.Min, s.hasMin = v, err == nil
+		case freshet.PropertyReplicationMax:
+			v, err := strconv.Atoi(set.Value)
+			s.copies.Max, s.hasMax = v, err == nil
+		case freshet.PropertySyncInterval, freshet.PropertyTTLAction: // of a field of its own; of one value
 		}
 	}
 	return s

@@ -41,6 +41,8 @@ type Nodes struct {
 	slots []*node // by slot; nil: free
 	index index
 	harm  damages
+
+	copies copies
 }
 
 // slot is the number of a node in the index.
@@ -62,6 +64,7 @@ type node struct {
 	active      map[freshet.OpID]struct{}
 	beats       uint64 // heartbeats of this incarnation
 	free        map[freshet.BlockID]struct{}
+	carrier
 }
 
 // New returns an empty registry.
@@ -86,6 +89,7 @@ func (n *Nodes) Reset(now time.Duration) {
 	defer n.mu.Unlock()
 	n.start, n.byID, n.slots, n.index = now, map[freshet.NodeID]*node{}, nil, newIndex()
 	n.harm = damages{}
+	n.resetCopies(n.copies.on)
 }
 
 // Report is what a heartbeat changed.
@@ -116,7 +120,7 @@ func (n *Nodes) Heartbeat(h freshet.Heartbeat, sameTerm bool, now time.Duration)
 			return r, freshet.Errorf(freshet.KindExhausted, op, "", "more cache nodes than %d", len(n.slots))
 		}
 		n.prune(h.Node, now)
-		at = &node{slot: s, hash: hashText(string(h.Node.ID)), incarnation: h.Incarnation}
+		at = &node{slot: s, hash: hashText(string(h.Node.ID)), incarnation: h.Incarnation, carrier: carrier{since: now}}
 		n.slots[s], n.byID[h.Node.ID] = at, at
 		r.New = true
 	case h.Incarnation < at.incarnation:
@@ -124,11 +128,16 @@ func (n *Nodes) Heartbeat(h freshet.Heartbeat, sameTerm bool, now time.Duration)
 	case h.Incarnation > at.incarnation:
 		n.forgetBlocks(at)
 		at.incarnation, at.full, at.beats = h.Incarnation, false, 0
+		at.carrier = carrier{since: now}
 		r.Restarted = true
+	}
+	if !n.live(at, now) && !r.New { // it did not carry out what it could not hear
+		at.orders, at.bytes = nil, 0
 	}
 	at.Node, at.rack, at.zone = h.Node, h.Rack, h.Zone
 	at.used, at.capacity, at.tier, at.heard = h.Used, h.Capacity, h.Tier, now
 	at.beats++
+	at.takes = h.TakesCopies
 	n.harm.note(h.Damaged, at.Name, now)
 	at.active = make(map[freshet.OpID]struct{}, len(h.Active))
 	for _, op := range h.Active {
@@ -138,6 +147,7 @@ func (n *Nodes) Heartbeat(h freshet.Heartbeat, sameTerm bool, now time.Duration)
 	case h.Full:
 		n.forgetBlocks(at)
 		at.full = true
+		n.copies.asked = n.copies.on
 	case !at.full || !sameTerm:
 		at.full = false
 		r.NeedFull = true
@@ -151,6 +161,7 @@ func (n *Nodes) take(at *node, h freshet.Heartbeat) {
 	for _, b := range h.Removed {
 		if n.index.remove(b, at.slot) {
 			at.blocks--
+			n.mark(keyOf(b))
 		}
 		delete(at.free, b)
 	}
@@ -158,6 +169,10 @@ func (n *Nodes) take(at *node, h freshet.Heartbeat) {
 		if n.index.add(b, at.slot) {
 			at.blocks++
 		}
+		if !h.Full { // after a full report all is looked at
+			n.mark(keyOf(b.ID))
+		}
+		at.withdraw(b.ID)
 		delete(at.free, b.ID) // it came anew
 	}
 }

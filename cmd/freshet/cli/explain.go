@@ -73,6 +73,9 @@ func explainTable(t *table, x *freshetv1.ExplainResponse) {
 	if s := x.GetActiveSync(); s != nil {
 		t.row("  active sync", explainActive(x))
 	}
+	if r := x.GetReplication(); r != nil {
+		t.row("  copies", copiesText(r))
+	}
 	if x.GetRemedy() != "" {
 		t.row("  remedy", x.GetRemedy())
 	}
@@ -97,6 +100,22 @@ func explainTable(t *table, x *freshetv1.ExplainResponse) {
 			t.line(fmt.Sprintf("  and %d more blocks, which are not counted here", n))
 		}
 	}
+}
+
+// copiesText says how many copies of the cached blocks are wanted, and why there are
+// not as many.
+func copiesText(r *freshetv1.ExplainReplication) string {
+	text := fmt.Sprintf("at least %d", r.GetMin())
+	if r.GetMax() > 0 {
+		text += fmt.Sprintf(", at most %d", r.GetMax())
+	}
+	if r.GetShortBlocks() > 0 {
+		text += fmt.Sprintf("; %d blocks have fewer", r.GetShortBlocks())
+	}
+	if r.GetReason() != "" {
+		text += ": " + r.GetReason()
+	}
+	return text
 }
 
 func ruleText(x *freshetv1.ExplainResponse) string {

@@ -45,7 +45,8 @@ func explained() freshet.Explanation {
 			{Property: freshet.PropertyTTL, Value: "24h0m0s", Path: "/explained", Origin: "terraform"},
 			{Property: freshet.PropertyPinned, Value: "false", Origin: freshet.OriginDefault},
 		},
-		Quotas: []freshet.Quota{{Path: "/", MaxBytes: 1 << 30, UsedBytes: 1 << 29, UsedEntries: 7, Origin: "apply"}},
+		Replication: &freshet.ReplicationStatus{Replication: freshet.Replication{Min: 2, Max: 4}, Short: 3, Reason: "a node died"},
+		Quotas:      []freshet.Quota{{Path: "/", MaxBytes: 1 << 30, UsedBytes: 1 << 29, UsedEntries: 7, Origin: "apply"}},
 	}
 	for i := range uint32(100) {
 		b := freshet.ExplainedBlock{Index: i, Length: 1 << 20, Nodes: []string{"n1"}}
@@ -67,6 +68,7 @@ func TestExplainIsReadable(t *testing.T) {
 		`CACHED +STORAGE`, `size +3.0 MiB +5.0 MiB`, `owner, mode +o:g 0640 +o:g 0600`, `block size +128KiB +-\n`, `and 777 more blocks`, `in all +another version`,
 		`from log index 7 on, last invalidated at 9`, `self +/explained +9 +2023-11-14T22:13:20Z +because`, `recursive +/ +4 +- +not known`,
 		`ttl +24h0m0s +/explained +terraform\n`, `pinned +false +- +default\n`, `/ +7 +- +512.0 MiB +1.0 GiB +50% +ok +apply\n`,
+		`copies +at least 2, at most 4; 3 blocks have fewer: a node died\n`,
 		`us-east +synced +9 +12 +3 +2s ago`,
 		`quarantine +2023-11-14T22:13:20Z +2023-11-14T22:29:20Z +/explained +\(node n7\)`,
 		`n1 +99 +99.0 MiB +0-49, 51-99`, `n2 +1 +1.0 MiB +50\n`,

@@ -37,8 +37,8 @@ func (f *policyFlags) register(c *cobra.Command) {
 		{freshet.PropertyTTL, "a duration after which what nobody used is dropped from the cache, or never"},
 		{freshet.PropertyTTLAction, "what the TTL does: free"},
 		{freshet.PropertyBlockSize, "size of the cached blocks of new versions of files: a multiple of 64KiB up to 1GiB"},
-		{freshet.PropertyReplicationMin, "copies of a block at least; not built yet"},
-		{freshet.PropertyReplicationMax, "copies of a block at most; not built yet"},
+		{freshet.PropertyReplicationMin, "live copies of each cached block at least, from 0 (nothing is forced) to 64"},
+		{freshet.PropertyReplicationMax, "live copies of each cached block at most, from 0 (no limit) to 64"},
 	} {
 		f.values[p.property] = c.Flags().String(flagOf(p.property), "", p.help)
 	}

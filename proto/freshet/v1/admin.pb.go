@@ -2265,7 +2265,9 @@ type HeartbeatRequest struct {
 	// That of the answer to the last full report.
 	PinRevision uint64 `protobuf:"varint,10,opt,name=pin_revision,json=pinRevision,proto3" json:"pin_revision,omitempty"`
 	// Blocks whose bytes were not what was written: they were dropped.
-	Damaged       []*BlockReport `protobuf:"bytes,11,rep,name=damaged,proto3" json:"damaged,omitempty"`
+	Damaged []*BlockReport `protobuf:"bytes,11,rep,name=damaged,proto3" json:"damaged,omitempty"`
+	// The node does what HeartbeatResponse.copy asks for.
+	TakesCopies   bool `protobuf:"varint,12,opt,name=takes_copies,json=takesCopies,proto3" json:"takes_copies,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2377,6 +2379,66 @@ func (x *HeartbeatRequest) GetDamaged() []*BlockReport {
 	return nil
 }
 
+func (x *HeartbeatRequest) GetTakesCopies() bool {
+	if x != nil {
+		return x.TakesCopies
+	}
+	return false
+}
+
+// CopyOrder is a block that a node is to fetch from the nodes that hold it.
+type CopyOrder struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Block         *Block                 `protobuf:"bytes,1,opt,name=block,proto3" json:"block,omitempty"`
+	Source        *Source                `protobuf:"bytes,2,opt,name=source,proto3" json:"source,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CopyOrder) Reset() {
+	*x = CopyOrder{}
+	mi := &file_freshet_v1_admin_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CopyOrder) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CopyOrder) ProtoMessage() {}
+
+func (x *CopyOrder) ProtoReflect() protoreflect.Message {
+	mi := &file_freshet_v1_admin_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CopyOrder.ProtoReflect.Descriptor instead.
+func (*CopyOrder) Descriptor() ([]byte, []int) {
+	return file_freshet_v1_admin_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *CopyOrder) GetBlock() *Block {
+	if x != nil {
+		return x.Block
+	}
+	return nil
+}
+
+func (x *CopyOrder) GetSource() *Source {
+	if x != nil {
+		return x.Source
+	}
+	return nil
+}
+
 // MountSpec is a mount as a cache node needs it.
 type MountSpec struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2389,7 +2451,7 @@ type MountSpec struct {
 
 func (x *MountSpec) Reset() {
 	*x = MountSpec{}
-	mi := &file_freshet_v1_admin_proto_msgTypes[38]
+	mi := &file_freshet_v1_admin_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2401,7 +2463,7 @@ func (x *MountSpec) String() string {
 func (*MountSpec) ProtoMessage() {}
 
 func (x *MountSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_freshet_v1_admin_proto_msgTypes[38]
+	mi := &file_freshet_v1_admin_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2414,7 +2476,7 @@ func (x *MountSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MountSpec.ProtoReflect.Descriptor instead.
 func (*MountSpec) Descriptor() ([]byte, []int) {
-	return file_freshet_v1_admin_proto_rawDescGZIP(), []int{38}
+	return file_freshet_v1_admin_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *MountSpec) GetMount() *Mount {
@@ -2455,14 +2517,16 @@ type HeartbeatResponse struct {
 	// Of the rules of what is pinned.
 	PinRevision uint64 `protobuf:"varint,11,opt,name=pin_revision,json=pinRevision,proto3" json:"pin_revision,omitempty"`
 	// Versions among those added whose blocks are not to be evicted.
-	Pinned        []uint64 `protobuf:"varint,12,rep,packed,name=pinned,proto3" json:"pinned,omitempty"`
+	Pinned []uint64 `protobuf:"varint,12,rep,packed,name=pinned,proto3" json:"pinned,omitempty"`
+	// Blocks that the node is to fetch when it has nothing better to do.
+	Copy          []*CopyOrder `protobuf:"bytes,13,rep,name=copy,proto3" json:"copy,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *HeartbeatResponse) Reset() {
 	*x = HeartbeatResponse{}
-	mi := &file_freshet_v1_admin_proto_msgTypes[39]
+	mi := &file_freshet_v1_admin_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2474,7 +2538,7 @@ func (x *HeartbeatResponse) String() string {
 func (*HeartbeatResponse) ProtoMessage() {}
 
 func (x *HeartbeatResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_freshet_v1_admin_proto_msgTypes[39]
+	mi := &file_freshet_v1_admin_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2487,7 +2551,7 @@ func (x *HeartbeatResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeartbeatResponse.ProtoReflect.Descriptor instead.
 func (*HeartbeatResponse) Descriptor() ([]byte, []int) {
-	return file_freshet_v1_admin_proto_rawDescGZIP(), []int{39}
+	return file_freshet_v1_admin_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *HeartbeatResponse) GetClusterId() []byte {
@@ -2574,6 +2638,13 @@ func (x *HeartbeatResponse) GetPinned() []uint64 {
 	return nil
 }
 
+func (x *HeartbeatResponse) GetCopy() []*CopyOrder {
+	if x != nil {
+		return x.Copy
+	}
+	return nil
+}
+
 // PermitRequest asks for the permission to publish an upload.
 type PermitRequest struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
@@ -2588,7 +2659,7 @@ type PermitRequest struct {
 
 func (x *PermitRequest) Reset() {
 	*x = PermitRequest{}
-	mi := &file_freshet_v1_admin_proto_msgTypes[40]
+	mi := &file_freshet_v1_admin_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2600,7 +2671,7 @@ func (x *PermitRequest) String() string {
 func (*PermitRequest) ProtoMessage() {}
 
 func (x *PermitRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_freshet_v1_admin_proto_msgTypes[40]
+	mi := &file_freshet_v1_admin_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2613,7 +2684,7 @@ func (x *PermitRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PermitRequest.ProtoReflect.Descriptor instead.
 func (*PermitRequest) Descriptor() ([]byte, []int) {
-	return file_freshet_v1_admin_proto_rawDescGZIP(), []int{40}
+	return file_freshet_v1_admin_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *PermitRequest) GetOp() []byte {
@@ -2653,7 +2724,7 @@ type PermitResponse struct {
 
 func (x *PermitResponse) Reset() {
 	*x = PermitResponse{}
-	mi := &file_freshet_v1_admin_proto_msgTypes[41]
+	mi := &file_freshet_v1_admin_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2665,7 +2736,7 @@ func (x *PermitResponse) String() string {
 func (*PermitResponse) ProtoMessage() {}
 
 func (x *PermitResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_freshet_v1_admin_proto_msgTypes[41]
+	mi := &file_freshet_v1_admin_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2678,7 +2749,7 @@ func (x *PermitResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PermitResponse.ProtoReflect.Descriptor instead.
 func (*PermitResponse) Descriptor() ([]byte, []int) {
-	return file_freshet_v1_admin_proto_rawDescGZIP(), []int{41}
+	return file_freshet_v1_admin_proto_rawDescGZIP(), []int{42}
 }
 
 // CompleteRequest reports an acknowledged upload.
@@ -2692,7 +2763,7 @@ type CompleteRequest struct {
 
 func (x *CompleteRequest) Reset() {
 	*x = CompleteRequest{}
-	mi := &file_freshet_v1_admin_proto_msgTypes[42]
+	mi := &file_freshet_v1_admin_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2704,7 +2775,7 @@ func (x *CompleteRequest) String() string {
 func (*CompleteRequest) ProtoMessage() {}
 
 func (x *CompleteRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_freshet_v1_admin_proto_msgTypes[42]
+	mi := &file_freshet_v1_admin_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2717,7 +2788,7 @@ func (x *CompleteRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CompleteRequest.ProtoReflect.Descriptor instead.
 func (*CompleteRequest) Descriptor() ([]byte, []int) {
-	return file_freshet_v1_admin_proto_rawDescGZIP(), []int{42}
+	return file_freshet_v1_admin_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *CompleteRequest) GetOp() []byte {
@@ -2745,7 +2816,7 @@ type CompleteResponse struct {
 
 func (x *CompleteResponse) Reset() {
 	*x = CompleteResponse{}
-	mi := &file_freshet_v1_admin_proto_msgTypes[43]
+	mi := &file_freshet_v1_admin_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2757,7 +2828,7 @@ func (x *CompleteResponse) String() string {
 func (*CompleteResponse) ProtoMessage() {}
 
 func (x *CompleteResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_freshet_v1_admin_proto_msgTypes[43]
+	mi := &file_freshet_v1_admin_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2770,7 +2841,7 @@ func (x *CompleteResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CompleteResponse.ProtoReflect.Descriptor instead.
 func (*CompleteResponse) Descriptor() ([]byte, []int) {
-	return file_freshet_v1_admin_proto_rawDescGZIP(), []int{43}
+	return file_freshet_v1_admin_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *CompleteResponse) GetEntry() *Entry {
@@ -2799,7 +2870,7 @@ type AbortRequest struct {
 
 func (x *AbortRequest) Reset() {
 	*x = AbortRequest{}
-	mi := &file_freshet_v1_admin_proto_msgTypes[44]
+	mi := &file_freshet_v1_admin_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2811,7 +2882,7 @@ func (x *AbortRequest) String() string {
 func (*AbortRequest) ProtoMessage() {}
 
 func (x *AbortRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_freshet_v1_admin_proto_msgTypes[44]
+	mi := &file_freshet_v1_admin_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2824,7 +2895,7 @@ func (x *AbortRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AbortRequest.ProtoReflect.Descriptor instead.
 func (*AbortRequest) Descriptor() ([]byte, []int) {
-	return file_freshet_v1_admin_proto_rawDescGZIP(), []int{44}
+	return file_freshet_v1_admin_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *AbortRequest) GetOp() []byte {
@@ -2850,7 +2921,7 @@ type AbortResponse struct {
 
 func (x *AbortResponse) Reset() {
 	*x = AbortResponse{}
-	mi := &file_freshet_v1_admin_proto_msgTypes[45]
+	mi := &file_freshet_v1_admin_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2862,7 +2933,7 @@ func (x *AbortResponse) String() string {
 func (*AbortResponse) ProtoMessage() {}
 
 func (x *AbortResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_freshet_v1_admin_proto_msgTypes[45]
+	mi := &file_freshet_v1_admin_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2875,7 +2946,7 @@ func (x *AbortResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AbortResponse.ProtoReflect.Descriptor instead.
 func (*AbortResponse) Descriptor() ([]byte, []int) {
-	return file_freshet_v1_admin_proto_rawDescGZIP(), []int{45}
+	return file_freshet_v1_admin_proto_rawDescGZIP(), []int{46}
 }
 
 // PostEventsRequest is what somebody posted who says that a storage changed.
@@ -2894,7 +2965,7 @@ type PostEventsRequest struct {
 
 func (x *PostEventsRequest) Reset() {
 	*x = PostEventsRequest{}
-	mi := &file_freshet_v1_admin_proto_msgTypes[46]
+	mi := &file_freshet_v1_admin_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2906,7 +2977,7 @@ func (x *PostEventsRequest) String() string {
 func (*PostEventsRequest) ProtoMessage() {}
 
 func (x *PostEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_freshet_v1_admin_proto_msgTypes[46]
+	mi := &file_freshet_v1_admin_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2919,7 +2990,7 @@ func (x *PostEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PostEventsRequest.ProtoReflect.Descriptor instead.
 func (*PostEventsRequest) Descriptor() ([]byte, []int) {
-	return file_freshet_v1_admin_proto_rawDescGZIP(), []int{46}
+	return file_freshet_v1_admin_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *PostEventsRequest) GetBody() []byte {
@@ -2962,7 +3033,7 @@ type PostEventsResponse struct {
 
 func (x *PostEventsResponse) Reset() {
 	*x = PostEventsResponse{}
-	mi := &file_freshet_v1_admin_proto_msgTypes[47]
+	mi := &file_freshet_v1_admin_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2974,7 +3045,7 @@ func (x *PostEventsResponse) String() string {
 func (*PostEventsResponse) ProtoMessage() {}
 
 func (x *PostEventsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_freshet_v1_admin_proto_msgTypes[47]
+	mi := &file_freshet_v1_admin_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2987,7 +3058,7 @@ func (x *PostEventsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PostEventsResponse.ProtoReflect.Descriptor instead.
 func (*PostEventsResponse) Descriptor() ([]byte, []int) {
-	return file_freshet_v1_admin_proto_rawDescGZIP(), []int{47}
+	return file_freshet_v1_admin_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *PostEventsResponse) GetMarked() int64 {
@@ -3190,7 +3261,7 @@ const file_freshet_v1_admin_proto_rawDesc = "" +
 	"FinishedOp\x12\x0e\n" +
 	"\x02op\x18\x01 \x01(\fR\x02op\x12-\n" +
 	"\awritten\x18\x02 \x01(\v2\x13.freshet.v1.WrittenR\awritten\x12\x1c\n" +
-	"\tuncertain\x18\x03 \x01(\bR\tuncertain\"\xad\x03\n" +
+	"\tuncertain\x18\x03 \x01(\bR\tuncertain\"\xd0\x03\n" +
 	"\x10HeartbeatRequest\x12$\n" +
 	"\x04node\x18\x01 \x01(\v2\x10.freshet.v1.NodeR\x04node\x12 \n" +
 	"\vincarnation\x18\x02 \x01(\x04R\vincarnation\x12\x12\n" +
@@ -3203,11 +3274,15 @@ const file_freshet_v1_admin_proto_rawDesc = "" +
 	"\x0emount_revision\x18\t \x01(\x04R\rmountRevision\x12!\n" +
 	"\fpin_revision\x18\n" +
 	" \x01(\x04R\vpinRevision\x121\n" +
-	"\adamaged\x18\v \x03(\v2\x17.freshet.v1.BlockReportR\adamaged\"\x94\x01\n" +
+	"\adamaged\x18\v \x03(\v2\x17.freshet.v1.BlockReportR\adamaged\x12!\n" +
+	"\ftakes_copies\x18\f \x01(\bR\vtakesCopies\"`\n" +
+	"\tCopyOrder\x12'\n" +
+	"\x05block\x18\x01 \x01(\v2\x11.freshet.v1.BlockR\x05block\x12*\n" +
+	"\x06source\x18\x02 \x01(\v2\x12.freshet.v1.SourceR\x06source\"\x94\x01\n" +
 	"\tMountSpec\x12'\n" +
 	"\x05mount\x18\x01 \x01(\v2\x11.freshet.v1.MountR\x05mount\x12\x1b\n" +
 	"\tdomain_id\x18\x02 \x01(\fR\bdomainId\x12A\n" +
-	"\x0fmax_op_lifetime\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\rmaxOpLifetime\"\x98\x03\n" +
+	"\x0fmax_op_lifetime\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\rmaxOpLifetime\"\xc3\x03\n" +
 	"\x11HeartbeatResponse\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\fR\tclusterId\x12\x14\n" +
@@ -3222,7 +3297,8 @@ const file_freshet_v1_admin_proto_rawDesc = "" +
 	"\x05abort\x18\n" +
 	" \x03(\fR\x05abort\x12!\n" +
 	"\fpin_revision\x18\v \x01(\x04R\vpinRevision\x12\x16\n" +
-	"\x06pinned\x18\f \x03(\x04R\x06pinned\"\x82\x01\n" +
+	"\x06pinned\x18\f \x03(\x04R\x06pinned\x12)\n" +
+	"\x04copy\x18\r \x03(\v2\x15.freshet.v1.CopyOrderR\x04copy\"\x82\x01\n" +
 	"\rPermitRequest\x12\x0e\n" +
 	"\x02op\x18\x01 \x01(\fR\x02op\x12\x17\n" +
 	"\anode_id\x18\x02 \x01(\tR\x06nodeId\x12 \n" +
@@ -3304,7 +3380,7 @@ func file_freshet_v1_admin_proto_rawDescGZIP() []byte {
 	return file_freshet_v1_admin_proto_rawDescData
 }
 
-var file_freshet_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 51)
+var file_freshet_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 52)
 var file_freshet_v1_admin_proto_goTypes = []any{
 	(*ListMountsRequest)(nil),          // 0: freshet.v1.ListMountsRequest
 	(*ListMountsResponse)(nil),         // 1: freshet.v1.ListMountsResponse
@@ -3344,128 +3420,134 @@ var file_freshet_v1_admin_proto_goTypes = []any{
 	(*BlockReport)(nil),                // 35: freshet.v1.BlockReport
 	(*FinishedOp)(nil),                 // 36: freshet.v1.FinishedOp
 	(*HeartbeatRequest)(nil),           // 37: freshet.v1.HeartbeatRequest
-	(*MountSpec)(nil),                  // 38: freshet.v1.MountSpec
-	(*HeartbeatResponse)(nil),          // 39: freshet.v1.HeartbeatResponse
-	(*PermitRequest)(nil),              // 40: freshet.v1.PermitRequest
-	(*PermitResponse)(nil),             // 41: freshet.v1.PermitResponse
-	(*CompleteRequest)(nil),            // 42: freshet.v1.CompleteRequest
-	(*CompleteResponse)(nil),           // 43: freshet.v1.CompleteResponse
-	(*AbortRequest)(nil),               // 44: freshet.v1.AbortRequest
-	(*AbortResponse)(nil),              // 45: freshet.v1.AbortResponse
-	(*PostEventsRequest)(nil),          // 46: freshet.v1.PostEventsRequest
-	(*PostEventsResponse)(nil),         // 47: freshet.v1.PostEventsResponse
-	nil,                                // 48: freshet.v1.AddMountRequest.OptionsEntry
-	nil,                                // 49: freshet.v1.UpdateMountRequest.OptionsEntry
-	nil,                                // 50: freshet.v1.GetClusterResponse.RaftEntry
-	(*Mount)(nil),                      // 51: freshet.v1.Mount
-	(*Consistency)(nil),                // 52: freshet.v1.Consistency
-	(*SyncPolicy)(nil),                 // 53: freshet.v1.SyncPolicy
-	(*Operation)(nil),                  // 54: freshet.v1.Operation
-	(*Node)(nil),                       // 55: freshet.v1.Node
-	(*durationpb.Duration)(nil),        // 56: google.protobuf.Duration
-	(*PublisherStatus)(nil),            // 57: freshet.v1.PublisherStatus
-	(*timestamppb.Timestamp)(nil),      // 58: google.protobuf.Timestamp
-	(*Written)(nil),                    // 59: freshet.v1.Written
-	(*Entry)(nil),                      // 60: freshet.v1.Entry
-	(*ListPoliciesRequest)(nil),        // 61: freshet.v1.ListPoliciesRequest
-	(*UpdatePolicyRequest)(nil),        // 62: freshet.v1.UpdatePolicyRequest
-	(*ReplacePolicyRequest)(nil),       // 63: freshet.v1.ReplacePolicyRequest
-	(*DeletePolicyRequest)(nil),        // 64: freshet.v1.DeletePolicyRequest
-	(*ListPoliciesResponse)(nil),       // 65: freshet.v1.ListPoliciesResponse
-	(*UpdatePolicyResponse)(nil),       // 66: freshet.v1.UpdatePolicyResponse
-	(*ReplacePolicyResponse)(nil),      // 67: freshet.v1.ReplacePolicyResponse
-	(*DeletePolicyResponse)(nil),       // 68: freshet.v1.DeletePolicyResponse
+	(*CopyOrder)(nil),                  // 38: freshet.v1.CopyOrder
+	(*MountSpec)(nil),                  // 39: freshet.v1.MountSpec
+	(*HeartbeatResponse)(nil),          // 40: freshet.v1.HeartbeatResponse
+	(*PermitRequest)(nil),              // 41: freshet.v1.PermitRequest
+	(*PermitResponse)(nil),             // 42: freshet.v1.PermitResponse
+	(*CompleteRequest)(nil),            // 43: freshet.v1.CompleteRequest
+	(*CompleteResponse)(nil),           // 44: freshet.v1.CompleteResponse
+	(*AbortRequest)(nil),               // 45: freshet.v1.AbortRequest
+	(*AbortResponse)(nil),              // 46: freshet.v1.AbortResponse
+	(*PostEventsRequest)(nil),          // 47: freshet.v1.PostEventsRequest
+	(*PostEventsResponse)(nil),         // 48: freshet.v1.PostEventsResponse
+	nil,                                // 49: freshet.v1.AddMountRequest.OptionsEntry
+	nil,                                // 50: freshet.v1.UpdateMountRequest.OptionsEntry
+	nil,                                // 51: freshet.v1.GetClusterResponse.RaftEntry
+	(*Mount)(nil),                      // 52: freshet.v1.Mount
+	(*Consistency)(nil),                // 53: freshet.v1.Consistency
+	(*SyncPolicy)(nil),                 // 54: freshet.v1.SyncPolicy
+	(*Operation)(nil),                  // 55: freshet.v1.Operation
+	(*Node)(nil),                       // 56: freshet.v1.Node
+	(*durationpb.Duration)(nil),        // 57: google.protobuf.Duration
+	(*PublisherStatus)(nil),            // 58: freshet.v1.PublisherStatus
+	(*timestamppb.Timestamp)(nil),      // 59: google.protobuf.Timestamp
+	(*Written)(nil),                    // 60: freshet.v1.Written
+	(*Block)(nil),                      // 61: freshet.v1.Block
+	(*Source)(nil),                     // 62: freshet.v1.Source
+	(*Entry)(nil),                      // 63: freshet.v1.Entry
+	(*ListPoliciesRequest)(nil),        // 64: freshet.v1.ListPoliciesRequest
+	(*UpdatePolicyRequest)(nil),        // 65: freshet.v1.UpdatePolicyRequest
+	(*ReplacePolicyRequest)(nil),       // 66: freshet.v1.ReplacePolicyRequest
+	(*DeletePolicyRequest)(nil),        // 67: freshet.v1.DeletePolicyRequest
+	(*ListPoliciesResponse)(nil),       // 68: freshet.v1.ListPoliciesResponse
+	(*UpdatePolicyResponse)(nil),       // 69: freshet.v1.UpdatePolicyResponse
+	(*ReplacePolicyResponse)(nil),      // 70: freshet.v1.ReplacePolicyResponse
+	(*DeletePolicyResponse)(nil),       // 71: freshet.v1.DeletePolicyResponse
 }
 var file_freshet_v1_admin_proto_depIdxs = []int32{
-	51, // 0: freshet.v1.ListMountsResponse.mounts:type_name -> freshet.v1.Mount
-	48, // 1: freshet.v1.AddMountRequest.options:type_name -> freshet.v1.AddMountRequest.OptionsEntry
-	52, // 2: freshet.v1.AddMountRequest.consistency:type_name -> freshet.v1.Consistency
-	51, // 3: freshet.v1.AddMountResponse.mount:type_name -> freshet.v1.Mount
-	49, // 4: freshet.v1.UpdateMountRequest.options:type_name -> freshet.v1.UpdateMountRequest.OptionsEntry
-	52, // 5: freshet.v1.UpdateMountRequest.consistency:type_name -> freshet.v1.Consistency
-	51, // 6: freshet.v1.UpdateMountResponse.mount:type_name -> freshet.v1.Mount
-	51, // 7: freshet.v1.RemoveMountResponse.mount:type_name -> freshet.v1.Mount
-	53, // 8: freshet.v1.ListSyncPoliciesResponse.policies:type_name -> freshet.v1.SyncPolicy
-	53, // 9: freshet.v1.SetSyncPolicyResponse.policy:type_name -> freshet.v1.SyncPolicy
-	53, // 10: freshet.v1.RemoveSyncPolicyResponse.policy:type_name -> freshet.v1.SyncPolicy
+	52, // 0: freshet.v1.ListMountsResponse.mounts:type_name -> freshet.v1.Mount
+	49, // 1: freshet.v1.AddMountRequest.options:type_name -> freshet.v1.AddMountRequest.OptionsEntry
+	53, // 2: freshet.v1.AddMountRequest.consistency:type_name -> freshet.v1.Consistency
+	52, // 3: freshet.v1.AddMountResponse.mount:type_name -> freshet.v1.Mount
+	50, // 4: freshet.v1.UpdateMountRequest.options:type_name -> freshet.v1.UpdateMountRequest.OptionsEntry
+	53, // 5: freshet.v1.UpdateMountRequest.consistency:type_name -> freshet.v1.Consistency
+	52, // 6: freshet.v1.UpdateMountResponse.mount:type_name -> freshet.v1.Mount
+	52, // 7: freshet.v1.RemoveMountResponse.mount:type_name -> freshet.v1.Mount
+	54, // 8: freshet.v1.ListSyncPoliciesResponse.policies:type_name -> freshet.v1.SyncPolicy
+	54, // 9: freshet.v1.SetSyncPolicyResponse.policy:type_name -> freshet.v1.SyncPolicy
+	54, // 10: freshet.v1.RemoveSyncPolicyResponse.policy:type_name -> freshet.v1.SyncPolicy
 	16, // 11: freshet.v1.GetClusterResponse.members:type_name -> freshet.v1.Member
-	50, // 12: freshet.v1.GetClusterResponse.raft:type_name -> freshet.v1.GetClusterResponse.RaftEntry
-	54, // 13: freshet.v1.GetClusterResponse.quarantined_operations:type_name -> freshet.v1.Operation
-	55, // 14: freshet.v1.ListNodesResponse.nodes:type_name -> freshet.v1.Node
+	51, // 12: freshet.v1.GetClusterResponse.raft:type_name -> freshet.v1.GetClusterResponse.RaftEntry
+	55, // 13: freshet.v1.GetClusterResponse.quarantined_operations:type_name -> freshet.v1.Operation
+	56, // 14: freshet.v1.ListNodesResponse.nodes:type_name -> freshet.v1.Node
 	21, // 15: freshet.v1.ListPeersResponse.peers:type_name -> freshet.v1.Peer
 	22, // 16: freshet.v1.Peer.domains:type_name -> freshet.v1.PeerDomain
-	56, // 17: freshet.v1.Peer.since_contact:type_name -> google.protobuf.Duration
-	57, // 18: freshet.v1.PeerDomain.position:type_name -> freshet.v1.PublisherStatus
-	58, // 19: freshet.v1.PeerDomain.last_reset:type_name -> google.protobuf.Timestamp
+	57, // 17: freshet.v1.Peer.since_contact:type_name -> google.protobuf.Duration
+	58, // 18: freshet.v1.PeerDomain.position:type_name -> freshet.v1.PublisherStatus
+	59, // 19: freshet.v1.PeerDomain.last_reset:type_name -> google.protobuf.Timestamp
 	16, // 20: freshet.v1.JoinRaftRequest.member:type_name -> freshet.v1.Member
-	59, // 21: freshet.v1.FinishedOp.written:type_name -> freshet.v1.Written
-	55, // 22: freshet.v1.HeartbeatRequest.node:type_name -> freshet.v1.Node
+	60, // 21: freshet.v1.FinishedOp.written:type_name -> freshet.v1.Written
+	56, // 22: freshet.v1.HeartbeatRequest.node:type_name -> freshet.v1.Node
 	35, // 23: freshet.v1.HeartbeatRequest.added:type_name -> freshet.v1.BlockReport
 	35, // 24: freshet.v1.HeartbeatRequest.removed:type_name -> freshet.v1.BlockReport
 	36, // 25: freshet.v1.HeartbeatRequest.finished:type_name -> freshet.v1.FinishedOp
 	35, // 26: freshet.v1.HeartbeatRequest.damaged:type_name -> freshet.v1.BlockReport
-	51, // 27: freshet.v1.MountSpec.mount:type_name -> freshet.v1.Mount
-	56, // 28: freshet.v1.MountSpec.max_op_lifetime:type_name -> google.protobuf.Duration
-	56, // 29: freshet.v1.HeartbeatResponse.lease:type_name -> google.protobuf.Duration
-	38, // 30: freshet.v1.HeartbeatResponse.mounts:type_name -> freshet.v1.MountSpec
-	35, // 31: freshet.v1.HeartbeatResponse.free:type_name -> freshet.v1.BlockReport
-	59, // 32: freshet.v1.CompleteRequest.written:type_name -> freshet.v1.Written
-	60, // 33: freshet.v1.CompleteResponse.entry:type_name -> freshet.v1.Entry
-	0,  // 34: freshet.v1.MountService.ListMounts:input_type -> freshet.v1.ListMountsRequest
-	2,  // 35: freshet.v1.MountService.AddMount:input_type -> freshet.v1.AddMountRequest
-	4,  // 36: freshet.v1.MountService.UpdateMount:input_type -> freshet.v1.UpdateMountRequest
-	6,  // 37: freshet.v1.MountService.RemoveMount:input_type -> freshet.v1.RemoveMountRequest
-	8,  // 38: freshet.v1.PolicyService.ListSyncPolicies:input_type -> freshet.v1.ListSyncPoliciesRequest
-	10, // 39: freshet.v1.PolicyService.SetSyncPolicy:input_type -> freshet.v1.SetSyncPolicyRequest
-	12, // 40: freshet.v1.PolicyService.RemoveSyncPolicy:input_type -> freshet.v1.RemoveSyncPolicyRequest
-	61, // 41: freshet.v1.PolicyService.ListPolicies:input_type -> freshet.v1.ListPoliciesRequest
-	62, // 42: freshet.v1.PolicyService.UpdatePolicy:input_type -> freshet.v1.UpdatePolicyRequest
-	63, // 43: freshet.v1.PolicyService.ReplacePolicy:input_type -> freshet.v1.ReplacePolicyRequest
-	64, // 44: freshet.v1.PolicyService.DeletePolicy:input_type -> freshet.v1.DeletePolicyRequest
-	14, // 45: freshet.v1.ClusterService.GetCluster:input_type -> freshet.v1.GetClusterRequest
-	17, // 46: freshet.v1.ClusterService.ListNodes:input_type -> freshet.v1.ListNodesRequest
-	19, // 47: freshet.v1.ClusterService.ListPeers:input_type -> freshet.v1.ListPeersRequest
-	23, // 48: freshet.v1.ClusterService.JoinPeers:input_type -> freshet.v1.JoinPeersRequest
-	25, // 49: freshet.v1.ClusterService.LeavePeers:input_type -> freshet.v1.LeavePeersRequest
-	27, // 50: freshet.v1.ClusterService.JoinRaft:input_type -> freshet.v1.JoinRaftRequest
-	29, // 51: freshet.v1.ClusterService.RemoveRaft:input_type -> freshet.v1.RemoveRaftRequest
-	31, // 52: freshet.v1.ClusterService.TransferLeadership:input_type -> freshet.v1.TransferLeadershipRequest
-	33, // 53: freshet.v1.ClusterService.BumpEpoch:input_type -> freshet.v1.BumpEpochRequest
-	46, // 54: freshet.v1.EventService.PostEvents:input_type -> freshet.v1.PostEventsRequest
-	37, // 55: freshet.v1.NodeService.Heartbeat:input_type -> freshet.v1.HeartbeatRequest
-	40, // 56: freshet.v1.NodeService.Permit:input_type -> freshet.v1.PermitRequest
-	42, // 57: freshet.v1.NodeService.Complete:input_type -> freshet.v1.CompleteRequest
-	44, // 58: freshet.v1.NodeService.Abort:input_type -> freshet.v1.AbortRequest
-	1,  // 59: freshet.v1.MountService.ListMounts:output_type -> freshet.v1.ListMountsResponse
-	3,  // 60: freshet.v1.MountService.AddMount:output_type -> freshet.v1.AddMountResponse
-	5,  // 61: freshet.v1.MountService.UpdateMount:output_type -> freshet.v1.UpdateMountResponse
-	7,  // 62: freshet.v1.MountService.RemoveMount:output_type -> freshet.v1.RemoveMountResponse
-	9,  // 63: freshet.v1.PolicyService.ListSyncPolicies:output_type -> freshet.v1.ListSyncPoliciesResponse
-	11, // 64: freshet.v1.PolicyService.SetSyncPolicy:output_type -> freshet.v1.SetSyncPolicyResponse
-	13, // 65: freshet.v1.PolicyService.RemoveSyncPolicy:output_type -> freshet.v1.RemoveSyncPolicyResponse
-	65, // 66: freshet.v1.PolicyService.ListPolicies:output_type -> freshet.v1.ListPoliciesResponse
-	66, // 67: freshet.v1.PolicyService.UpdatePolicy:output_type -> freshet.v1.UpdatePolicyResponse
-	67, // 68: freshet.v1.PolicyService.ReplacePolicy:output_type -> freshet.v1.ReplacePolicyResponse
-	68, // 69: freshet.v1.PolicyService.DeletePolicy:output_type -> freshet.v1.DeletePolicyResponse
-	15, // 70: freshet.v1.ClusterService.GetCluster:output_type -> freshet.v1.GetClusterResponse
-	18, // 71: freshet.v1.ClusterService.ListNodes:output_type -> freshet.v1.ListNodesResponse
-	20, // 72: freshet.v1.ClusterService.ListPeers:output_type -> freshet.v1.ListPeersResponse
-	24, // 73: freshet.v1.ClusterService.JoinPeers:output_type -> freshet.v1.JoinPeersResponse
-	26, // 74: freshet.v1.ClusterService.LeavePeers:output_type -> freshet.v1.LeavePeersResponse
-	28, // 75: freshet.v1.ClusterService.JoinRaft:output_type -> freshet.v1.JoinRaftResponse
-	30, // 76: freshet.v1.ClusterService.RemoveRaft:output_type -> freshet.v1.RemoveRaftResponse
-	32, // 77: freshet.v1.ClusterService.TransferLeadership:output_type -> freshet.v1.TransferLeadershipResponse
-	34, // 78: freshet.v1.ClusterService.BumpEpoch:output_type -> freshet.v1.BumpEpochResponse
-	47, // 79: freshet.v1.EventService.PostEvents:output_type -> freshet.v1.PostEventsResponse
-	39, // 80: freshet.v1.NodeService.Heartbeat:output_type -> freshet.v1.HeartbeatResponse
-	41, // 81: freshet.v1.NodeService.Permit:output_type -> freshet.v1.PermitResponse
-	43, // 82: freshet.v1.NodeService.Complete:output_type -> freshet.v1.CompleteResponse
-	45, // 83: freshet.v1.NodeService.Abort:output_type -> freshet.v1.AbortResponse
-	59, // [59:84] is the sub-list for method output_type
-	34, // [34:59] is the sub-list for method input_type
-	34, // [34:34] is the sub-list for extension type_name
-	34, // [34:34] is the sub-list for extension extendee
-	0,  // [0:34] is the sub-list for field type_name
+	61, // 27: freshet.v1.CopyOrder.block:type_name -> freshet.v1.Block
+	62, // 28: freshet.v1.CopyOrder.source:type_name -> freshet.v1.Source
+	52, // 29: freshet.v1.MountSpec.mount:type_name -> freshet.v1.Mount
+	57, // 30: freshet.v1.MountSpec.max_op_lifetime:type_name -> google.protobuf.Duration
+	57, // 31: freshet.v1.HeartbeatResponse.lease:type_name -> google.protobuf.Duration
+	39, // 32: freshet.v1.HeartbeatResponse.mounts:type_name -> freshet.v1.MountSpec
+	35, // 33: freshet.v1.HeartbeatResponse.free:type_name -> freshet.v1.BlockReport
+	38, // 34: freshet.v1.HeartbeatResponse.copy:type_name -> freshet.v1.CopyOrder
+	60, // 35: freshet.v1.CompleteRequest.written:type_name -> freshet.v1.Written
+	63, // 36: freshet.v1.CompleteResponse.entry:type_name -> freshet.v1.Entry
+	0,  // 37: freshet.v1.MountService.ListMounts:input_type -> freshet.v1.ListMountsRequest
+	2,  // 38: freshet.v1.MountService.AddMount:input_type -> freshet.v1.AddMountRequest
+	4,  // 39: freshet.v1.MountService.UpdateMount:input_type -> freshet.v1.UpdateMountRequest
+	6,  // 40: freshet.v1.MountService.RemoveMount:input_type -> freshet.v1.RemoveMountRequest
+	8,  // 41: freshet.v1.PolicyService.ListSyncPolicies:input_type -> freshet.v1.ListSyncPoliciesRequest
+	10, // 42: freshet.v1.PolicyService.SetSyncPolicy:input_type -> freshet.v1.SetSyncPolicyRequest
+	12, // 43: freshet.v1.PolicyService.RemoveSyncPolicy:input_type -> freshet.v1.RemoveSyncPolicyRequest
+	64, // 44: freshet.v1.PolicyService.ListPolicies:input_type -> freshet.v1.ListPoliciesRequest
+	65, // 45: freshet.v1.PolicyService.UpdatePolicy:input_type -> freshet.v1.UpdatePolicyRequest
+	66, // 46: freshet.v1.PolicyService.ReplacePolicy:input_type -> freshet.v1.ReplacePolicyRequest
+	67, // 47: freshet.v1.PolicyService.DeletePolicy:input_type -> freshet.v1.DeletePolicyRequest
+	14, // 48: freshet.v1.ClusterService.GetCluster:input_type -> freshet.v1.GetClusterRequest
+	17, // 49: freshet.v1.ClusterService.ListNodes:input_type -> freshet.v1.ListNodesRequest
+	19, // 50: freshet.v1.ClusterService.ListPeers:input_type -> freshet.v1.ListPeersRequest
+	23, // 51: freshet.v1.ClusterService.JoinPeers:input_type -> freshet.v1.JoinPeersRequest
+	25, // 52: freshet.v1.ClusterService.LeavePeers:input_type -> freshet.v1.LeavePeersRequest
+	27, // 53: freshet.v1.ClusterService.JoinRaft:input_type -> freshet.v1.JoinRaftRequest
+	29, // 54: freshet.v1.ClusterService.RemoveRaft:input_type -> freshet.v1.RemoveRaftRequest
+	31, // 55: freshet.v1.ClusterService.TransferLeadership:input_type -> freshet.v1.TransferLeadershipRequest
+	33, // 56: freshet.v1.ClusterService.BumpEpoch:input_type -> freshet.v1.BumpEpochRequest
+	47, // 57: freshet.v1.EventService.PostEvents:input_type -> freshet.v1.PostEventsRequest
+	37, // 58: freshet.v1.NodeService.Heartbeat:input_type -> freshet.v1.HeartbeatRequest
+	41, // 59: freshet.v1.NodeService.Permit:input_type -> freshet.v1.PermitRequest
+	43, // 60: freshet.v1.NodeService.Complete:input_type -> freshet.v1.CompleteRequest
+	45, // 61: freshet.v1.NodeService.Abort:input_type -> freshet.v1.AbortRequest
+	1,  // 62: freshet.v1.MountService.ListMounts:output_type -> freshet.v1.ListMountsResponse
+	3,  // 63: freshet.v1.MountService.AddMount:output_type -> freshet.v1.AddMountResponse
+	5,  // 64: freshet.v1.MountService.UpdateMount:output_type -> freshet.v1.UpdateMountResponse
+	7,  // 65: freshet.v1.MountService.RemoveMount:output_type -> freshet.v1.RemoveMountResponse
+	9,  // 66: freshet.v1.PolicyService.ListSyncPolicies:output_type -> freshet.v1.ListSyncPoliciesResponse
+	11, // 67: freshet.v1.PolicyService.SetSyncPolicy:output_type -> freshet.v1.SetSyncPolicyResponse
+	13, // 68: freshet.v1.PolicyService.RemoveSyncPolicy:output_type -> freshet.v1.RemoveSyncPolicyResponse
+	68, // 69: freshet.v1.PolicyService.ListPolicies:output_type -> freshet.v1.ListPoliciesResponse
+	69, // 70: freshet.v1.PolicyService.UpdatePolicy:output_type -> freshet.v1.UpdatePolicyResponse
+	70, // 71: freshet.v1.PolicyService.ReplacePolicy:output_type -> freshet.v1.ReplacePolicyResponse
+	71, // 72: freshet.v1.PolicyService.DeletePolicy:output_type -> freshet.v1.DeletePolicyResponse
+	15, // 73: freshet.v1.ClusterService.GetCluster:output_type -> freshet.v1.GetClusterResponse
+	18, // 74: freshet.v1.ClusterService.ListNodes:output_type -> freshet.v1.ListNodesResponse
+	20, // 75: freshet.v1.ClusterService.ListPeers:output_type -> freshet.v1.ListPeersResponse
+	24, // 76: freshet.v1.ClusterService.JoinPeers:output_type -> freshet.v1.JoinPeersResponse
+	26, // 77: freshet.v1.ClusterService.LeavePeers:output_type -> freshet.v1.LeavePeersResponse
+	28, // 78: freshet.v1.ClusterService.JoinRaft:output_type -> freshet.v1.JoinRaftResponse
+	30, // 79: freshet.v1.ClusterService.RemoveRaft:output_type -> freshet.v1.RemoveRaftResponse
+	32, // 80: freshet.v1.ClusterService.TransferLeadership:output_type -> freshet.v1.TransferLeadershipResponse
+	34, // 81: freshet.v1.ClusterService.BumpEpoch:output_type -> freshet.v1.BumpEpochResponse
+	48, // 82: freshet.v1.EventService.PostEvents:output_type -> freshet.v1.PostEventsResponse
+	40, // 83: freshet.v1.NodeService.Heartbeat:output_type -> freshet.v1.HeartbeatResponse
+	42, // 84: freshet.v1.NodeService.Permit:output_type -> freshet.v1.PermitResponse
+	44, // 85: freshet.v1.NodeService.Complete:output_type -> freshet.v1.CompleteResponse
+	46, // 86: freshet.v1.NodeService.Abort:output_type -> freshet.v1.AbortResponse
+	62, // [62:87] is the sub-list for method output_type
+	37, // [37:62] is the sub-list for method input_type
+	37, // [37:37] is the sub-list for extension type_name
+	37, // [37:37] is the sub-list for extension extendee
+	0,  // [0:37] is the sub-list for field type_name
 }
 
 func init() { file_freshet_v1_admin_proto_init() }
@@ -3478,14 +3560,14 @@ func file_freshet_v1_admin_proto_init() {
 	file_freshet_v1_policy_proto_init()
 	file_freshet_v1_types_proto_init()
 	file_freshet_v1_admin_proto_msgTypes[4].OneofWrappers = []any{}
-	file_freshet_v1_admin_proto_msgTypes[40].OneofWrappers = []any{}
+	file_freshet_v1_admin_proto_msgTypes[41].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_freshet_v1_admin_proto_rawDesc), len(file_freshet_v1_admin_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   51,
+			NumMessages:   52,
 			NumExtensions: 0,
 			NumServices:   5,
 		},

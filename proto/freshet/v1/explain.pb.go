@@ -222,6 +222,79 @@ func (x *Operation) GetRemedy() string {
 	return ""
 }
 
+// ExplainReplication is how the cached blocks of a file stand to the bounds of its
+// path.
+type ExplainReplication struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The bounds as they are set; 0 forces nothing, or is no limit.
+	Min int32 `protobuf:"varint,1,opt,name=min,proto3" json:"min,omitempty"`
+	Max int32 `protobuf:"varint,2,opt,name=max,proto3" json:"max,omitempty"`
+	// Blocks with fewer live copies than min.
+	ShortBlocks int64 `protobuf:"varint,3,opt,name=short_blocks,json=shortBlocks,proto3" json:"short_blocks,omitempty"`
+	// Why there are such blocks, or why max does not apply.
+	Reason        string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExplainReplication) Reset() {
+	*x = ExplainReplication{}
+	mi := &file_freshet_v1_explain_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExplainReplication) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExplainReplication) ProtoMessage() {}
+
+func (x *ExplainReplication) ProtoReflect() protoreflect.Message {
+	mi := &file_freshet_v1_explain_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExplainReplication.ProtoReflect.Descriptor instead.
+func (*ExplainReplication) Descriptor() ([]byte, []int) {
+	return file_freshet_v1_explain_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *ExplainReplication) GetMin() int32 {
+	if x != nil {
+		return x.Min
+	}
+	return 0
+}
+
+func (x *ExplainReplication) GetMax() int32 {
+	if x != nil {
+		return x.Max
+	}
+	return 0
+}
+
+func (x *ExplainReplication) GetShortBlocks() int64 {
+	if x != nil {
+		return x.ShortBlocks
+	}
+	return 0
+}
+
+func (x *ExplainReplication) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
 var File_freshet_v1_explain_proto protoreflect.FileDescriptor
 
 const file_freshet_v1_explain_proto_rawDesc = "" +
@@ -243,7 +316,12 @@ const file_freshet_v1_explain_proto_rawDesc = "" +
 	"\x04node\x18\x06 \x01(\tR\x04node\x120\n" +
 	"\x05since\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x120\n" +
 	"\x05until\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\x05until\x12\x16\n" +
-	"\x06remedy\x18\t \x01(\tR\x06remedyB:Z8github.com/freshet-io/freshet/proto/freshet/v1;freshetv1b\x06proto3"
+	"\x06remedy\x18\t \x01(\tR\x06remedy\"s\n" +
+	"\x12ExplainReplication\x12\x10\n" +
+	"\x03min\x18\x01 \x01(\x05R\x03min\x12\x10\n" +
+	"\x03max\x18\x02 \x01(\x05R\x03max\x12!\n" +
+	"\fshort_blocks\x18\x03 \x01(\x03R\vshortBlocks\x12\x16\n" +
+	"\x06reason\x18\x04 \x01(\tR\x06reasonB:Z8github.com/freshet-io/freshet/proto/freshet/v1;freshetv1b\x06proto3"
 
 var (
 	file_freshet_v1_explain_proto_rawDescOnce sync.Once
@@ -257,16 +335,17 @@ func file_freshet_v1_explain_proto_rawDescGZIP() []byte {
 	return file_freshet_v1_explain_proto_rawDescData
 }
 
-var file_freshet_v1_explain_proto_msgTypes = make([]protoimpl.MessageInfo, 2)
+var file_freshet_v1_explain_proto_msgTypes = make([]protoimpl.MessageInfo, 3)
 var file_freshet_v1_explain_proto_goTypes = []any{
 	(*ExplainStamp)(nil),          // 0: freshet.v1.ExplainStamp
 	(*Operation)(nil),             // 1: freshet.v1.Operation
-	(*timestamppb.Timestamp)(nil), // 2: google.protobuf.Timestamp
+	(*ExplainReplication)(nil),    // 2: freshet.v1.ExplainReplication
+	(*timestamppb.Timestamp)(nil), // 3: google.protobuf.Timestamp
 }
 var file_freshet_v1_explain_proto_depIdxs = []int32{
-	2, // 0: freshet.v1.ExplainStamp.at:type_name -> google.protobuf.Timestamp
-	2, // 1: freshet.v1.Operation.since:type_name -> google.protobuf.Timestamp
-	2, // 2: freshet.v1.Operation.until:type_name -> google.protobuf.Timestamp
+	3, // 0: freshet.v1.ExplainStamp.at:type_name -> google.protobuf.Timestamp
+	3, // 1: freshet.v1.Operation.since:type_name -> google.protobuf.Timestamp
+	3, // 2: freshet.v1.Operation.until:type_name -> google.protobuf.Timestamp
 	3, // [3:3] is the sub-list for method output_type
 	3, // [3:3] is the sub-list for method input_type
 	3, // [3:3] is the sub-list for extension type_name
@@ -285,7 +364,7 @@ func file_freshet_v1_explain_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_freshet_v1_explain_proto_rawDesc), len(file_freshet_v1_explain_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   2,
+			NumMessages:   3,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -1041,7 +1041,9 @@ type ExplainResponse struct {
 	// The quotas that count the path, the outermost first.
 	Quotas []*Quota `protobuf:"bytes,22,rep,name=quotas,proto3" json:"quotas,omitempty"`
 	// Cached blocks that are not listed, after those in blocks.
-	MoreBlocks    int64 `protobuf:"varint,23,opt,name=more_blocks,json=moreBlocks,proto3" json:"more_blocks,omitempty"`
+	MoreBlocks int64 `protobuf:"varint,23,opt,name=more_blocks,json=moreBlocks,proto3" json:"more_blocks,omitempty"`
+	// Of a file whose path bounds the copies of its blocks.
+	Replication   *ExplainReplication `protobuf:"bytes,24,opt,name=replication,proto3" json:"replication,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1235,6 +1237,13 @@ func (x *ExplainResponse) GetMoreBlocks() int64 {
 		return x.MoreBlocks
 	}
 	return 0
+}
+
+func (x *ExplainResponse) GetReplication() *ExplainReplication {
+	if x != nil {
+		return x.Replication
+	}
+	return nil
 }
 
 // PublisherStatus is the position in another cluster's log of the domain.
@@ -2515,7 +2524,7 @@ const file_freshet_v1_namespace_proto_rawDesc = "" +
 	"\x05token\x18\x02 \x01(\tR\x05token\":\n" +
 	"\x0eExplainRequest\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x14\n" +
-	"\x05check\x18\x02 \x01(\bR\x05check\"\xb4\a\n" +
+	"\x05check\x18\x02 \x01(\bR\x05check\"\xf6\a\n" +
 	"\x0fExplainResponse\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x18\n" +
 	"\averdict\x18\x02 \x01(\tR\averdict\x12\x16\n" +
@@ -2549,7 +2558,8 @@ const file_freshet_v1_namespace_proto_rawDesc = "" +
 	"\teffective\x18\x15 \x03(\v2\x19.freshet.v1.PolicySettingR\teffective\x12)\n" +
 	"\x06quotas\x18\x16 \x03(\v2\x11.freshet.v1.QuotaR\x06quotas\x12\x1f\n" +
 	"\vmore_blocks\x18\x17 \x01(\x03R\n" +
-	"moreBlocks\"\xe4\x01\n" +
+	"moreBlocks\x12@\n" +
+	"\vreplication\x18\x18 \x01(\v2\x1e.freshet.v1.ExplainReplicationR\vreplication\"\xe4\x01\n" +
 	"\x0fPublisherStatus\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12\x1d\n" +
 	"\n" +
@@ -2724,10 +2734,11 @@ var file_freshet_v1_namespace_proto_goTypes = []any{
 	(*Operation)(nil),             // 41: freshet.v1.Operation
 	(*PolicySetting)(nil),         // 42: freshet.v1.PolicySetting
 	(*Quota)(nil),                 // 43: freshet.v1.Quota
-	(*durationpb.Duration)(nil),   // 44: google.protobuf.Duration
-	(*Source)(nil),                // 45: freshet.v1.Source
-	(*Block)(nil),                 // 46: freshet.v1.Block
-	(*Ticket)(nil),                // 47: freshet.v1.Ticket
+	(*ExplainReplication)(nil),    // 44: freshet.v1.ExplainReplication
+	(*durationpb.Duration)(nil),   // 45: google.protobuf.Duration
+	(*Source)(nil),                // 46: freshet.v1.Source
+	(*Block)(nil),                 // 47: freshet.v1.Block
+	(*Ticket)(nil),                // 48: freshet.v1.Ticket
 }
 var file_freshet_v1_namespace_proto_depIdxs = []int32{
 	34, // 0: freshet.v1.StatResponse.entry:type_name -> freshet.v1.Entry
@@ -2750,53 +2761,54 @@ var file_freshet_v1_namespace_proto_depIdxs = []int32{
 	41, // 17: freshet.v1.ExplainResponse.operations:type_name -> freshet.v1.Operation
 	42, // 18: freshet.v1.ExplainResponse.effective:type_name -> freshet.v1.PolicySetting
 	43, // 19: freshet.v1.ExplainResponse.quotas:type_name -> freshet.v1.Quota
-	44, // 20: freshet.v1.PublisherStatus.since_contact:type_name -> google.protobuf.Duration
-	38, // 21: freshet.v1.StorageView.mtime:type_name -> google.protobuf.Timestamp
-	34, // 22: freshet.v1.StorageView.entry:type_name -> freshet.v1.Entry
-	44, // 23: freshet.v1.SyncResponse.elapsed:type_name -> google.protobuf.Duration
-	34, // 24: freshet.v1.LocateResponse.entry:type_name -> freshet.v1.Entry
-	45, // 25: freshet.v1.LocateResponse.source:type_name -> freshet.v1.Source
-	46, // 26: freshet.v1.LocateResponse.blocks:type_name -> freshet.v1.Block
-	47, // 27: freshet.v1.BeginWriteResponse.ticket:type_name -> freshet.v1.Ticket
-	34, // 28: freshet.v1.BeginWriteResponse.entry:type_name -> freshet.v1.Entry
-	5,  // 29: freshet.v1.ListStreamRequest.list:type_name -> freshet.v1.ListRequest
-	6,  // 30: freshet.v1.ListStreamResponse.page:type_name -> freshet.v1.ListResponse
-	34, // 31: freshet.v1.PlanRenameResponse.entry:type_name -> freshet.v1.Entry
-	0,  // 32: freshet.v1.NamespaceService.Stat:input_type -> freshet.v1.StatRequest
-	2,  // 33: freshet.v1.NamespaceService.BatchStat:input_type -> freshet.v1.BatchStatRequest
-	5,  // 34: freshet.v1.NamespaceService.List:input_type -> freshet.v1.ListRequest
-	7,  // 35: freshet.v1.NamespaceService.Mkdir:input_type -> freshet.v1.MkdirRequest
-	9,  // 36: freshet.v1.NamespaceService.Rename:input_type -> freshet.v1.RenameRequest
-	11, // 37: freshet.v1.NamespaceService.Remove:input_type -> freshet.v1.RemoveRequest
-	13, // 38: freshet.v1.NamespaceService.SetAttr:input_type -> freshet.v1.SetAttrRequest
-	15, // 39: freshet.v1.NamespaceService.Explain:input_type -> freshet.v1.ExplainRequest
-	20, // 40: freshet.v1.NamespaceService.Sync:input_type -> freshet.v1.SyncRequest
-	22, // 41: freshet.v1.NamespaceService.Locate:input_type -> freshet.v1.LocateRequest
-	24, // 42: freshet.v1.NamespaceService.BeginWrite:input_type -> freshet.v1.BeginWriteRequest
-	26, // 43: freshet.v1.NamespaceService.AbortWrite:input_type -> freshet.v1.AbortWriteRequest
-	28, // 44: freshet.v1.NamespaceService.ListStream:input_type -> freshet.v1.ListStreamRequest
-	30, // 45: freshet.v1.NamespaceService.RemoveTree:input_type -> freshet.v1.RemoveTreeRequest
-	32, // 46: freshet.v1.NamespaceService.PlanRename:input_type -> freshet.v1.PlanRenameRequest
-	1,  // 47: freshet.v1.NamespaceService.Stat:output_type -> freshet.v1.StatResponse
-	3,  // 48: freshet.v1.NamespaceService.BatchStat:output_type -> freshet.v1.BatchStatResponse
-	6,  // 49: freshet.v1.NamespaceService.List:output_type -> freshet.v1.ListResponse
-	8,  // 50: freshet.v1.NamespaceService.Mkdir:output_type -> freshet.v1.MkdirResponse
-	10, // 51: freshet.v1.NamespaceService.Rename:output_type -> freshet.v1.RenameResponse
-	12, // 52: freshet.v1.NamespaceService.Remove:output_type -> freshet.v1.RemoveResponse
-	14, // 53: freshet.v1.NamespaceService.SetAttr:output_type -> freshet.v1.SetAttrResponse
-	16, // 54: freshet.v1.NamespaceService.Explain:output_type -> freshet.v1.ExplainResponse
-	21, // 55: freshet.v1.NamespaceService.Sync:output_type -> freshet.v1.SyncResponse
-	23, // 56: freshet.v1.NamespaceService.Locate:output_type -> freshet.v1.LocateResponse
-	25, // 57: freshet.v1.NamespaceService.BeginWrite:output_type -> freshet.v1.BeginWriteResponse
-	27, // 58: freshet.v1.NamespaceService.AbortWrite:output_type -> freshet.v1.AbortWriteResponse
-	29, // 59: freshet.v1.NamespaceService.ListStream:output_type -> freshet.v1.ListStreamResponse
-	31, // 60: freshet.v1.NamespaceService.RemoveTree:output_type -> freshet.v1.RemoveTreeResponse
-	33, // 61: freshet.v1.NamespaceService.PlanRename:output_type -> freshet.v1.PlanRenameResponse
-	47, // [47:62] is the sub-list for method output_type
-	32, // [32:47] is the sub-list for method input_type
-	32, // [32:32] is the sub-list for extension type_name
-	32, // [32:32] is the sub-list for extension extendee
-	0,  // [0:32] is the sub-list for field type_name
+	44, // 20: freshet.v1.ExplainResponse.replication:type_name -> freshet.v1.ExplainReplication
+	45, // 21: freshet.v1.PublisherStatus.since_contact:type_name -> google.protobuf.Duration
+	38, // 22: freshet.v1.StorageView.mtime:type_name -> google.protobuf.Timestamp
+	34, // 23: freshet.v1.StorageView.entry:type_name -> freshet.v1.Entry
+	45, // 24: freshet.v1.SyncResponse.elapsed:type_name -> google.protobuf.Duration
+	34, // 25: freshet.v1.LocateResponse.entry:type_name -> freshet.v1.Entry
+	46, // 26: freshet.v1.LocateResponse.source:type_name -> freshet.v1.Source
+	47, // 27: freshet.v1.LocateResponse.blocks:type_name -> freshet.v1.Block
+	48, // 28: freshet.v1.BeginWriteResponse.ticket:type_name -> freshet.v1.Ticket
+	34, // 29: freshet.v1.BeginWriteResponse.entry:type_name -> freshet.v1.Entry
+	5,  // 30: freshet.v1.ListStreamRequest.list:type_name -> freshet.v1.ListRequest
+	6,  // 31: freshet.v1.ListStreamResponse.page:type_name -> freshet.v1.ListResponse
+	34, // 32: freshet.v1.PlanRenameResponse.entry:type_name -> freshet.v1.Entry
+	0,  // 33: freshet.v1.NamespaceService.Stat:input_type -> freshet.v1.StatRequest
+	2,  // 34: freshet.v1.NamespaceService.BatchStat:input_type -> freshet.v1.BatchStatRequest
+	5,  // 35: freshet.v1.NamespaceService.List:input_type -> freshet.v1.ListRequest
+	7,  // 36: freshet.v1.NamespaceService.Mkdir:input_type -> freshet.v1.MkdirRequest
+	9,  // 37: freshet.v1.NamespaceService.Rename:input_type -> freshet.v1.RenameRequest
+	11, // 38: freshet.v1.NamespaceService.Remove:input_type -> freshet.v1.RemoveRequest
+	13, // 39: freshet.v1.NamespaceService.SetAttr:input_type -> freshet.v1.SetAttrRequest
+	15, // 40: freshet.v1.NamespaceService.Explain:input_type -> freshet.v1.ExplainRequest
+	20, // 41: freshet.v1.NamespaceService.Sync:input_type -> freshet.v1.SyncRequest
+	22, // 42: freshet.v1.NamespaceService.Locate:input_type -> freshet.v1.LocateRequest
+	24, // 43: freshet.v1.NamespaceService.BeginWrite:input_type -> freshet.v1.BeginWriteRequest
+	26, // 44: freshet.v1.NamespaceService.AbortWrite:input_type -> freshet.v1.AbortWriteRequest
+	28, // 45: freshet.v1.NamespaceService.ListStream:input_type -> freshet.v1.ListStreamRequest
+	30, // 46: freshet.v1.NamespaceService.RemoveTree:input_type -> freshet.v1.RemoveTreeRequest
+	32, // 47: freshet.v1.NamespaceService.PlanRename:input_type -> freshet.v1.PlanRenameRequest
+	1,  // 48: freshet.v1.NamespaceService.Stat:output_type -> freshet.v1.StatResponse
+	3,  // 49: freshet.v1.NamespaceService.BatchStat:output_type -> freshet.v1.BatchStatResponse
+	6,  // 50: freshet.v1.NamespaceService.List:output_type -> freshet.v1.ListResponse
+	8,  // 51: freshet.v1.NamespaceService.Mkdir:output_type -> freshet.v1.MkdirResponse
+	10, // 52: freshet.v1.NamespaceService.Rename:output_type -> freshet.v1.RenameResponse
+	12, // 53: freshet.v1.NamespaceService.Remove:output_type -> freshet.v1.RemoveResponse
+	14, // 54: freshet.v1.NamespaceService.SetAttr:output_type -> freshet.v1.SetAttrResponse
+	16, // 55: freshet.v1.NamespaceService.Explain:output_type -> freshet.v1.ExplainResponse
+	21, // 56: freshet.v1.NamespaceService.Sync:output_type -> freshet.v1.SyncResponse
+	23, // 57: freshet.v1.NamespaceService.Locate:output_type -> freshet.v1.LocateResponse
+	25, // 58: freshet.v1.NamespaceService.BeginWrite:output_type -> freshet.v1.BeginWriteResponse
+	27, // 59: freshet.v1.NamespaceService.AbortWrite:output_type -> freshet.v1.AbortWriteResponse
+	29, // 60: freshet.v1.NamespaceService.ListStream:output_type -> freshet.v1.ListStreamResponse
+	31, // 61: freshet.v1.NamespaceService.RemoveTree:output_type -> freshet.v1.RemoveTreeResponse
+	33, // 62: freshet.v1.NamespaceService.PlanRename:output_type -> freshet.v1.PlanRenameResponse
+	48, // [48:63] is the sub-list for method output_type
+	33, // [33:48] is the sub-list for method input_type
+	33, // [33:33] is the sub-list for extension type_name
+	33, // [33:33] is the sub-list for extension extendee
+	0,  // [0:33] is the sub-list for field type_name
 }
 
 func init() { file_freshet_v1_namespace_proto_init() }

@@ -29,9 +29,9 @@ func TestPoliciesByEveryFace(t *testing.T) {
 	for body, code := range map[string]int{
 		`{"path":"/lake","properties":{"consistency":"strict"}}`:      501,
 		`{"path":"/lake","properties":{"consistency":"interval"}}`:    400,
-		`{"path":"/lake","properties":{"replication_min":2}}`:         501,
 		`{"path":"/lake","properties":{"block_size":"1000"}}`:         400,
 		`{"path":"/lake","properties":{"block_size":"2GiB"}}`:         400,
+		`{"path":"/lake","properties":{"replication_min":65}}`:        400,
 		`{"path":"/lake","properties":{"ttl_action":"delete"}}`:       501,
 		`{"path":"/lake","properties":{"colour":"red"}}`:              400,
 		`{"path":"/lake","properties":{}}`:                            400,
