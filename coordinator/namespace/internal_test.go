@@ -101,7 +101,9 @@ func TestMissingRingPushesOldMarksDown(t *testing.T) {
 	for i := range maxMissing {
 		tx.remember(mountKey{1, strings.Repeat("x", i%200+1) + string(rune('a'+i/200))}, 8, false)
 	}
-	if len(s.missing.order) != maxMissing {
+	s.missing.take(&tx.marks)
+	tx.marks = ringChanges{}
+	if len(s.missing.order) != maxMissing || len(s.missing.byKey) != maxMissing || s.missing.first != 2 {
 		t.Fatalf("%d marks are remembered", len(s.missing.order))
 	}
 	c = tx.walk(m, "gone")
