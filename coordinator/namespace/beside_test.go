@@ -231,6 +231,7 @@ func readersSeeWholeEntries(t *testing.T, cacheBytes int64) {
 					return
 				default:
 				}
+				runtime.Gosched() // or one processor would be its own for long
 				l, err := c.s.Lookup(freshet.Path(fmt.Sprintf("/m/f%02d", i%files)))
 				if err != nil || uint64(l.Info.Length) != l.Applied || l.Applied < last {
 					t.Errorf("after %d the state of %d has a file of %d, %v", last, l.Applied, l.Info.Length, err)
