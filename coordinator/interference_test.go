@@ -3,10 +3,17 @@ package coordinator_test
 import (
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
+	"maps"
+	"math/bits"
 	"os"
 	"runtime"
+	"runtime/pprof"
+	"slices"
+	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -14,14 +21,15 @@ import (
 	"github.com/freshet-io/freshet/coordinator"
 	"github.com/freshet-io/freshet/coordinator/journal"
 	"github.com/freshet-io/freshet/coordinator/kv"
+	"github.com/freshet-io/freshet/coordinator/kv/pebblekv"
 	"github.com/freshet-io/freshet/coordinator/namespace"
 	"github.com/freshet-io/freshet/ufs"
 	"github.com/freshet-io/freshet/ufs/mem"
 )
 
-// memCluster is a single member with its log and state in memory over a storage in
-// memory, mounted at "/".
-func memCluster(b *testing.B, store *mem.Store) *coordinator.Coordinator {
+// memCluster is a single member with its log in memory and its state in db, over a
+// storage in memory that is mounted at "/". It ends with stop.
+func memCluster(b *testing.B, store *mem.Store, db kv.Store) (c *coordinator.Coordinator, stop func()) {
 	b.Helper()
 	uri, never := "mem://lake", freshet.Never
 	c, err := coordinator.New(coordinator.Options{
@@ -29,23 +37,23 @@ func memCluster(b *testing.B, store *mem.Store) *coordinator.Coordinator {
 		Journal: journal.Options{Memory: journal.NewMemory(), Network: &journal.MemoryNetwork{}, Advertise: "c1", Heartbeat: 200 * time.Millisecond},
 		Found:   []journal.Server{{ID: "c1", Addr: "c1"}},
 		Mounts:  []freshet.MountChange{{Path: "/", URI: &uri, Interval: &never}},
-	}, coordinator.Deps{Store: kv.NewMemory(), Openers: ufs.Openers{mem.Opener{"lake": store}}})
+	}, coordinator.Deps{Store: db, Openers: ufs.Openers{mem.Opener{"lake": store}}})
 	if err != nil {
 		b.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- c.Run(ctx) }()
-	b.Cleanup(func() {
+	stop = func() {
 		cancel()
-		if err := <-done; err != nil {
+		if err := errors.Join(<-done, db.Close()); err != nil {
 			b.Error(err)
 		}
-	})
+	}
 	for {
 		changed := c.Leadership()
 		if _, leads := c.Leading(); leads {
-			return c
+			return c, stop
 		}
 		select {
 		case <-changed:
@@ -55,34 +63,113 @@ func memCluster(b *testing.B, store *mem.Store) *coordinator.Coordinator {
 	}
 }
 
-// share is what became of a thread's time.
+// share is what became of the time of a thread that looks up, and of those beside it.
 type share struct {
-	lookups                  int
-	ran, queued, slept, wall time.Duration
+	lookups   int
+	ran, wall time.Duration
+	took      [400]int      // lookups by their duration, in steps of an eighth
+	others    time.Duration // processor time of all other threads
+	waited    time.Duration // for Apply to let readers in, of all threads
+}
+
+func (s *share) add(t *share) {
+	s.lookups, s.ran, s.wall = s.lookups+t.lookups, s.ran+t.ran, s.wall+t.wall
+	s.others, s.waited = s.others+t.others, s.waited+t.waited
+	for i, n := range t.took {
+		s.took[i] += n
+	}
 }
 
 // of returns d per lookup in nanoseconds.
-func (s share) of(d time.Duration) float64 {
+func (s *share) of(d time.Duration) float64 {
 	return float64(d.Nanoseconds()) / float64(max(s.lookups, 1))
 }
 
-// threadTime returns how long this thread has run, and how long it could have run
-// but had to wait for a processor.
-func threadTime(b *testing.B) (ran, queued time.Duration) {
+func (s *share) note(d time.Duration) {
+	n := max(uint64(d.Nanoseconds()), 8)
+	k := bits.Len64(n) - 4 // the three bits behind the first
+	s.took[min(k*8+int(n>>k&7), len(s.took)-1)]++
+}
+
+// within returns the nanoseconds in which a part of the lookups ended.
+func (s *share) within(part float64) float64 {
+	left := int(part * float64(s.lookups))
+	for i, n := range s.took {
+		if left -= n; left < 0 {
+			return float64(uint64(8+i%8) << (i / 8))
+		}
+	}
+	return 0
+}
+
+// processTime returns the processor time that all threads took.
+func processTime(b *testing.B) time.Duration {
+	b.Helper()
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// applyWaits returns how long others have waited for the lock that Apply holds, of
+// what the profile of locks has.
+func applyWaits(b *testing.B) time.Duration {
+	b.Helper()
+	var text strings.Builder // in a unit of its own, which it alone says
+	if err := pprof.Lookup("mutex").WriteTo(&text, 1); err != nil {
+		b.Fatal(err)
+	}
+	var perSecond int64
+	if _, err := fmt.Sscanf(text.String(), "--- mutex:\ncycles/second=%d", &perSecond); err != nil {
+		b.Fatal(err)
+	}
+	records := make([]runtime.BlockProfileRecord, 10_000)
+	n, ok := runtime.MutexProfile(records)
+	if !ok {
+		b.Fatalf("the profile has %d records", n)
+	}
+	var cycles int64
+	for _, r := range records[:n] {
+		for frames, more := runtime.CallersFrames(r.Stack()), true; more; {
+			var f runtime.Frame
+			f, more = frames.Next()
+			if strings.HasSuffix(f.Function, "namespace.(*State).Apply") {
+				cycles += r.Cycles
+			}
+		}
+	}
+	return time.Duration(float64(cycles) / float64(perSecond) * float64(time.Second))
+}
+
+// threadTime returns how long this thread has run.
+func threadTime(b *testing.B) (ran time.Duration) {
 	b.Helper()
 	text, err := os.ReadFile("/proc/thread-self/schedstat")
 	if err != nil {
-		b.Skip("the system does not tell what threads wait for: ", err)
+		b.Skip("the system does not tell how long threads run: ", err)
 	}
-	if _, err := fmt.Sscan(string(text), &ran, &queued); err != nil {
+	if _, err := fmt.Sscan(string(text), &ran); err != nil {
 		b.Fatal(err)
 	}
-	return ran, queued
+	return ran
 }
 
-// lookups stats cached files, one after the other, until stop. What of its time its
-// thread neither ran nor waited for a processor, it slept: for a lock, or for the
-// collector.
+// gauge returns a function that returns what became of the time of this thread, which
+// must be locked, since gauge was called.
+func gauge(b *testing.B) func() share {
+	b.Helper()
+	waited, all, ran, begin := applyWaits(b), processTime(b), threadTime(b), time.Now()
+	return func() share {
+		b.Helper()
+		s := share{wall: time.Since(begin), ran: threadTime(b) - ran}
+		s.others = processTime(b) - all - s.ran
+		s.waited = applyWaits(b) - waited
+		return s
+	}
+}
+
+// lookups stats cached files, one after the other, until stop.
 func lookups(b *testing.B, c *coordinator.Coordinator, stop <-chan struct{}) share {
 	b.Helper()
 	runtime.LockOSThread()
@@ -91,31 +178,37 @@ func lookups(b *testing.B, c *coordinator.Coordinator, stop <-chan struct{}) sha
 	for i := range paths {
 		paths[i] = freshet.Path(fmt.Sprintf("/hot/f%03d", i))
 	}
-	ran, queued := threadTime(b)
-	begin := time.Now()
+	var took share
+	done := gauge(b)
+	last := time.Now()
 	for i := 0; ; i++ {
 		select {
 		case <-stop:
-			s := share{lookups: i, wall: time.Since(begin)}
-			ranNow, queuedNow := threadTime(b)
-			s.ran, s.queued = ranNow-ran, queuedNow-queued
-			s.slept = max(s.wall-s.ran-s.queued, 0)
+			s := done()
+			s.lookups, s.took = i, took.took
 			return s
 		default:
 		}
 		if _, err := c.Stat(b.Context(), paths[i%len(paths)], freshet.ReadOptions{}); err != nil {
 			b.Fatal(err)
 		}
+		now := time.Now()
+		took.note(now.Sub(last))
+		last = now
 	}
 }
 
 // burn uses a processor until stop and touches nothing that others use.
-func burn(stop <-chan struct{}) {
+func burn(b *testing.B, stop <-chan struct{}) share {
+	b.Helper()
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	done := gauge(b)
 	var block [1024]byte
 	for {
 		select {
 		case <-stop:
-			return
+			return done()
 		default:
 			sum := sha256.Sum256(block[:])
 			copy(block[:], sum[:])
@@ -135,63 +228,101 @@ func beside(what func(), do func(stop <-chan struct{})) {
 	wg.Wait()
 }
 
-// BenchmarkLookupsBesideABigSync shows what the sync of a directory of 200,000
+// BenchmarkLookupsBesideABigSync shows what the sync of a directory of 100,000
 // entries and lookups of cached entries elsewhere cost each other: during the first
 // sync, which loads all, and during one that finds nothing new.
 //
 // Of processors all who compute take from all others, and on a machine with other
 // work it is chance how much. So there are more threads than processors, that the
-// system alone divides these, and what it says of the thread of the lookups is told
-// apart: the time that it ran, waited for a processor, and slept. Only the last is
-// what one thing makes the other wait by locks, and the first what it makes
-// dearer. Beside something that only burns a processor is what to compare with.
+// system alone divides these, and told apart are: what a lookup ran, which is what one
+// thing makes dearer for the other, and what lookups waited for the lock of the state.
+// Beside something that only burns a processor is what the rest is to be compared with.
 func BenchmarkLookupsBesideABigSync(b *testing.B) {
-	const entries, rounds = 200_000, 3
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(8 * runtime.NumCPU()))
-	store := mem.New(mem.Options{})
-	for i := range entries {
-		store.Put(fmt.Sprintf("big/f%06d", i), nil)
+	defer runtime.SetMutexProfileFraction(runtime.SetMutexProfileFraction(1))
+	storage := mem.New(mem.Options{})
+	for i := range bigEntries {
+		storage.Put(fmt.Sprintf("big/f%06d", i), nil)
 	}
 	for i := range 1000 {
-		store.Put(fmt.Sprintf("hot/f%03d", i), nil)
+		storage.Put(fmt.Sprintf("hot/f%03d", i), nil)
 	}
-	for b.Loop() {
-		c := memCluster(b, store)
+	stores := map[string]func() kv.Store{
+		"memory": func() kv.Store { return kv.NewMemory() },
+		"pebble": func() kv.Store {
+			s, err := pebblekv.Open(b.TempDir(), pebblekv.Options{})
+			if err != nil {
+				b.Fatal(err)
+			}
+			return s
+		},
+	}
+	for _, name := range slices.Sorted(maps.Keys(stores)) {
+		b.Run(name, func(b *testing.B) {
+			got := map[string]*share{}
+			for b.Loop() {
+				for range besideRounds {
+					syncBeside(b, storage, stores[name], got)
+				}
+			}
+			for _, kind := range []string{"first", "unchanged"} {
+				sync, burnt := got[kind], got[kind+"-burn"]
+				const entries = besideRounds * bigEntries
+				b.ReportMetric(sync.wall.Seconds()/burnt.wall.Seconds(), "time-ratio-"+kind)
+				b.ReportMetric(float64(sync.others.Nanoseconds())/entries/float64(b.N), "ns-cpu/entry-"+kind)
+				b.ReportMetric(float64(burnt.others.Nanoseconds())/entries/float64(b.N), "ns-cpu/entry-"+kind+"-burn")
+			}
+			for _, kind := range []string{"first", "unchanged", "alone", "burn"} {
+				s := got[kind]
+				b.ReportMetric(s.of(s.ran), "ns-run-"+kind)
+				b.ReportMetric(s.of(s.wall), "ns-all-"+kind)
+				b.ReportMetric(s.of(s.waited), "ns-waited-"+kind)
+				b.ReportMetric(s.within(0.99), "ns-p99-"+kind)
+				b.ReportMetric(s.within(0.999), "ns-p999-"+kind)
+			}
+		})
+	}
+}
+
+const bigEntries, besideRounds = 100_000, 2
+
+// syncBeside syncs a directory, twice beside lookups and twice beside what only burns
+// a processor, and looks up alone and beside that.
+func syncBeside(b *testing.B, storage *mem.Store, db func() kv.Store, got map[string]*share) {
+	b.Helper()
+	note := func(name string, s share) {
+		if got[name] == nil {
+			got[name] = &share{}
+		}
+		got[name].add(&s)
+	}
+	for _, with := range []string{"", "-burn"} {
+		c, end := memCluster(b, storage, db())
 		run := func(p freshet.Path) {
 			if err := c.Sync(b.Context(), p, true, quiet); err != nil {
 				b.Error(err)
 			}
 		}
 		run("/hot")
-		got := map[string]share{}
-		note := func(name string, s share) {
-			sum := got[name]
-			sum.lookups, sum.ran, sum.queued, sum.slept, sum.wall = sum.lookups+s.lookups, sum.ran+s.ran, sum.queued+s.queued, sum.slept+s.slept, sum.wall+s.wall
-			got[name] = sum
+		for _, kind := range []string{"first", "unchanged"} {
+			beside(func() { run("/big") }, func(stop <-chan struct{}) {
+				if with == "" {
+					note(kind, lookups(b, c, stop))
+				} else {
+					note(kind+with, burn(b, stop))
+				}
+			})
 		}
-		beside(func() { run("/big") }, func(stop <-chan struct{}) { note("cold", lookups(b, c, stop)) })
-		var took, tookBurn time.Duration
-		for range rounds {
-			begin := time.Now()
-			beside(func() { run("/big") }, func(stop <-chan struct{}) { note("unchanged", lookups(b, c, stop)) })
-			took += time.Since(begin)
-			begin = time.Now()
-			beside(func() { run("/big") }, burn)
-			tookBurn += time.Since(begin)
+		if with == "" {
 			second := func() { <-time.After(time.Second) }
 			beside(second, func(stop <-chan struct{}) { note("alone", lookups(b, c, stop)) })
 			beside(second, func(stop <-chan struct{}) {
 				var wg sync.WaitGroup
-				wg.Go(func() { burn(stop) })
+				wg.Go(func() { burn(b, stop) })
 				note("burn", lookups(b, c, stop))
 				wg.Wait()
 			})
 		}
-		b.ReportMetric(took.Seconds()/tookBurn.Seconds(), "sync-time-ratio")
-		for name, s := range got {
-			b.ReportMetric(s.of(s.ran), "ns-run-"+name)
-			b.ReportMetric(s.of(s.slept), "ns-slept-"+name)
-			b.ReportMetric(s.of(s.queued), "ns-queued-"+name)
-		}
+		end()
 	}
 }

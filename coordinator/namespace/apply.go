@@ -20,6 +20,9 @@ func (t *txn) apply(c *Command) Result {
 }
 
 func (t *txn) applyOne(c *Command) Result {
+	if !c.staged() {
+		t.exclusive()
+	}
 	t.cause = t.causeOf(c)
 	t.steps.free()
 	switch {
@@ -47,6 +50,12 @@ func (t *txn) applyOne(c *Command) Result {
 		return t.hint(c.Hint)
 	}
 	return t.applyRare(c)
+}
+
+// staged reports whether all that the command changes is changed as a copy. These
+// are the commands that come by the thousand when a storage is synced.
+func (c *Command) staged() bool {
+	return c.LoadEntry != nil || c.LoadListing != nil || c.Mark != nil || c.Purge != nil
 }
 
 func (t *txn) applyRare(c *Command) Result {

@@ -1,6 +1,9 @@
 package namespace
 
-import "math/bits"
+import (
+	"math/bits"
+	"sync/atomic"
+)
 
 // cache keeps rows of the inode table as they are stored, and that a name is not
 // held, in front of the store, and decoded directories in front of that. Its
@@ -9,13 +12,17 @@ import "math/bits"
 // one member and is no part of the state.
 //
 // Rows are copied out under the lock of their shard, so a reader never sees one
-// that changes. It is safe for concurrent use; that what readers put is not
-// older than what a writer put is up to the lock of the State.
+// that changes. It is safe for concurrent use. While a writer changes rows in the
+// store, between begin and end, what it has hidden is read there, and nothing that
+// readers read there is kept: so nobody finds what is older, or newer, than the store.
 type cache struct {
 	shards []cacheShard
 	mask   uint64 // of the shard in a hash
 	dirs   frontCache
-	fixed  int64 // memory that does not depend on the content
+
+	changing atomic.Bool
+
+	fixed int64 // memory that does not depend on the content
 }
 
 // What newCache makes of a limit. A shard has one lock; small ones waste what does
@@ -63,11 +70,27 @@ func (c *cache) put(hash uint64, p place, row []byte) {
 	c.shards[hash&c.mask].put(hash, p, row)
 }
 
+// fill is put of what was read from the store.
+func (c *cache) fill(hash uint64, p place, row []byte) {
+	c.shards[hash&c.mask].fill(hash, p, row, &c.changing)
+}
+
+// begin has to come before a change of rows in the store, and before they are hidden:
+// who fills one before that has its row hidden, who comes later does nothing.
+func (c *cache) begin() { c.changing.Store(true) }
+
+// end has to come when every row that was hidden is put, or dropped.
+func (c *cache) end() { c.changing.Store(false) }
+
+// hide has p read from the store until it is put.
+func (c *cache) hide(hash uint64, p place) { c.shards[hash&c.mask].hide(hash, p) }
+
 // drop forgets what is cached of p.
 func (c *cache) drop(hash uint64, p place) { c.shards[hash&c.mask].forgetName(hash, p) }
 
 // clear forgets everything. The memory stays the cache's.
 func (c *cache) clear() {
+	c.end()
 	c.dirs.clear()
 	for i := range c.shards {
 		c.shards[i].clear()

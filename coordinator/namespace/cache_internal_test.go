@@ -92,6 +92,40 @@ func TestCacheIsBoundedAndKeepsWhatIsUsed(t *testing.T) {
 	}
 }
 
+// TestCacheKeepsNothingOfAChange has readers fill the cache before, while and after rows
+// change in the store.
+func TestCacheKeepsNothingOfAChange(t *testing.T) {
+	c := newCacheProbe(t, 1<<20)
+	for i := range 4 { // the padding is beside the flag
+		p, old, now := place{1, fmt.Sprint("name", i)}, bytes.Repeat([]byte("o"), 40+i), bytes.Repeat([]byte("n"), 40+i)
+		c.put(p, old)
+		c.begin()
+		if !c.look(p) {
+			t.Fatal("what is not hidden was not found")
+		}
+		c.hide(p.hash(), p)
+		for range 2 {
+			if c.look(p) {
+				t.Fatal("a hidden row was found")
+			}
+			c.fill(p.hash(), p, old)
+		}
+		other := place{2, p.name}
+		if c.fill(other.hash(), other, old); c.look(other) {
+			t.Fatal("a row was kept that may be about to change")
+		}
+		c.put(p, now)
+		c.end()
+		if !c.look(p) {
+			t.Fatal("a row that was put after it was hidden was not found")
+		}
+		c.fill(other.hash(), other, now)
+		if c.model[other] = now; !c.look(other) {
+			t.Fatal("nothing is filled after the end of a change")
+		}
+	}
+}
+
 // TestCacheEqualsAMap compares a random history with a map: the cache may forget,
 // but what it says is what was put last.
 func TestCacheEqualsAMap(t *testing.T) {

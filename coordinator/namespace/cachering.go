@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"math/bits"
 	"sync"
+	"sync/atomic"
 )
 
 // cacheShard is a ring of rows and an index of it. Rows are appended at the head
@@ -37,6 +38,8 @@ const (
 	rowUsed   = 1 << 1
 	rowAbsent = 1 << 2
 	rowPad    = 3 // shift of the number of bytes behind the row that are not its own
+	rowPads   = rowUnit - 1
+	rowHidden = 1 << 5
 
 	minBlockBits = 12
 	maxBlockBits = 17 // so that the size of a whole block fits into a head
@@ -64,7 +67,7 @@ func (s *cacheShard) get(hash uint64, p place, buf []byte) ([]byte, known) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	_, at, ok := s.find(hash, p)
-	if !ok {
+	if !ok || s.row(at)[2]&rowHidden != 0 {
 		s.misses++
 		return buf, unknown
 	}
@@ -79,9 +82,31 @@ func (s *cacheShard) get(hash uint64, p place, buf []byte) ([]byte, known) {
 }
 
 func (s *cacheShard) put(hash uint64, p place, value []byte) {
-	size := rowSize(p, value)
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.write(hash, p, value)
+}
+
+// fill is put unless rows are being changed.
+func (s *cacheShard) fill(hash uint64, p place, value []byte, changing *atomic.Bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !changing.Load() {
+		s.write(hash, p, value)
+	}
+}
+
+// hide lets get find nothing until the row is put again.
+func (s *cacheShard) hide(hash uint64, p place) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, at, ok := s.find(hash, p); ok {
+		s.row(at)[2] |= rowHidden
+	}
+}
+
+func (s *cacheShard) write(hash uint64, p place, value []byte) {
+	size := rowSize(p, value)
 	flags := byte(0)
 	if slot, at, ok := s.find(hash, p); ok {
 		old := s.row(at)
@@ -294,5 +319,5 @@ func cutRow(row []byte) (parent uint64, name, value []byte) {
 	n, l := binary.Uvarint(row[rowHead+k:])
 	from := rowHead + k + l
 	to := from + int(n)
-	return parent, row[from:to], row[to : len(row)-int(row[2]>>rowPad)]
+	return parent, row[from:to], row[to : len(row)-int(row[2]>>rowPad&rowPads)]
 }

@@ -132,7 +132,7 @@ func (s *State) Stamps(p freshet.Path) ([]Stamp, error) {
 		}
 	}
 	if !c.held() {
-		add(freshet.StampRemembered, r.key, s.missing.need(r.mount.ID, r.key))
+		add(freshet.StampRemembered, r.key, s.missing.need(r.mount.ID, r.key, nil))
 	}
 	slices.SortStableFunc(all, func(a, b Stamp) int { return cmp.Compare(b.Index, a.Index) })
 	return all, nil

@@ -75,8 +75,9 @@ type charges struct {
 	counted map[place]Usage // changed entries of tagged directories, as they are charged
 	touched []place         // of these, since they were charged last
 	tags    map[uint64]*tag
-	used    map[uint64]bool // quotas to save
-	gone    []uint64        // purged directories
+	due     map[uint64]Usage // what quotas are to be charged with, by ID
+	used    map[uint64]bool  // quotas to save
+	gone    []uint64         // purged directories
 }
 
 // tagOf returns the tag of a directory, nil if no quota counts its entries.
@@ -131,17 +132,38 @@ func (t *txn) touched(p place) {
 	}
 }
 
-// settle charges what changed so far.
+// settle charges what changed so far. The txn must be exclusive.
 func (t *txn) settle() {
+	t.weighTouched()
+	t.pay()
+}
+
+// weighTouched notes what is to be charged for what changed so far.
+func (t *txn) weighTouched() {
 	for _, p := range t.charges.touched {
 		was, now := t.charges.counted[p], weigh(t.dirty[p])
 		if now == was {
 			continue
 		}
 		t.charges.counted[p] = now
-		t.charge(t.tagOf(p.parent).at(p.name), now.plus(was, -1))
+		for _, id := range t.tagOf(p.parent).at(p.name) {
+			if t.quotas.byID[id] != nil {
+				if t.charges.due == nil {
+					t.charges.due = map[uint64]Usage{}
+				}
+				t.charges.due[id] = t.charges.due[id].plus(now.plus(was, -1), 1)
+			}
+		}
 	}
 	t.charges.touched = t.charges.touched[:0]
+}
+
+// pay charges what is due.
+func (t *txn) pay() {
+	for id, u := range t.charges.due {
+		t.charge([]uint64{id}, u)
+	}
+	t.charges.due = nil
 }
 
 func (t *txn) charge(ids []uint64, u Usage) {
@@ -156,19 +178,21 @@ func (t *txn) charge(ids []uint64, u Usage) {
 	}
 }
 
-// saveCharges is the last that a log entry does about quotas.
+// saveCharges writes what a log entry charges to quotas, and leaves it due.
 func (t *txn) saveCharges() {
-	t.settle()
+	t.weighTouched()
 	for _, dir := range t.charges.gone {
 		t.del(t.keys.u64(tableTag, dir))
 		t.del(t.keys.u64(tableUncounted, dir))
 	}
-	if len(t.charges.used) == 0 {
+	if len(t.charges.used)+len(t.charges.due) == 0 {
 		return
 	}
 	for _, id := range t.quotas.sorted() {
-		if t.charges.used[id] {
-			t.saveQuota(t.quotas.byID[id])
+		if u, ok := t.charges.due[id]; ok || t.charges.used[id] {
+			one := *t.quotas.byID[id]
+			one.Used = one.Used.plus(u, 1)
+			t.saveQuota(&one)
 		}
 	}
 }

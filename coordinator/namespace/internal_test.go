@@ -101,7 +101,9 @@ func TestMissingRingPushesOldMarksDown(t *testing.T) {
 	for i := range maxMissing {
 		tx.remember(mountKey{1, strings.Repeat("x", i%200+1) + string(rune('a'+i/200))}, 8, false)
 	}
-	if len(s.missing.order) != maxMissing {
+	s.missing.take(&tx.marks)
+	tx.marks = ringChanges{}
+	if len(s.missing.order) != maxMissing || len(s.missing.byKey) != maxMissing || s.missing.first != 2 {
 		t.Fatalf("%d marks are remembered", len(s.missing.order))
 	}
 	c = tx.walk(m, "gone")
@@ -115,4 +117,61 @@ func TrashHeld(s *State) int {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	return len(s.burial.dirs)
+}
+
+// commitStore calls committing when a batch is about to be committed.
+type commitStore struct {
+	kv.Store
+	committing func()
+}
+
+func (c *commitStore) NewBatch() kv.Batch { return commitBatch{c.Store.NewBatch(), c} }
+
+type commitBatch struct {
+	kv.Batch
+	c *commitStore
+}
+
+func (b commitBatch) Commit() error {
+	b.c.committing()
+	return b.Batch.Commit()
+}
+
+// TestNothingOldIsCachedFromTheCommitOn looks into the cache at the moment from which on
+// the store may have what is new.
+func TestNothingOldIsCachedFromTheCommitOn(t *testing.T) {
+	store := &commitStore{Store: kv.NewMemory(), committing: func() {}}
+	s, err := Open(store, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := freshet.Mount{Path: "/m", URI: "mem://m", Domain: freshet.DomainID{1}, DomainKey: "/"}
+	s.Apply(1, []Command{{Bootstrap: &Bootstrap{Cluster: freshet.ClusterID{1}, Name: "self", Mounts: []freshet.Mount{m}}}})
+	load := func(i uint64) {
+		c := &LoadEntry{Mount: 1, Generation: 1, Path: "/m/f", Start: i - 1, Entry: &Entry{Name: "f", Length: int64(i)}}
+		if r, _ := s.Apply(i, []Command{{LoadEntry: c}}); len(r) != 1 || !r[0].Installed {
+			t.Fatalf("%+v", r)
+		}
+	}
+	load(2)
+	root, err := s.inode(rootPlace(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, looked := place{root.id, "f"}, false
+	cached := func() known { _, what := s.cache.get(p.hash(), p, nil); return what }
+	if cached() != held {
+		t.Fatal("the entry is not cached")
+	}
+	store.committing = func() {
+		looked = true
+		s.cache.fill(p.hash(), p, []byte("old"))
+		if what := cached(); what != unknown {
+			t.Errorf("the cache says %d of an entry that is about to change", what)
+		}
+	}
+	load(3)
+	if l, err := s.Lookup("/m/f"); err != nil || l.Info.Length != 3 || !looked || cached() != held {
+		t.Errorf("%t, %d, %+v, %v", looked, cached(), l, err)
+	}
 }

@@ -188,7 +188,7 @@ func (t *txn) installChild(m *mount, dir *chain, names *heldNames, key string, e
 		n = t.get(p)
 	}
 	if n == nil {
-		need := t.missing.need(m.ID, key)
+		need := t.missing.need(m.ID, key, t.marks.byKey)
 		for _, up := range dir.ino {
 			need = max(need, up.subtree, up.missing)
 		}

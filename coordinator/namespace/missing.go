@@ -22,23 +22,61 @@ type missingRing struct {
 }
 
 type missed struct {
-	seq       uint64
+	seq       uint64 // 0 in ringChanges: forgotten
 	stamp     uint64
 	recursive bool
 }
 
-// need returns the newest remembered stamp that covers key.
-func (r *missingRing) need(id freshet.MountID, key string) uint64 {
-	if len(r.byKey) == 0 {
+// need returns the newest remembered stamp that covers key; changed is what takes
+// the place of marks in the ring.
+func (r *missingRing) need(id freshet.MountID, key string, changed map[mountKey]missed) uint64 {
+	if len(r.byKey) == 0 && len(changed) == 0 {
 		return 0
 	}
-	stamp := r.byKey[mountKey{id, key}].stamp
+	stamp := r.get(mountKey{id, key}, changed).stamp
 	for i := strings.LastIndexByte(key, '/'); i > 0; i = strings.LastIndexByte(key[:i], '/') {
-		if m, ok := r.byKey[mountKey{id, key[:i]}]; ok && m.recursive {
+		if m := r.get(mountKey{id, key[:i]}, changed); m.recursive {
 			stamp = max(stamp, m.stamp)
 		}
 	}
 	return stamp
+}
+
+// get returns the mark of a path, the zero value if there is none.
+func (r *missingRing) get(k mountKey, changed map[mountKey]missed) missed {
+	if m, ok := changed[k]; ok {
+		return m
+	}
+	return r.byKey[k]
+}
+
+// ringChanges are what a log entry changes in the ring.
+type ringChanges struct {
+	byKey map[mountKey]missed
+	order []mountKey // to be appended
+	gone  int        // to be taken off the front
+}
+
+// take makes the changes.
+func (r *missingRing) take(c *ringChanges) {
+	r.order = append(r.order, c.order...)[c.gone:]
+	r.first += uint64(c.gone)
+	for k, m := range c.byKey {
+		if m.seq == 0 {
+			delete(r.byKey, k)
+		} else {
+			r.byKey[k] = m
+		}
+	}
+}
+
+func (t *txn) missed(k mountKey) missed { return t.missing.get(k, t.marks.byKey) }
+
+func (t *txn) setMissed(k mountKey, m missed) {
+	if t.marks.byKey == nil {
+		t.marks.byKey = map[mountKey]missed{}
+	}
+	t.marks.byKey[k] = m
 }
 
 // remember keeps the stamp of a path that is not held.
@@ -46,15 +84,15 @@ func (t *txn) remember(k mountKey, stamp uint64, recursive bool) {
 	if stamp == 0 {
 		return
 	}
-	r := &t.missing
-	if old, ok := r.byKey[k]; ok {
-		stamp, recursive = max(stamp, old.stamp), recursive || old.recursive
+	old, c := t.missed(k), &t.marks
+	m := missed{
+		seq:   t.missing.first + uint64(len(t.missing.order)+len(c.order)),
+		stamp: max(stamp, old.stamp), recursive: recursive || old.recursive,
 	}
-	seq := r.first + uint64(len(r.order))
-	r.byKey[k] = missed{seq: seq, stamp: stamp, recursive: recursive}
-	r.order = append(r.order, k)
-	t.set(t.keys.u64(tableMissing, seq), appendMissed(nil, k, r.byKey[k]))
-	if len(r.order) > maxMissing {
+	t.setMissed(k, m)
+	c.order = append(c.order, k)
+	t.set(t.keys.u64(tableMissing, m.seq), appendMissed(nil, k, m))
+	if len(t.missing.order)+len(c.order)-c.gone > maxMissing {
 		t.forgetOldest()
 	}
 }
@@ -63,7 +101,7 @@ func (t *txn) remember(k mountKey, stamp uint64, recursive bool) {
 // ancestors that are not held either; key[:held] is held.
 func (t *txn) rememberLine(m *mount, key string, held int, recursive bool) {
 	for i := held + 1; i < len(key); i++ {
-		if key[i] == '/' && t.missing.byKey[mountKey{m.ID, key[:i]}].stamp < t.i {
+		if key[i] == '/' && t.missed(mountKey{m.ID, key[:i]}).stamp < t.i {
 			t.remember(mountKey{m.ID, key[:i]}, t.i, false)
 		}
 	}
@@ -71,28 +109,34 @@ func (t *txn) rememberLine(m *mount, key string, held int, recursive bool) {
 }
 
 func (t *txn) forgetOldest() {
-	r := &t.missing
-	k, seq := r.order[0], r.first
-	r.order, r.first = r.order[1:], r.first+1
+	c, held := &t.marks, t.missing.order
+	seq := t.missing.first + uint64(c.gone)
+	var k mountKey
+	if c.gone < len(held) {
+		k = held[c.gone]
+	} else {
+		k = c.order[c.gone-len(held)]
+	}
+	c.gone++
 	t.del(t.keys.u64(tableMissing, seq))
-	old := r.byKey[k]
+	old := t.missed(k)
 	if old.seq != seq {
 		return // marked again since
 	}
-	delete(r.byKey, k)
+	t.setMissed(k, missed{})
 	m := t.mountByID(k.mount)
 	if m == nil {
 		return
 	}
-	c := t.walk(m, k.key)
-	if c.held() && !(old.recursive && c.last().dir) {
+	ch := t.walk(m, k.key)
+	if ch.held() && !(old.recursive && ch.last().dir) {
 		return // its own stamp is as new
 	}
-	d := len(c.at) - 1
-	if !c.last().dir {
+	d := len(ch.at) - 1
+	if !ch.last().dir {
 		d--
 	}
-	dir := t.edit(c.at[d])
+	dir := t.edit(ch.at[d])
 	dir.missing = max(dir.missing, old.stamp)
 }
 

@@ -40,8 +40,6 @@ func (s *State) Refounding(index, floor uint64, at time.Time) Refounding {
 // that a log is applied to.
 func (s *State) Refound(r Refounding) error {
 	const op = "restore snapshot"
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	switch {
 	case s.failed != nil:
 		return s.failed
@@ -51,8 +49,9 @@ func (s *State) Refound(r Refounding) error {
 		return freshet.Errorf(freshet.KindInvalid, op, "", "the snapshot is of index %d, which is above %d", s.meta.Applied, r.Index)
 	}
 	t := newTxn(s, r.Index)
+	defer t.readmit()
+	t.exclusive()
 	t.refound(&r)
-	s.meta.Applied = r.Index
 	if err := t.commit(); err != nil {
 		s.failed = freshet.Errorf(freshet.KindUnavailable, op, "", "%w", err)
 	}

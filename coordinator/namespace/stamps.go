@@ -128,6 +128,15 @@ func cut(key string) (name, rest string) {
 // need returns the newest stamp that covers key: a load of it that began
 // earlier must not install.
 func (x *index) need(m *mount, key string, c *chain) uint64 {
+	return c.needOf(m, key, &x.missing, nil)
+}
+
+// need is that of the index with what this log entry has changed.
+func (t *txn) need(m *mount, key string, c *chain) uint64 {
+	return c.needOf(m, key, &t.missing, t.marks.byKey)
+}
+
+func (c *chain) needOf(m *mount, key string, ring *missingRing, changed map[mountKey]missed) uint64 {
 	if c.held() {
 		return c.need(len(c.ino) - 1)
 	}
@@ -138,7 +147,7 @@ func (x *index) need(m *mount, key string, c *chain) uint64 {
 	if !c.last().dir {
 		n = max(n, c.last().self)
 	}
-	return max(n, x.missing.need(m.ID, key))
+	return max(n, ring.need(m.ID, key, changed))
 }
 
 // mark stamps key, and all below it if recursive. It is the only way to stamp,

@@ -35,10 +35,10 @@ type State struct {
 	// formats are those that the state can be read from.
 	formats formats
 	index
-	rows   rowEncoder
-	spare  spareRows
-	chains sync.Pool // of *chain, for readers
-	failed error     // the store failed during Apply: nothing is served any more
+	spare   spareRows // this and encoder are Apply's own
+	encoder rowEncoder
+	chains  sync.Pool // of *chain, for readers
+	failed  error     // the store failed during Apply: nothing is served any more
 	// awaited are the calls of At whose index is not applied yet.
 	awaited []*awaited
 }
@@ -323,29 +323,26 @@ func (x *index) sortedSubs() []subKey {
 // Apply applies the commands of the log entry at index, in order, as one change
 // of the store that contains index too. An index at or below Applied was applied
 // before: it is skipped and the results are nil. When the store fails every
-// result is that failure, nothing changes, and Err returns it from then on.
+// result is that failure, nothing changes, and Err returns it from then on. What
+// loads, marks and purges do is worked out while readers go on.
 func (s *State) Apply(index uint64, cmds []Command) ([]Result, Changes) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if index <= s.meta.Applied {
+	if index <= s.meta.Applied { // which nobody else changes
 		return nil, Changes{}
 	}
 	if s.failed != nil {
 		return failAll(index, len(cmds), s.failed), Changes{}
 	}
-	s.freezeBelow(index)
 	t := newTxn(s, index)
+	defer t.readmit()
 	results := make([]Result, len(cmds))
 	for i := range cmds {
 		results[i] = t.apply(&cmds[i])
 		results[i].Index = index
 	}
-	s.meta.Applied = index
 	if err := t.commit(); err != nil {
 		s.failed = freshet.Errorf(freshet.KindInternal, "apply", "", "the store of the state failed, restart the coordinator: %w", err)
 		return failAll(index, len(cmds), s.failed), Changes{}
 	}
-	s.freezeBelow(index + 1)
 	return results, t.changes
 }
 

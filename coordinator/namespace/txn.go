@@ -7,19 +7,28 @@ import (
 	"github.com/freshet-io/freshet/coordinator/kv"
 )
 
-// txn is the change of the state by one log entry. Entries are changed as
-// copies, which go to the store and the cache at commit; the small tables are
-// changed in memory and in the batch at once, for a store that fails ends the
-// state anyway.
+// txn is the change of the state by one log entry. It is worked out while readers
+// go on, who see it once show has run: entries, and the small tables that syncs
+// change, are changed as copies. The other small tables are changed in place, for a
+// store that fails ends the state anyway; a command that does so makes the txn
+// exclusive first, see exclusive.
 type txn struct {
 	*State
-	i        uint64 // index of the log entry
+	i      uint64 // index of the log entry
+	locked bool   // readers are kept out until readmit
+
+	// These hide those of the State, which show replaces.
+	meta  meta
+	attrs []attr
+	trash int
+	marks ringChanges // of missing
+
 	b        kv.Batch
 	dirty    map[place]*inode          // nil: removed
 	order    []place                   // of dirty, as first touched
 	grown    map[freshet.DomainID]bool // own logs with a new head
 	enc      []byte                    // stored forms of order, as of the last flush
-	ends     []int                     // of these; an empty one is of what is removed
+	rows     []storedRow               // of order, in enc
 	key      []byte                    // of the row that is read or written next
 	pack     []byte                    // its stored form
 	steps    steps
@@ -33,8 +42,24 @@ type txn struct {
 
 func newTxn(s *State, index uint64) *txn {
 	return &txn{
-		State: s, i: index, b: s.store.NewBatch(), dirty: map[place]*inode{}, grown: map[freshet.DomainID]bool{},
-		enc: s.spare.enc, ends: s.spare.ends, pack: s.spare.pack,
+		State: s, i: index, meta: s.meta, attrs: s.attrs, trash: s.trash, b: s.store.NewBatch(), dirty: map[place]*inode{}, grown: map[freshet.DomainID]bool{},
+		enc: s.spare.enc, rows: s.spare.rows, pack: s.spare.pack,
+	}
+}
+
+// exclusive keeps readers out from now on. What was done before, they can't see.
+func (t *txn) exclusive() {
+	if !t.locked {
+		t.mu.Lock()
+		t.locked = true
+	}
+}
+
+// readmit lets readers in again.
+func (t *txn) readmit() {
+	if t.locked {
+		t.locked = false
+		t.mu.Unlock()
 	}
 }
 
@@ -45,9 +70,13 @@ func (t *txn) fail(err error) {
 	}
 }
 
-func (t *txn) set(key, value []byte)      { t.fail(t.b.Set(key, value)) }
-func (t *txn) del(key []byte)             { t.fail(t.b.Delete(key)) }
-func (t *txn) setRow(key []byte, row any) { b, err := t.rows.encode(row); t.fail(err); t.set(key, b) }
+func (t *txn) set(key, value []byte) { t.fail(t.b.Set(key, value)) }
+func (t *txn) del(key []byte)        { t.fail(t.b.Delete(key)) }
+func (t *txn) setRow(key []byte, row any) {
+	b, err := t.encoder.encode(row)
+	t.fail(err)
+	t.set(key, b)
+}
 
 // opKey returns the key of a row of op, valid until the next key.
 func (t *txn) opKey(table byte, op freshet.OpID) []byte {
@@ -105,44 +134,73 @@ func (t *txn) put(p place, n *inode) {
 
 // flush writes the changed entries to the batch, so that a scan sees them.
 func (t *txn) flush() {
-	t.enc, t.ends = t.enc[:0], t.ends[:0]
+	t.enc, t.rows = t.enc[:0], t.rows[:0]
 	for _, p := range t.order {
-		if n := t.dirty[p]; n == nil {
+		n := t.dirty[p]
+		if n == nil {
 			t.del(t.inodeKey(p))
 		} else {
 			from := len(t.enc)
 			t.enc = appendInode(t.enc, n, t.intern(n.attr))
 			t.set(t.inodeKey(p), t.enc[from:])
 		}
-		t.ends = append(t.ends, len(t.enc))
+		t.rows = append(t.rows, storedRow{n, p.hash(), len(t.enc)})
 	}
 }
 
-// cacheAll caches what was committed.
+// show makes what was committed visible to readers, who are kept out.
+func (t *txn) show() {
+	s := t.State
+	s.meta, s.attrs, s.trash = t.meta, t.attrs, t.trash
+	s.missing.take(&t.marks)
+	t.pay()
+	for i, p := range t.order {
+		t.cache.dirs.put(t.rows[i].hash, p, t.rows[i].ino)
+	}
+}
+
+// hideAll has readers read from the store what is about to be committed.
+func (t *txn) hideAll() {
+	t.cache.begin()
+	for i, p := range t.order {
+		t.cache.hide(t.rows[i].hash, p)
+	}
+}
+
+// cacheAll caches what was committed. Readers may see it already, and see the same.
 func (t *txn) cacheAll() {
 	from := 0
 	for i, p := range t.order {
-		n, row, hash := t.dirty[p], t.enc[from:t.ends[i]], p.hash()
-		from = t.ends[i]
+		r := t.rows[i]
+		row := t.enc[from:r.end]
+		from = r.end
 		switch _, buried := t.buried[p.parent]; {
-		case n != nil:
-			t.cache.put(hash, p, row)
+		case r.ino != nil:
+			t.cache.put(r.hash, p, row)
 		case buried:
-			t.cache.drop(hash, p) // nobody will ask for it
+			t.cache.drop(r.hash, p) // nobody will ask for it
 		default:
-			t.cache.put(hash, p, nil)
+			t.cache.put(r.hash, p, nil)
 		}
-		t.cache.dirs.put(hash, p, n)
 	}
+	t.cache.end()
 	if cap(t.enc) <= maxEncoded {
-		t.spare = spareRows{t.enc, t.ends, t.pack}
+		clear(t.rows)
+		t.spare = spareRows{t.enc, t.rows, t.pack}
 	}
+}
+
+// storedRow is where a row ends in txn.enc; an empty one is of what is removed.
+type storedRow struct {
+	ino  *inode
+	hash uint64 // of its place
+	end  int
 }
 
 // spareRows are buffers that are kept for the next log entry, if it is not too large.
 type spareRows struct {
 	enc  []byte
-	ends []int
+	rows []storedRow
 	pack []byte
 }
 
@@ -165,20 +223,28 @@ func (t *txn) intern(a attr) uint32 {
 	return id
 }
 
+// commit ends the log entry. After a failure readers are kept out until readmit.
 func (t *txn) commit() error {
 	defer t.b.Close()
+	t.meta.Applied = t.i
 	t.saveCharges()
 	t.flush()
 	for d := range t.grown {
 		t.setRow(t.keys.head(d), t.heads[d])
 	}
 	t.setRow(t.keys.table(tableMeta), &t.meta)
+	t.hideAll()
+	t.exclusive()
+	t.freezeBelow(t.i)
 	if t.err == nil {
 		t.err = t.b.Commit()
 	}
 	if t.err != nil {
 		return t.err
 	}
+	t.show()
+	t.freezeBelow(t.i + 1)
+	t.readmit()
 	t.cacheAll()
 	return nil
 }
@@ -291,7 +357,7 @@ func (s *State) inodeIn(p place, n *inode) (*inode, error) {
 		if what = absent; ok {
 			row, what = b, held
 		}
-		s.cache.put(hash, p, b)
+		s.cache.fill(hash, p, b)
 	}
 	if what == absent {
 		return nil, nil
