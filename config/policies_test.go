@@ -44,7 +44,7 @@ func TestPoliciesOfAFile(t *testing.T) {
 			t.Fatal(err)
 		}
 		all, err := f.PolicyChanges(freshet.OriginApply)
-		if err != nil || len(all) != 2 || all[0].Path != "/" || len(all[0].Set) != 3 || all[1].Path != "/a" || len(all[1].Set) != 2 || all[1].Origin != "apply" {
+		if err != nil || len(all) != 2 || all[0].Path != "/" || len(all[0].Set) != 5 || all[1].Path != "/a" || len(all[1].Set) != 2 || all[1].Origin != "apply" {
 			t.Errorf("%+v, %v", all, err)
 			continue
 		}

@@ -157,7 +157,7 @@ func threadTime(b *testing.B) (ran time.Duration) {
 
 // gauge returns a function that returns what became of the time of this thread, which
 // must be locked, since gauge was called.
-func gauge(b *testing.B) func() share {
+func measured(b *testing.B) func() share {
 	b.Helper()
 	waited, all, ran, begin := applyWaits(b), processTime(b), threadTime(b), time.Now()
 	return func() share {
@@ -179,7 +179,7 @@ func lookups(b *testing.B, c *coordinator.Coordinator, stop <-chan struct{}) sha
 		paths[i] = freshet.Path(fmt.Sprintf("/hot/f%03d", i))
 	}
 	var took share
-	done := gauge(b)
+	done := measured(b)
 	last := time.Now()
 	for i := 0; ; i++ {
 		select {
@@ -203,7 +203,7 @@ func burn(b *testing.B, stop <-chan struct{}) share {
 	b.Helper()
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	done := gauge(b)
+	done := measured(b)
 	var block [1024]byte
 	for {
 		select {

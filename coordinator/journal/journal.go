@@ -26,7 +26,7 @@ type Journal struct {
 	metrics  *metrics
 	clean    bool
 
-	session  atomic.Pointer[session] // nil before and after Run
+	session  atomic.Pointer[session] // nil before and after Run; another one if Raft had to begin again
 	started  chan struct{}           // closed when session is first set
 	stopping chan struct{}           // closed when Run begins to end
 	stopped  chan struct{}           // closed when Run has ended
@@ -46,6 +46,7 @@ type session struct {
 	verifier   *verifier
 	changing   chan struct{} // of length 1: one change of the members at a time
 	calls      sync.WaitGroup
+	gone       chan struct{} // closed when another session is to follow
 }
 
 // Open opens the member's log and makes it fit the state: what a crash interrupted
@@ -108,7 +109,7 @@ func (j *Journal) openState() error {
 			"the state has applied %d, but the log ends at %d: data of different times are mixed; "+
 				"wipe this member's data directory and let it join again", applied, last)
 	}
-	j.machine = &machine{state: j.state, snaps: j.snaps, opts: &j.opts, metrics: j.metrics, fail: j.fail}
+	j.machine = &machine{state: j.state, snaps: j.snaps, logs: j.store.logs, opts: &j.opts, metrics: j.metrics, fail: j.fail}
 	j.machine.init()
 	return nil
 }
@@ -135,9 +136,15 @@ func (j *Journal) await(f raft.Future) error { return j.awaitAnswer(f.Error) }
 func (j *Journal) awaitAnswer(ask func() error) error {
 	answer := make(chan error, 1)
 	go func() { answer <- ask() }()
+	var gone chan struct{}
+	if s := j.session.Load(); s != nil {
+		gone = s.gone
+	}
 	select {
 	case err := <-answer:
 		return err
+	case <-gone:
+		return raft.ErrRaftShutdown
 	case <-j.failed:
 		j.mu.Lock()
 		defer j.mu.Unlock()
@@ -178,12 +185,9 @@ func (j *Journal) Run(ctx context.Context) error {
 	return freshet.Wrap(op, "", err)
 }
 
-// serve runs Raft and what stands on it.
+// serve takes part until ctx ends or this member can't go on.
 func (j *Journal) serve(ctx context.Context) error {
 	if err := j.store.disk.save(runningFile, nil); err != nil {
-		return err
-	}
-	if err := j.outwaitLeases(ctx); err != nil || ctx.Err() != nil {
 		return err
 	}
 	unregister, err := j.metrics.register(j.opts.Metrics)
@@ -191,9 +195,23 @@ func (j *Journal) serve(ctx context.Context) error {
 		return err
 	}
 	defer unregister()
+	for again := true; again; {
+		if err := j.outwaitLeases(ctx); err != nil || ctx.Err() != nil {
+			return err
+		}
+		if again, err = j.takePart(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// takePart runs Raft and what stands on it. It returns whether Raft has to begin
+// again with the log as it is now.
+func (j *Journal) takePart(ctx context.Context) (again bool, err error) {
 	s, end, err := j.start()
 	if err != nil {
-		return err
+		return false, err
 	}
 	group := run.NewGroup(context.WithoutCancel(ctx))
 	group.Go("leadership", s.leadership.run)
@@ -209,16 +227,26 @@ func (j *Journal) serve(ctx context.Context) error {
 			return s.batcher.work(working)
 		})
 	}
-	j.session.Store(s)
-	close(j.started)
+	if before := j.session.Swap(s); before != nil {
+		before.leadership.replaced()
+	} else {
+		close(j.started)
+	}
 
 	select {
 	case <-ctx.Done():
 	case <-j.failed:
 	case <-group.Context().Done(): // a defect: a panic became its error
+	case <-j.store.logs.emptied:
+		again = true // the session stays until the next: its calls are told that it does not lead
 	}
-	j.session.Store(nil)
-	close(j.stopping)
+	if again {
+		close(s.gone)
+		err = end()
+	} else {
+		j.session.Store(nil)
+		close(j.stopping)
+	}
 	stopWork()
 	workers.Wait()
 	close(s.batcher.over)
@@ -226,8 +254,7 @@ func (j *Journal) serve(ctx context.Context) error {
 	j.handOver(s)
 	s.calls.Wait()
 	group.Stop()
-	err = group.Wait()
-	return errors.Join(err, end())
+	return again, errors.Join(err, group.Wait(), end())
 }
 
 // outwaitLeases keeps a member that restarts from voting as long as a leader may
@@ -293,7 +320,7 @@ func (j *Journal) start() (s *session, end func() error, err error) {
 		return nil, nil, errors.Join(err, network.Close())
 	}
 	j.contacts.raft.Store(r)
-	s = &session{raft: r, changing: make(chan struct{}, 1)}
+	s = &session{raft: r, changing: make(chan struct{}, 1), gone: make(chan struct{})}
 	s.batcher = newBatcher(j, r)
 	s.leadership = newLeadership(j, r)
 	s.verifier = &verifier{j: j, s: s}

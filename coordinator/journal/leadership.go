@@ -155,6 +155,13 @@ func (l *leadership) end() {
 	l.publish(Leadership{Term: l.view.Term})
 }
 
+// replaced sends those who wait here, or will, to the session that came instead.
+func (l *leadership) replaced() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	close(l.changed)
+}
+
 // over ends the term. The caller holds mu.
 func (l *leadership) over() {
 	l.ready.Store(nil)

@@ -20,6 +20,7 @@ import (
 type machine struct {
 	state   State
 	snaps   *snapshots
+	logs    *checkedLog
 	opts    *Options
 	metrics *metrics
 	fail    func(error)
@@ -155,6 +156,7 @@ func (m *machine) Restore(from io.ReadCloser) error {
 		m.stop(freshet.Wrap("restore snapshot", "", err))
 		return err
 	}
+	m.logs.installed.Store(m.snaps.latest())
 	m.applied.Store(m.state.Applied())
 	if m.opts.OnRestore != nil {
 		m.opts.OnRestore(m.applied.Load())

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -65,7 +66,7 @@ func openStore(o *Options, fail func(error)) (*store, error) {
 }
 
 func newStore(logs raft.LogStore, stable raft.StableStore, disk media, closeFn func() error, fail func(error)) (*store, error) {
-	checked := &checkedLog{LogStore: logs, fail: fail, sizes: &logSizes{}, grown: make(chan struct{}, 1)}
+	checked := &checkedLog{LogStore: logs, fail: fail, sizes: &logSizes{}, grown: make(chan struct{}, 1), emptied: make(chan struct{}, 1)}
 	cached, err := raft.NewLogCache(cachedEntries, checked)
 	if err != nil {
 		return nil, err
@@ -182,6 +183,10 @@ type checkedLog struct {
 	sizes *logSizes
 	limit int64         // of the bytes, see Options.LogBytes
 	grown chan struct{} // of length 1: the log has got too long
+	// installed is the snapshot that Raft has just taken over; it deletes all of the
+	// log next.
+	installed atomic.Pointer[marker]
+	emptied   chan struct{} // of length 1: Raft counts on an end of the log that is gone
 
 	mu     sync.Mutex
 	broken error
@@ -229,6 +234,7 @@ func (c *checkedLog) StoreLogs(logs []*raft.Log) error {
 	if err := c.write(func() error { return c.LogStore.StoreLogs(summed) }); err != nil {
 		return err
 	}
+	c.installed.Store(nil) // there was nothing to delete
 	c.sizes.stored(logs)
 	if c.excess() > 0 {
 		select {
@@ -242,14 +248,23 @@ func (c *checkedLog) StoreLogs(logs []*raft.Log) error {
 // DeleteRange implements raft.LogStore. Raft also asks to delete entry 0 of an empty
 // log, after which its store in memory would take the log for an endless one.
 func (c *checkedLog) DeleteRange(first, last uint64) error {
+	again := false
 	first = max(first, 1)
-	if from, held := c.held(); held && last >= from {
-		end, err := c.LastIndex()
+	end, err := c.LastIndex()
+	if err != nil {
+		return err
+	}
+	if last < end {
+		if from, held := c.held(); held { // the log is truncated at its beginning: it will be again
+			last = min(last, from-1)
+		}
+	} else if m := c.installed.Swap(nil); m != nil && last > m.Index {
+		goesOn, err := c.goesOn(m, last)
 		if err != nil {
 			return err
 		}
-		if last < end { // the log is truncated at its beginning: it will be again
-			last = from - 1
+		if again = !goesOn; goesOn {
+			last = m.Index
 		}
 	}
 	if first > last {
@@ -259,7 +274,32 @@ func (c *checkedLog) DeleteRange(first, last uint64) error {
 		return err
 	}
 	c.sizes.deleted(first, last)
+	if again {
+		c.emptied <- struct{}{}
+		runtime.Goexit() // before Raft counts on what is gone
+	}
 	return nil
+}
+
+// goesOn reports whether the log up to last agrees with a snapshot that was installed
+// and goes on after it. Then what follows stays (Ongaro and Ousterhout, In Search of
+// an Understandable Consensus Algorithm, figure 13): Raft goes on to count with the
+// end that the log had, and panics if it is not there
+// (https://github.com/hashicorp/raft/issues/697). Otherwise nothing may stay, and Raft
+// has to begin again; so it has after a change of members, which it would forget.
+func (c *checkedLog) goesOn(m *marker, last uint64) (bool, error) {
+	for i := m.Index; i <= last; i++ {
+		var entry raft.Log
+		switch err := c.GetLog(i, &entry); {
+		case errors.Is(err, raft.ErrLogNotFound):
+			return false, nil
+		case err != nil:
+			return false, err
+		case i == m.Index && entry.Term != m.Term, i > m.Index && entry.Type == raft.LogConfiguration:
+			return false, nil
+		}
+	}
+	return true, nil
 }
 
 func (c *checkedLog) write(do func() error) error {

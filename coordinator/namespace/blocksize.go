@@ -2,8 +2,9 @@ package namespace
 
 import "github.com/freshet-io/freshet"
 
-// versionBlockSize is the version from which on policies set the size of blocks.
-const versionBlockSize = 4
+// versionBlocks is the version from which on policies set the size of blocks, and bound their
+// copies.
+const versionBlocks = 4
 
 // named is an entry by its key in a mount.
 type named struct {
@@ -19,7 +20,7 @@ type named struct {
 // The policy counts from its version on only: a cluster may be founded with one while
 // its members do not know of each other yet what they apply.
 func (t *txn) blockSize(of named, length int64) int64 {
-	if len(t.policies) == 0 || t.meta.version() < versionBlockSize {
+	if len(t.policies) == 0 || t.meta.version() < versionBlocks {
 		return 0
 	}
 	r := t.resolve(of.m.at(of.key))
@@ -41,16 +42,15 @@ func storedBlockSize(size int64) int64 {
 	return size
 }
 
-// setsBlockSize reports whether another size of blocks than the default, which is also
-// that of members which know no other, is among the settings.
-func setsBlockSize(all []PolicySetting) bool {
-	for _, s := range all {
-		if s.Property != freshet.PropertyBlockSize {
-			continue
-		}
-		if n, err := freshet.ParseBlockSize(s.Value); err == nil && n != freshet.DefaultBlockSize {
-			return true
-		}
+// setsBlocks reports whether a setting is one that members which know only blocks of
+// the default size, in as many copies as readers made, would not heed.
+func setsBlocks(s PolicySetting) bool {
+	switch s.Property {
+	case freshet.PropertyBlockSize:
+		n, err := freshet.ParseBlockSize(s.Value)
+		return err == nil && n != freshet.DefaultBlockSize
+	case freshet.PropertyReplicationMin, freshet.PropertyReplicationMax:
+		return s.Value != "0"
 	}
 	return false
 }

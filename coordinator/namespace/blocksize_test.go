@@ -12,7 +12,7 @@ import (
 func blockSize(v string) namespace.PolicySetting { return setting(freshet.PropertyBlockSize, v) }
 
 // What older members would not heed needs the version that does.
-func TestAnotherBlockSizeNeedsItsVersion(t *testing.T) {
+func TestSettingsOfBlocksNeedTheirVersion(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		set  []namespace.PolicySetting
@@ -21,6 +21,9 @@ func TestAnotherBlockSizeNeedsItsVersion(t *testing.T) {
 		{[]namespace.PolicySetting{blockSize("1MiB")}, 4},
 		{[]namespace.PolicySetting{setting(freshet.PropertyTTL, "1h0m0s"), blockSize("64KiB")}, 4},
 		{[]namespace.PolicySetting{blockSize("64MiB")}, 1},
+		{[]namespace.PolicySetting{setting(freshet.PropertyReplicationMin, "2")}, 4},
+		{[]namespace.PolicySetting{setting(freshet.PropertyReplicationMin, "0"), setting(freshet.PropertyReplicationMax, "3")}, 4},
+		{[]namespace.PolicySetting{setting(freshet.PropertyReplicationMin, "0"), setting(freshet.PropertyReplicationMax, "0")}, 1},
 		{[]namespace.PolicySetting{setting(freshet.PropertyTTL, "1h0m0s")}, 1},
 		{nil, 1},
 	} {

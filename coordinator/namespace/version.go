@@ -2,6 +2,7 @@ package namespace
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/freshet-io/freshet"
 )
@@ -17,8 +18,9 @@ import (
 //	2  the version in force is part of the state
 //	3  the bounds of a mount change without a new generation; what is new may
 //	   belong to who made it
-//	4  policies set the size of the blocks of new versions of files
-const Version = versionBlockSize
+//	4  policies set the size of the blocks of new versions of files, and bound the
+//	   copies of blocks
+const Version = versionBlocks
 
 // SetVersion puts a version in force. It changes nothing if a later one is.
 type SetVersion struct {
@@ -34,8 +36,8 @@ func Needs(c *Command) int {
 		return 3
 	case c.Begin != nil && (c.Begin.Owner != "" || c.Begin.Group != ""):
 		return 3
-	case c.ChangePolicy != nil && setsBlockSize(c.ChangePolicy.Set):
-		return versionBlockSize
+	case c.ChangePolicy != nil && slices.ContainsFunc(c.ChangePolicy.Set, setsBlocks):
+		return versionBlocks
 	}
 	return 1
 }
