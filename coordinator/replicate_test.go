@@ -287,9 +287,10 @@ func TestReplicationWaitsForAnUpload(t *testing.T) {
 // TestReplicationGoesOnUnderANewLeader, which first hears what all nodes hold.
 func TestReplicationGoesOnUnderANewLeader(t *testing.T) {
 	t.Parallel()
-	inBubble(t, settings{members: 3}, func(w *world) {
+	var announced *world
+	inBubble(t, settings{members: 3, world: &announced, hooks: announcing(&announced)}, func(w *world) {
 		w.store.Put("f", []byte("one"))
-		m := w.leader()
+		m, _ := w.inForce(namespace.Version)
 		w.setPolicy(m, "/data", "replication_min", "2")
 		f := newFleet(w, "n1", "n2", "n3")
 		b := f.hold("n1", w.stat(m, "/data/f").Info)
