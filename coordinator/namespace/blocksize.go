@@ -45,12 +45,10 @@ func storedBlockSize(size int64) int64 {
 // setsBlocks reports whether a setting is one that members which know only blocks of
 // the default size, in as many copies as readers made, would not heed.
 func setsBlocks(s PolicySetting) bool {
-	switch s.Property {
-	case freshet.PropertyBlockSize:
+	if s.Property == freshet.PropertyBlockSize {
 		n, err := freshet.ParseBlockSize(s.Value)
 		return err == nil && n != freshet.DefaultBlockSize
-	case freshet.PropertyReplicationMin, freshet.PropertyReplicationMax:
-		return s.Value != "0"
 	}
-	return false
+	copies := s.Property == freshet.PropertyReplicationMin || s.Property == freshet.PropertyReplicationMax
+	return copies && s.Value != "0"
 }
