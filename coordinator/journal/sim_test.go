@@ -59,7 +59,7 @@ func newCluster(t *testing.T, n int, tune func(*journal.Options)) *cluster {
 		for _, m := range c.members {
 			c.stop(m)
 		}
-		time.Sleep(5 * time.Second) // raft ends without waiting for a transfer whose message is on its way
+		time.Sleep(5 * time.Second) // fake time: raft ends without waiting for a transfer whose message is on its way
 	})
 	return c
 }
