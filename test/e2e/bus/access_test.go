@@ -11,6 +11,7 @@ import (
 	"github.com/freshet-io/freshet"
 	"github.com/freshet-io/freshet/client"
 	"github.com/freshet-io/freshet/cmd/freshet/fleet"
+	"github.com/freshet-io/freshet/test/child"
 	"github.com/freshet-io/freshet/test/e2e"
 )
 
@@ -27,8 +28,10 @@ func TestAttributesBetweenRegions(t *testing.T) {
 		seen(t, b, name, data, e2e.Patience)
 	}
 	inA, inB := func(name string) string { return string(a.At(name)) }, func(name string) string { return string(b.At(name)) }
-	if r := a.CLI(t, "fs", "xattr", "ls", inA("t/f")); r.Code != 0 {
-		t.Skipf("the file system of the test keeps no attributes: %s", r.Err)
+	if _, err := a.S.Xattrs(t.Context(), a.At("t/f")); freshet.IsKind(err, freshet.KindUnsupported) {
+		child.FailOrSkip(t, &child.UnavailableError{Backend: "xattrs", Reason: err.Error()})
+	} else if err != nil {
+		t.Fatal(err)
 	}
 	sourceIn := func(r *e2e.Region, name, want, after string) {
 		t.Helper()
