@@ -17,33 +17,31 @@ import (
 	"github.com/freshet-io/freshet/ufs/local"
 )
 
-// localCluster is a single member with its log and state in memory over a
-// directory.
-func localCluster(tb testing.TB, dir string, interval freshet.Interval) *coordinator.Coordinator {
+// lone is a single member with its log in memory over a storage that is mounted at
+// "/". It ends with stop.
+func lone(tb testing.TB, uri string, interval freshet.Interval, deps coordinator.Deps) (c *coordinator.Coordinator, stop func() error) {
 	tb.Helper()
-	uri := "file://" + dir
 	c, err := coordinator.New(coordinator.Options{
 		Cluster: "bench", Member: namespace.Member{ID: "c1", Name: "c1"},
 		Journal: journal.Options{Memory: journal.NewMemory(), Network: &journal.MemoryNetwork{}, Advertise: "c1", Heartbeat: 200 * time.Millisecond},
 		Found:   []journal.Server{{ID: "c1", Addr: "c1"}},
 		Mounts:  []freshet.MountChange{{Path: "/", URI: &uri, Interval: &interval}},
-	}, coordinator.Deps{Store: kv.NewMemory(), Openers: ufs.Openers{local.Opener{}}})
+	}, deps)
 	if err != nil {
 		tb.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
+	tb.Cleanup(cancel)
 	done := make(chan error, 1)
 	go func() { done <- c.Run(ctx) }()
-	tb.Cleanup(func() {
+	stop = func() error {
 		cancel()
-		if err := <-done; err != nil {
-			tb.Error(err)
-		}
-	})
+		return <-done
+	}
 	for {
 		changed := c.Leadership()
 		if _, leads := c.Leading(); leads {
-			return c
+			return c, stop
 		}
 		select {
 		case <-changed:
@@ -51,6 +49,19 @@ func localCluster(tb testing.TB, dir string, interval freshet.Interval) *coordin
 			tb.Fatal("no leader")
 		}
 	}
+}
+
+// localCluster is a single member with its log and state in memory over a
+// directory.
+func localCluster(tb testing.TB, dir string, interval freshet.Interval) *coordinator.Coordinator {
+	tb.Helper()
+	c, stop := lone(tb, "file://"+dir, interval, coordinator.Deps{Store: kv.NewMemory(), Openers: ufs.Openers{local.Opener{}}})
+	tb.Cleanup(func() {
+		if err := stop(); err != nil {
+			tb.Error(err)
+		}
+	})
+	return c
 }
 
 func BenchmarkStatHot(b *testing.B) {

@@ -1,7 +1,6 @@
 package coordinator_test
 
 import (
-	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -19,10 +18,8 @@ import (
 
 	"github.com/freshet-io/freshet"
 	"github.com/freshet-io/freshet/coordinator"
-	"github.com/freshet-io/freshet/coordinator/journal"
 	"github.com/freshet-io/freshet/coordinator/kv"
 	"github.com/freshet-io/freshet/coordinator/kv/pebblekv"
-	"github.com/freshet-io/freshet/coordinator/namespace"
 	"github.com/freshet-io/freshet/ufs"
 	"github.com/freshet-io/freshet/ufs/mem"
 )
@@ -31,34 +28,10 @@ import (
 // storage in memory that is mounted at "/". It ends with stop.
 func memCluster(b *testing.B, store *mem.Store, db kv.Store) (c *coordinator.Coordinator, stop func()) {
 	b.Helper()
-	uri, never := "mem://lake", freshet.Never
-	c, err := coordinator.New(coordinator.Options{
-		Cluster: "bench", Member: namespace.Member{ID: "c1", Name: "c1"},
-		Journal: journal.Options{Memory: journal.NewMemory(), Network: &journal.MemoryNetwork{}, Advertise: "c1", Heartbeat: 200 * time.Millisecond},
-		Found:   []journal.Server{{ID: "c1", Addr: "c1"}},
-		Mounts:  []freshet.MountChange{{Path: "/", URI: &uri, Interval: &never}},
-	}, coordinator.Deps{Store: db, Openers: ufs.Openers{mem.Opener{"lake": store}}})
-	if err != nil {
-		b.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- c.Run(ctx) }()
-	stop = func() {
-		cancel()
-		if err := errors.Join(<-done, db.Close()); err != nil {
+	c, end := lone(b, "mem://lake", freshet.Never, coordinator.Deps{Store: db, Openers: ufs.Openers{mem.Opener{"lake": store}}})
+	return c, func() {
+		if err := errors.Join(end(), db.Close()); err != nil {
 			b.Error(err)
-		}
-	}
-	for {
-		changed := c.Leadership()
-		if _, leads := c.Leading(); leads {
-			return c, stop
-		}
-		select {
-		case <-changed:
-		case <-time.After(time.Minute):
-			b.Fatal("no leader")
 		}
 	}
 }
