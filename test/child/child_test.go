@@ -107,7 +107,7 @@ func TestAPausedProcessAnswersAfterResume(t *testing.T) {
 	}()
 	select {
 	case got := <-answer:
-		t.Errorf("a paused process answered %q", got)
+		t.Fatalf("a paused process answered %q", got)
 	case <-time.After(50 * time.Millisecond): // no answer is what there is to see
 	}
 	if err := p.Resume(); err != nil {

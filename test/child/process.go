@@ -230,7 +230,14 @@ func (p *Process) Kill() error {
 }
 
 // Pause has the process answer nothing while its connections stay open, until Resume.
-func (p *Process) Pause() error { return p.cmd.Process.Signal(syscall.SIGSTOP) }
+// It returns when the process stands still, where the system can tell (on Linux): a
+// signal is on its way for a while, in which the process may still answer.
+func (p *Process) Pause() error {
+	if err := p.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+		return err
+	}
+	return awaitStopped(p.PID())
+}
 
 // Resume ends Pause.
 func (p *Process) Resume() error { return p.cmd.Process.Signal(syscall.SIGCONT) }
