@@ -114,6 +114,7 @@ func TestMistakesAreNamedWithTheirPlace(t *testing.T) {
 		{"no coordinators", strings.Replace(cacheNode, "coordinators: [\"127.0.0.1:7400\"]\n", "", 1), []string{"coordinators", "required"}},
 		{"block size", strings.Replace(cacheNode, "64MiB", "1MiB", 1), []string{"f.yaml:6", "cache.block_size", "not built yet"}},
 		{"eviction", cacheNode + "  # end\nlog: {level: loud, format: xml}\n", []string{"log.level", "loud", "log.format", "xml"}},
+		{"eviction policy", strings.Replace(cacheNode, "block_size", "eviction: clock\n  block_size", 1), []string{"cache.eviction", "clock", "sieve"}},
 		{"address", strings.Replace(coordinator, "127.0.0.1:7480", "127.0.0.1", 1), []string{"f.yaml:3", "listen.http", "host:port"}},
 		{"port", strings.Replace(coordinator, "127.0.0.1:7480", "127.0.0.1:99999", 1), []string{"listen.http", "99999"}},
 		{"half of TLS", coordinator + "tls: {ca: /a}\n", []string{"tls", "belong together"}},

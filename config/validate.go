@@ -249,10 +249,16 @@ func (f *File) checkCacheNode(p *problems) {
 		checkTier(p, fmt.Sprintf("cache.tiers[%d]", i), &f.Cache.Tiers[i])
 	}
 	setDefault(&f.Cache.Eviction, "s3-fifo")
-	if f.Cache.Eviction != "s3-fifo" {
-		p.add("cache.eviction", "%q is not known; use \"s3-fifo\"", f.Cache.Eviction)
-	}
+	checkEviction(p, "cache.eviction", f.Cache.Eviction)
 	f.checkBlockSize(p)
+}
+
+func checkEviction(p *problems, key, policy string) {
+	switch policy {
+	case "s3-fifo", "sieve", "lru", "lfu":
+	default:
+		p.add(key, "%q is not known; use \"s3-fifo\", \"sieve\", \"lru\" or \"lfu\"", policy)
+	}
 }
 
 func checkTier(p *problems, key string, t *Tier) {

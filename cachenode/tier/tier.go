@@ -74,7 +74,7 @@ type Options struct {
 	// Capacity is the number of bytes that blocks may take with their headers
 	// and checksums, blocks in the making included. 0 is DefaultCapacity.
 	Capacity int64
-	// Policy is the eviction policy: "s3-fifo", the default, or "lru".
+	// Policy is the eviction policy, one of Policies. "" is the first of them.
 	Policy string
 }
 
