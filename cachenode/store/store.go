@@ -155,6 +155,7 @@ func Open(tiers []Tier, opts Options) (*Store, error) {
 			case freshet.IsKind(err, freshet.KindConflict, freshet.KindInvalid):
 				return nil, s.abandon(err)
 			default:
+				opts.Log.Error("a cache directory can't be opened and is out of service", "directory", spec.Path, "tier", string(t.Kind), "error", err)
 				d.fail(err)
 				failed = err
 			}
