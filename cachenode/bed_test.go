@@ -18,7 +18,7 @@ import (
 
 	"github.com/freshet-io/freshet"
 	"github.com/freshet-io/freshet/cachenode"
-	"github.com/freshet-io/freshet/cachenode/tier"
+	"github.com/freshet-io/freshet/cachenode/store"
 	"github.com/freshet-io/freshet/ufs"
 	"github.com/freshet-io/freshet/ufs/mem"
 )
@@ -185,7 +185,7 @@ type bed struct {
 	store    *mem.Store
 	fs       ufs.FS
 	mounts   *storages
-	tier     *tier.Tier
+	blocks   *store.Store
 	registry *prometheus.Registry
 	stop     func()
 
@@ -234,16 +234,16 @@ func newBed(t testing.TB, s settings) *bed {
 	identity := cachenode.NewIdentity()
 	var err error
 	if s.dir == "" {
-		b.tier, err = tier.NewMemory(tier.Options{Capacity: s.capacity})
+		b.blocks, err = store.Open([]store.Tier{store.InMemory(s.capacity)}, store.Options{})
 	} else {
 		identity, err = cachenode.OpenIdentity(s.dir + "/node")
 		check(t, err)
-		b.tier, err = tier.OpenDisk(s.dir+"/blocks", tier.Options{Capacity: s.capacity})
+		b.blocks, err = store.Open([]store.Tier{store.OnDisk(s.dir+"/blocks", s.capacity)}, store.Options{})
 	}
 	check(t, err)
 	s.opts.Hook = b.point
 	b.node = cachenode.New(cachenode.Deps{
-		Coordinator: b.leader, Mounts: b.mounts, Tier: b.tier, Identity: identity, Metrics: b.registry, Log: s.log,
+		Coordinator: b.leader, Mounts: b.mounts, Blocks: b.blocks, Identity: identity, Metrics: b.registry, Log: s.log,
 	}, s.opts)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
@@ -251,7 +251,7 @@ func newBed(t testing.TB, s settings) *bed {
 	b.stop = sync.OnceFunc(func() {
 		cancel()
 		<-done
-		check(t, b.tier.Close())
+		check(t, b.blocks.Close())
 		check(t, identity.Close())
 	})
 	synctest.Wait()
@@ -308,8 +308,8 @@ func (b *bed) visible() []byte { return b.store.Snapshot()["f"] }
 // wantNothing checks that an upload left nothing behind.
 func (b *bed) wantNothing() {
 	b.t.Helper()
-	if b.visible() != nil || b.store.Uploads() != 0 || len(b.tier.List()) != 0 || b.tier.Used() != 0 {
-		b.t.Errorf("left behind: %d visible bytes, %d uploads, blocks %v, %d bytes of the cache", len(b.visible()), b.store.Uploads(), b.tier.List(), b.tier.Used())
+	if b.visible() != nil || b.store.Uploads() != 0 || len(b.blocks.List()) != 0 || b.blocks.Used() != 0 {
+		b.t.Errorf("left behind: %d visible bytes, %d uploads, blocks %v, %d bytes of the cache", len(b.visible()), b.store.Uploads(), b.blocks.List(), b.blocks.Used())
 	}
 }
 

@@ -34,7 +34,7 @@ func (b *bed) wantCached(file freshet.FileID, size, length int64) {
 		want = append(want, fmt.Sprintf("%d/%d: %d", file, at/size, min(size, length-at)))
 	}
 	var got []string
-	for _, r := range b.tier.List() {
+	for _, r := range b.blocks.List() {
 		got = append(got, fmt.Sprintf("%d/%d: %d", r.ID.File, r.ID.Index, r.Length))
 	}
 	slices.Sort(got)
@@ -74,7 +74,7 @@ func TestUploadsAndReadsAgreeOnBlocks(t *testing.T) {
 					b.wantCached(5, size, length)
 					// A version that is no longer wanted goes as a whole.
 					var all []freshet.BlockID
-					for _, r := range b.tier.List() {
+					for _, r := range b.blocks.List() {
 						all = append(all, r.ID)
 					}
 					b.leader.set(func() { b.leader.reply.Free = all })

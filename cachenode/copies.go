@@ -97,7 +97,7 @@ func (n *Node) copyBlocks(ctx context.Context) error {
 
 // copyBlock fetches one block. Reads come first: while many run, it waits.
 func (n *Node) copyBlock(ctx context.Context, o freshet.BlockCopy) {
-	if _, here := n.deps.Tier.Stat(o.Block.ID); here {
+	if _, here := n.deps.Blocks.Stat(o.Block.ID); here {
 		return
 	}
 	err := n.filler.Fetch(ctx, freshet.BlockRead{Block: o.Block, Source: o.Source})

@@ -25,14 +25,14 @@ func TestCopiesAreFetchedAsTheLeaderOrders(t *testing.T) {
 		done, err := b.write(b.ticket(1), random(1000, 1))
 		check(t, err)
 		b.nextBeat()
-		b.tier.Clear()
+		b.blocks.Clear()
 		good, bad := b.ordered(1, "f", done.Info), b.ordered(2, "nothing", done.Info)
 		b.leader.set(func() { b.leader.reply.Copy = []freshet.BlockCopy{good, bad} })
 		for range 4 {
 			b.nextBeat()
 			synctest.Wait()
 		}
-		if _, ok := b.tier.Stat(good.Block.ID); !ok {
+		if _, ok := b.blocks.Stat(good.Block.ID); !ok {
 			t.Error("the block was not fetched")
 		}
 		if got := b.metric("freshet_copied_blocks_total"); got["copied"] != 1 || got["failed"] != 1 {

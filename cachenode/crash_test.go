@@ -17,7 +17,7 @@ import (
 
 	"github.com/freshet-io/freshet"
 	"github.com/freshet-io/freshet/cachenode"
-	"github.com/freshet-io/freshet/cachenode/tier"
+	"github.com/freshet-io/freshet/cachenode/store"
 	"github.com/freshet-io/freshet/ufs"
 	"github.com/freshet-io/freshet/ufs/local"
 )
@@ -39,7 +39,7 @@ func TestMain(m *testing.M) {
 // process is a node over a directory, with the parts that a real one has.
 type process struct {
 	node   *cachenode.Node
-	tier   *tier.Tier
+	blocks *store.Store
 	mounts *ufs.Mounts
 	id     *cachenode.Identity
 	leader *leader
@@ -55,10 +55,10 @@ func open(dir string, hook func(string)) (*process, error) {
 	if p.id, err = cachenode.OpenIdentity(filepath.Join(dir, "node")); err != nil {
 		return nil, err
 	}
-	if p.tier, err = tier.OpenDisk(filepath.Join(dir, "cache"), tier.Options{Capacity: 32 << 20}); err != nil {
+	if p.blocks, err = store.Open([]store.Tier{store.OnDisk(filepath.Join(dir, "cache"), 32<<20)}, store.Options{}); err != nil {
 		return nil, err
 	}
-	p.node = cachenode.New(cachenode.Deps{Coordinator: p.leader, Mounts: p.mounts, Tier: p.tier, Identity: p.id},
+	p.node = cachenode.New(cachenode.Deps{Coordinator: p.leader, Mounts: p.mounts, Blocks: p.blocks, Identity: p.id},
 		cachenode.Options{Hook: hook, Heartbeat: 10 * time.Millisecond})
 	return p, nil
 }
@@ -140,7 +140,7 @@ func TestKilledAtAnyPointOfAnUpload(t *testing.T) {
 			cancel()
 			check(t, <-done)
 			check(t, p.mounts.Close())
-			check(t, p.tier.Close())
+			check(t, p.blocks.Close())
 			check(t, p.id.Close())
 		})
 	}
@@ -184,7 +184,7 @@ func (p *process) wantGoodCache(t *testing.T, dir string, data []byte, cached bo
 	if left, err := os.ReadDir(filepath.Join(dir, "cache", "tmp")); err != nil || len(left) != 0 {
 		t.Errorf("temporary files: %v, %v", left, err)
 	}
-	if n := len(p.tier.List()); cached != (n == 6) || !cached && n != 0 {
+	if n := len(p.blocks.List()); cached != (n == 6) || !cached && n != 0 {
 		t.Errorf("%d blocks are cached", n)
 	}
 	if !cached {

@@ -89,10 +89,10 @@ func (c *changes) note(of tier.Change) {
 
 // report makes a heartbeat, and returns the changes that are in it.
 func (n *Node) report() (freshet.Heartbeat, changes) {
-	t := n.deps.Tier
+	t := n.deps.Blocks
 	hb := freshet.Heartbeat{
 		Node: n.opts.Node, Incarnation: n.deps.Identity.Incarnation(), Rack: n.opts.Rack, Zone: n.opts.Zone,
-		Capacity: t.Capacity(), Tier: string(t.Kind()), TakesCopies: true,
+		Capacity: t.Capacity(), Tier: t.Name(), TakesCopies: true,
 	}
 	n.mu.Lock()
 	hb.Term, hb.Full, hb.MountRevision, hb.PinRevision = n.term, n.needFull, n.revision, n.pins
@@ -145,8 +145,8 @@ func (n *Node) apply(hb freshet.Heartbeat, reply freshet.HeartbeatReply, sent ti
 	}
 	n.join(reply)
 	n.applyMounts(reply)
-	n.deps.Tier.Remove(reply.Free...)
-	n.deps.Tier.Pin(hb.Full, reply.Pinned...)
+	n.deps.Blocks.Remove(reply.Free...)
+	n.deps.Blocks.Pin(hb.Full, reply.Pinned...)
 	n.copies.take(reply.Copy)
 	n.update(func() {
 		if hb.Full {
@@ -193,7 +193,7 @@ func (n *Node) join(reply freshet.HeartbeatReply) {
 	if reply.Cluster != old {
 		if old != (freshet.ClusterID{}) {
 			n.deps.Log.Warn("the node has joined another cluster; its blocks are dropped", "cluster_id", reply.Cluster.String(), "old_cluster_id", old.String())
-			n.deps.Tier.Clear()
+			n.deps.Blocks.Clear()
 		}
 		if err := n.deps.Identity.SetCluster(reply.Cluster); err != nil {
 			n.deps.Log.Error("the cluster of the node could not be kept", "error", err)

@@ -102,7 +102,7 @@ func TestChangesAreRepeatedUntilALeaderAnswers(t *testing.T) {
 			}
 		}
 		wantKind(t, b.node.Ready(), freshet.KindUnavailable)
-		b.tier.Remove(freshet.BlockID{File: 1, Index: 1})
+		b.blocks.Remove(freshet.BlockID{File: 1, Index: 1})
 		b.leader.set(func() { b.leader.down = false })
 		if hb := b.nextBeat(); len(hb.Added) != 1 || len(hb.Removed) != 1 {
 			t.Errorf("%+v", hb)
@@ -159,7 +159,7 @@ func TestRestartKeepsIdentityAndBlocks(t *testing.T) {
 		other := newLeader()
 		other.reply.Cluster = uuid.UUID{8}
 		b = newBed(t, settings{dir: dir, store: store, leader: other})
-		if n := len(b.tier.List()); n != 0 {
+		if n := len(b.blocks.List()); n != 0 {
 			t.Errorf("%d blocks of another cluster are kept", n)
 		}
 		if hb := b.nextBeat(); len(hb.Removed) != 3 {

@@ -5,6 +5,7 @@ import (
 
 	"github.com/freshet-io/freshet"
 	"github.com/freshet-io/freshet/cachenode/fill"
+	"github.com/freshet-io/freshet/cachenode/store"
 	"github.com/freshet-io/freshet/cachenode/tier"
 )
 
@@ -14,9 +15,10 @@ type metrics struct {
 	evictions *prometheus.CounterVec
 	uploads   *prometheus.CounterVec
 	copies    *prometheus.CounterVec
+	moves     *prometheus.CounterVec
 }
 
-func newMetrics(reg prometheus.Registerer, t *tier.Tier) *metrics {
+func newMetrics(reg prometheus.Registerer, blocks *store.Store) *metrics {
 	m := &metrics{
 		reads: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "freshet_reads_total", Help: "Block reads by where their bytes came from.",
@@ -33,35 +35,79 @@ func newMetrics(reg prometheus.Registerer, t *tier.Tier) *metrics {
 		copies: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "freshet_copied_blocks_total", Help: "Blocks that the leader ordered to be copied here, by what came of it.",
 		}, []string{"result"}),
+		moves: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "freshet_cache_moves_total", Help: "Blocks that were copied from one tier of the node to another.",
+		}, []string{"from", "to"}),
 	}
 	if reg == nil {
 		return m
 	}
-	labels := prometheus.Labels{"tier": string(t.Kind())}
-	reg.MustRegister(m.reads, m.bytes, m.evictions, m.uploads, m.copies,
-		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-			Name: "freshet_cache_bytes", Help: "Bytes that cached blocks take, blocks in the making included.", ConstLabels: labels,
-		}, func() float64 { return float64(t.Used()) }),
-		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-			Name: "freshet_cache_capacity_bytes", Help: "Bytes that cached blocks may take.", ConstLabels: labels,
-		}, func() float64 { return float64(t.Capacity()) }),
-		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-			Name: "freshet_cache_pinned_bytes", Help: "Bytes of blocks that a policy keeps from being evicted.", ConstLabels: labels,
-		}, func() float64 { return float64(t.Pinned()) }),
-	)
+	reg.MustRegister(m.reads, m.bytes, m.evictions, m.uploads, m.copies, m.moves, tiers{blocks})
 	for _, o := range []freshet.Origin{freshet.OriginHit, freshet.OriginRemote, freshet.OriginUFS} {
 		m.reads.WithLabelValues(o.String())
 		m.bytes.WithLabelValues(o.String())
 	}
-	for _, r := range []tier.Reason{tier.ReasonCapacity, tier.ReasonFreed, tier.ReasonCorrupt, tier.ReasonForeign} {
+	for _, r := range []tier.Reason{tier.ReasonCapacity, tier.ReasonFreed, tier.ReasonCorrupt, tier.ReasonForeign, tier.ReasonFailed} {
 		m.evictions.WithLabelValues(string(r))
 	}
 	for _, r := range []string{"copied", "failed"} {
 		m.copies.WithLabelValues(r)
 	}
 	// What the start found on the disk and removed was damaged while nobody watched.
-	m.evictions.WithLabelValues(string(tier.ReasonCorrupt)).Add(float64(t.Quarantined()))
+	m.evictions.WithLabelValues(string(tier.ReasonCorrupt)).Add(float64(blocks.Swept()))
 	return m
+}
+
+// tiers collects what is to be said of each tier.
+type tiers struct{ blocks *store.Store }
+
+// tierFigure is one figure of a tier.
+type tierFigure struct {
+	desc *prometheus.Desc
+	of   func(store.Status) int64
+}
+
+func tierFigures() []tierFigure {
+	figure := func(name, help string, of func(store.Status) int64) tierFigure {
+		return tierFigure{prometheus.NewDesc(name, help, []string{"tier"}, nil), of}
+	}
+	return []tierFigure{
+		figure("freshet_cache_bytes", "Bytes that cached blocks take, blocks in the making included.", func(s store.Status) int64 { return s.Used }),
+		figure("freshet_cache_capacity_bytes", "Bytes that cached blocks may take.", func(s store.Status) int64 { return s.Capacity }),
+		figure("freshet_cache_pinned_bytes", "Bytes of blocks that a policy keeps from being evicted.", func(s store.Status) int64 { return s.Pinned }),
+	}
+}
+
+func dirsDesc() *prometheus.Desc {
+	return prometheus.NewDesc("freshet_cache_directories", "Directories of the cache by what they are good for.", []string{"tier", "state"}, nil)
+}
+
+// Describe implements prometheus.Collector.
+func (t tiers) Describe(ch chan<- *prometheus.Desc) {
+	for _, f := range tierFigures() {
+		ch <- f.desc
+	}
+	ch <- dirsDesc()
+}
+
+// Collect implements prometheus.Collector.
+func (t tiers) Collect(ch chan<- prometheus.Metric) {
+	figures, dirs := tierFigures(), dirsDesc()
+	for _, s := range t.blocks.Status() {
+		for _, f := range figures {
+			ch <- prometheus.MustNewConstMetric(f.desc, prometheus.GaugeValue, float64(f.of(s)), string(s.Kind))
+		}
+		if s.Kind == store.Memory {
+			continue
+		}
+		states := map[string]float64{"serving": 0, "full": 0, "failed": 0}
+		for _, d := range s.Dirs {
+			states[d.State]++
+		}
+		for state, n := range states {
+			ch <- prometheus.MustNewConstMetric(dirs, prometheus.GaugeValue, n, string(s.Kind), state)
+		}
+	}
 }
 
 // countedStream counts a read when it ends.

@@ -17,6 +17,7 @@ import (
 
 	"github.com/freshet-io/freshet"
 	"github.com/freshet-io/freshet/cachenode/fill"
+	"github.com/freshet-io/freshet/cachenode/store"
 	"github.com/freshet-io/freshet/cachenode/tier"
 	"github.com/freshet-io/freshet/internal/clock"
 	"github.com/freshet-io/freshet/internal/run"
@@ -49,7 +50,7 @@ type Mounts interface {
 type Deps struct {
 	Coordinator Coordinator
 	Mounts      Mounts
-	Tier        *tier.Tier
+	Blocks      *store.Store // not run by the node
 	Identity    *Identity
 	Remote      fill.Remote // nil: other nodes' caches are not used
 	Log         *slog.Logger
@@ -141,7 +142,7 @@ type Node struct {
 	finished map[freshet.OpID]freshet.FinishedOp
 }
 
-// New returns a Node. It starts nothing. The tier is observed by the node from
+// New returns a Node. It starts nothing. The blocks are observed by the node from
 // now on.
 func New(deps Deps, opts Options) *Node {
 	opts.setDefaults()
@@ -153,7 +154,7 @@ func New(deps Deps, opts Options) *Node {
 	}
 	opts.Node.ID = deps.Identity.Node()
 	n := &Node{
-		opts: opts, deps: deps, metrics: newMetrics(deps.Metrics, deps.Tier),
+		opts: opts, deps: deps, metrics: newMetrics(deps.Metrics, deps.Blocks),
 		wake: make(chan struct{}, 1), remains: make(chan remain, maxRemains), dirty: newChanges(),
 		cluster: deps.Identity.Cluster(), needFull: true, changed: make(chan struct{}),
 		uploads: make(map[freshet.OpID]*upload), finished: make(map[freshet.OpID]freshet.FinishedOp),
@@ -161,9 +162,12 @@ func New(deps Deps, opts Options) *Node {
 	n.copies.wake = make(chan struct{}, copyWorkers)
 	n.kill, n.killAll = context.WithCancel(context.Background())
 	n.filler = fill.New(fill.Deps{
-		Tier: deps.Tier, Mounts: deps.Mounts, Remote: deps.Remote, AwaitMount: n.awaitMount, Identity: n.identity, Self: opts.Node.ID,
+		Blocks: deps.Blocks, Mounts: deps.Mounts, Remote: deps.Remote, AwaitMount: n.awaitMount, Identity: n.identity, Self: opts.Node.ID,
 	}, opts.Fill)
-	deps.Tier.Observe(n.observe)
+	deps.Blocks.Observe(n.observe)
+	deps.Blocks.ObserveMoves(func(from, to store.Kind) {
+		n.metrics.moves.WithLabelValues(string(from), string(to)).Inc()
+	})
 	return n
 }
 

@@ -18,7 +18,7 @@ func TestTheLeaderSaysWhatIsPinned(t *testing.T) {
 		if hb := b.nextBeat(); hb.Full || hb.PinRevision != 0 {
 			t.Errorf("%+v", hb)
 		}
-		if b.tier.Pinned() == 0 {
+		if b.blocks.Pinned() == 0 {
 			t.Error("nothing is pinned")
 		}
 		if hb := b.nextBeat(); hb.PinRevision != 0 {
@@ -31,7 +31,7 @@ func TestTheLeaderSaysWhatIsPinned(t *testing.T) {
 		if hb := b.nextBeat(); hb.Full || hb.PinRevision != 4 {
 			t.Errorf("after a full report: %+v", hb)
 		}
-		if n := b.tier.Pinned(); n != 0 {
+		if n := b.blocks.Pinned(); n != 0 {
 			t.Errorf("%d bytes are still pinned", n)
 		}
 	})

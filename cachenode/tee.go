@@ -2,6 +2,7 @@ package cachenode
 
 import (
 	"github.com/freshet-io/freshet"
+	"github.com/freshet-io/freshet/cachenode/store"
 	"github.com/freshet-io/freshet/cachenode/tier"
 )
 
@@ -13,11 +14,11 @@ const maxPendingBlocks = 1024
 // the tier only when the storage has acknowledged the file. It never fails an
 // upload: when the cache has no room, or fails, it stops keeping more.
 type tee struct {
-	tier      *tier.Tier
+	blocks    *store.Store
 	file      freshet.FileID
 	blockSize int64
 	total     int64 // bytes of the file, < 0 if not known
-	limit     int64 // bytes that one upload may take of the tier
+	limit     int64 // bytes that one upload may take of the cache
 	kept      []*tier.Writer
 	current   *tier.Writer // the last of kept, while it is not full
 	written   int64
@@ -25,12 +26,12 @@ type tee struct {
 }
 
 // newTee returns a tee for the upload, nil if nothing is to be kept.
-func newTee(t *tier.Tier, ticket freshet.Ticket, total int64) *tee {
+func newTee(blocks *store.Store, ticket freshet.Ticket, total int64) *tee {
 	if ticket.Write != freshet.CacheThrough || ticket.File == 0 {
 		return nil
 	}
 	// One upload may not push out everything else.
-	return &tee{tier: t, file: ticket.File, blockSize: ticket.BlockSize, total: total, limit: t.Capacity() / 2}
+	return &tee{blocks: blocks, file: ticket.File, blockSize: ticket.BlockSize, total: total, limit: blocks.Capacity() / 2}
 }
 
 // write takes the next bytes of the file.
@@ -66,7 +67,7 @@ func (t *tee) next() bool {
 		t.stopped = true
 		return false
 	}
-	w, err := t.tier.Create(freshet.BlockID{File: t.file, Index: uint32(index)}, length) //nolint:gosec // bounded by maxPendingBlocks
+	w, err := t.blocks.Create(freshet.BlockID{File: t.file, Index: uint32(index)}, length) //nolint:gosec // bounded by maxPendingBlocks
 	if err != nil {
 		t.stopped = true
 		return false

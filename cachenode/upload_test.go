@@ -69,7 +69,7 @@ func TestReadsAreCounted(t *testing.T) {
 		if reads["ufs"] != 1 || reads["hit"] != 2 || bytes["ufs"] != blockSize || bytes["hit"] != 2*blockSize {
 			t.Errorf("%v %v", reads, bytes)
 		}
-		if used := b.metric("freshet_cache_bytes")["memory"]; used != float64(b.tier.Used()) || used == 0 {
+		if used := b.metric("freshet_cache_bytes")["memory"]; used != float64(b.blocks.Used()) || used == 0 {
 			t.Errorf("cache bytes: %v", used)
 		}
 	})
@@ -301,7 +301,7 @@ func TestUnknownOutcomeIsReportedUntilSettled(t *testing.T) {
 			if calls := b.leader.called(); slices.Contains(calls, "complete") || slices.Contains(calls, "abort") {
 				t.Errorf("the leader was told %v", calls)
 			}
-			if len(b.tier.List()) != 0 || b.tier.Used() != 0 {
+			if len(b.blocks.List()) != 0 || b.blocks.Used() != 0 {
 				t.Error("blocks of an unknown outcome are kept")
 			}
 			b.leader.set(func() { b.leader.reply.Settled = []freshet.OpID{b.ticket(1).Op} })
@@ -370,7 +370,7 @@ func TestCacheNeverFailsAWrite(t *testing.T) {
 		data := random(20*blockSize+5, 3)
 		done, err := b.write(b.ticket(1), data)
 		check(t, err)
-		if n := len(b.tier.List()); n < 1 || n > 3 {
+		if n := len(b.blocks.List()); n < 1 || n > 3 {
 			t.Errorf("%d blocks were kept", n)
 		}
 		got, _ := b.read(1, done)
@@ -382,8 +382,8 @@ func TestCacheNeverFailsAWrite(t *testing.T) {
 		data := random(3*blockSize, 3)
 		_, err := b.node.Write(t.Context(), b.ticket(1), bytes.NewReader(data), -1)
 		check(t, err)
-		if !bytes.Equal(b.visible(), data) || b.tier.Used() != 0 {
-			t.Errorf("%d bytes taken", b.tier.Used())
+		if !bytes.Equal(b.visible(), data) || b.blocks.Used() != 0 {
+			t.Errorf("%d bytes taken", b.blocks.Used())
 		}
 	})
 }

@@ -137,18 +137,39 @@ type SyncEngine struct {
 	PerMount int `yaml:"per_mount"` // of one mount
 }
 
-// Cache configures a cache node's tier.
+// Cache configures a cache node's tiers.
 type Cache struct {
-	Tiers     []Tier `yaml:"tiers"`
+	Tiers     []Tier `yaml:"tiers"` // the fastest first
 	BlockSize Size   `yaml:"block_size"`
-	Eviction  string `yaml:"eviction"`
+	Eviction  string `yaml:"eviction"` // of the tiers that do not say
 }
 
 // Tier is where blocks are kept.
 type Tier struct {
-	Kind string `yaml:"kind"` // "memory" or "disk"
-	Path string `yaml:"path"` // of a disk tier
+	Kind string `yaml:"kind"` // "memory", "ssd", "disk" or "hdd"
+	Path string `yaml:"path"` // of a tier of one directory
 	Size Size   `yaml:"size"`
+	// Dirs are the directories of a tier of several, instead of Path and Size.
+	Dirs     []TierDir `yaml:"dirs"`
+	Eviction string    `yaml:"eviction"`
+	// Watermarks in percent of a directory's size; 0 is the default.
+	HighWatermark int `yaml:"high_watermark"`
+	LowWatermark  int `yaml:"low_watermark"`
+}
+
+// TierDir is one directory of a tier.
+type TierDir struct {
+	Path string `yaml:"path"`
+	Size Size   `yaml:"size"`
+}
+
+// Directories returns the directories of the tier, however they were given; that of
+// a memory tier has no path.
+func (t Tier) Directories() []TierDir {
+	if len(t.Dirs) > 0 {
+		return t.Dirs
+	}
+	return []TierDir{{Path: t.Path, Size: t.Size}}
 }
 
 // Locality says where a process runs.

@@ -238,41 +238,8 @@ func (f *File) checkCacheNode(p *problems) {
 	if f.Metadata != (Metadata{}) {
 		p.add("metadata", "belongs into the file of a coordinator")
 	}
-	switch len(f.Cache.Tiers) {
-	case 0:
-		f.Cache.Tiers = []Tier{{Kind: "memory", Size: DefaultTierSize}}
-	case 1:
-	default:
-		p.add("cache.tiers", "more than one tier is not built yet; give one")
-	}
-	for i := range f.Cache.Tiers {
-		checkTier(p, fmt.Sprintf("cache.tiers[%d]", i), &f.Cache.Tiers[i])
-	}
-	setDefault(&f.Cache.Eviction, "s3-fifo")
-	if f.Cache.Eviction != "s3-fifo" {
-		p.add("cache.eviction", "%q is not known; use \"s3-fifo\"", f.Cache.Eviction)
-	}
+	f.checkCache(p)
 	f.checkBlockSize(p)
-}
-
-func checkTier(p *problems, key string, t *Tier) {
-	switch t.Kind {
-	case "memory":
-		if t.Path != "" {
-			p.add(key+".path", "a memory tier has no path")
-		}
-	case "disk":
-		if !filepath.IsAbs(t.Path) {
-			p.add(key+".path", "%q is not an absolute path", t.Path)
-		}
-	default:
-		p.add(key+".kind", "%q is not \"memory\" or \"disk\"", t.Kind)
-	}
-	if t.Size == "" {
-		p.add(key+".size", "is required")
-		return
-	}
-	p.size(key+".size", t.Size, 1<<20, 1<<50)
 }
 
 func (f *File) checkBlockSize(p *problems) {

@@ -22,7 +22,7 @@ func BenchmarkHotRead(b *testing.B) {
 		bed.want(req, data, 2)
 		bed.awaitCached(req.Block.ID)
 		for name, n := range map[string]int64{"64MiB": length, "4KiB": 4096} {
-			b.Run(name+"/"+string(bed.tier.Kind()), func(b *testing.B) {
+			b.Run(name+"/"+bed.blocks.Name(), func(b *testing.B) {
 				b.SetBytes(n)
 				defer reportCPU(b)()
 				for i := int64(0); b.Loop(); i++ {

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/freshet-io/freshet"
+	"github.com/freshet-io/freshet/cachenode/store"
 	"github.com/freshet-io/freshet/cachenode/tier"
 	"github.com/freshet-io/freshet/ufs"
 )
@@ -36,7 +37,7 @@ type Remote interface {
 
 // Deps are what a Filler works with.
 type Deps struct {
-	Tier   *tier.Tier
+	Blocks *store.Store
 	Mounts Mounts
 	Remote Remote // nil: other nodes are not asked
 	// AwaitMount, if not nil, waits a while for a mount that this node has not
@@ -148,7 +149,7 @@ func (f *Filler) openTier(req freshet.BlockRead) *tier.Reader {
 	if !ok || req.Block.ID.File == 0 {
 		return nil
 	}
-	r, err := f.deps.Tier.Open(req.Block.ID, tier.Want{
+	r, err := f.deps.Blocks.Open(req.Block.ID, tier.Want{
 		Cluster: cluster, Epoch: epoch, Fingerprint: req.Source.Fingerprint, Length: req.Block.Length,
 	})
 	if err != nil {

@@ -21,6 +21,7 @@ import (
 
 	"github.com/freshet-io/freshet"
 	"github.com/freshet-io/freshet/cachenode/fill"
+	"github.com/freshet-io/freshet/cachenode/store"
 	"github.com/freshet-io/freshet/cachenode/tier"
 	"github.com/freshet-io/freshet/ufs"
 	"github.com/freshet-io/freshet/ufs/mem"
@@ -35,7 +36,7 @@ type bed struct {
 	t      testing.TB
 	store  *mem.Store
 	fs     ufs.FS
-	tier   *tier.Tier
+	blocks *store.Store
 	filler *fill.Filler
 	stop   func()
 	added  chan freshet.BlockID
@@ -49,6 +50,7 @@ type settings struct {
 	mode     mem.Mode
 	dir      string // a disk tier there; "": memory
 	capacity int64
+	tiers    []store.Tier // instead of these
 	opts     fill.Options
 	remote   fill.Remote
 	idle     bool // Run is not started
@@ -71,18 +73,21 @@ func newBed(t testing.TB, s settings) *bed {
 	if s.capacity == 0 {
 		s.capacity = 64 << 20
 	}
-	b.tier, err = tier.NewMemory(tier.Options{Capacity: s.capacity})
-	if s.dir != "" {
-		b.tier, err = tier.OpenDisk(s.dir, tier.Options{Capacity: s.capacity})
+	if s.tiers == nil {
+		s.tiers = []store.Tier{store.InMemory(s.capacity)}
+		if s.dir != "" {
+			s.tiers = []store.Tier{store.OnDisk(s.dir, s.capacity)}
+		}
 	}
+	b.blocks, err = store.Open(s.tiers, store.Options{})
 	check(t, err)
-	b.tier.Observe(func(c tier.Change) {
+	b.blocks.Observe(func(c tier.Change) {
 		if c.Added {
 			b.added <- c.Block.ID
 		}
 	})
 	identity := func() (freshet.ClusterID, uint64, bool) { return uuid.UUID{1}, 1, true }
-	b.filler = fill.New(fill.Deps{Tier: b.tier, Mounts: b, Remote: s.remote, Identity: identity, Self: self}, s.opts)
+	b.filler = fill.New(fill.Deps{Blocks: b.blocks, Mounts: b, Remote: s.remote, Identity: identity, Self: self}, s.opts)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
 	if s.idle {
@@ -94,7 +99,7 @@ func newBed(t testing.TB, s settings) *bed {
 	b.stop = func() { cancel(); <-done }
 	t.Cleanup(func() {
 		b.stop()
-		check(t, b.tier.Close())
+		check(t, b.blocks.Close())
 		if n := b.refs.Load(); n != 0 {
 			t.Errorf("%d uses of the mount were not released", n)
 		}
@@ -112,8 +117,8 @@ func (b *bed) awaitRunning() {
 		}
 	}
 	<-b.added
-	b.tier.Remove(req.Block.ID)
-	for b.tier.Used() > 0 { // what is fetched is held until the fetch has ended
+	b.blocks.Remove(req.Block.ID)
+	for b.blocks.Used() > 0 { // what is fetched is held until the fetch has ended
 		<-time.After(time.Microsecond)
 	}
 }
@@ -183,7 +188,7 @@ func (b *bed) awaitCached(id freshet.BlockID) {
 
 func (b *bed) wantNotCached(id freshet.BlockID) {
 	b.t.Helper()
-	if _, ok := b.tier.Stat(id); ok {
+	if _, ok := b.blocks.Stat(id); ok {
 		b.t.Fatal("the block is cached")
 	}
 }
@@ -343,8 +348,8 @@ func TestReadsThatCacheNothing(t *testing.T) {
 				b.want(withRange(req, 1<<20+7, 4096), data[1<<20+7:1<<20+7+4096], freshet.OriginUFS)
 			}
 			b.stop() // no fetch is left
-			if len(b.tier.List()) != 0 || b.tier.Used() != 0 {
-				t.Errorf("cached: %v, %d bytes", b.tier.List(), b.tier.Used())
+			if len(b.blocks.List()) != 0 || b.blocks.Used() != 0 {
+				t.Errorf("cached: %v, %d bytes", b.blocks.List(), b.blocks.Used())
 			}
 		})
 	}
@@ -466,8 +471,8 @@ func TestFileChangedInTheMiddleOfAFetch(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 	b.wantNotCached(req.Block.ID)
-	if b.stop(); b.tier.Used() != 0 {
-		t.Errorf("%d bytes are left of the fetch", b.tier.Used())
+	if b.stop(); b.blocks.Used() != 0 {
+		t.Errorf("%d bytes are left of the fetch", b.blocks.Used())
 	}
 }
 
@@ -584,7 +589,7 @@ func TestStopEndsFetchesAndReadsGoOn(t *testing.T) {
 // s2 is where the second read of a block comes from: the cache if the fetch won
 // the race with the stop.
 func s2(b *bed, req freshet.BlockRead) freshet.Origin {
-	if _, ok := b.tier.Stat(req.Block.ID); ok {
+	if _, ok := b.blocks.Stat(req.Block.ID); ok {
 		return freshet.OriginHit
 	}
 	return freshet.OriginUFS
@@ -644,7 +649,7 @@ func TestUnknownMountIsNotAMissingFile(t *testing.T) {
 	t.Parallel()
 	b := newBed(t, settings{idle: true})
 	f := fill.New(fill.Deps{
-		Tier: b.tier, Mounts: noMounts{}, Identity: func() (freshet.ClusterID, uint64, bool) { return uuid.UUID{1}, 1, true },
+		Blocks: b.blocks, Mounts: noMounts{}, Identity: func() (freshet.ClusterID, uint64, bool) { return uuid.UUID{1}, 1, true },
 	}, fill.Options{})
 	_, err := f.Read(t.Context(), b.put("a", []byte("a"), 1))
 	if !freshet.IsKind(err, freshet.KindUnavailable) {

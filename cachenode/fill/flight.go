@@ -71,7 +71,7 @@ func (fl *flight) update(change func()) {
 
 func (fl *flight) fetch(ctx context.Context) error {
 	f, block := fl.filler, fl.req.Block
-	w, err := f.deps.Tier.Create(block.ID, block.Length)
+	w, err := f.deps.Blocks.Create(block.ID, block.Length)
 	if err != nil {
 		return errNotCached
 	}

@@ -21,6 +21,7 @@ var errShort = errors.New("the block ends early")
 const (
 	dirBlocks = "blocks"
 	dirTemp   = "tmp"
+	dirAside  = "quarantine"
 	lockFile  = "LOCK"
 	dirMode   = 0o700
 	fileMode  = 0o600
@@ -28,9 +29,11 @@ const (
 
 // disk keeps one file for each block in up to 256 subdirectories.
 type disk struct {
-	dir  string
-	lock *DirLock
-	temp atomic.Uint64
+	dir    string
+	lock   *DirLock
+	temp   atomic.Uint64
+	failed func(error)
+	fault  func(op string) error
 }
 
 // foundBlock is a file that may be a block, by its name and size.
@@ -40,12 +43,22 @@ type foundBlock struct {
 	modTime time.Time
 }
 
-func openDisk(dir string) (*disk, error) {
+func openDisk(dir string, opts Options) (*disk, error) {
+	d := &disk{dir: dir, failed: opts.Failed, fault: opts.Fault}
+	if d.failed == nil {
+		d.failed = func(error) {}
+	}
+	if d.fault == nil {
+		d.fault = func(string) error { return nil }
+	}
+	if err := d.fault("lock"); err != nil {
+		return nil, diskError("open cache tier", err)
+	}
 	lock, err := LockDir(dir)
 	if err != nil {
 		return nil, err
 	}
-	d := &disk{dir: dir, lock: lock}
+	d.lock = lock
 	if err := d.prepare(); err != nil {
 		return nil, errorsJoin(diskError("open cache tier", err), lock.Close())
 	}
@@ -91,13 +104,35 @@ func (d *disk) prepare() error {
 	if err := os.Mkdir(filepath.Join(d.dir, dirTemp), dirMode); err != nil {
 		return err
 	}
-	blocks := filepath.Join(d.dir, dirBlocks)
-	if info, err := os.Lstat(blocks); err == nil && !info.IsDir() {
-		if err := os.Remove(blocks); err != nil { // a link would let blocks land elsewhere
+	for _, name := range []string{dirBlocks, dirAside} {
+		path := filepath.Join(d.dir, name)
+		if info, err := os.Lstat(path); err == nil && !info.IsDir() {
+			if err := os.Remove(path); err != nil { // a link would let blocks land elsewhere
+				return err
+			}
+		}
+		if err := os.MkdirAll(path, dirMode); err != nil {
 			return err
 		}
 	}
-	return os.MkdirAll(blocks, dirMode)
+	return nil
+}
+
+// do accesses the directory and tells of its failures.
+func (d *disk) do(op string, access func() error) error {
+	err := d.fault(op)
+	if err == nil {
+		err = access()
+	}
+	if err != nil && !errors.Is(err, errShort) && !outOfResources(err) {
+		d.failed(err)
+	}
+	return err
+}
+
+// outOfResources reports whether it was the process that lacked something.
+func outOfResources(err error) bool {
+	return errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) || errors.Is(err, unix.ENOMEM)
 }
 
 func shardOf(id freshet.BlockID) string {
@@ -184,7 +219,11 @@ func parseBlockName(name string) (freshet.BlockID, bool) {
 
 func (d *disk) create() (draft, error) {
 	name := filepath.Join(d.dir, dirTemp, strconv.FormatUint(d.temp.Add(1), 16))
-	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL|unix.O_NOFOLLOW, fileMode)
+	var f *os.File
+	err := d.do("create", func() (err error) {
+		f, err = os.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL|unix.O_NOFOLLOW, fileMode)
+		return err
+	})
 	if err != nil {
 		return nil, diskError("write block", err)
 	}
@@ -194,11 +233,15 @@ func (d *disk) create() (draft, error) {
 // open never follows a link and never waits for a fifo that somebody put in the
 // place of a block.
 func (d *disk) open(e *entry) (handle, error) {
-	f, err := os.OpenFile(d.path(e.id), os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	var f *os.File
+	err := d.do("open", func() (err error) {
+		f, err = os.OpenFile(d.path(e.id), os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+		return err
+	})
 	if err != nil {
 		return nil, openError(e.id, err)
 	}
-	h := diskHandle{f: f, length: e.length}
+	h := diskHandle{in: d, f: f, length: e.length}
 	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() || info.Size() != fileSize(e.length) {
 		return nil, errorsJoin(corrupt(e.id, errors.New("not a regular file of the right size")), f.Close())
 	}
@@ -208,7 +251,7 @@ func (d *disk) open(e *entry) (handle, error) {
 // openError tells a damaged block from a process that has run out of files,
 // which says nothing about the block.
 func openError(id freshet.BlockID, err error) error {
-	if errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) || errors.Is(err, unix.ENOMEM) {
+	if outOfResources(err) {
 		return diskError("open block", err)
 	}
 	return corrupt(id, err)
@@ -231,21 +274,28 @@ type diskDraft struct {
 }
 
 func (d *diskDraft) append(p []byte) error {
-	n, err := d.f.WriteAt(p, d.end)
-	d.end += int64(n)
+	err := d.in.do("write", func() error {
+		n, err := d.f.WriteAt(p, d.end)
+		d.end += int64(n)
+		return err
+	})
 	if err != nil {
 		return diskError("write block", err)
 	}
 	return nil
 }
 
-func (d *diskDraft) readAt(p []byte, off int64) error { return readFull(d.f, p, off+headerSize) }
+func (d *diskDraft) readAt(p []byte, off int64) error { return d.in.readFull(d.f, p, off+headerSize) }
 
 func (d *diskDraft) prepare(h header, table []uint64) error {
 	if err := d.append(encodeTable(table)); err != nil {
 		return err
 	}
-	if _, err := d.f.WriteAt(encodeHeader(h), 0); err != nil {
+	err := d.in.do("write", func() error {
+		_, err := d.f.WriteAt(encodeHeader(h), 0)
+		return err
+	})
+	if err != nil {
 		return diskError("write block", err)
 	}
 	return nil
@@ -253,12 +303,15 @@ func (d *diskDraft) prepare(h header, table []uint64) error {
 
 func (d *diskDraft) publish(id freshet.BlockID) (stamp, error) {
 	path := d.in.path(id)
-	err := os.Rename(d.name, path)
-	if errors.Is(err, fs.ErrNotExist) { // the first block of its subdirectory
-		if err = os.Mkdir(filepath.Dir(path), dirMode); err == nil {
-			err = os.Rename(d.name, path)
+	err := d.in.do("publish", func() error {
+		err := os.Rename(d.name, path)
+		if errors.Is(err, fs.ErrNotExist) { // the first block of its subdirectory
+			if err = os.Mkdir(filepath.Dir(path), dirMode); err == nil {
+				err = os.Rename(d.name, path)
+			}
 		}
-	}
+		return err
+	})
 	if err != nil {
 		return stamp{}, diskError("write block", err)
 	}
@@ -274,11 +327,12 @@ func (d *diskDraft) close() {
 }
 
 type diskHandle struct {
+	in     *disk
 	f      *os.File
 	length int64
 }
 
-func (h diskHandle) readAt(p []byte, off int64) error { return readFull(h.f, p, off+headerSize) }
+func (h diskHandle) readAt(p []byte, off int64) error { return h.in.readFull(h.f, p, off+headerSize) }
 func (h diskHandle) view(_, _ int64) []byte           { return nil }
 func (h diskHandle) stamp() (stamp, error)            { return stampOf(h.f) }
 func (h diskHandle) file() (*os.File, int64)          { return h.f, headerSize }
@@ -286,7 +340,7 @@ func (h diskHandle) close() error                     { return h.f.Close() }
 
 func (h diskHandle) load() (header, []uint64, error) {
 	b := make([]byte, headerSize)
-	if err := readFull(h.f, b, 0); err != nil {
+	if err := h.in.readFull(h.f, b, 0); err != nil {
 		return header{}, nil, err
 	}
 	head, err := decodeHeader(b)
@@ -297,22 +351,24 @@ func (h diskHandle) load() (header, []uint64, error) {
 		return header{}, nil, fmt.Errorf("the header says %d bytes, the file has %d", head.length, h.length)
 	}
 	b = make([]byte, 8*chunks(h.length))
-	if err := readFull(h.f, b, headerSize+h.length); err != nil {
+	if err := h.in.readFull(h.f, b, headerSize+h.length); err != nil {
 		return header{}, nil, err
 	}
 	table, err := decodeTable(b, head)
 	return head, table, err
 }
 
-func readFull(f *os.File, p []byte, off int64) error {
-	n, err := f.ReadAt(p, off)
-	if n == len(p) {
-		return nil
-	}
-	if err == nil || errors.Is(err, io.EOF) {
-		return errShort
-	}
-	return err
+func (d *disk) readFull(f *os.File, p []byte, off int64) error {
+	return d.do("read", func() error {
+		n, err := f.ReadAt(p, off)
+		if n == len(p) {
+			return nil
+		}
+		if err == nil || errors.Is(err, io.EOF) {
+			return errShort
+		}
+		return err
+	})
 }
 
 // stamp is what the file system changes when somebody changes a file: cheap to
@@ -353,3 +409,6 @@ func errorsJoin(err, also error) error {
 	}
 	return fmt.Errorf("%w (and %w)", err, also)
 }
+
+// DiskError is err with its Kind: KindExhausted if the disk has no space.
+func DiskError(err error) error { return diskError("use cache directory", err) }

@@ -222,8 +222,8 @@ func TestRestartKeepsBlocksAndSweepsTheRest(t *testing.T) {
 	}
 
 	tr = newTier(t, tier.Disk, dir, tier.Options{Capacity: 16 << 20})
-	if tr.Quarantined() != 3 {
-		t.Errorf("%d files were quarantined, want 3", tr.Quarantined())
+	if tr.Swept() != 3 {
+		t.Errorf("%d files were quarantined, want 3", tr.Swept())
 	}
 	for _, name := range append(stray, "blocks/00/"+filepath.Base(misplaced)) {
 		if _, err := os.Lstat(filepath.Join(dir, name)); err == nil {

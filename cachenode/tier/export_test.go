@@ -29,3 +29,22 @@ func LengthOf(size int64) (int64, bool) { return lengthOf(size) }
 func BlockFile(id freshet.BlockID) string {
 	return fmt.Sprintf("blocks/%s/%s", shardOf(id), blockName(id))
 }
+
+// Policy is an eviction policy without a tier around it.
+type Policy struct{ policy }
+
+// NewPolicy returns the policy of that name.
+func NewPolicy(name string, capacity int64) (Policy, error) {
+	p, err := newPolicy(name, capacity)
+	return Policy{p}, err
+}
+
+// Add, Touch, Remove and Victim are those of the policy.
+func (p Policy) Add(id freshet.BlockID, size int64) { p.add(id, size) }
+func (p Policy) Touch(id freshet.BlockID)           { p.touch(id) }
+func (p Policy) Remove(id freshet.BlockID)          { p.remove(id) }
+
+// Victim is that of the policy.
+func (p Policy) Victim(busy func(freshet.BlockID) bool) (freshet.BlockID, bool) {
+	return p.victim(busy)
+}

@@ -17,14 +17,18 @@ type policy interface {
 }
 
 // Policies returns the names of the eviction policies, the default first.
-func Policies() []string { return []string{"s3-fifo", "lru"} }
+func Policies() []string { return []string{"s3-fifo", "sieve", "lru", "lfu"} }
 
 func newPolicy(name string, capacity int64) (policy, error) {
 	switch name {
 	case "", "s3-fifo":
 		return newS3FIFO(capacity), nil
+	case "sieve":
+		return newSieve(), nil
 	case "lru":
 		return &lru{items: make(map[freshet.BlockID]*list.Element)}, nil
+	case "lfu":
+		return newLFU(), nil
 	}
 	return nil, freshet.Errorf(freshet.KindInvalid, "open cache tier", "", "%q is not an eviction policy: use one of %q", name, Policies())
 }

@@ -37,33 +37,41 @@ type Reader struct {
 	entry  *entry
 	check  *check
 	handle handle
+	reads  int // of the block, if this is one that counts, else 0
 }
 
 // Open opens a block. KindNotExist: the tier has no block that is what want says;
 // KindCorrupt: it had one, which was damaged and has been dropped.
 func (t *Tier) Open(id freshet.BlockID, want Want) (*Reader, error) {
-	e := t.pin(id)
+	e, reads := t.pin(id)
 	if e == nil {
 		return nil, freshet.Errorf(freshet.KindNotExist, "open block", "", "block %s is not cached", blockName(id))
 	}
+	r, err := t.open(e)
+	if err != nil {
+		return nil, err
+	}
+	r.reads = reads
+	if err := r.match(want); err != nil {
+		return nil, errorsJoin(err, r.Close())
+	}
+	return r, nil
+}
+
+// open opens a block that the caller has pinned.
+func (t *Tier) open(e *entry) (*Reader, error) {
 	h, err := t.medium.open(e)
 	if err != nil {
 		if freshet.IsKind(err, freshet.KindCorrupt) && !t.discard(e, ReasonCorrupt) {
-			err = freshet.Errorf(freshet.KindNotExist, "open block", "", "block %s was removed", blockName(id))
+			err = freshet.Errorf(freshet.KindNotExist, "open block", "", "block %s was removed", blockName(e.id))
 		}
 		t.unpin(e)
 		return nil, err
 	}
 	r := &Reader{tier: t, entry: e, handle: h}
-	r.check, err = e.verify(h)
-	if err == nil {
-		err = r.match(want)
-	} else {
+	if r.check, err = e.verify(h); err != nil {
 		t.discard(e, ReasonCorrupt)
-		err = corrupt(id, err)
-	}
-	if err != nil {
-		return nil, errorsJoin(err, r.Close())
+		return nil, errorsJoin(corrupt(e.id, err), r.Close())
 	}
 	return r, nil
 }

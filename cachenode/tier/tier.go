@@ -1,4 +1,4 @@
-// Package tier owns the cached blocks of one tier, in memory or on a disk: the
+// Package tier owns the cached blocks in memory or in one directory of a disk: the
 // space they take, which of them go first, their checksums, and what is left of
 // them after a restart.
 //
@@ -7,7 +7,9 @@
 // is valid, and never promises durability: what is lost here is read again from
 // the storage. That is why nothing is synced to the disk. A block that a crash
 // tore is recognised by its size, its header and its checksums when it is opened,
-// and dropped.
+// and dropped. The files of the last few damaged blocks are set aside, in the
+// directory "quarantine", for whoever wants to know what damaged them; they give way
+// as soon as their space is needed.
 package tier
 
 import (
@@ -15,13 +17,18 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/freshet-io/freshet"
 	"github.com/freshet-io/freshet/fingerprint"
+	"github.com/freshet-io/freshet/internal/clock"
 )
 
 // ChunkSize is the number of bytes that one checksum covers.
 const ChunkSize = 256 << 10
+
+// readsApart is how far apart two reads of a block are at least to count as two.
+const readsApart = time.Second
 
 // Kind says where a tier keeps its bytes.
 type Kind string
@@ -41,6 +48,8 @@ const (
 	ReasonFreed    Reason = "freed"    // its file version is no longer wanted
 	ReasonCorrupt  Reason = "corrupt"  // its bytes, header or file are not what was written
 	ReasonForeign  Reason = "foreign"  // it belongs to another cluster, epoch or file version
+	ReasonMoved    Reason = "moved"    // another tier of the node has it
+	ReasonFailed   Reason = "failed"   // its directory is out of service
 )
 
 // Meta is what a block's header binds its bytes to.
@@ -74,8 +83,17 @@ type Options struct {
 	// Capacity is the number of bytes that blocks may take with their headers
 	// and checksums, blocks in the making included. 0 is DefaultCapacity.
 	Capacity int64
-	// Policy is the eviction policy: "s3-fifo", the default, or "lru".
+	// Policy is the eviction policy, one of Policies. "" is the first of them.
 	Policy string
+	// Clock, if not nil, lets the tier count how often a block is read.
+	Clock clock.Clock
+	// Failed, if not nil, is told of each failure of the directory that is not the
+	// process's own want of files or memory. It may be called with the tier locked:
+	// it must be quick and must not call the tier.
+	Failed func(error)
+	// Fault, if not nil, is asked before each access to the directory, and what it
+	// returns is what the access fails with. For fault injection.
+	Fault func(op string) error
 }
 
 // DefaultCapacity is the capacity of a tier that was given none: 1 GiB.
@@ -88,13 +106,15 @@ type Tier struct {
 	medium   medium
 	buffers  sync.Pool // of *[ChunkSize]byte
 
-	mu          sync.Mutex
-	policy      policy
-	blocks      map[freshet.BlockID]*entry
-	used        int64 // blocks, reservations, and removed blocks that are still open
-	observe     func(Change)
-	quarantined int
-	closed      bool
+	mu      sync.Mutex
+	policy  policy
+	clock   clock.Clock
+	blocks  map[freshet.BlockID]*entry
+	used    int64 // blocks, reservations, removed blocks that are still open, and files set aside
+	aside   []asideFile
+	observe func(Change)
+	swept   int
+	closed  bool
 }
 
 // entry is one committed block.
@@ -106,7 +126,10 @@ type entry struct {
 	// Guarded by the tier's mu.
 	readers int
 	removed bool
+	aside   bool // its space counts as that of a file that was set aside
 	pinned  bool
+	reads   int           // counted ones
+	readAt  time.Duration // the last counted one
 
 	checkMu sync.Mutex
 	check   *check // nil until the header was verified in this process
@@ -122,7 +145,7 @@ func NewMemory(opts Options) (*Tier, error) {
 // KindConflict if another process holds it. Only names and sizes are looked at
 // here; a header is verified when its block is first opened.
 func OpenDisk(dir string, opts Options) (*Tier, error) {
-	d, err := openDisk(dir)
+	d, err := openDisk(dir, opts)
 	if err != nil {
 		return nil, err
 	}
@@ -149,7 +172,7 @@ func newTier(kind Kind, m medium, opts Options) (*Tier, error) {
 		return nil, err
 	}
 	return &Tier{
-		kind: kind, capacity: opts.Capacity, medium: m, policy: p,
+		kind: kind, capacity: opts.Capacity, medium: m, policy: p, clock: opts.Clock,
 		blocks: make(map[freshet.BlockID]*entry), observe: func(Change) {},
 	}, nil
 }
@@ -157,13 +180,21 @@ func newTier(kind Kind, m medium, opts Options) (*Tier, error) {
 // load takes up the blocks that were found on the disk, the oldest first, and
 // makes room if the capacity is smaller than it was.
 func (t *Tier) load(d *disk) error {
-	found, quarantined, err := d.scan()
+	found, swept, err := d.scan()
+	if err != nil {
+		return err
+	}
+	aside, err := d.scanAside()
 	if err != nil {
 		return err
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.quarantined = quarantined
+	t.swept = swept
+	for _, f := range aside {
+		t.keepAside(f)
+		t.used += f.size
+	}
 	for _, f := range found {
 		e := &entry{id: f.id, length: f.length, size: d.footprint(f.length)}
 		t.blocks[e.id] = e
@@ -196,13 +227,16 @@ func (t *Tier) Used() int64 {
 	return t.used
 }
 
-// Quarantined returns how many files were removed at the start because they
-// can't be blocks of this tier.
-func (t *Tier) Quarantined() int {
+// Swept returns how many files were removed at the start because they can't be
+// blocks of this tier.
+func (t *Tier) Swept() int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.quarantined
+	return t.swept
 }
+
+// Probe finds out whether the medium can be written and read.
+func (t *Tier) Probe() error { return t.medium.probe() }
 
 // Stat returns the length of a block and whether the tier holds it.
 func (t *Tier) Stat(id freshet.BlockID) (length int64, ok bool) {
@@ -276,6 +310,31 @@ func (t *Tier) Clear() {
 	for _, e := range t.blocks {
 		t.drop(e, ReasonForeign)
 	}
+	for t.dropAside() {
+	}
+}
+
+// Evict drops the block that should go first and reports whether there was one
+// that is neither in use nor pinned. Files that were set aside go before blocks.
+func (t *Tier) Evict() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.dropAside() || t.evict()
+}
+
+// evict drops a block. The caller holds mu.
+func (t *Tier) evict() bool {
+	id, ok := t.policy.victim(t.busy)
+	if ok {
+		t.drop(t.blocks[id], ReasonCapacity)
+	}
+	return ok
+}
+
+// busy reports whether a block may not be evicted. The caller holds mu.
+func (t *Tier) busy(id freshet.BlockID) bool {
+	e := t.blocks[id]
+	return e.readers > 0 || e.pinned
 }
 
 // Close gives up the lock of a disk tier. Blocks stay on the disk. Readers and
@@ -290,13 +349,18 @@ func (t *Tier) Close() error {
 	return t.medium.close()
 }
 
-// reserve takes n more bytes of the capacity and evicts what has to go for them.
-// KindExhausted: there is no room, also not by eviction.
-func (t *Tier) reserve(n int64) error {
+// reserve takes n more bytes of the capacity and, if it may, evicts what has to go
+// for them. KindExhausted: there is no room.
+func (t *Tier) reserve(n int64, evict bool) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.closed {
 		return freshet.Errorf(freshet.KindUnavailable, "write block", "", "the cache tier is closed")
+	}
+	for !evict && t.used+n > t.capacity && t.dropAside() {
+	}
+	if !evict && t.used+n > t.capacity {
+		return freshet.Errorf(freshet.KindExhausted, "write block", "", "%d bytes do not fit beside the %d that are taken of %d", n, t.used, t.capacity)
 	}
 	if err := t.makeRoom(n); err != nil {
 		return err
@@ -319,11 +383,9 @@ func (t *Tier) makeRoom(n int64) error {
 		return freshet.Errorf(freshet.KindExhausted, "write block", "", "%d bytes do not fit into a cache of %d", n, t.capacity)
 	}
 	for t.used+n > t.capacity {
-		id, ok := t.policy.victim(func(id freshet.BlockID) bool { return t.blocks[id].readers > 0 || t.blocks[id].pinned })
-		if !ok {
+		if !t.dropAside() && !t.evict() {
 			return freshet.Errorf(freshet.KindExhausted, "write block", "", "the cache is full of blocks that are in use or pinned: %d of %d bytes", t.used, t.capacity)
 		}
-		t.drop(t.blocks[id], ReasonCapacity)
 	}
 	return nil
 }
@@ -337,30 +399,42 @@ func (t *Tier) drop(e *entry, why Reason) {
 	e.removed = true
 	delete(t.blocks, e.id)
 	t.policy.remove(e.id)
-	t.medium.remove(e.id)
-	if e.readers == 0 {
-		t.used -= e.size
+	if e.aside = why == ReasonCorrupt && t.setAside(e); !e.aside {
+		t.medium.remove(e.id)
+		if e.readers == 0 {
+			t.used -= e.size
+		}
 	}
 	t.observe(Change{Block: freshet.BlockReport{ID: e.id, Length: e.length}, Reason: why})
 }
 
-func (t *Tier) pin(id freshet.BlockID) *entry {
+// pin makes a reader of the block known. reads is how often it was read if this is
+// a read that counts, else 0. Reads one after the other count as one: whoever reads
+// a block piece by piece reads it once.
+func (t *Tier) pin(id freshet.BlockID) (e *entry, reads int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	e := t.blocks[id]
+	e = t.blocks[id]
 	if e == nil || t.closed {
-		return nil
+		return nil, 0
 	}
 	e.readers++
 	t.policy.touch(id)
-	return e
+	if t.clock == nil {
+		return e, 0
+	}
+	if now := t.clock.Elapsed(); e.reads == 0 || now-e.readAt >= readsApart {
+		e.reads++
+		e.readAt, reads = now, e.reads
+	}
+	return e, reads
 }
 
 func (t *Tier) unpin(e *entry) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	e.readers--
-	if e.readers == 0 && e.removed {
+	if e.readers == 0 && e.removed && !e.aside {
 		t.used -= e.size
 	}
 }
@@ -381,6 +455,11 @@ type medium interface {
 	// open returns an open block; KindCorrupt if what is there can't be one.
 	open(e *entry) (handle, error)
 	remove(id freshet.BlockID)
+	// setAside takes a damaged block, of at most size bytes, out of the way and
+	// returns the name under which it is kept; false if nothing is worth keeping.
+	setAside(id freshet.BlockID, size int64) (name string, ok bool)
+	removeAside(name string)
+	probe() error
 	// footprint is what a block of that length takes.
 	footprint(length int64) int64
 	close() error

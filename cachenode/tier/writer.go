@@ -30,6 +30,17 @@ type Writer struct {
 // space is taken at once; with a length < 0 space is taken as bytes come. What
 // doesn't fit, or has no name, is KindExhausted, KindExist or KindInvalid.
 func (t *Tier) Create(id freshet.BlockID, length int64) (*Writer, error) {
+	return t.create(id, length, true)
+}
+
+// CreateInFree is Create for whoever does not want another block to be evicted for
+// this one: KindExhausted if there is no free space. For what a block of unknown
+// length needs later others may go.
+func (t *Tier) CreateInFree(id freshet.BlockID, length int64) (*Writer, error) {
+	return t.create(id, length, false)
+}
+
+func (t *Tier) create(id freshet.BlockID, length int64, evict bool) (*Writer, error) {
 	if id.File == 0 || length == 0 || length > freshet.MaxBlockSize {
 		return nil, freshet.Errorf(freshet.KindInvalid, "write block", "", "a block of file %d with %d bytes can't be cached", id.File, length)
 	}
@@ -37,7 +48,7 @@ func (t *Tier) Create(id freshet.BlockID, length int64) (*Writer, error) {
 		return nil, freshet.Errorf(freshet.KindExist, "write block", "", "block %s is cached already", blockName(id))
 	}
 	need := t.medium.footprint(max(length, 1))
-	if err := t.reserve(need); err != nil {
+	if err := t.reserve(need, evict); err != nil {
 		return nil, err
 	}
 	d, err := t.medium.create()
@@ -92,9 +103,9 @@ func (w *Writer) grow(length int64) error {
 		return nil
 	}
 	step := min(max(need-w.reserved, growStep), w.tier.medium.footprint(freshet.MaxBlockSize)-w.reserved)
-	if err := w.tier.reserve(step); err != nil {
+	if err := w.tier.reserve(step, true); err != nil {
 		step = need - w.reserved // the step was only for convenience
-		if err := w.tier.reserve(step); err != nil {
+		if err := w.tier.reserve(step, true); err != nil {
 			return err
 		}
 	}

@@ -53,9 +53,10 @@ func rules() map[string]rule {
 		"coordinator":            acting("coordinator/...", "invalidation", "ufs"),
 
 		// A region's blocks.
-		"cachenode/tier": acting(),
-		"cachenode/fill": acting("cachenode/tier", "ufs"),
-		"cachenode":      acting("cachenode/tier", "cachenode/fill", "ufs"),
+		"cachenode/tier":  acting(),
+		"cachenode/store": acting("cachenode/tier"),
+		"cachenode/fill":  acting("cachenode/tier", "cachenode/store", "ufs"),
+		"cachenode":       acting("cachenode/tier", "cachenode/store", "cachenode/fill", "ufs"),
 
 		// Between clusters. The package declares the connections that it needs in
 		// plain values and builds its frames from the bus messages.

@@ -9,7 +9,7 @@ import (
 
 	"github.com/freshet-io/freshet"
 	"github.com/freshet-io/freshet/cachenode"
-	"github.com/freshet-io/freshet/cachenode/tier"
+	"github.com/freshet-io/freshet/cachenode/store"
 	"github.com/freshet-io/freshet/coordinator"
 	"github.com/freshet-io/freshet/rpc"
 	"github.com/freshet-io/freshet/ufs"
@@ -39,7 +39,7 @@ func (n *node) start() {
 		w.t.Error(err)
 		return
 	}
-	blocks, err := tier.NewMemory(tier.Options{Capacity: 8 << 20})
+	blocks, err := store.Open([]store.Tier{store.InMemory(8 << 20)}, store.Options{})
 	if err != nil {
 		w.t.Error(err)
 		return
@@ -48,7 +48,7 @@ func (n *node) start() {
 		Wrap: func(fs ufs.FS) ufs.FS { return retry.New(&flaky{fs, p}, retry.Options{}) },
 	})
 	cn := cachenode.New(cachenode.Deps{
-		Coordinator: leaderOf{s, p}, Mounts: mounts, Tier: blocks, Identity: id, Remote: nodesOf{s}, Clock: w.clock,
+		Coordinator: leaderOf{s, p}, Mounts: mounts, Blocks: blocks, Identity: id, Remote: nodesOf{s}, Clock: w.clock,
 		Log: slog.New(&w.story).With("at", n.name),
 	}, cachenode.Options{
 		Node: freshet.Node{Name: n.name, GRPC: n.name + ":7410", Host: n.name}, LeaderTimeout: 8 * time.Second, CommitTimeout: 10 * time.Second,

@@ -1,15 +1,17 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"io"
 	"net/http"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/freshet-io/freshet"
 	"github.com/freshet-io/freshet/cachenode"
-	"github.com/freshet-io/freshet/cachenode/tier"
+	"github.com/freshet-io/freshet/cachenode/store"
 	"github.com/freshet-io/freshet/client"
 	"github.com/freshet-io/freshet/config"
 	"github.com/freshet-io/freshet/gateway/rest"
@@ -39,7 +41,7 @@ func (p *Process) CacheNode(ctx context.Context, f *config.File) error {
 	if ls.err != nil {
 		return ls.err
 	}
-	who, blocks, err := openTier(f)
+	who, blocks, err := p.openBlocks(f)
 	if err != nil {
 		return err
 	}
@@ -64,7 +66,7 @@ func (p *Process) CacheNode(ctx context.Context, f *config.File) error {
 		return err
 	}
 	node := cachenode.New(cachenode.Deps{
-		Coordinator: leader, Mounts: mounts, Tier: blocks, Identity: who, Remote: pool,
+		Coordinator: leader, Mounts: mounts, Blocks: blocks, Identity: who, Remote: pool,
 		Log: p.Log, Metrics: p.Metrics,
 	}, cachenode.Options{Node: self, Rack: f.Locality.Rack, Zone: f.Locality.Zone})
 
@@ -79,6 +81,7 @@ func (p *Process) CacheNode(ctx context.Context, f *config.File) error {
 	p.Ready(Addresses{Data: self.GRPC, HTTP: self.HTTP})
 	return run.Ordered(ctx,
 		run.Part{Name: "storages", Run: func(ctx context.Context) error { return p.keepOpen(ctx, mounts) }},
+		run.Part{Name: "cache", Run: blocks.Run},
 		run.Part{Name: "cache node", Run: node.Run},
 		run.Part{Name: "gRPC", Run: func(ctx context.Context) error { return gsrv.Serve(ctx, grpcL) }},
 		run.Part{Name: "HTTP", Run: func(ctx context.Context) error { return p.serveHTTP(ctx, httpL, handler, id) }},
@@ -113,28 +116,44 @@ func (p *Process) keepOpen(ctx context.Context, mounts *ufs.Mounts) error {
 	}
 }
 
-// openTier opens the blocks and the identity that belongs to them.
-func openTier(f *config.File) (*cachenode.Identity, *tier.Tier, error) {
-	t := f.Cache.Tiers[0]
-	opts := tier.Options{Capacity: t.Size.Bytes(), Policy: f.Cache.Eviction}
-	if t.Kind == "memory" {
-		blocks, err := tier.NewMemory(opts)
-		return cachenode.NewIdentity(), blocks, err
+// openBlocks opens the blocks and the identity that belongs to them.
+func (p *Process) openBlocks(f *config.File) (*cachenode.Identity, *store.Store, error) {
+	who := cachenode.NewIdentity()
+	if keepsBlocks(f) {
+		dir, err := dataDir(f, "node")
+		if err != nil {
+			return nil, nil, err
+		}
+		if who, err = cachenode.OpenIdentity(dir); err != nil {
+			return nil, nil, err
+		}
 	}
-	dir, err := dataDir(f, "node")
-	if err != nil {
-		return nil, nil, err
-	}
-	who, err := cachenode.OpenIdentity(dir)
-	if err != nil {
-		return nil, nil, err
-	}
-	blocks, err := tier.OpenDisk(t.Path, opts)
+	blocks, err := store.Open(tiersOf(f), store.Options{Log: p.Log})
 	if err != nil {
 		_ = who.Close() // the first error is the one to tell
 		return nil, nil, err
 	}
 	return who, blocks, nil
+}
+
+// keepsBlocks reports whether blocks survive a restart, and with them the identity.
+func keepsBlocks(f *config.File) bool {
+	return slices.ContainsFunc(f.Cache.Tiers, func(t config.Tier) bool { return t.Kind != "memory" })
+}
+
+func tiersOf(f *config.File) []store.Tier {
+	var tiers []store.Tier
+	for _, t := range f.Cache.Tiers {
+		st := store.Tier{
+			Kind: store.Kind(t.Kind), Policy: cmp.Or(t.Eviction, f.Cache.Eviction),
+			High: float64(t.HighWatermark) / 100, Low: float64(t.LowWatermark) / 100,
+		}
+		for _, d := range t.Directories() {
+			st.Dirs = append(st.Dirs, store.Dir{Path: d.Path, Capacity: d.Size.Bytes()})
+		}
+		tiers = append(tiers, st)
+	}
+	return tiers
 }
 
 // ownNode reaches the node of this process without a socket.

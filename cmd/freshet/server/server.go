@@ -138,8 +138,10 @@ func advertised(configured string, l net.Listener) string {
 func environment(f *config.File, getenv func(string) string) ufs.Environment {
 	forbidden := []string{f.Node.DataDir}
 	for _, t := range f.Cache.Tiers {
-		if t.Path != "" {
-			forbidden = append(forbidden, t.Path)
+		for _, d := range t.Directories() {
+			if d.Path != "" {
+				forbidden = append(forbidden, d.Path)
+			}
 		}
 	}
 	return ufs.Environment{
