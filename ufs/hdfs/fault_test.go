@@ -266,6 +266,26 @@ func TestStopOfTheDataNode(t *testing.T) {
 	wantNothingLeft(t, r)
 }
 
+// TestLateReports: a NameNode that hears late of what the DataNode stored gives the
+// next block late. The writer waits for both.
+func TestLateReports(t *testing.T) {
+	c := hdfstest.Start(t, hdfstest.Options{Conf: map[string]string{"dfs.blockreport.incremental.intervalMsec": "500"}})
+	r := newRoot(t, c)
+	fs := open(t, c.Addr(), r.dir, nil)
+	defer fs.Close() //nolint:errcheck // end of the test
+	ctx := t.Context()
+	data := pattern(6, 5<<20+1000)
+	for _, key := range []string{"f", "f"} { // the second time it is replaced
+		if _, err := write(ctx, fs, key, data, ufs.CreateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := read(ctx, fs, key); !bytes.Equal(got, data) || err != nil {
+			t.Errorf("%d bytes, %v", len(got), err)
+		}
+	}
+	wantNothingLeft(t, r)
+}
+
 // TestSafeMode: a NameNode that only answers questions is not an answer to a change.
 func TestSafeMode(t *testing.T) {
 	fs, r := private(t, nil)
