@@ -277,12 +277,9 @@ func (w *writer) seal(ctx context.Context, op string) error {
 	}
 	stop := context.AfterFunc(ctx, w.client.kill)
 	defer stop()
-	wait := w.patience()
-	for {
-		err := w.file.Close()
-		if err == nil {
-			break
-		}
+	wait, full := w.patience(), *w.file
+	err := w.file.Close()
+	for bare := *w.file; err != nil; err = w.closeAgain(full, bare) {
 		if !lib.IsErrReplicating(err) {
 			return w.fail(ctx, op, err)
 		}
@@ -296,6 +293,20 @@ func (w *writer) seal(ctx context.Context, op string) error {
 	w.sealed = true
 	w.letGo()
 	return nil
+}
+
+// closeAgain closes the file, which the NameNode refused before: full is how the
+// library had it then, bare what it left of it. The NameNode takes note of the last
+// block only when it knows that the one before is stored, and will not be told of it
+// again after that; the library tells it in its first attempt.
+func (w *writer) closeAgain(full, bare lib.FileWriter) error {
+	*w.file = full
+	err := w.file.Close()
+	if isRemote(err) {
+		*w.file = bare
+		err = w.file.Close()
+	}
+	return err
 }
 
 // letGo gives the connection back.
