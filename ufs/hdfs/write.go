@@ -21,6 +21,10 @@ const (
 	// close, a file of which a block has not been reported yet.
 	firstWait = 3 * time.Millisecond
 	lastWait  = time.Second
+	// firstLook and lastLook bound the wait between two looks for a file that may yet
+	// be made.
+	firstLook = 100 * time.Millisecond
+	lastLook  = 4 * time.Second
 )
 
 // Create implements ufs.FS.
@@ -139,11 +143,24 @@ func (f *FS) newFile(c *client, path string, mode uint32) (*lib.FileWriter, erro
 	return c.lib.CreateFile(path, replication, block, os.FileMode(mode))
 }
 
-// discard removes a temporary file that may be there, later: its caller has gone.
+// discard removes a temporary file that may be there, later: its caller has gone. The
+// NameNode may make it after it was asked to remove it, on another connection: where
+// there is none, it looks again for a while.
 func (f *FS) discard(path string) {
 	f.background(func(ctx context.Context) {
-		if _, err := f.removeTemp(ctx, "", path); err != nil {
-			f.log.Warn("temporary file may be left behind", "error", err)
+		for wait := firstLook; wait <= lastLook; wait *= 2 {
+			found, err := f.removeTemp(ctx, "", path)
+			if err != nil {
+				f.log.Warn("temporary file may be left behind", "error", err)
+			}
+			if found || err != nil {
+				return
+			}
+			select {
+			case <-f.cfg.clock.After(wait):
+			case <-ctx.Done():
+				return
+			}
 		}
 	})
 }

@@ -83,7 +83,7 @@ func failureContextInCall(e *env) {
 			in.check(e, key, err)
 		}
 	}
-	e.wantNothingLeft()
+	e.wantNothingLeftAfter(20 * time.Second) // what is carried out late is cleared later
 }
 
 func interruptions() []interrupted {
