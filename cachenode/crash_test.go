@@ -128,7 +128,9 @@ func TestKilledAtAnyPointOfAnUpload(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context())
 			done := make(chan error)
 			go func() { done <- p.node.Run(ctx) }()
-			check(t, p.awaitReady(t.Context()))
+			soon, late := context.WithTimeout(t.Context(), time.Minute)
+			defer late()
+			check(t, p.awaitReady(soon))
 			p.leader.mu.Lock()
 			first := p.leader.beats[0]
 			p.leader.mu.Unlock()

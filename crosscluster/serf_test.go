@@ -57,6 +57,20 @@ func eventually(t *testing.T, cond func() bool) {
 	}
 }
 
+// next returns what comes out of c next; it is the zero value when c is closed.
+func next[T any](t *testing.T, c <-chan T) T {
+	t.Helper()
+	deadline := time.NewTimer(20 * time.Second)
+	defer deadline.Stop()
+	select {
+	case v := <-c:
+		return v
+	case <-deadline.C:
+		t.Fatal("nothing came within 20 s")
+		panic("unreachable")
+	}
+}
+
 func names(s *crosscluster.Serf) []string {
 	members, _ := s.Members()
 	var out []string
@@ -84,7 +98,7 @@ func TestSerfCarriesMembersAndPayloads(t *testing.T) {
 	if err := a.Announce(east); err != nil {
 		t.Fatal(err)
 	}
-	<-changed
+	next(t, changed)
 	eventually(t, func() bool {
 		members, _ := b.Members()
 		return slices.Contains(members, east)
@@ -95,7 +109,7 @@ func TestSerfCarriesMembersAndPayloads(t *testing.T) {
 		if err := a.Publish([]byte(payload), false); err != nil {
 			t.Fatal(err)
 		}
-		if p := <-got; p != payload {
+		if p := next(t, got); p != payload {
 			t.Errorf("got %d bytes, want %d", len(p), len(payload))
 		}
 	}
@@ -125,7 +139,7 @@ func TestSerfWithAnotherKeyIsNotLetIn(t *testing.T) {
 	if err := d.Publish([]byte("true"), false); err != nil {
 		t.Fatal(err)
 	}
-	if p := <-heard; p != "true" {
+	if p := next(t, heard); p != "true" {
 		t.Errorf("heard %q", p)
 	}
 	if n := names(a); !slices.Equal(n, let) {
@@ -151,7 +165,8 @@ func TestSerfJoinsByCommand(t *testing.T) {
 	b, _ := join(t, "west", crosscluster.SerfOptions{Bind: "localhost:0"})
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
-	if n, err := b.Join(ctx, []string{freeAddress(t)}); n != 0 || freshet.KindOf(err) != freshet.KindUnavailable {
+	const nobody = "127.0.0.1:1" // no member gets that port
+	if n, err := b.Join(ctx, []string{nobody}); n != 0 || freshet.KindOf(err) != freshet.KindUnavailable {
 		t.Errorf("joined nobody: %d, %v", n, err)
 	}
 	if n, err := b.Join(ctx, []string{a.Address()}); n != 1 || err != nil {

@@ -11,22 +11,14 @@ import (
 	"github.com/freshet-io/freshet/rpc"
 )
 
-// deadAddress is one where nobody listens.
-func deadAddress(t *testing.T) string {
-	t.Helper()
-	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = l.Close() }()
-	return l.Addr().String()
-}
+// deadAddress is one where nobody listens: no server gets that port.
+const deadAddress = "127.0.0.1:1"
 
 func TestTheFirstAddressThatAnswersIsUsed(t *testing.T) {
 	first, second := &fake{}, &fake{listener: listen(t)}
 	s1 := start(t, first, nil, rpc.ServerOptions{})
 	// The second is tried too if the first is slow to answer: it is silent so far.
-	c := dial(t, rpc.DialOptions{}, deadAddress(t), s1.addr, second.listener.Addr().String())
+	c := dial(t, rpc.DialOptions{}, deadAddress, s1.addr, second.listener.Addr().String())
 	if _, err := c.Cluster(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -41,7 +33,7 @@ func TestTheFirstAddressThatAnswersIsUsed(t *testing.T) {
 }
 
 func TestNobodyAnswers(t *testing.T) {
-	c := dial(t, rpc.DialOptions{NoRetry: true}, deadAddress(t))
+	c := dial(t, rpc.DialOptions{NoRetry: true}, deadAddress)
 	_, err := c.Cluster(t.Context())
 	if !freshet.IsKind(err, freshet.KindUnavailable) || !strings.Contains(err.Error(), "connection refused") {
 		t.Errorf("got %v", err)

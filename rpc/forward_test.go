@@ -29,10 +29,9 @@ func (s *successor) LeaderAddress() string {
 // call was sent to nobody, so that it does not matter whether it may be repeated.
 func TestACallWaitsForTheSuccessorOfADeadLeader(t *testing.T) {
 	t.Parallel()
-	const dead = "127.0.0.1:1" // no server gets that port
 	l := start(t, &fake{}, nil, rpc.ServerOptions{})
 	follower := &fake{err: freshet.Errorf(freshet.KindNotLeader, "", "", "not me")}
-	finder := &successor{dead: dead, next: l.addr}
+	finder := &successor{dead: deadAddress, next: l.addr}
 	m := start(t, follower, finder, rpc.ServerOptions{})
 	c := dial(t, rpc.DialOptions{NoRetry: true}, m.addr)
 	if _, err := c.BumpEpoch(t.Context(), false); err != nil {

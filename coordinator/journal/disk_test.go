@@ -165,13 +165,23 @@ func putAt(t *testing.T, n *node, values ...uint64) {
 	}
 }
 
-// putAny proposes v at whoever leads until it is acknowledged: on a busy machine a
-// leader may be lost at any time, and v may then be there twice.
+// putAny proposes v at whoever leads until it is acknowledged; it may then be there
+// twice.
 func putAny(t *testing.T, v uint64, nodes ...*node) {
+	t.Helper()
+	acknowledged(t, func() error {
+		_, err := lead(t, nodes...).j.Propose(t.Context(), put(v))
+		return err
+	})
+}
+
+// acknowledged does a change until it is acknowledged: on a busy machine a leader may
+// be lost at any time.
+func acknowledged(t *testing.T, change func() error) {
 	t.Helper()
 	deadline := time.Now().Add(30 * time.Second)
 	for {
-		_, err := lead(t, nodes...).j.Propose(t.Context(), put(v))
+		err := change()
 		if err == nil {
 			return
 		}
@@ -297,7 +307,7 @@ func TestDamagedLogIsRefused(t *testing.T) {
 			j, err := journal.Open(n.options(), n.state)
 			if err == nil {
 				// Damage to an entry is found when it is read, before anything starts.
-				ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+				ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 				defer cancel()
 				err = j.Run(ctx)
 			}
@@ -426,9 +436,9 @@ func TestFoundingFromABackup(t *testing.T) {
 	// A member that joins gets the state that no log has.
 	joiner := newNode(t, "m1", t.TempDir(), calm)
 	joiner.start(t)
-	if err := n.j.AddVoter(t.Context(), journal.Server{ID: joiner.id, Addr: joiner.addr}); err != nil {
-		t.Fatal(err)
-	}
+	acknowledged(t, func() error {
+		return lead(t, n, joiner).j.AddVoter(t.Context(), journal.Server{ID: joiner.id, Addr: joiner.addr})
+	})
 	putAny(t, 5, n, joiner)
 	if err := journal.WaitApplied(t.Context(), joiner.j, lead(t, n, joiner).state.Applied()); err != nil {
 		t.Fatal(err)

@@ -122,7 +122,7 @@ func forgotten(w *World) {
 	a.Stop(0)
 	a.Stop(1)
 	w.Until(contactLimit, func() string { return unlessLost(b, a) })
-	ctx, cancel := context.WithTimeout(context.Background(), soon)
+	ctx, cancel := context.WithTimeout(context.Background(), soon+w.Slack)
 	defer cancel()
 	if err := b.Bus(1).Forget(ctx, "east"); freshet.KindOf(err) != freshet.KindNotLeader {
 		w.T.Errorf("a member that does not lead forgot: %v", err)
@@ -149,7 +149,7 @@ func leave(w *World) {
 	a.Put(Lake, "/a")
 	w.Quiet(soon)
 	a.Put(Lake, "/last")
-	ctx, cancel := context.WithTimeout(context.Background(), soon)
+	ctx, cancel := context.WithTimeout(context.Background(), soon+w.Slack)
 	defer cancel()
 	order := w.Order.Next()
 	if err := a.Bus(0).Leave(ctx); err != nil {

@@ -101,8 +101,10 @@ func TestAPausedProcessAnswersAfterResume(t *testing.T) {
 		t.Fatal(err)
 	}
 	answer := make(chan string, 1)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
 	go func() {
-		got, err := p.Ask(context.Background(), "hello")
+		got, err := p.Ask(ctx, "hello")
 		answer <- fmt.Sprint(got, err)
 	}()
 	select {

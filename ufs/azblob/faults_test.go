@@ -133,9 +133,13 @@ func TestOutageIsNeverAbsence(t *testing.T) {
 	b := newBucket(t)
 	p := newProxy(t, b)
 	patient := b.open(t, "p", nil)
-	fs := p.mount(t, b, "p", map[string]string{"retries": "1", "request_timeout": "200ms"})
 	mustWrite(t, patient, "d/f", []byte("x"))
 	for _, f := range []fault{busy, throttle, broken, reset, drop, stall, notThere, noBucket, pageOfHTML} {
+		timeout := "30s" // what there is no answer to says nothing of the other faults
+		if f == stall {
+			timeout = "200ms"
+		}
+		fs := p.mount(t, b, "p", map[string]string{"retries": "1", "request_timeout": timeout})
 		p.set(f, 0, "Head", "List", "Get")
 		for what, err := range map[string]error{
 			"stat":   second(fs.Stat(t.Context(), "d/f")),

@@ -35,6 +35,8 @@ func bareClient(t testing.TB, c *hdfstest.Cluster) *lib.Client {
 // DataNode has not reported its block.
 func closeWriter(t testing.TB, w *lib.FileWriter) {
 	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
 	retry := time.NewTicker(20 * time.Millisecond)
 	defer retry.Stop()
 	for {
@@ -47,7 +49,7 @@ func closeWriter(t testing.TB, w *lib.FileWriter) {
 		}
 		select {
 		case <-retry.C:
-		case <-t.Context().Done():
+		case <-ctx.Done():
 			t.Fatal(err)
 		}
 	}
@@ -263,6 +265,26 @@ func TestStopOfTheDataNode(t *testing.T) {
 		_, err := write(ctx, fs, "new", data, ufs.CreateOptions{Op: freshet.OpID{3}})
 		return err
 	})
+	wantNothingLeft(t, r)
+}
+
+// TestLateReports: a NameNode that hears late of what the DataNode stored gives the
+// next block late, and closes the file late. The writer waits for both, whichever
+// block it is that the NameNode has not heard of.
+func TestLateReports(t *testing.T) {
+	c := hdfstest.Start(t, hdfstest.Options{Conf: map[string]string{"dfs.blockreport.incremental.intervalMsec": "1000"}})
+	r := newRoot(t, c)
+	fs := open(t, c.Addr(), r.dir, nil)
+	defer fs.Close() //nolint:errcheck // end of the test
+	ctx := t.Context()
+	for blocks := range 5 {
+		key, data := fmt.Sprint("f", blocks), pattern(6, blocks<<20+1000)
+		if _, err := write(ctx, fs, key, data, ufs.CreateOptions{}); err != nil {
+			t.Errorf("%d blocks: %v", blocks+1, err)
+		} else if got, err := read(ctx, fs, key); !bytes.Equal(got, data) || err != nil {
+			t.Errorf("%d blocks: %d bytes, %v", blocks+1, len(got), err)
+		}
+	}
 	wantNothingLeft(t, r)
 }
 

@@ -23,7 +23,7 @@ func TestWatchTellsWhatOthersDo(t *testing.T) {
 	r := newRoot(t, hdfstest.Shared(t))
 	f := open(t, r.cluster.Addr(), r.dir, nil)
 	defer f.Close()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
 	next, stop := iter.Pull2(f.Watch(ctx, nil))
 	defer stop()

@@ -1,6 +1,7 @@
 package hdfs
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"os"
@@ -16,10 +17,14 @@ import (
 const (
 	// writePiece is what is given to the library at once: it copies it.
 	writePiece = 256 << 10
-	// firstWait and lastWait bound the wait between two attempts to close a file
-	// whose last block has not been reported yet.
+	// firstWait and lastWait bound the wait between two attempts to go on with, or to
+	// close, a file of which a block has not been reported yet.
 	firstWait = 3 * time.Millisecond
 	lastWait  = time.Second
+	// firstLook and lastLook bound the wait between two looks for a file that may yet
+	// be made.
+	firstLook = 100 * time.Millisecond
+	lastLook  = 4 * time.Second
 )
 
 // Create implements ufs.FS.
@@ -138,11 +143,24 @@ func (f *FS) newFile(c *client, path string, mode uint32) (*lib.FileWriter, erro
 	return c.lib.CreateFile(path, replication, block, os.FileMode(mode))
 }
 
-// discard removes a temporary file that may be there, later: its caller has gone.
+// discard removes a temporary file that may be there, later: its caller has gone. The
+// NameNode may make it after it was asked to remove it, on another connection: where
+// there is none, it looks again for a while.
 func (f *FS) discard(path string) {
 	f.background(func(ctx context.Context) {
-		if _, err := f.removeTemp(ctx, "", path); err != nil {
-			f.log.Warn("temporary file may be left behind", "error", err)
+		for wait := firstLook; wait <= lastLook; wait *= 2 {
+			found, err := f.removeTemp(ctx, "", path)
+			if err != nil {
+				f.log.Warn("temporary file may be left behind", "error", err)
+			}
+			if found || err != nil {
+				return
+			}
+			select {
+			case <-f.cfg.clock.After(wait):
+			case <-ctx.Done():
+				return
+			}
 		}
 	})
 }
@@ -173,7 +191,7 @@ func (w *writer) Write(p []byte) (int, error) {
 		if w.failed = ufs.ContextError(w.ctx, op, w.key); w.failed != nil {
 			return n, w.failed
 		}
-		m, err := w.file.Write(p[n:min(len(p), n+writePiece)])
+		m, err := w.give(p[n:min(len(p), n+writePiece)])
 		n += m
 		w.size += int64(m)
 		if err == nil {
@@ -185,6 +203,44 @@ func (w *writer) Write(p []byte) (int, error) {
 		}
 	}
 	return len(p), nil
+}
+
+// give hands p to the library. The NameNode refuses a further block as long as it has
+// not heard from the DataNodes that they stored the last but one, which on a busy
+// machine takes a while: it is asked again then.
+func (w *writer) give(p []byte) (n int, err error) {
+	wait := w.patience()
+	for {
+		before := *w.file
+		m, err := w.file.Write(p[n:])
+		n += m
+		if !isException(err, "NotReplicatedYetException") {
+			return n, err
+		}
+		*w.file = before // with the full block, which the next one is to follow, and which it forgets
+		if again, werr := wait(w.ctx); !again {
+			return n, cmp.Or(werr, err)
+		}
+	}
+}
+
+// patience returns what waits, a little longer each time, before the NameNode is
+// asked again, or not: its error is that of an ended context, and in the end nil.
+func (w *writer) patience() func(ctx context.Context) (again bool, err error) {
+	clock := w.fs.cfg.clock
+	next, deadline := firstWait, clock.Now().Add(w.fs.cfg.requestTimeout)
+	return func(ctx context.Context) (bool, error) {
+		if clock.Now().After(deadline) {
+			return false, nil
+		}
+		select {
+		case <-clock.After(next):
+		case <-ctx.Done():
+			return false, ctx.Err()
+		}
+		next = min(2*next, lastWait)
+		return true, nil
+	}
 }
 
 func (w *writer) over(op string) error {
@@ -238,29 +294,36 @@ func (w *writer) seal(ctx context.Context, op string) error {
 	}
 	stop := context.AfterFunc(ctx, w.client.kill)
 	defer stop()
-	wait := firstWait
-	deadline := w.fs.cfg.clock.Now().Add(w.fs.cfg.requestTimeout)
-	for {
-		err := w.file.Close()
-		if err == nil {
-			break
-		}
+	wait, full := w.patience(), *w.file
+	err := w.file.Close()
+	for bare := *w.file; err != nil; err = w.closeAgain(full, bare) {
 		if !lib.IsErrReplicating(err) {
 			return w.fail(ctx, op, err)
 		}
-		if w.fs.cfg.clock.Now().After(deadline) {
+		switch again, err := wait(ctx); {
+		case err != nil:
+			return ufs.ContextError(ctx, op, w.key)
+		case !again:
 			return ufs.Errorf(freshet.KindUnavailable, op, w.key, "the DataNodes have not stored the last block in time; try again")
 		}
-		select {
-		case <-w.fs.cfg.clock.After(wait):
-		case <-ctx.Done():
-			return ufs.ContextError(ctx, op, w.key)
-		}
-		wait = min(2*wait, lastWait)
 	}
 	w.sealed = true
 	w.letGo()
 	return nil
+}
+
+// closeAgain closes the file, which the NameNode refused before: full is how the
+// library had it then, bare what it left of it. The NameNode takes note of the last
+// block only when it knows that the one before is stored, and will not be told of it
+// again after that; the library tells it in its first attempt.
+func (w *writer) closeAgain(full, bare lib.FileWriter) error {
+	*w.file = full
+	err := w.file.Close()
+	if isRemote(err) {
+		*w.file = bare
+		err = w.file.Close()
+	}
+	return err
 }
 
 // letGo gives the connection back.

@@ -168,14 +168,31 @@ func (e *env) keys(dir string, opts ufs.ListOptions) []string {
 // wantNothingLeft fails if the storage holds what no listing shows.
 func (e *env) wantNothingLeft() {
 	e.Helper()
+	e.wantNothingLeftAfter(0)
+}
+
+// wantNothingLeftAfter fails if the storage still holds, when the time is over, what
+// no listing shows.
+func (e *env) wantNothingLeftAfter(limit time.Duration) {
+	e.Helper()
 	if e.h.Outside == nil {
 		return
 	}
-	if left := e.outside().Leftovers; left != nil {
+	left := e.outside().Leftovers
+	if left == nil {
+		return
+	}
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for begun := time.Now(); ; <-tick.C {
 		names, err := left()
 		e.must(err)
-		if len(names) > 0 {
+		if len(names) == 0 {
+			return
+		}
+		if time.Since(begun) >= limit {
 			e.Errorf("%d things are left behind in the storage: %.10q", len(names), names)
+			return
 		}
 	}
 }

@@ -164,6 +164,7 @@ func failedSync(t *testing.T, w *e2e.World) {
 		t.Fatal(err)
 	}
 	outside(t, w, "hot/down", "new")
+	e2e.AwaitCached(t, w.A, "hot/never/f", int64(len("new"))) // a block is stored when its reader has it
 	w.S3.Down()
 	for _, name := range []string{"hot/down", "hot/nowhere/at/all"} {
 		path := string(w.A.At(name))

@@ -73,6 +73,8 @@ func TestRestoreLeadsToTheTruth(t *testing.T) {
 	e2e.Seen(t, "the second version in B", e2e.Shows(w.B, "x/f", content(2)))
 	e2e.Seen(t, "the new file in B", e2e.Shows(w.B, "x/new", content(3)))
 	e2e.Seen(t, "the second version in A, which caches it", e2e.Shows(w.A, "f", content(2)))
+	e2e.AwaitCached(t, w.A, "f", 5000) // a block is stored when its reader has it
+	e2e.AwaitCached(t, w.B, "x/f", 5000)
 	if err := w.Storage.Put(t.Context(), "x/f", content(4)); err != nil {
 		t.Fatal(err)
 	}

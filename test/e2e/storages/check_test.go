@@ -48,6 +48,7 @@ func checkAndRepair(t *testing.T, p *place, r *e2e.Region) {
 	r.CLI(t, "fs", "ls", "/lake/e").Want(t, 0)
 	r.CLI(t, "fs", "cat", "/lake/d/content").Want(t, 0, "first of")
 	r.CLI(t, "check", "/lake", "--all").Want(t, 0)
+	e2e.AwaitCached(t, r, "d/content", int64(len("first of d/content"))) // a block is stored when its reader has it
 
 	put("d/content", "another content")
 	remove("d/gone")

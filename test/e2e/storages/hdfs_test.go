@@ -70,7 +70,7 @@ func (d tree) Tree(_ context.Context, prefix string) (map[string]e2e.Object, err
 }
 
 // Put implements e2e.Storage.
-func (d tree) Put(_ context.Context, name string, data []byte) error {
+func (d tree) Put(ctx context.Context, name string, data []byte) error {
 	file := path.Join(d.root, name)
 	if err := d.api.MkdirAll(path.Dir(file), 0o755); err != nil {
 		return err
@@ -84,7 +84,7 @@ func (d tree) Put(_ context.Context, name string, data []byte) error {
 	}
 	_, err = w.Write(data)
 	closed := w.Close()
-	for hdfs.IsErrReplicating(closed) {
+	for hdfs.IsErrReplicating(closed) && ctx.Err() == nil {
 		closed = w.Close()
 	}
 	return errors.Join(err, closed)

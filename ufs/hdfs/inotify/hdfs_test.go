@@ -32,7 +32,9 @@ type ear struct {
 func hear(t *testing.T, c *hdfstest.Cluster, since []byte) *ear {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
-	next, stop := iter.Pull2(inotify.New(inotify.Options{Addrs: []string{c.Addr()}, User: c.User()}).Watch(ctx, since))
+	// A NameNode takes its time to start again on a busy machine.
+	options := inotify.Options{Addrs: []string{c.Addr()}, User: c.User(), Patience: heardWithin}
+	next, stop := iter.Pull2(inotify.New(options).Watch(ctx, since))
 	e := &ear{t: t, next: next, cursor: since, stop: func() { cancel(); stop() }}
 	t.Cleanup(e.stop)
 	return e
