@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"slices"
+	"sort"
 	"sync"
 	"sync/atomic"
 
@@ -17,8 +18,8 @@ import (
 type near interface {
 	// Near reports whether blocks of the node can be read that way.
 	Near(ctx context.Context, n freshet.Node) bool
-	// ReadBlockAt fills b from q.Offset of the block, and reports whether it could.
-	ReadBlockAt(ctx context.Context, n freshet.Node, q freshet.BlockRead, b []byte) bool
+	// ReadBlockAt fills into from off of block b of src, and reports whether it could.
+	ReadBlockAt(ctx context.Context, n *freshet.Node, b *freshet.Block, src *freshet.Source, into []byte, off int64) bool
 }
 
 // maxParallel bounds the requests of one vectored read that are on their way.
@@ -186,24 +187,16 @@ type version struct {
 const maxParts = 64
 
 // find returns the block at off, if it is known.
-func (v *version) find(off int64) (freshet.Block, bool) {
+func (v *version) find(off int64) (*freshet.Block, bool) {
 	v.mu.RLock()
 	defer v.mu.RUnlock()
 	for _, blocks := range v.parts {
-		i, _ := slices.BinarySearchFunc(blocks, off, func(b freshet.Block, off int64) int {
-			switch {
-			case b.Offset+b.Length <= off:
-				return -1
-			case b.Offset > off:
-				return 1
-			}
-			return 0
-		})
+		i := sort.Search(len(blocks), func(i int) bool { return blocks[i].Offset+blocks[i].Length > off })
 		if i < len(blocks) && blocks[i].Offset <= off {
-			return blocks[i], true
+			return &blocks[i], true
 		}
 	}
-	return freshet.Block{}, false
+	return nil, false
 }
 
 // look asks where the blocks from off on are.
@@ -269,29 +262,31 @@ func mayMend(err error) bool {
 	return freshet.IsKind(err, freshet.KindUnavailable, freshet.KindExhausted, freshet.KindNotExist, freshet.KindCorrupt)
 }
 
-func (v *version) request(b freshet.Block, off, n int64) freshet.BlockRead {
-	return freshet.BlockRead{Block: b, Source: v.source, Offset: off - b.Offset, Length: n, Type: v.f.opts.Read}
+func (v *version) request(b *freshet.Block, off, n int64) freshet.BlockRead {
+	return freshet.BlockRead{Block: *b, Source: v.source, Offset: off - b.Offset, Length: n, Type: v.f.opts.Read}
 }
 
 // readNear reads from a node of this host, if there is one with the block.
-func (v *version) readNear(ctx context.Context, b freshet.Block, off int64, p []byte) bool {
-	if v.f.c.near == nil {
+func (v *version) readNear(ctx context.Context, b *freshet.Block, off int64, p []byte) bool {
+	at := v.f.c.near
+	if at == nil {
 		return false
 	}
-	q := v.request(b, off, int64(len(p)))
-	for _, n := range b.Nodes {
-		if n.Socket != "" && v.f.c.near.ReadBlockAt(ctx, n, q, p) {
+	known := false
+	for i := range b.Nodes {
+		n := &b.Nodes[i]
+		known = known || n.ID == b.Fetch.ID
+		if n.Socket != "" && at.ReadBlockAt(ctx, n, b, &v.source, p, off-b.Offset) {
 			return true
 		}
 	}
-	return b.Fetch.Socket != "" && !slices.ContainsFunc(b.Nodes, func(n freshet.Node) bool { return n.ID == b.Fetch.ID }) &&
-		v.f.c.near.ReadBlockAt(ctx, b.Fetch, q, p)
+	return !known && b.Fetch.Socket != "" && at.ReadBlockAt(ctx, &b.Fetch, b, &v.source, p, off-b.Offset)
 }
 
 // readFar reads by a stream, from the first node that has one.
-func (v *version) readFar(ctx context.Context, b freshet.Block, off int64, p []byte) error {
+func (v *version) readFar(ctx context.Context, b *freshet.Block, off int64, p []byte) error {
 	var last error = freshet.Errorf(freshet.KindUnavailable, "read", v.f.path, "no cache node is live")
-	for _, n := range v.f.c.candidates(ctx, b) {
+	for _, n := range v.f.c.candidates(ctx, *b) {
 		body, err := v.f.c.nodes.ReadBlock(ctx, n, v.request(b, off, int64(len(p))))
 		if err == nil {
 			_, err = io.ReadFull(body, p)

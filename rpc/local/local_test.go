@@ -148,6 +148,11 @@ func (w *world) WriteFile(context.Context, freshet.Ticket, io.Reader, int64) (fr
 	return freshet.Completed{}, errors.New("not here")
 }
 
+// readAt fills b from the place that q names.
+func (w *world) readAt(p *local.Pool, n freshet.Node, q freshet.BlockRead, b []byte) bool {
+	return p.ReadBlockAt(w.t.Context(), &n, &q.Block, &q.Source, b, q.Offset)
+}
+
 type body struct{ *bytes.Reader }
 
 func (b body) Close() error           { return nil }
@@ -177,7 +182,7 @@ func (w *world) wantBytes(p *local.Pool, id freshet.BlockID, off, n int64) {
 		w.t.Fatalf("%d bytes from %d are wrong", n, off)
 	}
 	b := make([]byte, n)
-	if p.ReadBlockAt(w.t.Context(), w.node, read(id, off, 0), b) && !bytes.Equal(b, want) {
+	if w.readAt(p, w.node, read(id, off, 0), b) && !bytes.Equal(b, want) {
 		w.t.Fatalf("%d bytes at %d are wrong", n, off)
 	}
 }
@@ -223,7 +228,7 @@ func TestBlocksAreReadByTheirDescriptors(t *testing.T) {
 		if s := p.Stats(); s.Descriptors != 1 || s.Local == 0 {
 			t.Errorf("%+v", s)
 		}
-		if p.ReadBlockAt(t.Context(), w.node, read(block(1), size-1, 0), make([]byte, 2)) {
+		if w.readAt(p, w.node, read(block(1), size-1, 0), make([]byte, 2)) {
 			t.Error("read beyond the block")
 		}
 	})
@@ -263,7 +268,7 @@ func TestWhatCannotBeLentIsStreamed(t *testing.T) {
 			if err != nil || s.Origin() != freshet.OriginUFS || w.streamed.Load() != 1 {
 				t.Errorf("%s: %v, %d streams", name, err, w.streamed.Load())
 			}
-			if p.ReadBlockAt(t.Context(), n, q, make([]byte, 10)) {
+			if w.readAt(p, n, q, make([]byte, 10)) {
 				t.Errorf("%s: read by a descriptor", name)
 			}
 			_ = p.Close()
@@ -391,7 +396,7 @@ func TestLentBytesAreBounded(t *testing.T) {
 		for i := 1; i <= 7; i++ {
 			eventually(t, "block "+fmt.Sprint(i)+" is lent", func() bool {
 				w.wantBytes(p, block(i), 0, size)
-				return p.ReadBlockAt(t.Context(), w.node, read(block(i), 0, 0), make([]byte, 10))
+				return w.readAt(p, w.node, read(block(i), 0, 0), make([]byte, 10))
 			})
 			if n := p.Stats().Descriptors; n > 4 {
 				t.Errorf("%d of 8 blocks are lent", n)
@@ -447,7 +452,7 @@ func TestManyReadAtOnce(t *testing.T) {
 					id := block(1 + dice.IntN(5))
 					off := dice.Int64N(size - 5000)
 					b := make([]byte, 5000)
-					if p.ReadBlockAt(t.Context(), w.node, read(id, off, 0), b) && !bytes.Equal(b, content(id)[off:off+5000]) {
+					if w.readAt(p, w.node, read(id, off, 0), b) && !bytes.Equal(b, content(id)[off:off+5000]) {
 						t.Error("wrong bytes")
 					}
 				}

@@ -51,8 +51,9 @@ type Pool struct {
 	next Nodes
 	opts Options
 
-	stop chan struct{}
-	wg   sync.WaitGroup
+	stop    chan struct{}
+	wg      sync.WaitGroup
+	buffers sync.Pool // of *[streamBuffer]byte
 
 	mu      sync.Mutex
 	closed  bool
@@ -165,27 +166,27 @@ func (p *Pool) ReadBlock(ctx context.Context, n freshet.Node, q freshet.BlockRea
 	if q.Length < 0 {
 		q.Length = q.Block.Length - q.Offset
 	}
-	if d := p.borrow(ctx, n, &q); d != nil {
+	if d := p.borrow(ctx, &n, &q.Block, &q.Source); d != nil {
 		d.release()
 		return &stream{pool: p, ctx: ctx, node: n, req: q, desc: d}, nil
 	}
 	return p.next.ReadBlock(ctx, n, q)
 }
 
-// ReadBlockAt fills b from q.Offset of the block by its descriptor, and reports
-// whether it could. If not, nothing is known of what b holds.
-func (p *Pool) ReadBlockAt(ctx context.Context, n freshet.Node, q freshet.BlockRead, b []byte) bool {
-	if q.Offset < 0 || q.Offset > q.Block.Length-int64(len(b)) {
+// ReadBlockAt fills p from off of block b of src by its descriptor, and reports
+// whether it could. If not, nothing is known of what p holds.
+func (p *Pool) ReadBlockAt(ctx context.Context, n *freshet.Node, b *freshet.Block, src *freshet.Source, into []byte, off int64) bool {
+	if off < 0 || off > b.Length-int64(len(into)) {
 		return false
 	}
-	d := p.borrow(ctx, n, &q)
+	d := p.borrow(ctx, n, b, src)
 	if d == nil {
 		return false
 	}
-	err := d.readAt(b, q.Offset)
+	err := d.readAt(into, off)
 	d.release()
 	if err != nil {
-		p.drop(d, err, &q)
+		p.drop(d, err, b, src)
 		return false
 	}
 	return true
@@ -193,18 +194,18 @@ func (p *Pool) ReadBlockAt(ctx context.Context, n freshet.Node, q freshet.BlockR
 
 // borrow returns a descriptor of the block with a reference for the caller; nil if
 // the bytes must be streamed.
-func (p *Pool) borrow(ctx context.Context, n freshet.Node, q *freshet.BlockRead) *descriptor {
-	if p.opts.Off || n.Socket == "" || n.Incarnation == 0 || q.Block.ID.File == 0 {
+func (p *Pool) borrow(ctx context.Context, n *freshet.Node, b *freshet.Block, src *freshet.Source) *descriptor {
+	if p.opts.Off || n.Socket == "" || n.Incarnation == 0 || b.ID.File == 0 {
 		return nil
 	}
-	k := key{host{n.ID, n.Incarnation}, q.Block.ID}
+	k := key{host{n.ID, n.Incarnation}, b.ID}
 	for {
-		d, wait, asks := p.lookup(k, q)
+		d, wait, asks := p.lookup(&k, b, src)
 		if d != nil || wait == nil {
 			return d
 		}
 		if asks {
-			d = p.ask(ctx, k, n, q)
+			d = p.ask(ctx, k, n, b, src)
 			p.mu.Lock()
 			delete(p.asking, k)
 			p.mu.Unlock()
@@ -222,11 +223,11 @@ func (p *Pool) borrow(ctx context.Context, n freshet.Node, q *freshet.BlockRead)
 // lookup returns the descriptor that is open; else a channel that is closed when the
 // block was asked for, which the caller does if asks is true; else nothing: the block
 // was refused lately.
-func (p *Pool) lookup(k key, q *freshet.BlockRead) (d *descriptor, wait chan struct{}, asks bool) {
+func (p *Pool) lookup(k *key, b *freshet.Block, src *freshet.Source) (d *descriptor, wait chan struct{}, asks bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if d := p.open[k]; d != nil {
-		if d.layout.Length != q.Block.Length || !d.version.SameContent(q.Source.Fingerprint) || !d.acquire() {
+	if d := p.open[*k]; d != nil {
+		if d.layout.Length != b.Length || !d.version.SameContent(src.Fingerprint) || !d.acquire() {
 			return nil, nil, false
 		}
 		p.tick++
@@ -234,14 +235,14 @@ func (p *Pool) lookup(k key, q *freshet.BlockRead) (d *descriptor, wait chan str
 		p.stats.Local++
 		return d, nil, false
 	}
-	if p.closed || p.isRefused(k) {
+	if p.closed || p.isRefused(*k) {
 		return nil, nil, false
 	}
-	if wait, ok := p.asking[k]; ok {
+	if wait, ok := p.asking[*k]; ok {
 		return nil, wait, false
 	}
 	wait = make(chan struct{})
-	p.asking[k] = wait
+	p.asking[*k] = wait
 	return nil, wait, true
 }
 
@@ -265,24 +266,24 @@ func (p *Pool) isRefused(k key) bool {
 }
 
 // ask borrows a block from the node.
-func (p *Pool) ask(ctx context.Context, k key, n freshet.Node, q *freshet.BlockRead) *descriptor {
-	c := p.reach(ctx, n)
+func (p *Pool) ask(ctx context.Context, k key, n *freshet.Node, b *freshet.Block, src *freshet.Source) *descriptor {
+	c := p.reach(ctx, *n)
 	if c == nil {
 		return nil
 	}
-	a, err := c.open(ctx, wireOf(q))
+	a, err := c.open(ctx, wireOf(b, src))
 	if err != nil {
 		if ctx.Err() == nil {
 			p.refuse(k)
 		}
 		return nil
 	}
-	if a.layout.Length != q.Block.Length {
+	if a.layout.Length != b.Length {
 		closeAll([]int{a.fd})
 		c.release(a.loan)
 		return nil
 	}
-	d, err := newDescriptor(k, q.Source.Fingerprint, a.layout, a.fd, func() { c.release(a.loan) })
+	d, err := newDescriptor(k, src.Fingerprint, a.layout, a.fd, func() { c.release(a.loan) })
 	if err != nil {
 		closeAll([]int{a.fd})
 		c.release(a.loan)
@@ -293,10 +294,8 @@ func (p *Pool) ask(ctx context.Context, k key, n freshet.Node, q *freshet.BlockR
 }
 
 // wireOf leaves out what only other nodes need.
-func wireOf(q *freshet.BlockRead) *freshetv1.ReadBlockRequest {
-	return rpc.ReadBlockToWire(freshet.BlockRead{
-		Block: freshet.Block{ID: q.Block.ID, Offset: q.Block.Offset, Length: q.Block.Length}, Source: q.Source,
-	})
+func wireOf(b *freshet.Block, src *freshet.Source) *freshetv1.ReadBlockRequest {
+	return rpc.ReadBlockToWire(freshet.BlockRead{Block: freshet.Block{ID: b.ID, Offset: b.Offset, Length: b.Length}, Source: *src})
 }
 
 // keep puts a descriptor into the cache and returns it with a reference for the
@@ -339,7 +338,7 @@ func (p *Pool) refuse(k key) {
 }
 
 // drop lets go of a descriptor that failed.
-func (p *Pool) drop(d *descriptor, why error, q *freshet.BlockRead) {
+func (p *Pool) drop(d *descriptor, why error, b *freshet.Block, src *freshet.Source) {
 	p.mu.Lock()
 	held := p.open[d.key] == d
 	if held {
@@ -351,7 +350,7 @@ func (p *Pool) drop(d *descriptor, why error, q *freshet.BlockRead) {
 	}
 	p.refuse(d.key)
 	if broken, ok := errors.AsType[*damage](why); ok && d.from != nil {
-		d.from.damaged(wireOf(q), broken.chunk)
+		d.from.damaged(wireOf(b, src), broken.chunk)
 	}
 	d.release()
 }

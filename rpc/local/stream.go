@@ -10,6 +10,18 @@ import (
 // streamBuffer is how much WriteTo reads at a time.
 const streamBuffer = 512 << 10
 
+// buffer returns a buffer for so many bytes, at most streamBuffer.
+func (p *Pool) buffer(n int64) (b []byte, free func()) {
+	if n < streamBuffer/2 {
+		return make([]byte, max(n, 1)), func() {}
+	}
+	a, ok := p.buffers.Get().(*[streamBuffer]byte)
+	if !ok {
+		a = new([streamBuffer]byte)
+	}
+	return a[:], func() { p.buffers.Put(a) }
+}
+
 // stream reads a range of a block by a descriptor for as long as it can, and goes on
 // over the network where not: the bytes are of one version either way.
 type stream struct {
@@ -64,24 +76,23 @@ func (s *stream) Read(p []byte) (int, error) {
 
 // read fills p by a descriptor; false if there is none that works.
 func (s *stream) read(p []byte) bool {
-	q := s.req
-	q.Offset += s.done
+	off, b, src := s.req.Offset+s.done, &s.req.Block, &s.req.Source
 	if d := s.desc; d != nil && d.acquire() {
-		err := d.readAt(p, q.Offset)
+		err := d.readAt(p, off)
 		d.release()
 		if err == nil {
 			s.pool.touch(d)
 			return true
 		}
-		s.pool.drop(d, err, &q)
+		s.pool.drop(d, err, b, src)
 	}
-	if s.desc = s.pool.borrow(s.ctx, s.node, &q); s.desc == nil {
+	if s.desc = s.pool.borrow(s.ctx, &s.node, b, src); s.desc == nil {
 		return false
 	}
 	defer s.desc.release()
-	err := s.desc.readAt(p, q.Offset)
+	err := s.desc.readAt(p, off)
 	if err != nil {
-		s.pool.drop(s.desc, err, &q)
+		s.pool.drop(s.desc, err, b, src)
 	}
 	return err == nil
 }
@@ -100,7 +111,8 @@ func (s *stream) goOn() error {
 
 // WriteTo implements io.WriterTo.
 func (s *stream) WriteTo(w io.Writer) (int64, error) {
-	buf := make([]byte, min(streamBuffer, max(s.req.Length-s.done, 1)))
+	buf, free := s.pool.buffer(s.req.Length - s.done)
+	defer free()
 	var total int64
 	for s.rest == nil {
 		n, err := s.Read(buf)
