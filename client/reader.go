@@ -15,9 +15,9 @@ import (
 const window = 4 << 30
 
 // maxTries bounds how often in a row the bytes at one place are asked for; the
-// pauses between the tries, together some seconds, give the cluster the time to
-// notice that a node is gone.
-const maxTries = 8
+// pauses between the tries, together seven seconds, give the cluster the time to
+// notice that a node is gone: five seconds.
+const maxTries = 10
 
 const firstPause, maxPause = 50 * time.Millisecond, 2 * time.Second
 

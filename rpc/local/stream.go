@@ -2,6 +2,7 @@ package local
 
 import (
 	"context"
+	"errors"
 	"io"
 
 	"github.com/freshet-io/freshet"
@@ -62,7 +63,11 @@ func (s *stream) Read(p []byte) (int, error) {
 		return 0, io.EOF
 	}
 	if err := s.ctx.Err(); err != nil {
-		return 0, err
+		kind := freshet.KindUnavailable
+		if errors.Is(err, context.DeadlineExceeded) {
+			kind = freshet.KindDeadline
+		}
+		return 0, freshet.Errorf(kind, "read block", "", "%w", err)
 	}
 	if s.read(p[:n]) {
 		s.done += n
