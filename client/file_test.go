@@ -172,7 +172,7 @@ func TestRangesOfOneBlockAreAskedForTogether(t *testing.T) {
 func TestAFileIsOfOneVersion(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(2500)
-		f := openFile(t, w)
+		f := openFile(t, &guarded{world: w})
 		w.version = 2 // before the first byte
 		b := make([]byte, 2500)
 		if _, err := f.ReadAt(b, 0); err != nil || !bytes.Equal(b, bytesOf(2, 0, 2500)) {
@@ -185,7 +185,7 @@ func TestAFileIsOfOneVersion(t *testing.T) {
 		if err := f.ReadRanges(t.Context(), []client.Range{{Into: b}}); !freshet.IsKind(err, freshet.KindStale) {
 			t.Errorf("after it: %v", err)
 		}
-		g := openFile(t, w)
+		g := openFile(t, &guarded{world: w})
 		if g.Info().Length != 2500 {
 			t.Error("wrong length")
 		}
