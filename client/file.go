@@ -285,7 +285,7 @@ func (v *version) readNear(ctx context.Context, b *freshet.Block, off int64, p [
 
 // readFar reads by a stream, from the first node that has one.
 func (v *version) readFar(ctx context.Context, b *freshet.Block, off int64, p []byte) error {
-	var last error = freshet.Errorf(freshet.KindUnavailable, "read", v.f.path, "no cache node is live")
+	last := freshet.Errorf(freshet.KindUnavailable, "read", v.f.path, "no cache node is live")
 	for _, n := range v.f.c.candidates(ctx, *b) {
 		body, err := v.f.c.nodes.ReadBlock(ctx, n, v.request(b, off, int64(len(p))))
 		if err == nil {

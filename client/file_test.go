@@ -3,6 +3,7 @@ package client_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"io"
 	"math/rand/v2"
 	"slices"
@@ -106,7 +107,7 @@ func TestFilesAreReadAtAnyPlace(t *testing.T) {
 			b := make([]byte, r[1])
 			n, err := f.ReadAt(b, r[0])
 			want := max(0, min(r[1], size-r[0]))
-			if int64(n) != want || (err == io.EOF) != (want < r[1]) || err != nil && err != io.EOF || !bytes.Equal(b[:n], bytesOf(1, r[0], want)) {
+			if int64(n) != want || errors.Is(err, io.EOF) != (want < r[1]) || err != nil && !errors.Is(err, io.EOF) || !bytes.Equal(b[:n], bytesOf(1, r[0], want)) {
 				t.Errorf("near %v: %d bytes from %d: %d, %v", near, r[1], r[0], n, err)
 			}
 		}
@@ -262,7 +263,7 @@ type cold struct {
 
 const coldBlock = 8 << 20
 
-func (c *cold) Locate(_ context.Context, q freshet.LocateQuery) (freshet.Location, error) {
+func (c *cold) Locate(context.Context, freshet.LocateQuery) (freshet.Location, error) {
 	loc := freshet.Location{Info: freshet.Info{Length: c.length, Fingerprint: version(1)}, Source: freshet.Source{Fingerprint: version(1)}}
 	for off := int64(0); off < c.length; off += coldBlock {
 		loc.Blocks = append(loc.Blocks, freshet.Block{

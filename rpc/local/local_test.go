@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -296,7 +297,7 @@ func TestOnlySocketUsersMayBorrow(t *testing.T) {
 }
 
 func TestTheSocketMayBeElsewhere(t *testing.T) {
-	onBoth(t, func(t *testing.T, w *world) {
+	onBoth(t, func(_ *testing.T, w *world) {
 		w.put(block(1))
 		dir := filepath.Dir(w.socket)
 		w.node.Socket = "/run/of/the/host/s"
@@ -320,7 +321,7 @@ func TestABlockThatLeavesIsReadOn(t *testing.T) {
 			t.Error("the space of a lent block was given away")
 		}
 		rest, err := io.ReadAll(s)
-		if err != nil || !bytes.Equal(append(got, rest...), content(block(1))) {
+		if err != nil || !bytes.Equal(slices.Concat(got, rest), content(block(1))) {
 			t.Errorf("wrong bytes, %v", err)
 		}
 		w.wantStreams(0)
@@ -341,7 +342,7 @@ func TestANodeThatDiesLeavesTheDescriptors(t *testing.T) {
 		w.stop()
 		w.streams = errors.New("the node is dead")
 		rest, err := io.ReadAll(s)
-		if err != nil || !bytes.Equal(append(got, rest...), content(block(1))) {
+		if err != nil || !bytes.Equal(slices.Concat(got, rest), content(block(1))) {
 			t.Errorf("wrong bytes, %v", err)
 		}
 		w.wantStreams(0)

@@ -177,7 +177,7 @@ func (s *Server) begin(ctx context.Context, c *net.UnixConn) {
 	}
 	go func() {
 		defer s.wg.Done()
-		if err := s.serve(ctx, n); err != nil && ctx.Err() == nil {
+		if err := s.serve(ctx, n); ctx.Err() == nil {
 			s.opts.Log.DebugContext(ctx, "the connection of a local client ended", "error", err)
 		}
 		s.end(n)
