@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"syscall"
 	"testing"
@@ -224,7 +225,7 @@ func TestANodeIsKilledInTheMiddleOfALocalRead(t *testing.T) {
 				t.Fatal(err)
 			}
 			rest, err := io.ReadAll(r)
-			if err != nil || !bytes.Equal(append(got, rest...), data) {
+			if err != nil || !bytes.Equal(slices.Concat(got, rest), data) {
 				t.Errorf("wrong bytes, %v", err)
 			}
 			// A new client knows nothing of the descriptor.
@@ -274,7 +275,7 @@ func TestVersionsAreNotMixed(t *testing.T) {
 	// What was open may be read to its end, or say that it is stale; it is never both
 	// versions.
 	rest, err := io.ReadAll(r)
-	got = append(got, rest...)
+	got = slices.Concat(got, rest)
 	if !bytes.Equal(got, old[:len(got)]) || err == nil && len(got) != len(old) || err != nil && !freshet.IsKind(err, freshet.KindStale) {
 		t.Errorf("%d bytes and %v", len(got), err)
 	}
