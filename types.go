@@ -99,6 +99,8 @@ type Node struct {
 	HTTP   string // host:port
 	Socket string // Unix socket on the node's host, "" if none
 	Host   string // locality
+	// Incarnation grows at each start of the node; 0 if it is not known.
+	Incarnation uint64
 }
 
 // Block is one block of a file, with everything needed to read it: the nodes

@@ -26,19 +26,30 @@ type Options struct {
 	Host string
 	// Node is preferred for writes, if set: a node in the caller's own process.
 	Node freshet.NodeID
+	// ReadAhead is how many blocks ahead of a sequential reader nodes are asked to
+	// fetch what none of them holds. 0 is 2; negative: none.
+	ReadAhead int
 }
+
+const defaultReadAhead = 2
 
 // Client reads and writes files of one region. Safe for concurrent use.
 type Client struct {
 	rpc.Namespace
 
 	nodes Nodes
+	near  near  // nil if the nodes are no such thing
+	ahead ahead // as above
 	opts  Options
 }
 
-// New returns a Client.
+// New returns a Client. Nodes may also have the methods Near and ReadBlockAt, by which
+// blocks on this host are read without a message, and ReadAhead.
 func New(ns rpc.Namespace, nodes Nodes, opts Options) *Client {
-	return &Client{Namespace: ns, nodes: nodes, opts: opts}
+	c := &Client{Namespace: ns, nodes: nodes, opts: opts}
+	c.near, _ = nodes.(near)   // not all have
+	c.ahead, _ = nodes.(ahead) // what these do
+	return c
 }
 
 // ReadOptions guide Open.

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io"
 	"math"
-	"slices"
 	"time"
 
 	"github.com/freshet-io/freshet"
@@ -16,9 +15,9 @@ import (
 const window = 4 << 30
 
 // maxTries bounds how often in a row the bytes at one place are asked for; the
-// pauses between the tries, together some seconds, give the cluster the time to
-// notice that a node is gone.
-const maxTries = 8
+// pauses between the tries, together seven seconds, give the cluster the time to
+// notice that a node is gone: five seconds.
+const maxTries = 10
 
 const firstPause, maxPause = 50 * time.Millisecond, 2 * time.Second
 
@@ -39,6 +38,7 @@ type Reader struct {
 	from   string
 	pinned bool // the version is known to the caller
 	fails  int  // since the last byte
+	ahead  readAhead
 }
 
 // Open finds the file and the version to read. Bytes flow when Read is called;
@@ -97,8 +97,7 @@ func (r *Reader) locate(off int64, stale string) error {
 		return err
 	}
 	if r.pinned && !loc.Source.Fingerprint.SameContent(r.loc.Source.Fingerprint) {
-		return freshet.Errorf(freshet.KindStale, "read", r.path,
-			"the file changed while it was read (version %s, then %s); read it again", r.loc.Source.Fingerprint, loc.Source.Fingerprint)
+		return changed(r.path, r.loc.Source, loc.Source)
 	}
 	r.loc, r.next = loc, 0
 	r.end = loc.Info.Length
@@ -169,6 +168,7 @@ func (r *Reader) advance(n int64) {
 	r.left -= n
 	if n > 0 {
 		r.pinned, r.fails = true, 0
+		r.lookAhead(n)
 	}
 	if r.left <= 0 && r.body != nil {
 		_ = r.body.Close() // read only
@@ -232,7 +232,7 @@ func (r *Reader) retry(err error) error {
 	case freshet.KindStale:
 		stale = r.loc.Source.Fingerprint.String()
 	case freshet.KindUnavailable, freshet.KindExhausted, freshet.KindNotExist, freshet.KindCorrupt:
-		if !r.pause() {
+		if !pause(r.ctx, r.fails) {
 			return err
 		}
 	default:
@@ -241,18 +241,18 @@ func (r *Reader) retry(err error) error {
 	return r.locate(r.pos, stale)
 }
 
-// pause waits before a further try; the first one follows at once. It returns
-// false if the read ended meanwhile.
-func (r *Reader) pause() bool {
-	if r.fails < 2 {
+// pause waits before a further try after so many that failed; the first one follows
+// at once. It returns false if the read ended meanwhile.
+func pause(ctx context.Context, fails int) bool {
+	if fails < 2 {
 		return true
 	}
-	t := time.NewTimer(min(firstPause<<(r.fails-2), maxPause))
+	t := time.NewTimer(min(firstPause<<(fails-2), maxPause))
 	defer t.Stop()
 	select {
 	case <-t.C:
 		return true
-	case <-r.ctx.Done():
+	case <-ctx.Done():
 		return false
 	}
 }
@@ -271,10 +271,7 @@ func (r *Reader) blockAt(off int64) (freshet.Block, bool) {
 }
 
 func (r *Reader) openOn(b freshet.Block) error {
-	candidates := b.Nodes
-	if b.Fetch.ID != "" && !slices.ContainsFunc(candidates, func(n freshet.Node) bool { return n.ID == b.Fetch.ID }) {
-		candidates = append(slices.Clip(candidates), b.Fetch)
-	}
+	candidates := r.c.candidates(r.ctx, b)
 	if len(candidates) == 0 {
 		return freshet.Errorf(freshet.KindUnavailable, "read", r.path, "no cache node is live")
 	}
@@ -302,6 +299,7 @@ func (r *Reader) openOn(b freshet.Block) error {
 
 // Close frees what the reader holds.
 func (r *Reader) Close() error {
+	r.stopAhead()
 	if r.body == nil {
 		return nil
 	}

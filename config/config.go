@@ -63,6 +63,13 @@ type Listen struct {
 	Bus    string `yaml:"bus"`    // cluster to cluster
 	Data   string `yaml:"data"`   // cache node: gRPC
 	Socket string `yaml:"socket"` // cache node: Unix socket for local readers
+	// SocketMode is that of the socket's file, in octal; who may write to it may
+	// connect. SocketGroup is its group, by name or number.
+	SocketMode  string `yaml:"socket_mode"`
+	SocketGroup string `yaml:"socket_group"`
+	// SocketUsers are the only ones who may connect, by name or number, separated
+	// by commas; empty: whoever the mode lets.
+	SocketUsers string `yaml:"socket_users"`
 }
 
 // Raft configures the group of coordinators.

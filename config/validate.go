@@ -116,6 +116,7 @@ func (f *File) Validate(opts ValidateOptions) error {
 	f.checkIdentity(p)
 	f.checkTLS(p)
 	f.checkListen(p, opts)
+	f.checkSocket(p, opts.Role)
 	f.checkLog(p)
 	return p.err()
 }
@@ -288,6 +289,39 @@ func (f *File) checkListen(p *problems, opts ValidateOptions) {
 		} else if isUnspecified(a.listen) {
 			p.add("advertise."+a.key, "is required: %s can't be told to others", a.listen)
 		}
+	}
+}
+
+// MaxSocketPath is how long the path of a socket may be: what the kernel takes, less some for the name under which the socket
+// is made.
+const MaxSocketPath = 90
+
+// DefaultSocketMode lets the node's user and its group connect.
+const DefaultSocketMode = "0660"
+
+func (f *File) checkSocket(p *problems, role Role) {
+	l := &f.Listen
+	if a := f.Advertise; a.Socket != "" || a.SocketMode != "" || a.SocketGroup != "" || a.SocketUsers != "" {
+		p.add("advertise.socket", "is not known: clients learn of listen.socket, and --socket-dir tells them where else it is")
+	}
+	switch {
+	case l.Socket == "":
+		for _, k := range []struct{ key, value string }{{"socket_mode", l.SocketMode}, {"socket_group", l.SocketGroup}, {"socket_users", l.SocketUsers}} {
+			if k.value != "" {
+				p.add("listen."+k.key, "is of no use without listen.socket")
+			}
+		}
+		return
+	case role != RoleCacheNode:
+		p.add("listen.socket", "is a key of cache nodes only")
+	case !filepath.IsAbs(l.Socket):
+		p.add("listen.socket", "%q: give an absolute path", l.Socket)
+	case len(l.Socket) > MaxSocketPath:
+		p.add("listen.socket", "%q has %d bytes; it may have %d", l.Socket, len(l.Socket), MaxSocketPath)
+	}
+	setDefault(&l.SocketMode, DefaultSocketMode)
+	if v, err := strconv.ParseUint(l.SocketMode, 8, 32); err != nil || v&^0o777 != 0 {
+		p.add("listen.socket_mode", "%q: give permissions in octal, such as 0660", l.SocketMode)
 	}
 }
 

@@ -342,12 +342,13 @@ func policyOfWire(p *freshetv1.SyncPolicy) (freshet.SyncPolicy, error) {
 }
 
 func nodeToWire(n freshet.Node) *freshetv1.Node {
-	return &freshetv1.Node{Id: string(n.ID), Name: n.Name, Grpc: n.GRPC, Http: n.HTTP, Socket: n.Socket, Host: n.Host}
+	return &freshetv1.Node{Id: string(n.ID), Name: n.Name, Grpc: n.GRPC, Http: n.HTTP, Socket: n.Socket, Host: n.Host, Incarnation: n.Incarnation}
 }
 
 func nodeOfWire(n *freshetv1.Node) freshet.Node {
 	return freshet.Node{
 		ID: freshet.NodeID(n.GetId()), Name: n.GetName(), GRPC: n.GetGrpc(), HTTP: n.GetHttp(), Socket: n.GetSocket(), Host: n.GetHost(),
+		Incarnation: n.GetIncarnation(),
 	}
 }
 

@@ -336,7 +336,11 @@ func (h diskHandle) readAt(p []byte, off int64) error { return h.in.readFull(h.f
 func (h diskHandle) view(_, _ int64) []byte           { return nil }
 func (h diskHandle) stamp() (stamp, error)            { return stampOf(h.f) }
 func (h diskHandle) file() (*os.File, int64)          { return h.f, headerSize }
-func (h diskHandle) close() error                     { return h.f.Close() }
+
+// lend lends the handle's own file: each Reader has one.
+func (h diskHandle) lend() (*os.File, int64, bool, error) { return h.f, headerSize, false, nil }
+
+func (h diskHandle) close() error { return h.f.Close() }
 
 func (h diskHandle) load() (header, []uint64, error) {
 	b := make([]byte, headerSize)

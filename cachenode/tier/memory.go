@@ -1,29 +1,52 @@
 package tier
 
 import (
+	"errors"
 	"os"
 	"sync"
+	"sync/atomic"
 
 	"github.com/freshet-io/freshet"
 )
 
 // memory keeps blocks as chunks on the heap, so that a block in the making grows
-// without being copied.
+// without being copied. One that is lent to another process moves into a file in
+// memory first, and stays there: streams are slower from it than from the heap.
 type memory struct {
 	mu     sync.RWMutex
 	blocks map[freshet.BlockID]*memoryBlock
+
+	files  atomic.Int64 // blocks in a file
+	moving sync.Mutex   // one moves at a time: for a moment it is there twice
 }
 
 type memoryBlock struct {
+	in   *memory
+	refs atomic.Int64 // of the list of blocks, handles and the draft
+
 	mu     sync.RWMutex // the list grows while others read
-	chunks [][]byte     // all of ChunkSize but the last
+	chunks [][]byte     // all of ChunkSize but the last; nil if the block is in file
+	file   *os.File
 	header header
 	table  []uint64
 }
 
 func newMemory() *memory { return &memory{blocks: make(map[freshet.BlockID]*memoryBlock)} }
 
-func (m *memory) create() (draft, error) { return &memoryDraft{in: m, block: new(memoryBlock)}, nil }
+func (m *memory) create() (draft, error) {
+	b := &memoryBlock{in: m}
+	b.refs.Store(1)
+	return &memoryDraft{in: m, block: b}, nil
+}
+
+// leave gives up one reference; the last one to leave frees the file.
+func (b *memoryBlock) leave() {
+	if b.refs.Add(-1) > 0 || b.file == nil {
+		return
+	}
+	_ = b.file.Close() //nolint:errcheck // memory
+	b.in.files.Add(-1)
+}
 
 func (m *memory) open(e *entry) (handle, error) {
 	m.mu.RLock()
@@ -32,13 +55,17 @@ func (m *memory) open(e *entry) (handle, error) {
 	if b == nil {
 		return nil, freshet.Errorf(freshet.KindNotExist, "open block", "", "block %s was removed", blockName(e.id))
 	}
+	b.refs.Add(1)
 	return memoryHandle{b}, nil
 }
 
 func (m *memory) remove(id freshet.BlockID) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	delete(m.blocks, id)
+	if b := m.blocks[id]; b != nil {
+		delete(m.blocks, id)
+		b.leave()
+	}
 }
 
 func (m *memory) setAside(freshet.BlockID, int64) (string, bool) { return "", false }
@@ -50,7 +77,10 @@ func (m *memory) footprint(length int64) int64 { return length + 8*chunks(length
 func (m *memory) close() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	clear(m.blocks)
+	for id, b := range m.blocks {
+		delete(m.blocks, id)
+		b.leave()
+	}
 	return nil
 }
 
@@ -90,10 +120,11 @@ func (d *memoryDraft) publish(id freshet.BlockID) (stamp, error) {
 	d.in.mu.Lock()
 	defer d.in.mu.Unlock()
 	d.in.blocks[id] = d.block
+	d.block.refs.Add(1)
 	return stamp{}, nil
 }
 
-func (d *memoryDraft) close() {}
+func (d *memoryDraft) close() { d.block.leave() }
 
 type memoryHandle struct{ block *memoryBlock }
 
@@ -101,14 +132,29 @@ func (h memoryHandle) readAt(p []byte, off int64) error {
 	for len(p) > 0 {
 		n := copy(p, h.view(off, int64(len(p))))
 		if n == 0 {
-			return errShort
+			return h.block.readFile(p, off)
 		}
 		p, off = p[n:], off+int64(n)
 	}
 	return nil
 }
 
-// view returns up to n bytes from off: what its chunk has of them.
+// readFile reads from the file, if the block is in one.
+func (b *memoryBlock) readFile(p []byte, off int64) error {
+	b.mu.RLock()
+	f := b.file
+	b.mu.RUnlock()
+	if f == nil {
+		return errShort
+	}
+	if n, err := f.ReadAt(p, off); n < len(p) {
+		return errors.Join(errShort, err)
+	}
+	return nil
+}
+
+// view returns up to n bytes from off: what its chunk has of them; nil if the block
+// is in a file.
 func (h memoryHandle) view(off, n int64) []byte {
 	h.block.mu.RLock()
 	defer h.block.mu.RUnlock()
@@ -125,4 +171,8 @@ func (h memoryHandle) view(off, n int64) []byte {
 func (h memoryHandle) load() (header, []uint64, error) { return h.block.header, h.block.table, nil }
 func (h memoryHandle) stamp() (stamp, error)           { return stamp{}, nil }
 func (h memoryHandle) file() (*os.File, int64)         { return nil, 0 }
-func (h memoryHandle) close() error                    { return nil }
+
+func (h memoryHandle) close() error {
+	h.block.leave()
+	return nil
+}

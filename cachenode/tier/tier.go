@@ -111,6 +111,7 @@ type Tier struct {
 	clock   clock.Clock
 	blocks  map[freshet.BlockID]*entry
 	used    int64 // blocks, reservations, removed blocks that are still open, and files set aside
+	lent    int64 // bytes of blocks that other processes have open, removed ones included
 	aside   []asideFile
 	observe func(Change)
 	swept   int
@@ -128,6 +129,7 @@ type entry struct {
 	removed bool
 	aside   bool // its space counts as that of a file that was set aside
 	pinned  bool
+	loans   int           // to other processes
 	reads   int           // counted ones
 	readAt  time.Duration // the last counted one
 
@@ -488,6 +490,10 @@ type handle interface {
 	// stamp changes whenever somebody else changes the bytes.
 	stamp() (stamp, error)
 	file() (f *os.File, dataOffset int64)
+	// lend returns a file for another process, open for reading only, and where the
+	// block begins in it. sealed says that nobody can change its bytes any more.
+	// KindUnsupported: there can be none; KindExhausted: there can be none now.
+	lend() (f *os.File, dataOffset int64, sealed bool, err error)
 	close() error
 }
 

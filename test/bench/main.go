@@ -48,7 +48,7 @@ func main() {
 	flag.StringVar(&b.storages, "storages", "local,s3,hdfs,azure,gcs,sqs", "comma-separated storages of the parts storages and notices; sqs is for notices only")
 	flag.IntVar(&b.noticeRounds, "changes", 60, "changes by others of the notices measurement")
 	flag.DurationVar(&b.pause, "pause", 200*time.Millisecond, "longest pause between two of these changes")
-	only := flag.String("only", "", "comma-separated parts: inodes, meta, complete, create, sync, read, latency, failover, elections, storages, notices")
+	only := flag.String("only", "", "comma-separated parts: inodes, meta, complete, create, sync, read, local, latency, failover, elections, storages, notices")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
@@ -113,6 +113,7 @@ func (b *bench) run(ctx context.Context, only string) error {
 		{"create", b.creates},
 		{"sync", b.syncs},
 		{"read", b.reads},
+		{"local", b.locals},
 		{"latency", b.latencies},
 		{"failover", b.failovers},
 		{"elections", b.elections},
@@ -156,6 +157,7 @@ type clusterOptions struct {
 	tier         string
 	heartbeat    time.Duration
 	bare         bool // nothing is mounted
+	sockets      bool // the nodes have Unix sockets
 	env          []string
 }
 
@@ -175,7 +177,7 @@ func (b *bench) cluster(ctx context.Context, o clusterOptions) (*fleet.Fleet, st
 	for i := range o.clusters {
 		spec.Clusters = append(spec.Clusters, fleet.ClusterSpec{
 			Name: fmt.Sprintf("r%d", i), Coordinators: o.coordinators, Nodes: 1, Tier: o.tier, TierSize: "4GiB", Alone: o.clusters == 1,
-			Mounts: roots, Heartbeat: o.heartbeat,
+			Mounts: roots, Heartbeat: o.heartbeat, Sockets: o.sockets,
 		})
 	}
 	f, err := fleet.Build(ctx, spec)

@@ -44,6 +44,9 @@ type Options struct {
 	TLS fleet.TLSFor
 	// Auth of the coordinators.
 	Auth config.Auth
+	// Sockets gives each cache node a Unix socket; Tier is "memory" or "disk" (default).
+	Sockets bool
+	Tier    string
 }
 
 // World is two regions over one storage.
@@ -138,7 +141,7 @@ func (w *World) start(t testing.TB, opts Options, env []string, a, b config.Moun
 		}
 		spec.Clusters = append(spec.Clusters, fleet.ClusterSpec{
 			Name: c.name, Coordinators: or(opts.Coordinators, 3), Nodes: or(opts.Nodes, 2), Mounts: mounts,
-			Metadata: config.Metadata{Prefetch: &prefetch}, Heartbeat: Heartbeat, Alone: opts.Lone, TierSize: "256MiB", Auth: opts.Auth,
+			Metadata: config.Metadata{Prefetch: &prefetch}, Heartbeat: Heartbeat, Alone: opts.Lone, TierSize: "256MiB", Auth: opts.Auth, Sockets: opts.Sockets, Tier: opts.Tier,
 		})
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 2*Patience)

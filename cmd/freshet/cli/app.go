@@ -20,6 +20,7 @@ import (
 	"github.com/freshet-io/freshet/client"
 	freshetv1 "github.com/freshet-io/freshet/proto/freshet/v1"
 	"github.com/freshet-io/freshet/rpc"
+	"github.com/freshet-io/freshet/rpc/local"
 )
 
 // Streams are where a command reads and writes.
@@ -39,6 +40,7 @@ type app struct {
 	cacert         string
 	cert, key      string
 	user           string
+	socketDir      string
 	output         string
 	noColor        bool
 	timeout        time.Duration
@@ -132,6 +134,7 @@ func (a *app) root() *cobra.Command {
 	f.StringVar(&a.cert, "cert", a.env("FRESHET_CERT", ""), "PEM file of the client certificate (env FRESHET_CERT)")
 	f.StringVar(&a.key, "key", a.env("FRESHET_KEY", ""), "PEM file of the client key (env FRESHET_KEY)")
 	f.StringVar(&a.user, "user", a.env("FRESHET_USER", ""), "in whose name to call; by default the user of the system who runs this (env FRESHET_USER)")
+	f.StringVar(&a.socketDir, "socket-dir", a.env("FRESHET_SOCKET_DIR", ""), "where the Unix sockets of cache nodes on this host are, if not where the nodes say; \"none\" leaves them alone (env FRESHET_SOCKET_DIR)")
 	f.StringVarP(&a.output, "output", "o", "table", "output format: table, json or yaml")
 	f.BoolVar(&a.noColor, "no-color", a.env("NO_COLOR", "") != "", "no colour (env NO_COLOR)")
 	f.DurationVar(&a.timeout, "timeout", 30*time.Second, "give up after this time; 0 waits for ever (transfers, listings and syncs are bounded only if it is given)")
@@ -227,15 +230,25 @@ func (a *app) connected(ctx context.Context, f func(ctx context.Context, s *sess
 	nodes := rpc.NewConns(rpc.DialOptions{TLS: tlsConfig, User: name, MaxMessage: rpc.MaxDataMessage, NoRetry: true})
 	defer func() { _ = nodes.Close() }() // as above
 	coord := rpc.NewCoordinator(conn)
-	host, _ := os.Hostname() // a hint only
+	pool := local.New(rpc.NewNodePool(nodes), a.localOptions())
+	defer func() { _ = pool.Close() }() // as above
+	host, _ := os.Hostname()            // a hint only
 	s := &session{
 		ns: freshetv1.NewNamespaceServiceClient(conn), mounts: freshetv1.NewMountServiceClient(conn),
 		policies: freshetv1.NewPolicyServiceClient(conn), cluster: freshetv1.NewClusterServiceClient(conn), check: freshetv1.NewCheckServiceClient(conn),
 		syncs:  freshetv1.NewSyncServiceClient(conn),
 		access: freshetv1.NewAccessServiceClient(conn), state: freshetv1.NewStateServiceClient(conn), members: nodes,
-		coord: coord, files: client.New(coord, rpc.NewNodePool(nodes), client.Options{Host: host}),
+		coord: coord, files: client.New(coord, pool, client.Options{Host: host}),
 	}
 	return rpc.ErrorOf(f(ctx, s))
+}
+
+// localOptions says how blocks on this host are read.
+func (a *app) localOptions() local.Options {
+	if a.socketDir == "none" {
+		return local.Options{Off: true}
+	}
+	return local.Options{Dir: a.socketDir}
 }
 
 // caller returns in whose name calls are made, "" for a user of the system without a

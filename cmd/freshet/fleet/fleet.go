@@ -17,6 +17,7 @@ import (
 	"github.com/freshet-io/freshet/client"
 	"github.com/freshet-io/freshet/config"
 	"github.com/freshet-io/freshet/rpc"
+	"github.com/freshet-io/freshet/rpc/local"
 )
 
 // Spec describes the clusters.
@@ -52,7 +53,9 @@ type ClusterSpec struct {
 	Tier     string
 	TierSize string
 	Alone    bool // not on the bus
-	Auth     config.Auth
+	// Sockets gives each node a Unix socket.
+	Sockets bool
+	Auth    config.Auth
 }
 
 // Fleet is the running clusters.
@@ -73,6 +76,12 @@ type Cluster struct {
 	// Bus are the relays that all traffic of other clusters to this one takes:
 	// Streams carry its records, Gossip the pool's datagrams and streams.
 	Bus, Streams, Gossip []*Relay
+
+	// Local says how Connect reads blocks on this host; only with ClusterSpec.Sockets
+	// there is something to be read so.
+	Local local.Options
+	// Sockets are the nodes' Unix sockets, if they have any.
+	Sockets []string
 
 	tls TLSFor
 }
@@ -168,6 +177,8 @@ type Session struct {
 	*rpc.Coordinator
 
 	Files *client.Client
+	// Local counts reads by descriptors.
+	Local *local.Pool
 	close func() error
 }
 
@@ -187,9 +198,10 @@ func (c *Cluster) Connect() (*Session, error) {
 	}
 	nodes := rpc.NewConns(rpc.DialOptions{TLS: id.Client(), MaxMessage: rpc.MaxDataMessage, NoRetry: true, MaxBackoff: 200 * time.Millisecond})
 	coord := rpc.NewCoordinator(conn)
+	pool := local.New(rpc.NewNodePool(nodes), c.Local)
 	return &Session{
-		Coordinator: coord, Files: client.New(coord, rpc.NewNodePool(nodes), client.Options{}),
-		close: func() error { return errors.Join(conn.Close(), nodes.Close()) },
+		Coordinator: coord, Files: client.New(coord, pool, client.Options{}), Local: pool,
+		close: func() error { return errors.Join(pool.Close(), conn.Close(), nodes.Close()) },
 	}, nil
 }
 

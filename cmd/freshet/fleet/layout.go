@@ -63,6 +63,9 @@ func (l *layout) build(ctx context.Context, spec *Spec, all []*layout, self int)
 		}
 		c.Nodes = append(c.Nodes, p)
 		c.NodeHTTP = append(c.NodeHTTP, l.node[i].http)
+		if l.spec.Sockets {
+			c.Sockets = append(c.Sockets, socketOf(spec, c.Name, name))
+		}
 	}
 	return c, nil
 }
@@ -135,6 +138,11 @@ func (l *layout) joinBus(f *config.File, spec *Spec, all []*layout, self, i int)
 	}
 }
 
+// socketOf has a directory of its own, so that it can be all that others see.
+func socketOf(spec *Spec, cluster, node string) string {
+	return filepath.Join(memberDir(spec, cluster, node), "run", "node.sock")
+}
+
 func (l *layout) nodeFile(spec *Spec, c *Cluster, i int) *config.File {
 	n, name := l.node[i], nodeName(i)
 	dir := memberDir(spec, l.spec.Name, name)
@@ -152,6 +160,9 @@ func (l *layout) nodeFile(spec *Spec, c *Cluster, i int) *config.File {
 		Locality: config.Locality{Host: name},
 		UFS:      config.UFS{AllowedEndpoints: loopback},
 		Log:      config.Log{Level: spec.LogLevel},
+	}
+	if l.spec.Sockets {
+		f.Listen.Socket, f.Listen.SocketMode = socketOf(spec, l.spec.Name, name), "0600"
 	}
 	if spec.TLS != nil {
 		f.TLS = spec.TLS(l.spec.Name, "cachenode", name)

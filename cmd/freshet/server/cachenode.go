@@ -41,6 +41,11 @@ func (p *Process) CacheNode(ctx context.Context, f *config.File) error {
 	if ls.err != nil {
 		return ls.err
 	}
+	sock, err := openSocket(ctx, f.Listen)
+	if err != nil {
+		return err
+	}
+	defer sock.close()
 	who, blocks, err := p.openBlocks(f)
 	if err != nil {
 		return err
@@ -59,7 +64,7 @@ func (p *Process) CacheNode(ctx context.Context, f *config.File) error {
 
 	self := freshet.Node{
 		ID: who.Node(), Name: f.Node.Name, GRPC: advertised(f.Advertise.Data, grpcL), HTTP: advertised(f.Advertise.HTTP, httpL),
-		Host: hostOf(f),
+		Host: hostOf(f), Socket: f.Listen.Socket, Incarnation: who.Incarnation(),
 	}
 	mounts, err := p.mounts(f)
 	if err != nil {
@@ -72,6 +77,7 @@ func (p *Process) CacheNode(ctx context.Context, f *config.File) error {
 
 	gsrv := rpc.NewServer(rpc.ServerOptions{TLS: id.Server(), MaxMessage: rpc.MaxDataMessage, Log: p.Log})
 	freshetv1.RegisterBlockServiceServer(gsrv.Registrar(), rpc.NewBlockServer(node))
+	freshetv1.RegisterReadAheadServiceServer(gsrv.Registrar(), rpc.NewAheadServer(node))
 	files := client.New(leader, ownNode{node, self.ID, pool}, client.Options{Host: self.Host, Node: self.ID})
 	mux := http.NewServeMux()
 	p.common(mux, httpL, func(context.Context) error { return node.Ready() })
@@ -83,6 +89,7 @@ func (p *Process) CacheNode(ctx context.Context, f *config.File) error {
 		run.Part{Name: "storages", Run: func(ctx context.Context) error { return p.keepOpen(ctx, mounts) }},
 		run.Part{Name: "cache", Run: blocks.Run},
 		run.Part{Name: "cache node", Run: node.Run},
+		run.Part{Name: "socket", Run: func(ctx context.Context) error { return p.serveSocket(ctx, sock, node) }},
 		run.Part{Name: "gRPC", Run: func(ctx context.Context) error { return gsrv.Serve(ctx, grpcL) }},
 		run.Part{Name: "HTTP", Run: func(ctx context.Context) error { return p.serveHTTP(ctx, httpL, handler, id) }},
 	)
@@ -168,6 +175,15 @@ func (o ownNode) ReadBlock(ctx context.Context, n freshet.Node, req freshet.Bloc
 		return o.node.Read(ctx, req)
 	}
 	return o.pool.ReadBlock(ctx, n, req)
+}
+
+// ReadAhead has a node fetch a block.
+func (o ownNode) ReadAhead(ctx context.Context, n freshet.Node, req freshet.BlockRead) error {
+	if n.ID == o.self {
+		o.node.ReadAhead(ctx, req)
+		return nil
+	}
+	return o.pool.ReadAhead(ctx, n, req)
 }
 
 func (o ownNode) WriteFile(ctx context.Context, t freshet.Ticket, body io.Reader, length int64) (freshet.Completed, error) {

@@ -50,9 +50,6 @@ func (o Options) serverCommand(use, short string, role config.Role, runServer fu
 			}
 			p := NewProcess(f.Log, o.Err, o.Getenv)
 			p.Ready = func(a Addresses) { o.announce(p, addressFile, a) }
-			if f.Listen.Socket != "" {
-				p.Log.WarnContext(cmd.Context(), "listen.socket is not served yet: readers on this machine use listen.data")
-			}
 			return run.Ordered(cmd.Context(),
 				run.Part{Name: "reload", Run: func(ctx context.Context) error { return p.reload(ctx, file, opts) }},
 				run.Part{Name: use, Run: func(ctx context.Context) error { return runServer(p, ctx, f) }})

@@ -11,6 +11,7 @@ import (
 	"github.com/freshet-io/freshet"
 	"github.com/freshet-io/freshet/config"
 	"github.com/freshet-io/freshet/internal/run"
+	"github.com/freshet-io/freshet/rpc/local"
 	"github.com/freshet-io/freshet/ufs"
 	"github.com/freshet-io/freshet/ufs/all"
 )
@@ -171,10 +172,20 @@ func (d *dev) coordinatorFile() *config.File {
 	}
 }
 
+// socket is for readers on this machine; none where the path would be too long, or
+// the system has no use for it.
+func (d *dev) socket() string {
+	path := filepath.Join(d.dir, "node.sock")
+	if !local.Supported || len(path) > config.MaxSocketPath {
+		return ""
+	}
+	return path
+}
+
 func (d *dev) nodeFile(coordinator string) *config.File {
 	return &config.File{
 		Cluster: "dev", Node: config.Node{Name: "dev-node", DataDir: filepath.Join(d.dir, "node")},
-		Listen:       config.Listen{Data: "127.0.0.1:0", HTTP: "127.0.0.1:0"},
+		Listen:       config.Listen{Data: "127.0.0.1:0", HTTP: "127.0.0.1:0", Socket: d.socket()},
 		Coordinators: []string{coordinator},
 		Cache:        config.Cache{Tiers: []config.Tier{{Kind: "disk", Path: filepath.Join(d.dir, "node", "blocks"), Size: "4GiB"}}},
 		UFS:          config.UFS{AllowedEndpoints: []string{"127.0.0.0/8", "::1/128"}},

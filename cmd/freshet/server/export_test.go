@@ -26,3 +26,12 @@ func (p *Process) OnReload(key string, set func(*config.File)) { p.onReload(key,
 func (p *Process) ReloadOnce(ctx context.Context, file string, opts config.ValidateOptions) {
 	p.reloadOnce(ctx, file, opts)
 }
+
+// OpenSocket binds the Unix socket of a cache node.
+func OpenSocket(ctx context.Context, l config.Listen) (closeSocket func(), err error) {
+	s, err := openSocket(ctx, l)
+	if err != nil {
+		return nil, err
+	}
+	return s.close, nil
+}

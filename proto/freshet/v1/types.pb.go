@@ -799,8 +799,10 @@ type Node struct {
 	Blocks         int64                `protobuf:"varint,12,opt,name=blocks,proto3" json:"blocks,omitempty"`
 	Tier           string               `protobuf:"bytes,13,opt,name=tier,proto3" json:"tier,omitempty"`
 	SinceHeartbeat *durationpb.Duration `protobuf:"bytes,14,opt,name=since_heartbeat,json=sinceHeartbeat,proto3" json:"since_heartbeat,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// Grows at each start of the node; 0 if it is not known.
+	Incarnation   uint64 `protobuf:"varint,50,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Node) Reset() {
@@ -929,6 +931,13 @@ func (x *Node) GetSinceHeartbeat() *durationpb.Duration {
 		return x.SinceHeartbeat
 	}
 	return nil
+}
+
+func (x *Node) GetIncarnation() uint64 {
+	if x != nil {
+		return x.Incarnation
+	}
+	return 0
 }
 
 // Source says where bytes are in under-storage and of which version.
@@ -1365,7 +1374,7 @@ const file_freshet_v1_types_proto_rawDesc = "" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x1a\n" +
 	"\binterval\x18\x02 \x01(\tR\binterval\x12\x16\n" +
 	"\x06origin\x18\x03 \x01(\tR\x06origin\x121\n" +
-	"\x06set_at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x05setAt\"\xf2\x02\n" +
+	"\x06set_at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x05setAt\"\x94\x03\n" +
 	"\x04Node\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x12\n" +
@@ -1382,7 +1391,8 @@ const file_freshet_v1_types_proto_rawDesc = "" +
 	"\x0ecapacity_bytes\x18\v \x01(\x03R\rcapacityBytes\x12\x16\n" +
 	"\x06blocks\x18\f \x01(\x03R\x06blocks\x12\x12\n" +
 	"\x04tier\x18\r \x01(\tR\x04tier\x12B\n" +
-	"\x0fsince_heartbeat\x18\x0e \x01(\v2\x19.google.protobuf.DurationR\x0esinceHeartbeat\"W\n" +
+	"\x0fsince_heartbeat\x18\x0e \x01(\v2\x19.google.protobuf.DurationR\x0esinceHeartbeat\x12 \n" +
+	"\vincarnation\x182 \x01(\x04R\vincarnation\"W\n" +
 	"\x06Source\x12\x19\n" +
 	"\bmount_id\x18\x01 \x01(\x04R\amountId\x12\x10\n" +
 	"\x03key\x18\x02 \x01(\tR\x03key\x12 \n" +
