@@ -208,6 +208,19 @@ func (s *Stream) WriteTo(w io.Writer) (int64, error) {
 	return done, nil
 }
 
+// View returns up to n of the next bytes where the block lies in memory, nil if they
+// have to be read. They are taken from the stream, were verified, and never change
+// as long as somebody has them.
+func (s *Stream) View(n int64) []byte {
+	src, ok := s.src.(*tierSource)
+	if !ok {
+		return nil
+	}
+	b := src.r.View(s.off, min(n, s.end-s.off))
+	s.off += int64(len(b))
+	return b
+}
+
 // File returns, for a block in a tier on a disk, the open file and the offset in
 // it of the stream's next byte, for sendfile or for passing it to another
 // process; false for any other source. The bytes of the stream were verified.

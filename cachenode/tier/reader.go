@@ -266,6 +266,21 @@ func (r *Reader) bytes(buf []byte, off, n int64) ([]byte, error) {
 	return buf[:m], err
 }
 
+// View returns up to n verified bytes from off, which must lie in the block, where
+// the block itself lies in memory; nil for any other, and for one that is found to be
+// damaged, which ReadAt says. They never change as long as somebody has them.
+func (r *Reader) View(off, n int64) []byte {
+	start, size := r.chunk(off / ChunkSize)
+	if n = min(n, start+size-off); n <= 0 || r.handle.view(start, 1) == nil {
+		return nil
+	}
+	b, err := r.bytes(nil, off, n)
+	if err != nil {
+		return nil
+	}
+	return b
+}
+
 // File returns the open file of a block on a disk and the offset in it at which
 // the block begins, for sendfile or for passing it to another process; nil for a
 // block in memory. The file is this Reader's own and ends with it. Call Verify
