@@ -28,6 +28,13 @@ func main() {
 		}
 		return
 	}
+	if len(os.Args) == 3 && os.Args[1] == dataServerFlag {
+		if err := serveData(os.Args[2]); err != nil {
+			fmt.Fprintln(os.Stderr, "bench:", err)
+			os.Exit(1)
+		}
+		return
+	}
 	if len(os.Args) == 2 && os.Args[1] == hogFlag {
 		if err := hog(); err != nil {
 			fmt.Fprintln(os.Stderr, "bench:", err)
