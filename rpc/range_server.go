@@ -73,33 +73,76 @@ func (s *RangeServer) read(ctx context.Context, req *freshetv1.ReadRangesRequest
 	outcomes := make([]freshetv1.RangeOutcome, len(req.GetRanges()))
 	to := joined{room: &s.room, size: int(total)}
 	defer to.close()
+	from := opened{blocks: s.blocks}
+	defer from.close()
 	for i, r := range req.GetRanges() {
 		out.Outcomes[i] = &outcomes[i]
-		n, err := s.one(ctx, r, &to)
+		body, err := from.at(ctx, r)
+		if err == nil {
+			err = to.add(body, r.GetLength())
+		}
 		if err != nil {
+			from.close() // whatever it was: the next range begins anew
 			outcomes[i].Error = &freshetv1.ErrorDetail{Kind: kindOf(err).String()}
 			outcomes[i].Message = strings.ToValidUTF8(fmt.Sprintf("%.*s", maxReason, err.Error()), "\ufffd")
+			continue
 		}
-		outcomes[i].Length = n
+		outcomes[i].Length = r.GetLength()
 	}
 	return &payload{head: out, field: rangeData, data: to.take()}, nil
 }
 
-// one reads a range.
-func (s *RangeServer) one(ctx context.Context, r *freshetv1.BlockRange, to *joined) (int64, error) {
+// turner is a stream that can go on at another byte of its block.
+type turner interface{ Turn(off, n int64) error }
+
+// opened is the block that was read last: ranges of one mostly come together, and
+// to open it costs more than to read a page of it.
+type opened struct {
+	blocks      Blocks
+	id          freshet.BlockID
+	length      int64
+	fingerprint string
+	body        freshet.BlockStream
+}
+
+// at returns a stream of the range.
+func (o *opened) at(ctx context.Context, r *freshetv1.BlockRange) (freshet.BlockStream, error) {
+	id := freshet.BlockID{File: freshet.FileID(r.GetFileId()), Index: r.GetIndex()}
+	if o.body != nil && o.id == id && o.length == r.GetBlockLength() && o.fingerprint == r.GetFingerprint() {
+		if t, ok := o.body.(turner); ok {
+			return o.body, t.Turn(r.GetOffset(), r.GetLength())
+		}
+	}
+	o.close()
 	fp, err := fingerprintOfWire(r.GetFingerprint())
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
-	body, err := s.blocks.Read(ctx, freshet.BlockRead{
-		Block:  freshet.Block{ID: freshet.BlockID{File: freshet.FileID(r.GetFileId()), Index: r.GetIndex()}, Length: r.GetBlockLength()},
-		Source: freshet.Source{Fingerprint: fp}, Offset: r.GetOffset(), Length: r.GetLength(), Cached: true,
-	})
-	if err != nil {
-		return 0, err
+	q := freshet.BlockRead{
+		Block: freshet.Block{ID: id, Length: r.GetBlockLength()}, Source: freshet.Source{Fingerprint: fp},
+		Offset: r.GetOffset(), Length: r.GetLength(), Cached: true,
 	}
-	defer func() { _ = body.Close() }() // read only
-	return r.GetLength(), to.add(body, r.GetLength())
+	if q.Block.Length < 0 || q.Offset < 0 || q.Length > q.Block.Length-q.Offset {
+		return nil, freshet.Errorf(freshet.KindInvalid, "read ranges", "", "range %d+%d is outside the block of %d bytes", q.Offset, q.Length, q.Block.Length)
+	}
+	q.Offset, q.Length = 0, q.Block.Length
+	if o.body, err = o.blocks.Read(ctx, q); err != nil {
+		o.body = nil
+		return nil, err
+	}
+	o.id, o.length, o.fingerprint = id, r.GetBlockLength(), r.GetFingerprint()
+	t, ok := o.body.(turner)
+	if !ok {
+		return nil, freshet.Errorf(freshet.KindUnsupported, "read ranges", "", "the node can't read at any place")
+	}
+	return o.body, t.Turn(r.GetOffset(), r.GetLength())
+}
+
+func (o *opened) close() {
+	if o.body != nil {
+		_ = o.body.Close() // read only
+		o.body = nil
+	}
 }
 
 // joined are the bytes of several streams behind each other: where they lie, if

@@ -49,12 +49,29 @@ func (s *shelf) read(q freshet.BlockRead) (freshet.BlockStream, error) {
 	if !ok || q.Source.Fingerprint.Content != versionOf(q.Block.ID.File) {
 		return nil, freshet.Errorf(freshet.KindNotExist, "read block", "", "this node does not hold the block")
 	}
-	part := all[q.Offset : q.Offset+q.Length]
+	step := int64(0)
 	if s.views {
-		return &viewed{stream: stream{length: q.Length}, all: part, step: 1000}, nil
+		step = 1000
 	}
-	return &stream{Reader: bytes.NewReader(part), length: q.Length}, nil
+	return &turning{viewed: viewed{stream: stream{length: q.Length}, all: all, step: step}, block: all}, nil
 }
+
+// turning is a stream that can go on elsewhere.
+type turning struct {
+	viewed
+
+	block []byte
+}
+
+func (s *turning) Turn(off, n int64) error {
+	s.all = s.block[off : off+n]
+	return nil
+}
+
+// rotten is one whose bytes can't be read.
+type rotten struct{ stream }
+
+func (rotten) Turn(int64, int64) error { return nil }
 
 func versionOf(f freshet.FileID) string { return fmt.Sprintf("local:%d", f) }
 
@@ -123,7 +140,7 @@ func TestARangeThatFailsLeavesTheOthersAlone(t *testing.T) {
 	shelf := newShelf(false)
 	read := func(q freshet.BlockRead) (freshet.BlockStream, error) {
 		if q.Block.ID.File == 2 {
-			return &stream{Reader: broken(content(100), freshet.Errorf(freshet.KindCorrupt, "read block", "", "bit rot")), length: q.Length}, nil
+			return &rotten{stream{Reader: broken(content(100), freshet.Errorf(freshet.KindCorrupt, "read block", "", "bit rot")), length: q.Length}}, nil
 		}
 		return shelf.read(q)
 	}

@@ -96,7 +96,7 @@ func (b *bench) coldOne(ctx context.Context, p *place, tier string) error {
 		return err
 	}
 	var ours, theirs int
-	our := &side{others: servers(f), do: func(ctx context.Context) error {
+	our := &side{others: servers(f), at: f.Clusters[0].NodeHTTP[0], do: func(ctx context.Context) error {
 		ours++
 		return readWhole(ctx, s, path("/m/cold-%d", ours-1))
 	}}
@@ -179,7 +179,7 @@ func (b *bench) upload(ctx context.Context, p *place) error {
 	}
 	defer f.Close()
 	defer func() { _ = s.Close() }() // nothing to be done about it
-	our := &side{others: servers(f), do: func(ctx context.Context) error {
+	our := &side{others: servers(f), at: f.Clusters[0].NodeHTTP[0], do: func(ctx context.Context) error {
 		_, err := s.Files.Write(ctx, "/m/ours", bytes.NewReader(content), client.WriteOptions{Length: bigSize, Write: freshet.CacheThrough})
 		return err
 	}}

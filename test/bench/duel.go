@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"runtime/pprof"
 	"slices"
+	"sync"
 	"time"
 )
 
@@ -19,7 +20,8 @@ const duels = 5
 // round.
 type side struct {
 	do        func(context.Context) error
-	others    pids // whose CPU time counts besides this process's
+	others    pids   // whose CPU time counts besides this process's
+	at        string // HTTP address of the server that is profiled with it, if any
 	wall, cpu []time.Duration
 }
 
@@ -54,7 +56,7 @@ func (b *bench) contest(ctx context.Context, what string, atLeast time.Duration,
 			}
 		}
 	}
-	return errors.Join(b.profileDuel(ctx, what+"-driver", 6*atLeast, our.do), b.profileDuel(ctx, what+"-bare", 6*atLeast, their.do))
+	return errors.Join(b.profileDuel(ctx, what+"-driver", 6*atLeast, our), b.profileDuel(ctx, what+"-bare", 6*atLeast, their))
 }
 
 func (s *side) turn(ctx context.Context, atLeast time.Duration) error {
@@ -75,7 +77,10 @@ func (s *side) turn(ctx context.Context, atLeast time.Duration) error {
 func (s *side) used() time.Duration { return cpuTime(nil) + preciseTime(s.others) }
 
 // profileDuel does it for a while under the profiler, if profiles were asked for.
-func (b *bench) profileDuel(ctx context.Context, name string, length time.Duration, do func(context.Context) error) error {
+func (b *bench) profileDuel(ctx context.Context, name string, length time.Duration, s *side) error {
+	if s.at != "" && length == once {
+		length = time.Second // no storage that is slow
+	}
 	if b.profiles == "" || length == once {
 		return nil
 	}
@@ -83,9 +88,18 @@ func (b *bench) profileDuel(ctx context.Context, name string, length time.Durati
 	if err != nil {
 		return err
 	}
+	var wg sync.WaitGroup
+	if s.at != "" {
+		wg.Go(func() {
+			if err := profile(ctx, s.at, length, filepath.Join(b.profiles, name+"-server.prof")); err != nil {
+				fmt.Fprintln(os.Stderr, "bench: no profile:", err)
+			}
+		})
+	}
+	defer wg.Wait()
 	err = pprof.StartCPUProfile(f)
 	for begun := time.Now(); err == nil && time.Since(begun) < length; {
-		err = do(ctx)
+		err = s.do(ctx)
 	}
 	pprof.StopCPUProfile()
 	return errors.Join(err, f.Close())

@@ -99,7 +99,7 @@ func (b *bench) read(ctx context.Context, tier string) (err error) {
 	buf := make([]byte, readBuffer)
 	own := &http.Client{Transport: &http.Transport{ReadBufferSize: 4 << 10}}
 	defer own.CloseIdleConnections()
-	our := &side{others: servers(h.fleet), do: func(ctx context.Context) error { return fetch(ctx, own, h.url, buf) }}
+	our := &side{others: servers(h.fleet), at: h.fleet.Clusters[0].NodeHTTP[0], do: func(ctx context.Context) error { return fetch(ctx, own, h.url, buf) }}
 	their, end, err := h.bare.tcpSide(ctx, best.way)
 	if err != nil {
 		return err
@@ -109,7 +109,7 @@ func (b *bench) read(ctx context.Context, tier string) (err error) {
 		return err
 	}
 	b.addHot("hot read of 64 MiB over HTTP, "+tier+" tier", "TCP, "+best.name, our, their)
-	our = &side{others: servers(h.fleet), do: func(ctx context.Context) error { return h.whole(ctx) }}
+	our = &side{others: servers(h.fleet), at: h.fleet.Clusters[0].NodeHTTP[0], do: func(ctx context.Context) error { return h.whole(ctx) }}
 	their = &side{others: pids{h.bare.pid}, do: func(ctx context.Context) error { return h.bare.overGRPC(ctx, over.way, readSize) }}
 	if err := b.contest(ctx, "grpc-"+tier, b.turnLength(), our, their); err != nil {
 		return err

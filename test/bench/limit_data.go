@@ -27,7 +27,10 @@ const (
 	waySendfile = iota // by the kernel, from the file
 	wayRead            // read and written
 	wayMemory          // written from memory
+	wayPage            // one page, at what stands for the length
 )
+
+const pageSize = 4 << 10
 
 const rawChunk = 1 << 20
 
@@ -146,7 +149,7 @@ func (s *bareServer) accept(l net.Listener) {
 }
 
 func (s *bareServer) tcp(c net.Conn) error {
-	q := make([]byte, requestSize)
+	q, page := make([]byte, requestSize), make([]byte, pageSize)
 	f, err := os.Open(s.file.Name())
 	if err != nil {
 		return err
@@ -157,6 +160,15 @@ func (s *bareServer) tcp(c net.Conn) error {
 			return err
 		}
 		way, n := request(q)
+		if way == wayPage {
+			if _, err = f.ReadAt(page, n); err == nil {
+				_, err = c.Write(page)
+			}
+			if err != nil {
+				return err
+			}
+			continue
+		}
 		if _, err := f.Seek(0, io.SeekStart); err != nil {
 			return err
 		}
