@@ -50,12 +50,22 @@ func (r *room) Get(n int) *[]byte {
 
 // Put implements mem.BufferPool.
 func (r *room) Put(buf *[]byte) {
+	if poison {
+		overwrite((*buf)[:cap(*buf)])
+	}
 	if class := bits.Len(uint(cap(*buf))) - 1; cap(*buf) == 1<<class {
 		r.pools[class].Put(buf)
 	}
 }
 
 var _ mem.BufferPool = (*room)(nil)
+
+// overwrite fills b with nonsense.
+func overwrite(b []byte) {
+	for i := range b {
+		b[i] = 0xdb
+	}
+}
 
 // fill returns a buffer of up to n bytes that fill has filled, nil if it gave none.
 // The buffer comes back when the last reference to it is given up.
