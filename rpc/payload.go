@@ -156,7 +156,7 @@ func (p *segments) take(n uint64) (out mem.BufferSlice, err error) {
 
 // field appends the value of a field to b.
 func (p *segments) field(b []byte, t protowire.Type) ([]byte, error) {
-	n := uint64(0)
+	var n uint64
 	switch t {
 	case protowire.VarintType:
 		v, err := p.varint()

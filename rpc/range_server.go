@@ -14,10 +14,11 @@ import (
 	freshetv1 "github.com/freshet-io/freshet/proto/freshet/v1"
 )
 
+// Limits of one call.
 const (
-	// MaxRanges is how many ranges one call may ask for, and MaxRangeBytes how many
-	// bytes they may come to.
-	MaxRanges     = 256
+	// MaxRanges is how many ranges one call may ask for.
+	MaxRanges = 256
+	// MaxRangeBytes is how many bytes all its ranges may come to.
 	MaxRangeBytes = ChunkSize
 	// maxReason is how many characters are said of a range that can't be read: the
 	// bytes and all reasons fit in a message.

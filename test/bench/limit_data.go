@@ -188,10 +188,10 @@ func (s *bareServer) tcp(c net.Conn) error {
 
 // bare is a running server of bare bytes.
 type bare struct {
-	pid       int
-	conn      *grpc.ClientConn
-	addr, tcp string
-	stop      func() error
+	pid  int
+	conn *grpc.ClientConn
+	tcp  string // address of the one without gRPC
+	stop func() error
 }
 
 // startBare starts a server of the bytes of a file in a process of its own.
