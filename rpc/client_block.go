@@ -6,17 +6,23 @@ import (
 	"io"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/mem"
 
 	"github.com/freshet-io/freshet"
 	freshetv1 "github.com/freshet-io/freshet/proto/freshet/v1"
 )
 
 // NodePool calls cache nodes by their addresses. Safe for concurrent use.
-type NodePool struct{ conns *Conns }
+type NodePool struct {
+	conns  *Conns
+	room   room
+	ranges rangeGathers
+	raw    []grpc.CallOption // of calls whose messages are parcels
+}
 
 // NewNodePool returns a pool over conns, which should allow messages of
 // MaxDataMessage.
-func NewNodePool(conns *Conns) *NodePool { return &NodePool{conns: conns} }
+func NewNodePool(conns *Conns) *NodePool { return &NodePool{conns: conns, raw: direct()} }
 
 // MaxDataMessage is the largest message of the data port, in bytes.
 const MaxDataMessage = maxDataMessage
@@ -34,13 +40,14 @@ func (p *NodePool) ReadBlock(ctx context.Context, n freshet.Node, q freshet.Bloc
 	stream, err := freshetv1.NewBlockServiceClient(conn).ReadBlock(ctx, &freshetv1.ReadBlockRequest{
 		Block: blockToWire(q.Block), Source: sourceToWire(q.Source), Offset: q.Offset, Length: q.Length,
 		ReadType: q.Type.String(), OnlyCached: q.Cached,
-	})
+	}, p.raw...)
 	if err != nil {
 		cancel()
 		return nil, ErrorOf(err)
 	}
-	first, err := stream.Recv()
-	if err != nil {
+	var first freshetv1.ReadBlockResponse
+	m := chunkOf(&first)
+	if err := stream.RecvMsg(m); err != nil {
 		cancel()
 		if errors.Is(err, io.EOF) {
 			err = io.ErrUnexpectedEOF
@@ -48,7 +55,7 @@ func (p *NodePool) ReadBlock(ctx context.Context, n freshet.Node, q freshet.Bloc
 		return nil, ErrorOf(err)
 	}
 	r := &downloadReader{stream: stream, cancel: cancel, left: q.Length, length: q.Length, origin: originOfWire(first.GetFrom())}
-	if err := r.take(first.GetData()); err != nil {
+	if err := r.take(m); err != nil {
 		cancel()
 		return nil, err
 	}
@@ -60,8 +67,8 @@ func (p *NodePool) ReadBlock(ctx context.Context, n freshet.Node, q freshet.Bloc
 type downloadReader struct {
 	stream grpc.ServerStreamingClient[freshetv1.ReadBlockResponse]
 	cancel context.CancelFunc
-	rest   []byte
-	left   int64
+	rest   arrived
+	left   int64 // bytes that were not delivered
 	length int64
 	origin freshet.Origin
 }
@@ -83,53 +90,52 @@ func (r *downloadReader) Origin() freshet.Origin { return r.origin }
 
 // Read implements io.Reader.
 func (r *downloadReader) Read(p []byte) (int, error) {
-	for len(r.rest) == 0 {
-		if r.left <= 0 {
+	for {
+		n := r.rest.read(p)
+		r.left -= int64(n)
+		switch {
+		case n > 0 || len(p) == 0:
+			return n, nil
+		case r.left <= 0:
 			return 0, io.EOF
 		}
 		if err := r.next(); err != nil {
 			return 0, err
 		}
 	}
-	n := copy(p, r.rest)
-	r.rest = r.rest[n:]
-	r.left -= int64(n)
-	return n, nil
 }
 
 func (r *downloadReader) next() error {
-	m, err := r.stream.Recv()
+	m := chunkOf(nil)
+	err := r.stream.RecvMsg(m)
 	if errors.Is(err, io.EOF) {
 		return freshet.Errorf(freshet.KindUnavailable, "read block", "", "%d bytes are missing: %w", r.left, io.ErrUnexpectedEOF)
 	}
 	if err != nil {
 		return ErrorOf(err)
 	}
-	return r.take(m.GetData())
+	return r.take(m)
 }
 
 // take accepts the bytes of a message; more than were asked for are none of ours.
-func (r *downloadReader) take(b []byte) error {
-	if int64(len(b)) > r.left {
-		return freshet.Errorf(freshet.KindCorrupt, "read block", "", "the node sent %d bytes too many", int64(len(b))-r.left)
+func (r *downloadReader) take(m *payload) error {
+	if n := int64(m.data.Len()); n > r.left {
+		m.free()
+		return freshet.Errorf(freshet.KindCorrupt, "read block", "", "the node sent %d bytes too many", n-r.left)
 	}
-	r.rest = b
+	r.rest = arrived{bufs: m.data}
 	return nil
 }
 
 // WriteTo implements io.WriterTo: chunks go on without another copy.
-func (r *downloadReader) WriteTo(w io.Writer) (int64, error) {
-	var total int64
-	for r.left > 0 || len(r.rest) > 0 {
-		if len(r.rest) == 0 {
-			if err := r.next(); err != nil {
-				return total, err
-			}
+func (r *downloadReader) WriteTo(w io.Writer) (total int64, err error) {
+	for r.left > 0 {
+		n, err := r.rest.writeTo(w)
+		r.left -= n
+		total += n
+		if err == nil && r.left > 0 {
+			err = r.next()
 		}
-		n, err := w.Write(r.rest)
-		r.rest = r.rest[n:]
-		r.left -= int64(n)
-		total += int64(n)
 		if err != nil {
 			return total, err
 		}
@@ -140,6 +146,8 @@ func (r *downloadReader) WriteTo(w io.Writer) (int64, error) {
 // Close ends the stream.
 func (r *downloadReader) Close() error {
 	r.cancel()
+	r.rest.free()
+	r.left = 0
 	return nil
 }
 
@@ -152,11 +160,11 @@ func (p *NodePool) WriteFile(ctx context.Context, t freshet.Ticket, body io.Read
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel() // an upload that stops half-way is aborted by the node
-	stream, err := freshetv1.NewBlockServiceClient(conn).WriteFile(ctx)
+	stream, err := freshetv1.NewBlockServiceClient(conn).WriteFile(ctx, p.raw...)
 	if err != nil {
 		return freshet.Completed{}, ErrorOf(err)
 	}
-	if err := upload(stream, t, body, length); err != nil {
+	if err := p.upload(stream, t, body, length); err != nil {
 		return freshet.Completed{}, err
 	}
 	r, err := stream.CloseAndRecv()
@@ -168,29 +176,32 @@ func (p *NodePool) WriteFile(ctx context.Context, t freshet.Ticket, body io.Read
 
 type uploadStream = grpc.ClientStreamingClient[freshetv1.WriteFileRequest, freshetv1.WriteFileResponse]
 
-func upload(stream uploadStream, t freshet.Ticket, body io.Reader, length int64) error {
-	msg := &freshetv1.WriteFileRequest{Ticket: ticketToWire(t), Length: length}
-	size := int64(ChunkSize)
-	if length >= 0 {
-		size = min(size-1, length) + 1 // one more, so that a longer body is noticed
-	}
-	for !msg.GetEnd() {
-		// A fresh buffer each time: the library may still hold the last one.
-		buf := make([]byte, size)
-		n, err := io.ReadFull(body, buf)
+func (p *NodePool) upload(stream uploadStream, t freshet.Ticket, body io.Reader, length int64) error {
+	defer p.room.enter()()
+	m := &freshetv1.WriteFileRequest{Ticket: ticketToWire(t), Length: length}
+	for !m.GetEnd() {
+		size := p.room.chunk()
+		if length >= 0 {
+			size = min(size-1, length) + 1 // one more, so that a longer body is noticed
+		}
+		msg := partOf(m)
+		b, err := p.room.fill(size, func(buf []byte) (int, error) { return io.ReadFull(body, buf) })
+		if b != nil {
+			msg.data = mem.BufferSlice{b}
+		}
 		switch {
 		case err == nil:
 		case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
-			msg.End = true
+			m.End = true
 		default:
+			msg.free()
 			return freshet.Wrap("read body", t.Path, err)
 		}
-		msg.Data = buf[:n]
-		if err := stream.Send(msg); err != nil {
+		if err := stream.SendMsg(msg); err != nil {
 			return sendError(stream, err)
 		}
-		if !msg.GetEnd() {
-			msg = &freshetv1.WriteFileRequest{}
+		if !m.GetEnd() {
+			m = &freshetv1.WriteFileRequest{}
 		}
 	}
 	return nil

@@ -18,7 +18,7 @@ type encoder interface {
 // decoder is an answer that reads its message itself. It keeps nothing of b.
 type decoder interface{ readFrom(b []byte) error }
 
-// codec is that of protocol buffers, but for encoders and decoders. What it writes
+// codec is that of protocol buffers, but for encoders, decoders and parcels. What it writes
 // and reads is the same on the wire.
 type codec struct {
 	encoding.CodecV2
@@ -32,6 +32,9 @@ func Codec() encoding.CodecV2 { return codec{encoding.GetCodecV2("proto"), &larg
 
 // Marshal implements encoding.CodecV2.
 func (c codec) Marshal(v any) (mem.BufferSlice, error) {
+	if p, ok := v.(parcel); ok {
+		return p.pack()
+	}
 	m, ok := v.(encoder)
 	if !ok {
 		return c.CodecV2.Marshal(v)
@@ -52,6 +55,9 @@ func (c codec) Marshal(v any) (mem.BufferSlice, error) {
 
 // Unmarshal implements encoding.CodecV2.
 func (c codec) Unmarshal(data mem.BufferSlice, v any) error {
+	if p, ok := v.(parcel); ok {
+		return p.unpack(data)
+	}
 	m, ok := v.(decoder)
 	if !ok {
 		return c.CodecV2.Unmarshal(data, v)

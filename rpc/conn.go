@@ -48,7 +48,8 @@ const noRetryPolicy = `{"loadBalancingConfig": [{"pick_first":{}}]}`
 type DialOptions struct {
 	// TLS, if nil, means plain text.
 	TLS *tls.Config
-	// MaxMessage bounds a received message; 0 is MaxControlMessage.
+	// MaxMessage bounds a received message; 0 is MaxControlMessage. MaxDataMessage is
+	// for connections to servers of data, with the buffers and windows for it.
 	MaxMessage int
 	// NoRetry leaves the repetition of failed calls to the caller.
 	NoRetry bool
@@ -94,7 +95,11 @@ func Dial(addrs []string, opts DialOptions) (*grpc.ClientConn, error) {
 			return nil, err
 		}
 	}
-	conn, err := grpc.NewClient("freshet:///cluster", append(inName(opts.User),
+	own := inName(opts.User)
+	if limit == MaxDataMessage {
+		own = append(own, dataClient()...)
+	}
+	conn, err := grpc.NewClient("freshet:///cluster", append(own,
 		grpc.WithResolvers(r),
 		grpc.WithTransportCredentials(creds),
 		grpc.WithDefaultServiceConfig(policy),

@@ -51,7 +51,7 @@ type readerFunc func([]byte) (int, error)
 
 func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
 
-func pool(t *testing.T) *rpc.NodePool {
+func pool(t testing.TB) *rpc.NodePool {
 	t.Helper()
 	conns := rpc.NewConns(rpc.DialOptions{MaxMessage: rpc.MaxDataMessage, NoRetry: true})
 	t.Cleanup(func() { _ = conns.Close() })

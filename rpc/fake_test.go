@@ -373,13 +373,13 @@ type server struct {
 }
 
 // start serves everything that f does; finder, if not nil, is whom it forwards to.
-func start(t *testing.T, f *fake, finder rpc.LeaderFinder, opts rpc.ServerOptions) *server {
+func start(t testing.TB, f *fake, finder rpc.LeaderFinder, opts rpc.ServerOptions) *server {
 	t.Helper()
 	return startBetween(t, f, finder, opts, rpc.DialOptions{NoRetry: true})
 }
 
 // startBetween is start of a member that dials others with the options between.
-func startBetween(t *testing.T, f *fake, finder rpc.LeaderFinder, opts rpc.ServerOptions, between rpc.DialOptions) *server {
+func startBetween(t testing.TB, f *fake, finder rpc.LeaderFinder, opts rpc.ServerOptions, between rpc.DialOptions) *server {
 	t.Helper()
 	conns := rpc.NewConns(between)
 	var forward *rpc.Forwarder
@@ -400,6 +400,7 @@ func startBetween(t *testing.T, f *fake, finder rpc.LeaderFinder, opts rpc.Serve
 	freshetv1.RegisterCheckServiceServer(r, rpc.NewCheckServer(f, forward))
 	freshetv1.RegisterNodeServiceServer(r, rpc.NewNodeServer(f, forward))
 	freshetv1.RegisterBlockServiceServer(r, rpc.NewBlockServer(f))
+	rpc.RegisterRanges(r, rpc.NewRangeServer(f))
 	addr, stop := serving(t, f.listener, srv)
 	t.Cleanup(func() { stop(); _ = conns.Close() })
 	return &server{addr: addr, stop: stop}
@@ -416,7 +417,7 @@ func serveOnly(t *testing.T, register func(*rpc.Server)) string {
 }
 
 // serving serves at l, or anywhere.
-func serving(t *testing.T, l net.Listener, srv *rpc.Server) (addr string, stop func()) {
+func serving(t testing.TB, l net.Listener, srv *rpc.Server) (addr string, stop func()) {
 	t.Helper()
 	if l == nil {
 		l = listen(t)
@@ -432,7 +433,7 @@ func serving(t *testing.T, l net.Listener, srv *rpc.Server) (addr string, stop f
 	})
 }
 
-func listen(t *testing.T) net.Listener {
+func listen(t testing.TB) net.Listener {
 	t.Helper()
 	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {

@@ -24,7 +24,7 @@ func withoutOp() map[string]string {
 		}
 	}
 	add("reads", "Stat", "BatchStat", "List", "ListStream", "Explain", "Locate", "ListXattrs", "GetACL", "ListMounts",
-		"ListSyncPolicies", "ListPolicies", "ListQuotas", "ListSyncs", "GetCluster", "ListNodes", "ListPeers", "GetStateHash", "SaveSnapshot", "ReadBlock")
+		"ListSyncPolicies", "ListPolicies", "ListQuotas", "ListSyncs", "GetCluster", "ListNodes", "ListPeers", "GetStateHash", "SaveSnapshot", "ReadBlock", "ReadRanges")
 	add("looks at the storage, and looks again", "Sync", "Check")
 	add("each call in it carries its own", "BeginWrites", "Permits", "Completes")
 	add("marks, and marks again", "PostEvents")

@@ -31,7 +31,8 @@ type ServerOptions struct {
 	// TLS, if nil, means plain text. If it is set, the calls between servers and
 	// those that change the cluster itself need a certificate that it verifies.
 	TLS *tls.Config
-	// MaxMessage bounds a received message; 0 is MaxControlMessage.
+	// MaxMessage bounds a received message; 0 is MaxControlMessage. MaxDataMessage
+	// makes it a server of data, with the buffers and windows of one.
 	MaxMessage int
 	Log        *slog.Logger
 	// Grace is how long calls may go on after the end of Serve's context; 0 is 5 s.
@@ -85,6 +86,9 @@ func NewServer(opts ServerOptions) *Server {
 		grpc.ConnectionTimeout(10 * time.Second),
 		grpc.ChainUnaryInterceptor(guard.unary),
 		grpc.ChainStreamInterceptor(guard.stream),
+	}
+	if limit == MaxDataMessage {
+		o = append(o, dataServer()...)
 	}
 	if opts.TLS != nil {
 		o = append(o, grpc.Creds(credentials.NewTLS(opts.TLS)))

@@ -22,6 +22,7 @@ type Stream struct {
 	ctx      context.Context //nolint:containedctx // that of the read, which the stream is
 	req      freshet.BlockRead
 	off, end int64
+	sent     int64
 	src      source
 	noFill   bool // the cache failed this stream once
 	noRemote bool // another node failed this stream once
@@ -50,10 +51,29 @@ func (s *Stream) Origin() freshet.Origin {
 }
 
 // Sent returns how many bytes were taken from the stream.
-func (s *Stream) Sent() int64 { return s.off - s.req.Offset }
+func (s *Stream) Sent() int64 { return s.sent }
 
 // Skip says that n bytes were taken by way of File.
-func (s *Stream) Skip(n int64) { s.off = min(s.off+n, s.end) }
+func (s *Stream) Skip(n int64) { s.advance(min(n, s.end-s.off)) }
+
+func (s *Stream) advance(n int64) {
+	s.off += n
+	s.sent += n
+}
+
+// Turn makes the stream go on at another byte of the block, for n bytes. It is for a
+// stream of a whole block of which ranges are wanted: one that was opened for less
+// returns KindInvalid for what lies outside of it.
+func (s *Stream) Turn(off, n int64) error {
+	if off < s.req.Offset || n < 0 || off > s.req.Offset+s.req.Length || n > s.req.Offset+s.req.Length-off {
+		return freshet.Errorf(freshet.KindInvalid, "read block", "", "range %d+%d is outside of what was opened", off, n)
+	}
+	if _, ok := s.src.(*bodySource); ok {
+		return freshet.Errorf(freshet.KindUnsupported, "read block", "", "bytes that are not cached come in their order")
+	}
+	s.off, s.end = off, off+n
+	return nil
+}
 
 // Close frees the stream.
 func (s *Stream) Close() error {
@@ -144,7 +164,7 @@ func (s *Stream) Read(p []byte) (int, error) {
 			return 0, freshet.Errorf(freshet.KindInternal, "read block", "", "the stream was closed")
 		}
 		n, err := s.src.read(s.ctx, p[:min(int64(len(p)), s.end-s.off)], s.off)
-		s.off += int64(n)
+		s.advance(int64(n))
 		if n > 0 {
 			return n, nil
 		}
@@ -181,7 +201,7 @@ func (s *Stream) WriteTo(w io.Writer) (int64, error) {
 	for s.off < s.end {
 		if src, ok := s.src.(*tierSource); ok {
 			n, err := src.r.CopyTo(w, s.off, s.end-s.off)
-			s.off += n
+			s.advance(n)
 			done += n
 			if err != nil && !freshet.IsKind(err, freshet.KindCorrupt) {
 				return done, err
@@ -206,6 +226,19 @@ func (s *Stream) WriteTo(w io.Writer) (int64, error) {
 		}
 	}
 	return done, nil
+}
+
+// View returns up to n of the next bytes where the block lies in memory, nil if they
+// have to be read. They are taken from the stream, were verified, and never change
+// as long as somebody has them.
+func (s *Stream) View(n int64) []byte {
+	src, ok := s.src.(*tierSource)
+	if !ok {
+		return nil
+	}
+	b := src.r.View(s.off, min(n, s.end-s.off))
+	s.advance(int64(len(b)))
+	return b
 }
 
 // File returns, for a block in a tier on a disk, the open file and the offset in

@@ -2,16 +2,12 @@ package main
 
 import (
 	"context"
-	"crypto/rand"
 	"fmt"
 	"io"
-	"net"
-	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/freshet-io/freshet"
@@ -59,105 +55,6 @@ func (b *bench) syncs(ctx context.Context) error {
 	b.add(fmt.Sprintf("coordinator's resident memory after it, of which %d MiB before", before>>20),
 		fmt.Sprintf("%d MiB", residentBytes(leader.PID())>>20), "", "")
 	return nil
-}
-
-// reads measures hot reads over HTTP and gRPC against a plain file server.
-func (b *bench) reads(ctx context.Context) error {
-	for _, tier := range []string{"disk", "memory"} {
-		if err := b.read(ctx, tier); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-const readSize = 64 << 20
-
-func (b *bench) read(ctx context.Context, tier string) error {
-	f, storage, err := b.cluster(ctx, clusterOptions{name: "read-" + tier, clusters: 1, coordinators: 1, tier: tier})
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	content := make([]byte, readSize)
-	_, _ = rand.Read(content) // never fails
-	if err := os.WriteFile(filepath.Join(storage, "big"), content, 0o600); err != nil {
-		return err
-	}
-	s, err := f.Clusters[0].Connect()
-	if err != nil {
-		return err
-	}
-	defer func() { _ = s.Close() }() // nothing to be done about it
-	plain, stop, err := plainServer(storage)
-	if err != nil {
-		return err
-	}
-	defer stop()
-	ours := "http://" + f.Clusters[0].NodeHTTP[0] + "/v1/data/big"
-	for range 2 { // cold, then checked once
-		if err := fetch(ctx, ours); err != nil {
-			return err
-		}
-	}
-	for _, callers := range []int{1, 4} {
-		_, limit, err := b.measure(ctx, nil, callers, func(ctx context.Context, _ int, _ int64) error { return fetch(ctx, plain+"/big") })
-		if err != nil {
-			return err
-		}
-		wall, cpu, err := b.measure(ctx, servers(f), callers, func(ctx context.Context, _ int, _ int64) error { return fetch(ctx, ours) })
-		if err != nil {
-			return err
-		}
-		b.add(fmt.Sprintf("hot read of 64 MiB over HTTP, %s tier, %d connection(s)", tier, callers), throughput(wall), throughput(cpu),
-			fmt.Sprintf("net/http file server %s: %.2f of it", throughput(limit), cpu/limit))
-	}
-	wall, cpu, err := b.measure(ctx, servers(f), 1, func(ctx context.Context, _ int, _ int64) error {
-		r, err := s.Files.Open(ctx, "/big", client.Whole())
-		if err != nil {
-			return err
-		}
-		if _, err := r.WriteTo(io.Discard); err != nil {
-			return err
-		}
-		return r.Close()
-	})
-	if err != nil {
-		return err
-	}
-	b.add(fmt.Sprintf("hot read of 64 MiB over gRPC, %s tier, 1 caller", tier), throughput(wall), throughput(cpu), "")
-	return nil
-}
-
-func throughput(files float64) string { return fmt.Sprintf("%.2f GB/s", files*readSize/1e9) }
-
-// plainServer serves a directory with net/http's file server, in this process.
-func plainServer(dir string) (string, func(), error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", nil, err
-	}
-	srv := &http.Server{Handler: http.FileServer(http.Dir(dir)), ReadHeaderTimeout: 5 * time.Second}
-	var wg sync.WaitGroup
-	wg.Go(func() { _ = srv.Serve(l) }) // ends with Close
-	return "http://" + l.Addr().String(), func() { _ = srv.Close(); wg.Wait() }, nil
-}
-
-func fetch(ctx context.Context, url string) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
-	if err != nil {
-		return err
-	}
-	r, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return err
-	}
-	n, err := io.Copy(io.Discard, r.Body)
-	_ = r.Body.Close() // read to its end
-	if err == nil && (r.StatusCode != http.StatusOK || n != readSize) {
-		err = fmt.Errorf("%s: %s, %d bytes", url, r.Status, n)
-	}
-	return err
 }
 
 // latencies measures from A's acknowledgement to B, on loopback and with a round

@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"runtime/pprof"
 	"slices"
+	"sync"
 	"time"
 )
 
@@ -19,6 +20,8 @@ const duels = 5
 // round.
 type side struct {
 	do        func(context.Context) error
+	others    pids   // whose CPU time counts besides this process's
+	at        string // HTTP address of the server that is profiled with it, if any
 	wall, cpu []time.Duration
 }
 
@@ -32,9 +35,14 @@ func (b *bench) turnLength() time.Duration { return b.length / 6 }
 // The CPU time is that of this process: the server's is not in it.
 func (b *bench) duel(ctx context.Context, what string, atLeast time.Duration, ours, theirs func(context.Context) error) (our, their *side, err error) {
 	our, their = &side{do: ours}, &side{do: theirs}
+	return our, their, b.contest(ctx, what, atLeast, our, their)
+}
+
+// contest is a duel of sides that say which servers work for them.
+func (b *bench) contest(ctx context.Context, what string, atLeast time.Duration, our, their *side) error {
 	for _, s := range []*side{our, their} { // connections, caches
 		if err := s.do(ctx); err != nil {
-			return nil, nil, fmt.Errorf("%s: %w", what, err)
+			return fmt.Errorf("%s: %w", what, err)
 		}
 	}
 	for round := range duels {
@@ -44,29 +52,35 @@ func (b *bench) duel(ctx context.Context, what string, atLeast time.Duration, ou
 		}
 		for _, s := range turns {
 			if err := s.turn(ctx, atLeast); err != nil {
-				return nil, nil, fmt.Errorf("%s: %w", what, err)
+				return fmt.Errorf("%s: %w", what, err)
 			}
 		}
 	}
-	return our, their, errors.Join(b.profileDuel(ctx, what+"-driver", 6*atLeast, ours), b.profileDuel(ctx, what+"-bare", 6*atLeast, theirs))
+	return errors.Join(b.profileDuel(ctx, what+"-driver", 6*atLeast, our), b.profileDuel(ctx, what+"-bare", 6*atLeast, their))
 }
 
 func (s *side) turn(ctx context.Context, atLeast time.Duration) error {
 	runtime.GC() // each pays for its own garbage
-	cpu, begun := cpuTime(nil), time.Now()
+	cpu, begun := s.used(), time.Now()
 	for n := time.Duration(1); ; n++ {
 		if err := s.do(ctx); err != nil {
 			return err
 		}
 		if wall := time.Since(begun); wall >= atLeast {
-			s.wall, s.cpu = append(s.wall, wall/n), append(s.cpu, (cpuTime(nil)-cpu)/n)
+			s.wall, s.cpu = append(s.wall, wall/n), append(s.cpu, (s.used()-cpu)/n)
 			return nil
 		}
 	}
 }
 
+// used is the CPU time of all who work for the side.
+func (s *side) used() time.Duration { return cpuTime(nil) + preciseTime(s.others) }
+
 // profileDuel does it for a while under the profiler, if profiles were asked for.
-func (b *bench) profileDuel(ctx context.Context, name string, length time.Duration, do func(context.Context) error) error {
+func (b *bench) profileDuel(ctx context.Context, name string, length time.Duration, s *side) error {
+	if s.at != "" && length == once {
+		length = time.Second // no storage that is slow
+	}
 	if b.profiles == "" || length == once {
 		return nil
 	}
@@ -74,9 +88,18 @@ func (b *bench) profileDuel(ctx context.Context, name string, length time.Durati
 	if err != nil {
 		return err
 	}
+	var wg sync.WaitGroup
+	if s.at != "" {
+		wg.Go(func() {
+			if err := profile(ctx, s.at, length, filepath.Join(b.profiles, name+"-server.prof")); err != nil {
+				fmt.Fprintln(os.Stderr, "bench: no profile:", err)
+			}
+		})
+	}
+	defer wg.Wait()
 	err = pprof.StartCPUProfile(f)
 	for begun := time.Now(); err == nil && time.Since(begun) < length; {
-		err = do(ctx)
+		err = s.do(ctx)
 	}
 	pprof.StopCPUProfile()
 	return errors.Join(err, f.Close())

@@ -13,7 +13,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/freshet-io/freshet"
 	"github.com/freshet-io/freshet/client"
 	"github.com/freshet-io/freshet/cmd/freshet/fleet"
 	"github.com/freshet-io/freshet/rpc/local"
@@ -51,7 +50,7 @@ func (b *bench) local(ctx context.Context, tier string) error {
 		return err
 	}
 	defer func() { _ = s.Close() }() // nothing to be done about it
-	if err := readWhole(ctx, s, "/big"); err != nil {
+	if err := readWhole(ctx, s, "/big", localFile); err != nil {
 		return err
 	}
 	if err := s.AwaitCached(ctx, "/big", localFile, time.Minute); err != nil {
@@ -92,18 +91,6 @@ func writeRandom(name string, n int64) error {
 	return errors.Join(err, f.Close())
 }
 
-func readWhole(ctx context.Context, s *fleet.Session, p freshet.Path) error {
-	r, err := s.Files.Open(ctx, p, client.Whole())
-	if err != nil {
-		return err
-	}
-	n, err := r.WriteTo(io.Discard)
-	if err == nil && n != localFile {
-		err = fmt.Errorf("%d bytes", n)
-	}
-	return errors.Join(err, r.Close())
-}
-
 // localSequential reads the file from end to end in turns with a bare pread of plain,
 // and with a client that has read nothing before.
 func (b *bench) localSequential(ctx context.Context, f *fleet.Fleet, s *fleet.Session, plain *os.File, tier string) error {
@@ -116,13 +103,13 @@ func (b *bench) localSequential(ctx context.Context, f *fleet.Fleet, s *fleet.Se
 		}
 		return nil
 	}
-	hot := func(ctx context.Context) error { return readWhole(ctx, s, "/big") }
+	hot := func(ctx context.Context) error { return readWhole(ctx, s, "/big", localFile) }
 	first := func(ctx context.Context) error {
 		fresh, err := f.Clusters[0].Connect()
 		if err != nil {
 			return err
 		}
-		err = readWhole(ctx, fresh, "/big")
+		err = readWhole(ctx, fresh, "/big", localFile)
 		if err == nil && fresh.Local.Stats().Local == 0 {
 			err = errors.New("nothing was read by a descriptor")
 		}

@@ -28,6 +28,13 @@ func main() {
 		}
 		return
 	}
+	if len(os.Args) == 3 && os.Args[1] == dataServerFlag {
+		if err := serveData(os.Args[2]); err != nil {
+			fmt.Fprintln(os.Stderr, "bench:", err)
+			os.Exit(1)
+		}
+		return
+	}
 	if len(os.Args) == 2 && os.Args[1] == hogFlag {
 		if err := hog(); err != nil {
 			fmt.Fprintln(os.Stderr, "bench:", err)
@@ -48,7 +55,7 @@ func main() {
 	flag.StringVar(&b.storages, "storages", "local,s3,hdfs,azure,gcs,sqs", "comma-separated storages of the parts storages and notices; sqs is for notices only")
 	flag.IntVar(&b.noticeRounds, "changes", 60, "changes by others of the notices measurement")
 	flag.DurationVar(&b.pause, "pause", 200*time.Millisecond, "longest pause between two of these changes")
-	only := flag.String("only", "", "comma-separated parts: inodes, meta, complete, create, sync, read, local, latency, failover, elections, storages, notices")
+	only := flag.String("only", "", "comma-separated parts: inodes, meta, complete, create, sync, read, random, cold, upload, local, latency, failover, elections, storages, notices")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
@@ -113,6 +120,9 @@ func (b *bench) run(ctx context.Context, only string) error {
 		{"create", b.creates},
 		{"sync", b.syncs},
 		{"read", b.reads},
+		{"random", b.randoms},
+		{"cold", b.colds},
+		{"upload", b.uploads},
 		{"local", b.locals},
 		{"latency", b.latencies},
 		{"failover", b.failovers},

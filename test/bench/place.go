@@ -33,6 +33,7 @@ type rival interface {
 type place struct {
 	name    string
 	uri     string
+	dir     string // of a local one
 	options map[string]string
 	env     []string // what options refer to, for servers and for our own driver
 	rival   rival
@@ -111,5 +112,5 @@ func (b *bench) startLocal(context.Context) (*place, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &place{uri: "file://" + dir, rival: localRival(dir), entries: 5000, stop: func() error { return os.RemoveAll(dir) }}, nil
+	return &place{uri: "file://" + dir, dir: dir, rival: localRival(dir), entries: 5000, stop: func() error { return os.RemoveAll(dir) }}, nil
 }

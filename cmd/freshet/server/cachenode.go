@@ -78,6 +78,7 @@ func (p *Process) CacheNode(ctx context.Context, f *config.File) error {
 	gsrv := rpc.NewServer(rpc.ServerOptions{TLS: id.Server(), MaxMessage: rpc.MaxDataMessage, Log: p.Log})
 	freshetv1.RegisterBlockServiceServer(gsrv.Registrar(), rpc.NewBlockServer(node))
 	freshetv1.RegisterReadAheadServiceServer(gsrv.Registrar(), rpc.NewAheadServer(node))
+	rpc.RegisterRanges(gsrv.Registrar(), rpc.NewRangeServer(node))
 	files := client.New(leader, ownNode{node, self.ID, pool}, client.Options{Host: self.Host, Node: self.ID})
 	mux := http.NewServeMux()
 	p.common(mux, httpL, func(context.Context) error { return node.Ready() })
