@@ -272,6 +272,9 @@ func (r *Reader) blockAt(off int64) (freshet.Block, bool) {
 
 func (r *Reader) openOn(b freshet.Block) error {
 	candidates := b.Nodes
+	if b.Via.ID != "" && r.opts.Read != freshet.ReadNoCache {
+		candidates = append([]freshet.Node{b.Via}, candidates...)
+	}
 	if b.Fetch.ID != "" && !slices.ContainsFunc(candidates, func(n freshet.Node) bool { return n.ID == b.Fetch.ID }) {
 		candidates = append(slices.Clip(candidates), b.Fetch)
 	}
@@ -283,7 +286,7 @@ func (r *Reader) openOn(b freshet.Block) error {
 	var last error
 	for _, node := range candidates {
 		body, err := r.c.nodes.ReadBlock(r.ctx, node, freshet.BlockRead{
-			Block: b, Source: r.loc.Source, Offset: skip, Length: n, Type: r.opts.Read,
+			Block: b, Source: r.loc.Source, Offset: skip, Length: n, Type: r.opts.Read, Ahead: r.ahead(b, node.ID),
 		})
 		if err == nil {
 			r.body, r.left = body, n
@@ -298,6 +301,26 @@ func (r *Reader) openOn(b freshet.Block) error {
 		}
 	}
 	return last
+}
+
+// ahead returns the block after b if the reader is about to ask the same node for all
+// of it.
+func (r *Reader) ahead(b freshet.Block, node freshet.NodeID) []freshet.Block {
+	if r.next+1 >= len(r.loc.Blocks) || r.opts.Read == freshet.ReadNoCache {
+		return nil
+	}
+	next := r.loc.Blocks[r.next+1]
+	first := next.Fetch.ID
+	if len(next.Nodes) > 0 {
+		first = next.Nodes[0].ID
+	}
+	if next.Via.ID != "" {
+		first = next.Via.ID
+	}
+	if first != node || next.Offset != b.Offset+b.Length || next.Offset+next.Length > r.end {
+		return nil
+	}
+	return []freshet.Block{next}
 }
 
 // Close frees what the reader holds.
