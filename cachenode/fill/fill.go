@@ -267,6 +267,9 @@ func (f *Filler) join(req freshet.BlockRead, off int64) (fl *flight, ahead []fre
 	fl = f.flights[req.Block.ID]
 	switch {
 	case fl == nil && whole && long && len(f.flights) < f.opts.MaxFills:
+		if req.Block.Length <= f.opts.Far {
+			off = 0 // one request
+		}
 		fl = f.begin(req, off, part, true)
 	case fl != nil && (!fl.serves(req) || !long && !fl.near(off, f.opts.Far)):
 		return nil, nil, false

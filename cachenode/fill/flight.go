@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"slices"
 	"sync"
 
 	"github.com/freshet-io/freshet"
@@ -149,9 +150,9 @@ func (fl *flight) fail(err error) {
 }
 
 // stopIfLeft ends, with the lock held, a fetch that is only for its readers when none
-// is left.
+// is left and not all bytes have come.
 func (fl *flight) stopIfLeft() {
-	if !fl.needed() && !fl.keep && fl.ctx != nil {
+	if !fl.needed() && !fl.keep && fl.ctx != nil && slices.ContainsFunc(fl.lanes, func(l lane) bool { return l.at < l.end }) {
 		fl.fail(errNotCached)
 	}
 }

@@ -137,7 +137,7 @@ func TestSourceThatBreaksOffIsAskedForTheRest(t *testing.T) {
 				req := b.put("a", data, 1)
 				req.Type = test.typ
 				r := b.record()
-				r.body = func(i int, rc io.ReadCloser) io.ReadCloser {
+				r.body = func(_ context.Context, i int, rc io.ReadCloser) io.ReadCloser {
 					if i > 5 {
 						return rc
 					}
@@ -177,7 +177,7 @@ func TestSourceThatBreaksOffForeverIsAnError(t *testing.T) {
 	b := newBed(t, settings{})
 	req := b.put("a", pages(1, 5*mib), 1)
 	r := b.record()
-	r.body = func(_ int, rc io.ReadCloser) io.ReadCloser { return &breaking{rc, 70_000, unavailable()} }
+	r.body = func(_ context.Context, _ int, rc io.ReadCloser) io.ReadCloser { return &breaking{rc, 70_000, unavailable()} }
 	for _, typ := range []freshet.ReadType{freshet.ReadCache, freshet.ReadNoCache} {
 		req.Type = typ
 		if got, _, err := b.read(req); !freshet.IsKind(err, freshet.KindUnavailable) {
@@ -286,7 +286,7 @@ func TestRangesOfChangingFiles(t *testing.T) {
 	b := newBed(t, settings{mode: mem.Local, dir: t.TempDir(), capacity: 9 * mib, opts: fill.Options{Range: 512 << 10, Parallel: 3, Far: 256 << 10}})
 	const size = 3*mib + 1234
 	r := b.record()
-	r.body = func(i int, rc io.ReadCloser) io.ReadCloser {
+	r.body = func(_ context.Context, i int, rc io.ReadCloser) io.ReadCloser {
 		if i%5 == 0 {
 			return &breaking{rc, 10_000 + i*997%900_000, unavailable()}
 		}

@@ -116,7 +116,7 @@ func TestWithoutPartialCaching(t *testing.T) {
 
 	// Who leaves early leaves nothing, unless somebody else reads on.
 	gate := make(chan struct{})
-	r.body = func(_ int, rc io.ReadCloser) io.ReadCloser { return &gated{rc, gate, mib} }
+	r.body = func(ctx context.Context, _ int, rc io.ReadCloser) io.ReadCloser { return &gated{rc, ctx, gate, mib} }
 	one, err := b.filler.Read(t.Context(), req)
 	check(t, err)
 	check(t, one.Close())
@@ -142,13 +142,18 @@ func TestWithoutPartialCaching(t *testing.T) {
 type gated struct {
 	io.ReadCloser
 
+	ctx  context.Context //nolint:containedctx // that of the body
 	gate chan struct{}
 	left int
 }
 
 func (g *gated) Read(p []byte) (int, error) {
 	if g.left <= 0 {
-		<-g.gate
+		select {
+		case <-g.gate:
+		case <-g.ctx.Done():
+			return 0, g.ctx.Err()
+		}
 	} else {
 		p = p[:min(len(p), g.left)]
 	}
@@ -276,7 +281,7 @@ func TestBackgroundGivesWayToReaders(t *testing.T) {
 			defer b.stop()
 			first, second := b.put("a", pages(1, 32*mib), 1), b.put("b", pages(2, 32*mib), 2)
 			r := b.record()
-			r.body = func(_ int, rc io.ReadCloser) io.ReadCloser { return slowly{rc} }
+			r.body = func(_ context.Context, _ int, rc io.ReadCloser) io.ReadCloser { return slowly{rc} }
 			if busy {
 				b.want(withRange(first, 20*mib, 10), pages(1, 32*mib)[20*mib:20*mib+10], freshet.OriginUFS)
 			}

@@ -26,7 +26,7 @@ type recorder struct {
 	// onOpen, if not nil, is called with the number of the request, from 0 on.
 	onOpen func(ctx context.Context, i int, a ask) error
 	// body, if not nil, replaces a body.
-	body func(i int, rc io.ReadCloser) io.ReadCloser
+	body func(ctx context.Context, i int, rc io.ReadCloser) io.ReadCloser
 }
 
 // record puts a recorder before the storage of the bed.
@@ -49,7 +49,7 @@ func (r *recorder) Open(ctx context.Context, key string, opts ufs.OpenOptions) (
 	}
 	rc, st, err := r.FS.Open(ctx, key, opts)
 	if err == nil && body != nil {
-		rc = body(i, rc)
+		rc = body(ctx, i, rc)
 	}
 	return rc, st, err
 }
