@@ -177,7 +177,9 @@ func TestSourceThatBreaksOffForeverIsAnError(t *testing.T) {
 	b := newBed(t, settings{})
 	req := b.put("a", pages(1, 5*mib), 1)
 	r := b.record()
-	r.body = func(_ context.Context, _ int, rc io.ReadCloser) io.ReadCloser { return &breaking{rc, 70_000, unavailable()} }
+	r.body = func(_ context.Context, _ int, rc io.ReadCloser) io.ReadCloser {
+		return &breaking{rc, 70_000, unavailable()}
+	}
 	for _, typ := range []freshet.ReadType{freshet.ReadCache, freshet.ReadNoCache} {
 		req.Type = typ
 		if got, _, err := b.read(req); !freshet.IsKind(err, freshet.KindUnavailable) {
