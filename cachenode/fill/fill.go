@@ -336,7 +336,7 @@ func (f *Filler) fetchAhead(of freshet.BlockRead, blocks []freshet.Block) {
 	if len(blocks) == 0 {
 		return
 	}
-	req := freshet.BlockRead{Block: blocks[0], Source: of.Source, Length: -1}
+	req := freshet.BlockRead{Block: blocks[0], Source: of.Source, Length: -1, Type: of.Type}
 	if checkRange(&req) != nil {
 		return
 	}
