@@ -240,7 +240,7 @@ func TestHundredReadersOfOneBlockAreOneRequest(t *testing.T) {
 	t.Parallel()
 	for _, dir := range []string{"", t.TempDir()} {
 		b := newBed(t, settings{dir: dir})
-		for size, mixed := range map[int]bool{mib: true, 7 * mib: false} {
+		for size, mixed := range map[int]bool{mib: true, 3 * mib: false} {
 			data := pages(1, size)
 			req := b.put("a", data, freshet.FileID(size))
 			r := b.record()
