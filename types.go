@@ -111,6 +111,12 @@ type Block struct {
 	Length int64
 	Nodes  []Node
 	Fetch  Node
+	// Via, if set, is the node next to the reader, which does not hold the block but
+	// takes it from one that does, and keeps a copy.
+	Via Node
+	// Full says that there are as many copies as the policy of the path allows: who
+	// reads it from another node keeps none.
+	Full bool
 }
 
 // Location is the answer to "where are these bytes": it needs no second

@@ -9,6 +9,7 @@ import (
 
 	"github.com/freshet-io/freshet"
 	"github.com/freshet-io/freshet/cachenode/tier"
+	"github.com/freshet-io/freshet/ufs"
 )
 
 // minHeartbeatTimeout bounds one heartbeat, however short the interval is.
@@ -220,10 +221,24 @@ func (n *Node) applyMounts(reply freshet.HeartbeatReply) {
 	if reply.MountRevision == known {
 		return
 	}
+	n.noteCaching(reply.Mounts)
 	if err := n.deps.Mounts.Set(reply.Mounts); err != nil {
 		// The revision stays, so the table is sent again and the rest is tried again.
 		n.deps.Log.Error("not all mounts could be opened", "mount_revision", reply.MountRevision, "error", err)
 		return
 	}
 	n.update(func() { n.revision = reply.MountRevision })
+}
+
+// noteCaching takes up what the mounts say of what is kept.
+func (n *Node) noteCaching(mounts []freshet.Mount) {
+	keeps := make(map[freshet.MountID]ufs.Caching, len(mounts))
+	for _, m := range mounts {
+		c, err := ufs.ParseCaching(m.Options, n.opts.Caching)
+		if err != nil { // of a newer release
+			n.deps.Log.Warn("options of a mount are not understood; the node's own settings apply", "mount_id", uint64(m.ID), "error", err)
+		}
+		keeps[m.ID] = c
+	}
+	n.update(func() { n.keeps = keeps })
 }

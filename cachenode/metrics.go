@@ -16,6 +16,8 @@ type metrics struct {
 	uploads   *prometheus.CounterVec
 	copies    *prometheus.CounterVec
 	moves     *prometheus.CounterVec
+	fetches   *prometheus.CounterVec
+	unasked   prometheus.Counter
 }
 
 func newMetrics(reg prometheus.Registerer, blocks *store.Store) *metrics {
@@ -38,11 +40,17 @@ func newMetrics(reg prometheus.Registerer, blocks *store.Store) *metrics {
 		moves: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "freshet_cache_moves_total", Help: "Blocks that were copied from one tier of the node to another.",
 		}, []string{"from", "to"}),
+		fetches: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "freshet_background_fetches_total", Help: "Blocks of which a part was read, and the rest was to be cached in the background, by what came of it.",
+		}, []string{"result"}),
+		unasked: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "freshet_background_bytes_total", Help: "Bytes fetched while no reader waited for them.",
+		}),
 	}
 	if reg == nil {
 		return m
 	}
-	reg.MustRegister(m.reads, m.bytes, m.evictions, m.uploads, m.copies, m.moves, tiers{blocks})
+	reg.MustRegister(m.reads, m.bytes, m.evictions, m.uploads, m.copies, m.moves, m.fetches, m.unasked, tiers{blocks})
 	for _, o := range []freshet.Origin{freshet.OriginHit, freshet.OriginRemote, freshet.OriginUFS} {
 		m.reads.WithLabelValues(o.String())
 		m.bytes.WithLabelValues(o.String())
@@ -53,9 +61,20 @@ func newMetrics(reg prometheus.Registerer, blocks *store.Store) *metrics {
 	for _, r := range []string{"copied", "failed"} {
 		m.copies.WithLabelValues(r)
 	}
+	for _, r := range []string{"cached", "failed", "dropped"} {
+		m.fetches.WithLabelValues(r)
+	}
 	// What the start found on the disk and removed was damaged while nobody watched.
 	m.evictions.WithLabelValues(string(tier.ReasonCorrupt)).Add(float64(blocks.Swept()))
 	return m
+}
+
+// background returns what counts the work in the background.
+func (m *metrics) background() fill.Watch {
+	return fill.Watch{
+		Bytes:   func(n int64) { m.unasked.Add(float64(n)) },
+		Fetched: func(result string) { m.fetches.WithLabelValues(result).Inc() },
+	}
 }
 
 // tiers collects what is to be said of each tier.

@@ -82,6 +82,8 @@ type Options struct {
 	// StopTimeout is how long uploads may go on after the node was told to stop.
 	// 0 is ten seconds.
 	StopTimeout time.Duration
+	// Caching is what is kept of what is read below mounts that do not say.
+	Caching ufs.Caching
 	// Fill are the settings of fetches.
 	Fill fill.Options
 	// Hook, if not nil, is called at the points of an upload at which a crash
@@ -137,7 +139,8 @@ type Node struct {
 	lease    time.Duration // on the clock's Elapsed; publishing is allowed before it
 	needFull bool
 	running  bool
-	changed  chan struct{} // closed when any of the above or an upload changes
+	keeps    map[freshet.MountID]ufs.Caching // of the mounts
+	changed  chan struct{}                   // closed when any of the above or an upload changes
 	uploads  map[freshet.OpID]*upload
 	finished map[freshet.OpID]freshet.FinishedOp
 }
@@ -163,6 +166,7 @@ func New(deps Deps, opts Options) *Node {
 	n.kill, n.killAll = context.WithCancel(context.Background())
 	n.filler = fill.New(fill.Deps{
 		Blocks: deps.Blocks, Mounts: deps.Mounts, Remote: deps.Remote, AwaitMount: n.awaitMount, Identity: n.identity, Self: opts.Node.ID,
+		Caching: n.caching, Watch: n.metrics.background(), Clock: deps.Clock,
 	}, opts.Fill)
 	deps.Blocks.Observe(n.observe)
 	deps.Blocks.ObserveMoves(func(from, to store.Kind) {
@@ -223,6 +227,16 @@ func (n *Node) identity() (freshet.ClusterID, uint64, bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return n.cluster, n.epoch, n.joined
+}
+
+// caching returns what is kept of what is read below a mount.
+func (n *Node) caching(id freshet.MountID) ufs.Caching {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if c, ok := n.keeps[id]; ok {
+		return c
+	}
+	return n.opts.Caching
 }
 
 // update changes the state and wakes whoever waits for a change.

@@ -36,6 +36,41 @@ func (f *File) checkCache(p *problems) {
 	if len(dirs) > maxTierDirs {
 		p.add("cache.tiers", "%d directories; a node has at most %d", len(dirs), maxTierDirs)
 	}
+	f.checkFetches(p)
+}
+
+// checkFetches checks how blocks are fetched, and completes it.
+func (f *File) checkFetches(p *problems) {
+	c := &f.Cache
+	yes := true
+	if c.Partial == nil {
+		c.Partial = &yes
+	}
+	if c.Passive == nil {
+		c.Passive = &yes
+	}
+	setDefault(&c.Fetch.Range, DefaultFetchRange)
+	p.size("cache.fetch.range", c.Fetch.Range, 256<<10, 1<<30)
+	if c.Background.Rate != "" {
+		p.size("cache.background.rate", c.Background.Rate, 256<<10, 1<<40)
+	}
+	for _, n := range []struct {
+		key       string
+		at        *int
+		def, most int
+	}{
+		{"cache.fetch.blocks", &c.Fetch.Blocks, DefaultFetchBlocks, 4096},
+		{"cache.fetch.parallel", &c.Fetch.Parallel, DefaultFetchParallel, 64},
+		{"cache.fetch.requests", &c.Fetch.Requests, DefaultFetchRequests, 4096},
+		{"cache.background.blocks", &c.Background.Blocks, DefaultBackgroundBlocks, 1024},
+	} {
+		if *n.at == 0 {
+			*n.at = n.def
+		}
+		if *n.at < 1 || *n.at > n.most {
+			p.add(n.key, "%d is out of range; allowed is 1 to %d", *n.at, n.most)
+		}
+	}
 }
 
 // speedOf orders the kinds of tiers, the fastest first; -1 for none.

@@ -149,6 +149,28 @@ type Cache struct {
 	Tiers     []Tier `yaml:"tiers"` // the fastest first
 	BlockSize Size   `yaml:"block_size"`
 	Eviction  string `yaml:"eviction"` // of the tiers that do not say
+	// Partial caches the rest of a block of which a part was read, and Passive keeps
+	// copies of what is read from other nodes, where a mount does not say; true if
+	// they are not given.
+	Partial    *bool      `yaml:"partial"`
+	Passive    *bool      `yaml:"passive"`
+	Fetch      Fetch      `yaml:"fetch"`
+	Background Background `yaml:"background"`
+}
+
+// Fetch bounds how blocks that readers wait for are fetched. What is not given has the
+// default.
+type Fetch struct {
+	Blocks   int  `yaml:"blocks"`   // at a time
+	Range    Size `yaml:"range"`    // of one request
+	Parallel int  `yaml:"parallel"` // requests for one block at a time
+	Requests int  `yaml:"requests"` // at a time for all, beyond one for each block
+}
+
+// Background bounds what is fetched although no reader waits for it.
+type Background struct {
+	Blocks int  `yaml:"blocks"` // at a time
+	Rate   Size `yaml:"rate"`   // bytes a second; not given: no bound
 }
 
 // Tier is where blocks are kept.
@@ -223,6 +245,12 @@ const (
 	DefaultPerMount  = 32
 	DefaultBlockSize = "64MiB"
 	DefaultTierSize  = "1GiB"
+	// Defaults of what cache nodes fetch at a time.
+	DefaultFetchBlocks      = 64
+	DefaultFetchRange       = "8MiB"
+	DefaultFetchParallel    = 4
+	DefaultFetchRequests    = 64
+	DefaultBackgroundBlocks = 4
 )
 
 // DefaultDegradedInterval is the interval that applies while a publisher is out

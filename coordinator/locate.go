@@ -7,6 +7,7 @@ import (
 	"github.com/freshet-io/freshet"
 	"github.com/freshet-io/freshet/coordinator/metasync"
 	"github.com/freshet-io/freshet/coordinator/namespace"
+	"github.com/freshet-io/freshet/ufs"
 )
 
 const opLocate = "locate"
@@ -43,8 +44,27 @@ func (c *Coordinator) Locate(ctx context.Context, q freshet.LocateQuery) (freshe
 	if !loc.Cacheable {
 		loc.Info.FileID = 0
 	}
-	loc.Blocks, err = c.blocks(&e.Info, &q, loc.Cacheable)
+	if loc.Blocks, err = c.blocks(&e.Info, &q, loc.Cacheable); err == nil {
+		c.limitCopies(&loc)
+	}
 	return loc, err
+}
+
+// limitCopies says of which blocks no more copies are to be made because they are read
+// through another node.
+func (c *Coordinator) limitCopies(loc *freshet.Location) {
+	policy, _ := c.state.EffectiveAt(loc.Info.Path)
+	_, most := policy.Copies.Bounds()
+	mount, ok := c.state.MountAt(loc.Info.Path)
+	keeps, err := ufs.ParseCaching(mount.Options, ufs.Caching{Partial: true, Passive: true})
+	passive := ok && err == nil && keeps.Passive
+	for i := range loc.Blocks {
+		b := &loc.Blocks[i]
+		b.Full = most > 0 && len(b.Nodes) >= most
+		if b.Full || !passive {
+			b.Via = freshet.Node{}
+		}
+	}
 }
 
 // locateRule makes a version that the storage refused a reason to look: unless
@@ -111,7 +131,7 @@ func (c *Coordinator) blocks(info *freshet.Info, q *freshet.LocateQuery, cacheab
 		b := freshet.Block{Offset: index * size, Length: min(size, info.Length-index*size), Fetch: spots[i].Fetch}
 		b.ID.Index = uint32(index)
 		if cacheable {
-			b.ID.File, b.Nodes = info.FileID, spots[i].Nodes
+			b.ID.File, b.Nodes, b.Via = info.FileID, spots[i].Nodes, spots[i].Via
 		}
 		if b.Fetch.ID == "" && len(b.Nodes) == 0 {
 			return nil, freshet.Errorf(freshet.KindUnavailable, opLocate, q.Path, "no cache node is live: start one, or wait until it has registered")

@@ -326,6 +326,9 @@ func (c *Coordinator) UpdateMount(ctx context.Context, ch freshet.MountChange) (
 	if err == nil {
 		_, err = ufs.ParseGuards(m.Options)
 	}
+	if err == nil {
+		_, err = ufs.ParseCaching(m.Options, ufs.Caching{})
+	}
 	if !same || (m.ActiveSync && !old.ActiveSync) {
 		var more []string
 		if err == nil {

@@ -37,10 +37,14 @@ func (p *NodePool) ReadBlock(ctx context.Context, n freshet.Node, q freshet.Bloc
 		q.Length = q.Block.Length - q.Offset
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	stream, err := freshetv1.NewBlockServiceClient(conn).ReadBlock(ctx, &freshetv1.ReadBlockRequest{
+	req := &freshetv1.ReadBlockRequest{
 		Block: blockToWire(q.Block), Source: sourceToWire(q.Source), Offset: q.Offset, Length: q.Length,
 		ReadType: q.Type.String(), OnlyCached: q.Cached,
-	}, p.raw...)
+	}
+	for _, b := range q.Ahead {
+		req.Ahead = append(req.Ahead, blockToWire(b))
+	}
+	stream, err := freshetv1.NewBlockServiceClient(conn).ReadBlock(ctx, req, p.raw...)
 	if err != nil {
 		cancel()
 		return nil, ErrorOf(err)

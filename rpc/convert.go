@@ -388,6 +388,10 @@ func blockToWire(b freshet.Block) *freshetv1.Block {
 	if b.Fetch.ID != "" {
 		out.Fetch = nodeToWire(b.Fetch)
 	}
+	if b.Via.ID != "" {
+		out.Via = nodeToWire(b.Via)
+	}
+	out.Full = b.Full
 	return out
 }
 
@@ -395,6 +399,7 @@ func blockOfWire(b *freshetv1.Block) freshet.Block {
 	out := freshet.Block{
 		ID:     freshet.BlockID{File: freshet.FileID(b.GetFileId()), Index: b.GetIndex()},
 		Offset: b.GetOffset(), Length: b.GetLength(), Fetch: nodeOfWire(b.GetFetch()),
+		Via: nodeOfWire(b.GetVia()), Full: b.GetFull(),
 	}
 	for _, n := range b.GetNodes() {
 		out.Nodes = append(out.Nodes, nodeOfWire(n))

@@ -33,14 +33,16 @@ type Adjuster interface {
 	Adjust(g Guards)
 }
 
-// SameStorage reports whether two sets of options of a mount differ in bounds at
-// most, which an Adjuster takes: what is open stays open, and what is known of the
-// storage stays true.
+// SameStorage reports whether two sets of options of a mount differ at most in bounds,
+// which an Adjuster takes, and in what is cached of it: what is open stays open, and
+// what is known of the storage stays true.
 func SameStorage(a, b map[string]string) bool {
 	bare := func(m map[string]string) map[string]string {
 		m = maps.Clone(m)
 		delete(m, OptionMaxRequestsPerSecond)
 		delete(m, OptionMaxConcurrentRequests)
+		delete(m, OptionPartialCaching)
+		delete(m, OptionPassiveCaching)
 		return m
 	}
 	return maps.Equal(bare(a), bare(b))

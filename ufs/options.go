@@ -61,7 +61,7 @@ func CommonOptions(maxOpLifetime time.Duration) OptionTable {
 		{Name: OptionMaxOpLifetime, Type: OptionDuration, Default: maxOpLifetime.String(), Max: int64(24 * time.Hour), Help: "how long an effect may still land after its sender died"},
 		{Name: OptionEventsToken, Type: OptionSecret, Help: "bearer token that posts to /v1/events must carry for this storage"},
 		{Name: OptionEventsMaxSilence, Type: OptionDuration, Max: int64(365 * 24 * time.Hour), Help: "with events=webhook: the mount is degraded when nothing was posted for so long"},
-	}, guardOptions()...)
+	}, append(cachingOptions(), guardOptions()...)...)
 }
 
 // Values are the options of one mount after they were checked.

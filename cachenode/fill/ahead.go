@@ -10,20 +10,24 @@ func (f *Filler) Ahead(req freshet.BlockRead) bool {
 	if checkRange(&req) != nil {
 		return false
 	}
-	if _, ok := f.deps.Blocks.Stat(req.Block.ID); ok {
+	if whole, part := f.keeps(req); !whole || !part {
+		return false
+	}
+	if _, here := f.deps.Blocks.Stat(req.Block.ID); here {
 		return true
 	}
 	f.mu.Lock()
-	_, running := f.flights[req.Block.ID]
-	busy := len(f.flights) >= max(f.opts.MaxFills/2, 1)
-	f.mu.Unlock()
-	if running || busy {
-		return running
+	defer f.mu.Unlock()
+	if f.flights[req.Block.ID] != nil {
+		return true
 	}
-	fl := f.join(req)
-	if fl == nil {
-		return false
+	return len(f.flights) < max(f.opts.MaxFills/2, 2) && f.begin(req, 0, true, true) != nil
+}
+
+// fetchAhead begins to fetch the first of the blocks, which a reader of the one before
+// is about to ask for.
+func (f *Filler) fetchAhead(of freshet.BlockRead, blocks []freshet.Block) {
+	if len(blocks) > 0 {
+		f.Ahead(freshet.BlockRead{Block: blocks[0], Source: of.Source, Type: of.Type})
 	}
-	f.leave(fl) // it goes on by itself
-	return true
 }

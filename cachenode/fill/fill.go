@@ -1,6 +1,7 @@
 // Package fill owns the way of a block's bytes to a reader: from the node's own
 // tier, from another node that holds the block, or from the storage, with one
-// fetch for a block however many ask for it.
+// fetch for a block however many ask for it. A reader of a part of a block gets it at
+// once; the rest may follow in the background, which gives way to readers.
 //
 // It never returns bytes of two versions: blocks are named by file version, and
 // the storage is read on the condition of the fingerprint. A storage that holds
@@ -11,13 +12,14 @@ package fill
 
 import (
 	"context"
-	"io"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/freshet-io/freshet"
 	"github.com/freshet-io/freshet/cachenode/store"
 	"github.com/freshet-io/freshet/cachenode/tier"
+	"github.com/freshet-io/freshet/internal/clock"
 	"github.com/freshet-io/freshet/ufs"
 )
 
@@ -48,6 +50,32 @@ type Deps struct {
 	Identity func() (cluster freshet.ClusterID, epoch uint64, ok bool)
 	// Self is the node that is never asked as a remote one.
 	Self freshet.NodeID
+	// Caching returns what of a mount's blocks is kept; nil: all that is read.
+	Caching func(id freshet.MountID) ufs.Caching
+	// Watch is told of what is done in the background.
+	Watch Watch
+	Clock clock.Clock // nil: the machine's
+}
+
+// Watch are functions that are told of background work; each may be nil.
+type Watch struct {
+	// Bytes is told of bytes that came although no reader waited for them.
+	Bytes func(n int64)
+	// Fetched is told what came of a block of which a part was read: "cached",
+	// "failed", or "dropped", if there was too much else to do.
+	Fetched func(result string)
+}
+
+func (w Watch) bytes(n int64) {
+	if w.Bytes != nil {
+		w.Bytes(n)
+	}
+}
+
+func (w Watch) fetched(result string) {
+	if w.Fetched != nil {
+		w.Fetched(result)
+	}
 }
 
 // Options are the settings of a Filler; the zero value is usable.
@@ -55,41 +83,78 @@ type Options struct {
 	// MaxFills is how many blocks are fetched into the tier at the same time; a
 	// read beyond that is served without caching. 0 is 64.
 	MaxFills int
+	// Range is how many bytes one request to a source asks for, rounded up to
+	// whole chunks; Parallel is how many of them a block that readers wait for
+	// takes at a time, and MaxRanges how many all blocks together take beyond one
+	// each. Each costs a buffer of tier.ChunkSize. 0 is 8 MiB, 4 and 64.
+	Range     int64
+	Parallel  int
+	MaxRanges int
+	// Background is how many blocks are fetched at the same time of which only a
+	// part was read, and BackgroundRate, if not 0, how many bytes come in a second
+	// that no reader waits for. 0 is 4.
+	Background     int
+	BackgroundRate int64
 	// Far is how many bytes ahead of a running fetch a reader waits for it; one
 	// that wants bytes beyond them gets a fetch of its own for just its range.
-	// 0 is 1 MiB.
+	// A block that is no longer is always fetched whole. 0 is 1 MiB.
 	Far int64
 	// Stall is how long a fetch may go without a byte. 0 is a minute.
 	Stall time.Duration
 }
 
-// maxRemotes is how many other nodes are asked before the storage is.
-const maxRemotes = 2
+func (o *Options) setDefaults() {
+	positive := func(n *int, otherwise int) {
+		if *n <= 0 {
+			*n = otherwise
+		}
+	}
+	positive(&o.MaxFills, 64)
+	positive(&o.Parallel, 4)
+	positive(&o.MaxRanges, 64)
+	positive(&o.Background, 4)
+	if o.Range <= 0 {
+		o.Range = 8 << 20
+	}
+	o.Range = (o.Range + tier.ChunkSize - 1) / tier.ChunkSize * tier.ChunkSize
+	if o.Far <= 0 {
+		o.Far = 1 << 20
+	}
+	if o.Stall <= 0 {
+		o.Stall = time.Minute
+	}
+}
 
 // Filler serves reads of blocks. It is safe for concurrent use. Without Run, and
 // after it, reads are served but nothing new is cached.
 type Filler struct {
-	deps Deps
-	opts Options
+	deps  Deps
+	opts  Options
+	pace  pacer
+	extra chan struct{} // lanes beyond the one that each fetch has
 
 	mu      sync.Mutex
 	ctx     context.Context //nolint:containedctx // that of Run: fetches outlive the reads that began them
 	flights map[freshet.BlockID]*flight
+	parts   map[freshet.BlockID][]*part
+	held    int64 // bytes of parts
+	rest    rest
 	wg      sync.WaitGroup
 }
 
 // New returns a Filler. It starts nothing.
 func New(deps Deps, opts Options) *Filler {
-	if opts.MaxFills <= 0 {
-		opts.MaxFills = 64
+	opts.setDefaults()
+	if deps.Clock == nil {
+		deps.Clock = clock.Real{}
 	}
-	if opts.Far <= 0 {
-		opts.Far = 1 << 20
+	if deps.Caching == nil {
+		deps.Caching = func(freshet.MountID) ufs.Caching { return ufs.Caching{Partial: true, Passive: true} }
 	}
-	if opts.Stall <= 0 {
-		opts.Stall = time.Minute
+	return &Filler{
+		deps: deps, opts: opts, pace: pacer{clock: deps.Clock, rate: opts.BackgroundRate}, extra: make(chan struct{}, opts.MaxRanges),
+		flights: make(map[freshet.BlockID]*flight), parts: make(map[freshet.BlockID][]*part), rest: newRest(),
 	}
-	return &Filler{deps: deps, opts: opts, flights: make(map[freshet.BlockID]*flight)}
 }
 
 // Run lets blocks be fetched into the tier until ctx ends, and returns when all
@@ -158,34 +223,104 @@ func (f *Filler) openTier(req freshet.BlockRead) *tier.Reader {
 	return r
 }
 
-// join returns the running fetch of the block, or starts one; nil if the block
-// can't or shall not be cached. The caller leaves it at the end.
-func (f *Filler) join(req freshet.BlockRead) *flight {
-	_, _, known := f.deps.Identity()
-	if !known || req.Block.ID.File == 0 || req.Block.Length == 0 || !req.Source.Fingerprint.Known() {
-		return nil
-	}
+// stopped reports whether nothing more is fetched for several.
+func (f *Filler) stopped() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if fl := f.flights[req.Block.ID]; fl != nil {
-		if !fl.serves(req) {
-			return nil
-		}
-		fl.refs++
-		return fl
+	return f.ctx == nil
+}
+
+// named reports whether the block has a name that tells its version: only then can it
+// be shared between readers.
+func (f *Filler) named(req freshet.BlockRead) bool {
+	_, _, known := f.deps.Identity()
+	return known && req.Block.ID.File != 0 && req.Block.Length != 0 && req.Source.Fingerprint.Known()
+}
+
+// keeps returns what of the block is to be cached when it is read; nothing is
+// Caching{}. What another node holds is copied only if that is wanted and allowed.
+func (f *Filler) keeps(req freshet.BlockRead) (whole, part bool) {
+	if req.Type == freshet.ReadNoCache || !f.named(req) {
+		return false, false
 	}
-	if f.ctx == nil || req.Type == freshet.ReadNoCache || len(f.flights) >= f.opts.MaxFills {
+	c := f.deps.Caching(req.Source.Mount)
+	self := slices.ContainsFunc(req.Block.Nodes, func(n freshet.Node) bool { return n.ID == f.deps.Self })
+	if !self && (req.Block.Full || !c.Passive && len(f.remotes(req)) > 0) {
+		return false, false
+	}
+	return true, c.Partial
+}
+
+// join returns the running fetch of the block, or starts one, for a reader that wants
+// the bytes from off on; nil if the reader is to go on without. Who gets one leaves it
+// at the end. ahead are blocks of which the fetch may begin now. ending says that the
+// tier is about to have the block.
+func (f *Filler) join(req freshet.BlockRead, off int64) (fl *flight, ahead []freshet.Block, ending bool) {
+	if !f.named(req) {
+		return nil, nil, false
+	}
+	whole, part := f.keeps(req)
+	// What is the larger part of a block, or short, comes as the whole block does.
+	long := req.Length == req.Block.Length || part && (req.Length >= req.Block.Length/2 || req.Block.Length <= f.opts.Far)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	fl = f.flights[req.Block.ID]
+	switch {
+	case fl == nil && whole && long && len(f.flights) < f.opts.MaxFills:
+		if req.Block.Length <= f.opts.Far {
+			off = 0 // one request
+		}
+		fl = f.begin(req, off, part, true)
+	case fl != nil && (!fl.serves(req) || !long && !fl.near(off, f.opts.Far)):
+		return nil, nil, false
+	}
+	if fl == nil || fl.ending {
+		return nil, nil, fl != nil
+	}
+	fl.refs++
+	ahead = fl.enter(off, req.Ahead)
+	fl.widen()
+	return fl, ahead, false
+}
+
+// awaitEnding waits, if the tier is about to have the block, until it does or can't,
+// and reports whether it was.
+func (f *Filler) awaitEnding(ctx context.Context, id freshet.BlockID) bool {
+	f.mu.Lock()
+	fl := f.flights[id]
+	if fl == nil || !fl.ending {
+		f.mu.Unlock()
+		return false
+	}
+	fl.refs++
+	f.mu.Unlock()
+	_, _ = fl.wait(ctx, fl.req.Block.Length) //nolint:errcheck // the caller looks again
+	f.leave(fl, false)
+	return ctx.Err() == nil
+}
+
+// begin starts the fetch of a block, from off on, with mu held; nil after Run.
+func (f *Filler) begin(req freshet.BlockRead, off int64, keep, soon bool) *flight {
+	if f.ctx == nil {
 		return nil
 	}
-	fl := newFlight(f, req)
+	fl := newFlight(f, req, off)
+	fl.keep = keep
+	if fl.soon = soon; soon {
+		fl.hurry()
+	}
 	f.flights[req.Block.ID] = fl
 	ctx := f.ctx
 	f.wg.Go(func() { fl.run(ctx) })
 	return fl
 }
 
-// leave gives up one interest in a fetch; the last one to leave frees it.
-func (f *Filler) leave(fl *flight) {
+// leave gives up one interest in a fetch, a reader's or the fetch's own; the last one
+// to leave frees it.
+func (f *Filler) leave(fl *flight, reader bool) {
+	if reader {
+		fl.exit()
+	}
 	f.mu.Lock()
 	fl.refs--
 	last := fl.refs == 0
@@ -193,98 +328,4 @@ func (f *Filler) leave(fl *flight) {
 	if last && fl.writer != nil {
 		fl.writer.Close()
 	}
-}
-
-// remotes returns the other nodes to ask for the block, the best first.
-func (f *Filler) remotes(req freshet.BlockRead) []freshet.Node {
-	if f.deps.Remote == nil || req.Block.ID.File == 0 || !req.Source.Fingerprint.Known() {
-		return nil
-	}
-	var nodes []freshet.Node
-	for _, n := range req.Block.Nodes {
-		if n.ID != f.deps.Self && len(nodes) < maxRemotes {
-			nodes = append(nodes, n)
-		}
-	}
-	return nodes
-}
-
-// openRemote opens n bytes from off of the block at another node.
-func (f *Filler) openRemote(ctx context.Context, node freshet.Node, req freshet.BlockRead, r span) (io.ReadCloser, error) {
-	req.Offset, req.Length, req.Cached = r.off, r.n, true
-	rc, err := f.deps.Remote.ReadBlock(ctx, node, req)
-	if err != nil {
-		return nil, freshet.Wrap("read block from another node", "", err)
-	}
-	return &exact{body: rc, left: r.n}, nil
-}
-
-// openUFS opens n bytes from off of the block in the storage.
-func (f *Filler) openUFS(ctx context.Context, req freshet.BlockRead, r span) (io.ReadCloser, error) {
-	const op = "read block from storage"
-	fs, release, err := f.deps.Mounts.Get(req.Source.Mount)
-	if freshet.IsKind(err, freshet.KindNotExist) && f.deps.AwaitMount != nil {
-		f.deps.AwaitMount(ctx, req.Source.Mount)
-		fs, release, err = f.deps.Mounts.Get(req.Source.Mount)
-	}
-	if freshet.IsKind(err, freshet.KindNotExist) {
-		// Not "the file does not exist": this node has not heard of the mount.
-		return nil, freshet.Errorf(freshet.KindUnavailable, op, "", "this node does not have the mount yet: %w", err)
-	}
-	if err != nil {
-		return nil, freshet.Wrap(op, "", err)
-	}
-	want := req.Source.Fingerprint
-	rc, st, err := fs.Open(ctx, req.Source.Key, ufs.OpenOptions{Want: want, Offset: req.Block.Offset + r.off, Length: r.n})
-	if err == nil && want.Known() && st.Fingerprint.Known() && !st.Fingerprint.SameContent(want) {
-		_ = rc.Close() //nolint:errcheck // nothing of it was used
-		err = freshet.Errorf(freshet.KindStale, op, "", "the storage holds another version")
-	}
-	if err != nil {
-		release()
-		// That the file is gone, or shorter than the version that was located,
-		// means that there is a newer truth to be asked for.
-		if freshet.IsKind(err, freshet.KindNotExist, freshet.KindInvalid) {
-			return nil, freshet.Errorf(freshet.KindStale, op, "", "%w", err)
-		}
-		return nil, freshet.Wrap(op, "", err)
-	}
-	return &exact{body: rc, left: r.n, release: release}, nil
-}
-
-// span is a range of a block in bytes.
-type span struct{ off, n int64 }
-
-// exact ends after the bytes that were asked for. A body that ends early is of
-// another version than the one that was located.
-type exact struct {
-	body    io.ReadCloser
-	left    int64
-	release func()
-}
-
-func (e *exact) Read(p []byte) (int, error) {
-	if e.left == 0 {
-		return 0, io.EOF
-	}
-	if int64(len(p)) > e.left {
-		p = p[:e.left]
-	}
-	n, err := e.body.Read(p)
-	e.left -= int64(n)
-	switch {
-	case err == io.EOF && e.left > 0: //nolint:errorlint // io.Reader promises io.EOF itself
-		return n, freshet.Errorf(freshet.KindStale, "read block", "", "the source ended %d bytes early", e.left)
-	case err == io.EOF: //nolint:errorlint // as above
-		return n, nil
-	}
-	return n, freshet.Wrap("read block", "", err)
-}
-
-func (e *exact) Close() error {
-	err := e.body.Close()
-	if e.release != nil {
-		e.release()
-	}
-	return err
 }

@@ -4,8 +4,8 @@ import (
 	"context"
 	"errors"
 	"io"
+	"slices"
 	"sync"
-	"time"
 
 	"github.com/freshet-io/freshet"
 	"github.com/freshet-io/freshet/cachenode/tier"
@@ -15,30 +15,63 @@ import (
 // source: readers go on without it.
 var errNotCached = errors.New("the block can't be cached")
 
-const (
-	copyBuffer = 256 << 10
-	minPiece   = 64 << 10
-)
+const copyBuffer = 256 << 10
 
 // flight is one fetch of a block into the tier, from which any number of readers
-// take the bytes as they arrive.
+// take the bytes as they arrive. The block comes in lanes, several at a time while
+// readers wait for it, one at a time otherwise.
 type flight struct {
 	filler *Filler
 	req    freshet.BlockRead // Block and Source count
-	refs   int               // guarded by the filler's mu; the fetch itself has one
+	keep   bool              // it goes on when no reader is left
+	ahead  []freshet.Block   // what to fetch as soon as the rest of the block is under way
 
-	mu     sync.Mutex
-	writer *tier.Writer
-	have   int64 // bytes that can be read
-	done   bool
-	err    error
-	origin freshet.Origin
-	more   chan struct{} // closed when any of the above changes
+	remotes []freshet.Node
+
+	refs   int  // the readers' and the fetch's own; guarded by the filler's mu
+	ending bool // all bytes have come, the tier is about to have them; guarded likewise
+
+	mu      sync.Mutex      // taken after the filler's
+	readers int             // those that have not left
+	soon    bool            // a reader is about to come
+	urgent  chan struct{}   // closed when somebody waits for it
+	ctx     context.Context //nolint:containedctx // that of the fetch, nil before it and after
+	cancel  context.CancelCauseFunc
+	crew    int // goroutines that fetch lanes
+	workers sync.WaitGroup
+	writer  *tier.Writer
+	lanes   []lane // in the order in which they are to be fetched
+	begun   int    // of them
+	source  int    // the index in remotes of the node that is asked, len(remotes) for the storage
+	done    bool
+	err     error
+	origin  freshet.Origin
+	more    chan struct{} // closed when any of this changes; nil: nobody waits
 }
 
-// newFlight returns a flight with two references: the fetch's and the caller's.
-func newFlight(f *Filler, req freshet.BlockRead) *flight {
-	return &flight{filler: f, req: req, refs: 2, origin: freshet.OriginUFS, more: make(chan struct{})}
+// lane is a part of the block that is one request to the source.
+type lane struct{ start, at, end int64 }
+
+// newFlight returns a flight that begins at off, with a reference for the fetch.
+func newFlight(f *Filler, req freshet.BlockRead, off int64) *flight {
+	return &flight{
+		filler: f, req: req, refs: 1, origin: freshet.OriginUFS, urgent: make(chan struct{}),
+		lanes: lanesOf(req.Block.Length, off, f.opts.Range), remotes: f.remotes(req),
+	}
+}
+
+// lanesOf divides a block: from the chunk of off to the end, then what is before it.
+func lanesOf(length, off, size int64) []lane {
+	off -= off % tier.ChunkSize
+	var all []lane
+	cut := func(from, to int64) {
+		for ; from < to; from += size {
+			all = append(all, lane{from, from, min(from+size, to)})
+		}
+	}
+	cut(off, length)
+	cut(0, off)
+	return all
 }
 
 // serves reports whether the flight brings the bytes that req means: the same
@@ -58,15 +91,18 @@ func (fl *flight) run(ctx context.Context) {
 	delete(f.flights, fl.req.Block.ID)
 	f.mu.Unlock()
 	fl.update(func() { fl.done, fl.err = true, err })
-	f.leave(fl)
+	f.leave(fl, false)
 }
 
+// update changes the flight and wakes whoever waits for a change.
 func (fl *flight) update(change func()) {
 	fl.mu.Lock()
 	defer fl.mu.Unlock()
 	change()
-	close(fl.more)
-	fl.more = make(chan struct{})
+	if fl.more != nil {
+		close(fl.more)
+		fl.more = nil
+	}
 }
 
 func (fl *flight) fetch(ctx context.Context) error {
@@ -75,108 +111,278 @@ func (fl *flight) fetch(ctx context.Context) error {
 	if err != nil {
 		return errNotCached
 	}
-	fl.update(func() { fl.writer = w })
-	if err := fl.fetchFromAny(ctx); err != nil {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	fl.update(func() {
+		fl.writer, fl.ctx, fl.cancel, fl.crew = w, ctx, cancel, 1
+		fl.stopIfLeft() // the reader may have left already
+	})
+	fl.widen()
+	fl.work(ctx)
+	fl.update(func() { fl.ctx = nil }) // no worker begins after this
+	fl.workers.Wait()
+	if err := fl.failed(); err != nil {
 		return err
 	}
+	// From here on the block is read from the tier, which verifies it.
+	f.mu.Lock()
+	fl.ending = true
+	f.mu.Unlock()
 	cluster, epoch, _ := f.deps.Identity()
 	// A failure here costs the readers nothing: they have all the bytes.
 	_ = w.Commit(tier.Meta{Cluster: cluster, Epoch: epoch, Fingerprint: fl.req.Source.Fingerprint}) //nolint:errcheck // see above
 	return nil
 }
 
-// fetchFromAny takes the bytes from the first source that has them, and goes on
-// with the next where one fails: they are the same bytes everywhere.
-func (fl *flight) fetchFromAny(ctx context.Context) error {
-	f := fl.filler
-	for _, node := range f.remotes(fl.req) {
-		err := fl.fetchFrom(ctx, freshet.OriginRemote, func(ctx context.Context, r span) (io.ReadCloser, error) {
-			return f.openRemote(ctx, node, fl.req, r)
-		})
-		if err == nil || errors.Is(err, errNotCached) || ctx.Err() != nil {
-			return err
-		}
-	}
-	return fl.fetchFrom(ctx, freshet.OriginUFS, func(ctx context.Context, r span) (io.ReadCloser, error) {
-		return f.openUFS(ctx, fl.req, r)
-	})
+// failed returns why a lane failed.
+func (fl *flight) failed() error {
+	fl.mu.Lock()
+	defer fl.mu.Unlock()
+	return fl.err
 }
 
-func (fl *flight) fetchFrom(ctx context.Context, origin freshet.Origin, open func(context.Context, span) (io.ReadCloser, error)) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	stall := fl.filler.opts.Stall
-	watch := time.AfterFunc(stall, func() {
-		cancel(freshet.Errorf(freshet.KindUnavailable, "read block", "", "the source gave no byte for %s", stall))
-	})
-	defer watch.Stop()
-	rc, err := open(ctx, span{fl.have, fl.req.Block.Length - fl.have})
-	if err != nil {
-		return causeOf(ctx, err)
+// fail ends the fetch, which has begun, with the lock held. The first reason counts.
+func (fl *flight) fail(err error) {
+	if fl.err == nil {
+		fl.err = err
+		fl.cancel(errNotCached)
 	}
-	defer func() { _ = rc.Close() }() //nolint:errcheck // only read from
-	body := alive{rc, func() { watch.Reset(stall) }}
-	fl.update(func() { fl.origin = origin })
-	buf := make([]byte, min(copyBuffer, fl.req.Block.Length))
-	for fl.have < fl.req.Block.Length {
-		left := fl.req.Block.Length - fl.have
-		n, err := io.ReadAtLeast(body, buf[:min(left, int64(len(buf)))], int(min(left, minPiece)))
-		if n > 0 {
-			if _, err := fl.writer.Write(buf[:n]); err != nil {
-				return errNotCached
-			}
-			fl.update(func() { fl.have += int64(n) })
+}
+
+// stopIfLeft ends, with the lock held, a fetch that is only for its readers when none
+// is left and not all bytes have come.
+func (fl *flight) stopIfLeft() {
+	if !fl.needed() && !fl.keep && fl.ctx != nil && slices.ContainsFunc(fl.lanes, func(l lane) bool { return l.at < l.end }) {
+		fl.fail(errNotCached)
+	}
+}
+
+// widen begins more lanes, as many as may be fetched at a time, if readers wait.
+func (fl *flight) widen() {
+	fl.mu.Lock()
+	defer fl.mu.Unlock()
+	for fl.ctx != nil && fl.needed() && fl.crew < min(fl.filler.opts.Parallel, len(fl.lanes)) && fl.begun < len(fl.lanes) {
+		select {
+		case fl.filler.extra <- struct{}{}:
+		default:
+			return // the lane that every fetch has takes them one by one
 		}
-		if err != nil {
-			return causeOf(ctx, err)
+		ctx := fl.ctx
+		fl.crew++
+		fl.workers.Go(func() {
+			fl.work(ctx)
+			<-fl.filler.extra
+		})
+	}
+}
+
+// work fetches lanes until none is left, or one fails.
+func (fl *flight) work(ctx context.Context) {
+	for {
+		l, ahead := fl.next()
+		if l == nil {
+			fl.update(func() { fl.crew-- })
+			return
+		}
+		fl.filler.fetchAhead(fl.req, ahead)
+		if err := fl.fetchLane(ctx, l); err != nil {
+			fl.update(func() { fl.fail(err) })
+		}
+		fl.widen()
+	}
+}
+
+// next returns a lane to fetch, nil if all were begun or the fetch has failed, and,
+// with the last one, the blocks that come after this one.
+func (fl *flight) next() (*lane, []freshet.Block) {
+	fl.mu.Lock()
+	defer fl.mu.Unlock()
+	if fl.begun == len(fl.lanes) || fl.err != nil {
+		return nil, nil
+	}
+	l := &fl.lanes[fl.begun]
+	fl.begun++
+	var ahead []freshet.Block
+	if fl.begun == len(fl.lanes) {
+		ahead, fl.ahead = fl.ahead, nil
+	}
+	return l, ahead
+}
+
+// enter adds a reader that wants the bytes from off on, and hastens them. It returns
+// the blocks to fetch at once of those that the reader wants after this one.
+func (fl *flight) enter(off int64, ahead []freshet.Block) []freshet.Block {
+	fl.mu.Lock()
+	defer fl.mu.Unlock()
+	fl.readers++
+	fl.hurry()
+	if fl.begun == len(fl.lanes) {
+		return ahead
+	}
+	fl.ahead = ahead
+	for i := fl.begun; i < len(fl.lanes); i++ {
+		if l := fl.lanes[i]; off >= l.start && off < l.end {
+			copy(fl.lanes[fl.begun+1:], fl.lanes[fl.begun:i])
+			fl.lanes[fl.begun] = l
+			break
 		}
 	}
 	return nil
 }
 
-// alive tells of each byte that comes.
-type alive struct {
-	io.Reader
-	beat func()
+// exit takes a reader away.
+func (fl *flight) exit() {
+	fl.update(func() {
+		fl.readers--
+		fl.soon = false
+		if fl.readers == 0 {
+			fl.urgent = make(chan struct{})
+		}
+		fl.stopIfLeft()
+	})
 }
 
-func (a alive) Read(p []byte) (int, error) {
-	n, err := a.Reader.Read(p)
-	if n > 0 {
-		a.beat()
+// hurry says, with the lock held, that somebody waits.
+func (fl *flight) hurry() {
+	select {
+	case <-fl.urgent:
+	default:
+		close(fl.urgent)
 	}
-	return n, err
 }
 
-// causeOf returns why ctx ended, if that is what err is about.
-func causeOf(ctx context.Context, err error) error {
-	var e *freshet.Error
-	if cause := context.Cause(ctx); errors.As(cause, &e) {
-		return cause
-	}
-	return err
-}
+// needed reports, with the lock held, whether somebody waits, or is about to.
+func (fl *flight) needed() bool { return fl.readers > 0 || fl.soon }
 
-// ahead reports whether off is too far ahead of the fetch to wait for it.
-func (fl *flight) ahead(off int64) bool {
+// urgency reports whether somebody waits; urgent is closed when somebody does.
+func (fl *flight) urgency() (urgent <-chan struct{}, needed bool) {
 	fl.mu.Lock()
 	defer fl.mu.Unlock()
-	return off > fl.have+fl.filler.opts.Far
+	return fl.urgent, fl.needed()
 }
 
-// wait returns how many bytes there are as soon as they are more than off.
+func (fl *flight) isNeeded() bool {
+	_, needed := fl.urgency()
+	return needed
+}
+
+// fetchLane takes the bytes of a lane from the first source that has them, and goes
+// on with the next where one fails: they are the same bytes everywhere. A source that
+// breaks off is asked again from where it did.
+func (fl *flight) fetchLane(ctx context.Context, l *lane) error {
+	section, err := fl.writer.Section(l.start, l.end-l.start)
+	if err != nil {
+		return errNotCached
+	}
+	defer section.Close()
+	for tries := 0; ; tries++ {
+		before := section.Left()
+		source := fl.from()
+		err := fl.fetchFrom(ctx, source, l, section)
+		switch {
+		case err == nil || errors.Is(err, errNotCached) || ctx.Err() != nil:
+			return err
+		case source < len(fl.remotes):
+			fl.update(func() { fl.source = max(fl.source, source+1) })
+		case tries >= maxTries || section.Left() == before || !freshet.IsKind(err, freshet.KindUnavailable) || errors.Is(err, errStalled):
+			return err
+		}
+	}
+}
+
+// maxTries bounds how often a source is asked for the rest of what it broke off.
+const maxTries = 8
+
+// fetchFrom takes what is left of a lane from one source.
+func (fl *flight) fetchFrom(ctx context.Context, source int, l *lane, section *tier.Section) error {
+	f := fl.filler
+	at, origin := span{l.end - section.Left(), section.Left()}, freshet.OriginUFS
+	if source < len(fl.remotes) {
+		origin = freshet.OriginRemote
+	}
+	if err := fl.pace(ctx, 0); err != nil {
+		return err
+	}
+	body, err := f.openWatched(ctx, func(ctx context.Context) (io.ReadCloser, error) {
+		defer fl.busy()()
+		if origin == freshet.OriginRemote {
+			return f.openRemote(ctx, fl.remotes[source], fl.req, at)
+		}
+		return f.openUFS(ctx, fl.req, at)
+	})
+	if err != nil {
+		return err
+	}
+	defer func() { _ = body.Close() }() //nolint:errcheck // only read from
+	fl.update(func() { fl.origin = origin })
+	for section.Left() > 0 {
+		space := section.Space()
+		space = space[:min(int64(len(space)), section.Left())]
+		if err := fl.pace(ctx, int64(len(space))); err != nil {
+			return err
+		}
+		n, err := fl.readSome(body, space)
+		if n > 0 {
+			if section.Extend(n) != nil {
+				return errNotCached
+			}
+			fl.update(func() { l.at += int64(n) })
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// readSome reads a piece that is worth handing on.
+func (fl *flight) readSome(body io.Reader, p []byte) (int, error) {
+	const minPiece = 64 << 10
+	if !fl.isNeeded() {
+		n, err := io.ReadFull(body, p)
+		fl.filler.deps.Watch.bytes(int64(n))
+		return n, err
+	}
+	defer fl.filler.pace.busy()()
+	return io.ReadAtLeast(body, p, min(len(p), minPiece))
+}
+
+// busy begins an access to the source, which counts if readers wait for it.
+func (fl *flight) busy() func() {
+	if fl.isNeeded() {
+		return fl.filler.pace.busy()
+	}
+	return func() {}
+}
+
+// pace waits until n bytes may be fetched.
+func (fl *flight) pace(ctx context.Context, n int64) error {
+	urgent, needed := fl.urgency()
+	if needed {
+		return nil
+	}
+	return fl.filler.pace.wait(ctx, n, urgent)
+}
+
+// near reports whether the byte at off has come, or comes within so many bytes.
+func (fl *flight) near(off, far int64) bool {
+	fl.mu.Lock()
+	defer fl.mu.Unlock()
+	for i, l := range fl.lanes {
+		if off >= l.start && off < l.end {
+			return off < l.at || i < max(fl.begun, 1) && off-l.at <= far
+		}
+	}
+	return false
+}
+
+// wait returns up to where the block can be read from off on, as soon as that is
+// beyond off; io.EOF when off is its length and all of it has come.
 func (fl *flight) wait(ctx context.Context, off int64) (int64, error) {
 	for {
-		fl.mu.Lock()
-		have, done, err, more := fl.have, fl.done, fl.err, fl.more
-		fl.mu.Unlock()
-		switch {
-		case off < have:
-			return have, nil
-		case done && err == nil:
-			return 0, io.EOF
-		case done:
-			return 0, err
+		have, more, err := fl.look(off)
+		if more == nil {
+			return have, err
 		}
 		select {
 		case <-more:
@@ -186,7 +392,34 @@ func (fl *flight) wait(ctx context.Context, off int64) (int64, error) {
 	}
 }
 
-func (fl *flight) from() freshet.Origin {
+// look is wait without waiting: more is closed when it is worth looking again.
+func (fl *flight) look(off int64) (have int64, more <-chan struct{}, err error) {
+	fl.mu.Lock()
+	defer fl.mu.Unlock()
+	for _, l := range fl.lanes {
+		if off >= l.start && off < l.at {
+			return l.at, nil, nil
+		}
+	}
+	switch {
+	case fl.done && fl.err == nil:
+		return 0, nil, io.EOF
+	case fl.done:
+		return 0, nil, fl.err
+	}
+	if fl.more == nil {
+		fl.more = make(chan struct{})
+	}
+	return 0, fl.more, nil
+}
+
+func (fl *flight) from() int {
+	fl.mu.Lock()
+	defer fl.mu.Unlock()
+	return fl.source
+}
+
+func (fl *flight) originNow() freshet.Origin {
 	fl.mu.Lock()
 	defer fl.mu.Unlock()
 	return fl.origin

@@ -11,7 +11,7 @@ import (
 )
 
 // maxSwitches bounds how often one stream goes on with another source.
-const maxSwitches = 4
+const maxSwitches = maxTries
 
 // Stream gives the bytes of one read. When its source fails in a way that says
 // nothing about the file (a damaged block, a node that went away, a full disk)
@@ -24,8 +24,10 @@ type Stream struct {
 	off, end int64
 	sent     int64
 	src      source
-	noFill   bool // the cache failed this stream once
-	noRemote bool // another node failed this stream once
+	noFill   bool  // the cache failed this stream once
+	noRemote bool  // another node failed this stream once
+	noShare  bool  // what it shared with others failed
+	opened   int64 // where src begins
 	switches int
 }
 
@@ -87,24 +89,32 @@ func (s *Stream) Close() error {
 
 // open opens the best source for the bytes from s.off on.
 func (s *Stream) open() error {
-	if r := s.filler.openTier(s.req); r != nil {
+	f := s.filler
+	s.opened = s.off
+	if r := f.openTier(s.req); r != nil {
 		s.src = &tierSource{r}
+		f.fetchAhead(s.req, s.req.Ahead)
 		return nil
+	}
+	if f.awaitEnding(s.ctx, s.req.Block.ID) {
+		return s.open()
 	}
 	if s.req.Cached {
 		return freshet.Errorf(freshet.KindNotExist, "read block", "", "this node does not hold the block")
 	}
 	if !s.noFill {
-		if fl := s.filler.join(s.req); fl != nil {
-			if !fl.ahead(s.off) {
-				s.src = &flightSource{fl}
-				// The first byte decides whether the read succeeds, and from where.
-				if _, err := fl.wait(s.ctx, s.off); err != nil {
-					return s.replace(err)
-				}
-				return nil
+		fl, ahead, ending := f.join(s.req, s.off)
+		if ending {
+			return s.open()
+		}
+		if fl != nil {
+			s.src = &flightSource{fl}
+			f.fetchAhead(s.req, ahead)
+			// The first byte decides whether the read succeeds, and from where.
+			if _, err := fl.wait(s.ctx, s.off); err != nil {
+				return s.replace(err)
 			}
-			s.filler.leave(fl) // it goes on without this reader
+			return nil
 		}
 	}
 	return s.openDirect()
@@ -112,22 +122,63 @@ func (s *Stream) open() error {
 
 // openDirect opens just the range of this read, past the cache.
 func (s *Stream) openDirect() error {
-	r := span{s.off, s.end - s.off}
-	if !s.noRemote {
-		for _, node := range s.filler.remotes(s.req) {
-			rc, err := s.filler.openRemote(s.ctx, node, s.req, r)
-			if err == nil {
-				s.src = &bodySource{rc, freshet.OriginRemote}
-				return nil
+	f, r := s.filler, span{s.off, s.end - s.off}
+	if !s.noShare {
+		if p := f.share(s.req, r, s.noRemote); p != nil {
+			s.src = partSource{p}
+			if _, err := s.src.read(s.ctx, make([]byte, 1), s.off); err != nil {
+				return s.replace(err)
 			}
+			s.fetchRest()
+			return nil
 		}
 	}
-	rc, err := s.filler.openUFS(s.ctx, s.req, r)
+	body, origin, err := f.openDirect(s.ctx, s.req, r, s.noRemote)
 	if err != nil {
 		return err
 	}
-	s.src = &bodySource{rc, freshet.OriginUFS}
+	s.src = &bodySource{body, origin}
+	s.fetchRest()
 	return nil
+}
+
+// fetchRest has the rest of the block fetched in the background, unless the cache
+// can't take it.
+func (s *Stream) fetchRest() {
+	if !s.noFill && s.req.Length < s.req.Block.Length {
+		s.filler.fetchRest(s.req)
+	}
+}
+
+// openDirect opens a range at another node, unless noRemote, or in the storage, for a
+// reader who waits.
+func (f *Filler) openDirect(ctx context.Context, req freshet.BlockRead, r span, noRemote bool) (io.ReadCloser, freshet.Origin, error) {
+	defer f.pace.busy()()
+	if !noRemote {
+		for _, node := range f.remotes(req) {
+			body, err := f.openWatched(ctx, func(ctx context.Context) (io.ReadCloser, error) { return f.openRemote(ctx, node, req, r) })
+			if err == nil {
+				return &waitedFor{body, &f.pace}, freshet.OriginRemote, nil
+			}
+		}
+	}
+	body, err := f.openWatched(ctx, func(ctx context.Context) (io.ReadCloser, error) { return f.openUFS(ctx, req, r) })
+	if err != nil {
+		return nil, freshet.OriginUFS, err
+	}
+	return &waitedFor{body, &f.pace}, freshet.OriginUFS, nil
+}
+
+// waitedFor is a body of which a reader waits for each byte.
+type waitedFor struct {
+	*watched
+
+	pace *pacer
+}
+
+func (w *waitedFor) Read(p []byte) (int, error) {
+	defer w.pace.busy()()
+	return w.watched.Read(p)
 }
 
 // replace opens another source after err, or returns err if another one would
@@ -144,11 +195,20 @@ func (s *Stream) replace(err error) error {
 			return err
 		}
 		s.noFill = true
+	case partSource:
+		if s.filler.stopped() || errors.Is(err, context.Canceled) {
+			s.noShare = true
+			break
+		}
+		return err
 	case *bodySource:
-		if src.from != freshet.OriginRemote {
+		switch {
+		case src.from == freshet.OriginRemote:
+			s.noRemote = true
+		case !again(err, s.switches, s.off > s.opened):
 			return err
 		}
-		s.noRemote = true
+		s.noFill = true // it goes on where it was
 	}
 	_ = s.Close() //nolint:errcheck // it has failed already
 	return s.open()
@@ -213,6 +273,16 @@ func (s *Stream) WriteTo(w io.Writer) (int64, error) {
 			}
 			continue
 		}
+		if src, ok := s.src.(*flightSource); ok {
+			n, err := s.handOn(src, w)
+			done += n
+			if err != nil {
+				return done, err
+			}
+			if n > 0 {
+				continue
+			}
+		}
 		if buf == nil {
 			buf = make([]byte, min(copyBuffer, s.end-s.off))
 		}
@@ -239,6 +309,21 @@ func (s *Stream) View(n int64) []byte {
 	b := src.r.View(s.off, min(n, s.end-s.off))
 	s.advance(int64(len(b)))
 	return b
+}
+
+// handOn writes bytes to w that have come and are addressable; 0 if none is.
+func (s *Stream) handOn(src *flightSource, w io.Writer) (int64, error) {
+	have, err := src.fl.wait(s.ctx, s.off)
+	if err != nil {
+		return 0, nil //nolint:nilerr // Read comes upon it too
+	}
+	b := src.fl.writer.View(s.off, min(have, s.end)-s.off)
+	if len(b) == 0 {
+		return 0, nil
+	}
+	n, err := w.Write(b)
+	s.advance(int64(n))
+	return int64(n), err
 }
 
 // File returns, for a block in a tier on a disk, the open file and the offset in
@@ -282,10 +367,10 @@ func (f *flightSource) read(ctx context.Context, p []byte, off int64) (int, erro
 	}
 	return n, nil
 }
-func (f *flightSource) origin() freshet.Origin { return f.fl.from() }
+func (f *flightSource) origin() freshet.Origin { return f.fl.originNow() }
 
 func (f *flightSource) close() error {
-	f.fl.filler.leave(f.fl)
+	f.fl.filler.leave(f.fl, true)
 	return nil
 }
 

@@ -285,9 +285,24 @@ func (d *diskDraft) append(p []byte) error {
 	return nil
 }
 
+func (d *diskDraft) chunk(int64, int64, int64) []byte { return nil }
+func (d *diskDraft) view(int64, int64) []byte         { return nil }
+
+func (d *diskDraft) fill(p []byte, off int64) error {
+	err := d.in.do("write", func() error {
+		_, err := d.f.WriteAt(p, off+headerSize)
+		return err
+	})
+	if err != nil {
+		return diskError("write block", err)
+	}
+	return nil
+}
+
 func (d *diskDraft) readAt(p []byte, off int64) error { return d.in.readFull(d.f, p, off+headerSize) }
 
 func (d *diskDraft) prepare(h header, table []uint64) error {
+	d.end = headerSize + h.length
 	if err := d.append(encodeTable(table)); err != nil {
 		return err
 	}

@@ -106,6 +106,30 @@ func (d *memoryDraft) append(p []byte) error {
 	return nil
 }
 
+func (d *memoryDraft) chunk(i, size, of int64) []byte {
+	c := make([]byte, size)
+	b := d.block
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.chunks == nil {
+		b.chunks = make([][]byte, of)
+	}
+	b.chunks[i] = c[:0]
+	return c
+}
+
+// fill makes bytes readable that are in place.
+func (d *memoryDraft) fill(p []byte, off int64) error {
+	b := d.block
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	c := b.chunks[off/ChunkSize]
+	b.chunks[off/ChunkSize] = c[:len(c)+len(p)]
+	return nil
+}
+
+func (d *memoryDraft) view(off, n int64) []byte { return memoryHandle{d.block}.view(off, n) }
+
 // roundUp keeps small blocks small and big ones free of repeated growth.
 func roundUp(n int) int { return (n + 4095) &^ 4095 }
 

@@ -467,10 +467,17 @@ type medium interface {
 	close() error
 }
 
-// draft is a block in the making: bytes are appended by one goroutine and read
-// by others, never beyond what was appended.
+// draft is a block in the making: bytes are appended by one goroutine, or put where
+// they belong by several, and read by others, never before they were there.
 type draft interface {
 	append(p []byte) error
+	// chunk returns the memory of a chunk, of so many bytes in so many chunks, if
+	// that is where fill wants its bytes. fill adds p, which follows what the chunk
+	// at off has. Each chunk has one goroutine that does; nobody appends.
+	chunk(i, size, of int64) []byte
+	fill(p []byte, off int64) error
+	// view is that of a handle.
+	view(off, n int64) []byte
 	readAt(p []byte, off int64) error
 	// prepare writes header and checksums; publish makes the block appear under
 	// its name, with the tier locked.

@@ -1,6 +1,9 @@
 package tier
 
 import (
+	"sync"
+	"sync/atomic"
+
 	"github.com/zeebo/xxh3"
 
 	"github.com/freshet-io/freshet"
@@ -10,19 +13,22 @@ import (
 const growStep = 1 << 20
 
 // Writer writes one block. Its bytes can be read, by ReadAt, as soon as they are
-// written; the block appears in the tier at Commit. One goroutine writes; ReadAt
-// is safe for many. Close must be called once at the end, after the last ReadAt:
+// written; the block appears in the tier at Commit. One goroutine writes, or one for
+// each Section; ReadAt is safe for many. Close must be called once at the end, after the last ReadAt:
 // without Commit before, it drops the block.
 type Writer struct {
 	tier     *Tier
 	id       freshet.BlockID
+	length   int64 // < 0: not known before
 	draft    draft
 	reserved int64
 	written  int64
 	hash     *xxh3.Hasher
 	inChunk  int
 	table    []uint64
-	err      error // the first failure of the medium; nothing works after it
+	split    sync.Once    // into sections
+	filled   atomic.Int64 // bytes of all sections
+	err      error        // the first failure of the medium; nothing works after it
 	entry    *entry
 }
 
@@ -56,7 +62,7 @@ func (t *Tier) create(id freshet.BlockID, length int64, evict bool) (*Writer, er
 		t.release(need)
 		return nil, err
 	}
-	return &Writer{tier: t, id: id, draft: d, reserved: need, hash: xxh3.New()}, nil
+	return &Writer{tier: t, id: id, length: length, draft: d, reserved: need, hash: xxh3.New()}, nil
 }
 
 // Written returns how many bytes were written.
@@ -133,8 +139,12 @@ func (w *Writer) Commit(meta Meta) error {
 	if w.err != nil {
 		return w.err
 	}
+	w.written += w.filled.Load()
 	if w.written == 0 || w.entry != nil {
 		return freshet.Errorf(freshet.KindInvalid, "write block", "", "block %s is empty or committed already", blockName(w.id))
+	}
+	if n := w.filled.Load(); n > 0 && n != w.length {
+		return freshet.Errorf(freshet.KindInvalid, "write block", "", "block %s has %d of %d bytes", blockName(w.id), n, w.length)
 	}
 	if w.inChunk > 0 {
 		w.endChunk()

@@ -48,6 +48,9 @@ type Spot struct {
 	Nodes []freshet.Node
 	// Fetch is the live node that should fetch the block; zero if none lives.
 	Fetch freshet.Node
+	// Via is the live node on the reader's own host if others hold the block but none
+	// on that host does; else zero.
+	Via freshet.Node
 }
 
 // Locate returns where the blocks first..last of the file are, as seen from host
@@ -68,9 +71,23 @@ func (n *Nodes) Locate(file freshet.FileID, first, last uint32, host string, now
 			s.Fetch = best.Node
 		}
 		s.Nodes = n.holders(id, from, now)
+		s.Via = between(from, s.Nodes, live, hashBlock(id))
 		spots = append(spots, s)
 	}
 	return spots
+}
+
+// between returns the node on the host from which a block is read that is to take a
+// copy, zero if there is none, or one has it.
+func between(from near, holders []freshet.Node, live []*node, hash uint64) freshet.Node {
+	if from.host == "" || len(holders) == 0 || holders[0].Host == from.host {
+		return freshet.Node{}
+	}
+	here := slices.DeleteFunc(slices.Clone(live), func(at *node) bool { return at.Host != from.host })
+	if best := rank(here, hash); best != nil {
+		return best.Node
+	}
+	return freshet.Node{}
 }
 
 // holders returns the live nodes that hold the block, the nearest first.

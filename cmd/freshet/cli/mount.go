@@ -11,6 +11,7 @@ import (
 	"github.com/freshet-io/freshet"
 	freshetv1 "github.com/freshet-io/freshet/proto/freshet/v1"
 	"github.com/freshet-io/freshet/rpc"
+	"github.com/freshet-io/freshet/ufs"
 )
 
 func group(use, short, example string, subs ...*cobra.Command) *cobra.Command {
@@ -144,6 +145,17 @@ func optionsText(o map[string]string) string {
 	return dash(strings.Join(parts, ","))
 }
 
+// cachingText shows what the mount says of what cache nodes keep.
+func cachingText(o map[string]string) string {
+	own := map[string]string{}
+	for _, k := range []string{ufs.OptionPartialCaching, ufs.OptionPassiveCaching} {
+		if v, ok := o[k]; ok {
+			own[k] = v
+		}
+	}
+	return optionsText(own)
+}
+
 func mountState(m *freshetv1.Mount) string {
 	if m.GetDegraded() && m.GetActiveSync().GetConnecting() {
 		return "connecting: the storage's notices are not heard yet, until then entries are checked by time"
@@ -204,13 +216,13 @@ func (a *app) mountList() *cobra.Command {
 					return err
 				}
 				return a.print(r, func(t *table) {
-					t.row("PATH", "STORAGE", "ACCESS", "CONSISTENCY", "INTERVAL", "ACTIVE", "STATE", "ORIGIN")
+					t.row("PATH", "STORAGE", "ACCESS", "CONSISTENCY", "INTERVAL", "ACTIVE", "CACHING", "STATE", "ORIGIN")
 					for _, m := range r.GetMounts() {
 						access := "rw"
 						if m.GetReadOnly() {
 							access = "ro"
 						}
-						t.row(m.GetPath(), m.GetUfs(), access, m.GetConsistency().GetLevel(), m.GetConsistency().GetInterval(), activeWord(m), stateWord(m), m.GetOrigin())
+						t.row(m.GetPath(), m.GetUfs(), access, m.GetConsistency().GetLevel(), m.GetConsistency().GetInterval(), activeWord(m), cachingText(m.GetOptions()), stateWord(m), m.GetOrigin())
 					}
 				})
 			})

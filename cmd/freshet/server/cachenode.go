@@ -11,6 +11,7 @@ import (
 
 	"github.com/freshet-io/freshet"
 	"github.com/freshet-io/freshet/cachenode"
+	"github.com/freshet-io/freshet/cachenode/fill"
 	"github.com/freshet-io/freshet/cachenode/store"
 	"github.com/freshet-io/freshet/client"
 	"github.com/freshet-io/freshet/config"
@@ -73,7 +74,10 @@ func (p *Process) CacheNode(ctx context.Context, f *config.File) error {
 	node := cachenode.New(cachenode.Deps{
 		Coordinator: leader, Mounts: mounts, Blocks: blocks, Identity: who, Remote: pool,
 		Log: p.Log, Metrics: p.Metrics,
-	}, cachenode.Options{Node: self, Rack: f.Locality.Rack, Zone: f.Locality.Zone})
+	}, cachenode.Options{
+		Node: self, Rack: f.Locality.Rack, Zone: f.Locality.Zone,
+		Caching: ufs.Caching{Partial: *f.Cache.Partial, Passive: *f.Cache.Passive}, Fill: fillOf(f),
+	})
 
 	gsrv := rpc.NewServer(rpc.ServerOptions{TLS: id.Server(), MaxMessage: rpc.MaxDataMessage, Log: p.Log})
 	freshetv1.RegisterBlockServiceServer(gsrv.Registrar(), rpc.NewBlockServer(node))
@@ -94,6 +98,15 @@ func (p *Process) CacheNode(ctx context.Context, f *config.File) error {
 		run.Part{Name: "gRPC", Run: func(ctx context.Context) error { return gsrv.Serve(ctx, grpcL) }},
 		run.Part{Name: "HTTP", Run: func(ctx context.Context) error { return p.serveHTTP(ctx, httpL, handler, id) }},
 	)
+}
+
+// fillOf returns how the node fetches blocks.
+func fillOf(f *config.File) fill.Options {
+	c := &f.Cache
+	return fill.Options{
+		MaxFills: c.Fetch.Blocks, Range: c.Fetch.Range.Bytes(), Parallel: c.Fetch.Parallel, MaxRanges: c.Fetch.Requests,
+		Background: c.Background.Blocks, BackgroundRate: c.Background.Rate.Bytes(),
+	}
 }
 
 func hostOf(f *config.File) string {

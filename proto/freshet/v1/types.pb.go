@@ -1011,7 +1011,13 @@ type Block struct {
 	// Nodes that hold it, best first.
 	Nodes []*Node `protobuf:"bytes,5,rep,name=nodes,proto3" json:"nodes,omitempty"`
 	// The node that should fetch it if none holds it.
-	Fetch         *Node `protobuf:"bytes,6,opt,name=fetch,proto3" json:"fetch,omitempty"`
+	Fetch *Node `protobuf:"bytes,6,opt,name=fetch,proto3" json:"fetch,omitempty"`
+	// The node next to the reader, if that does not hold the block but is to take it
+	// from one that does and keep a copy.
+	Via *Node `protobuf:"bytes,70,opt,name=via,proto3" json:"via,omitempty"`
+	// There are as many copies as the policy of the path allows: who reads it from
+	// another node keeps none.
+	Full          bool `protobuf:"varint,71,opt,name=full,proto3" json:"full,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1086,6 +1092,20 @@ func (x *Block) GetFetch() *Node {
 		return x.Fetch
 	}
 	return nil
+}
+
+func (x *Block) GetVia() *Node {
+	if x != nil {
+		return x.Via
+	}
+	return nil
+}
+
+func (x *Block) GetFull() bool {
+	if x != nil {
+		return x.Full
+	}
+	return false
 }
 
 // Ticket is the permission to write one file.
@@ -1396,14 +1416,16 @@ const file_freshet_v1_types_proto_rawDesc = "" +
 	"\x06Source\x12\x19\n" +
 	"\bmount_id\x18\x01 \x01(\x04R\amountId\x12\x10\n" +
 	"\x03key\x18\x02 \x01(\tR\x03key\x12 \n" +
-	"\vfingerprint\x18\x03 \x01(\tR\vfingerprint\"\xb6\x01\n" +
+	"\vfingerprint\x18\x03 \x01(\tR\vfingerprint\"\xee\x01\n" +
 	"\x05Block\x12\x17\n" +
 	"\afile_id\x18\x01 \x01(\x04R\x06fileId\x12\x14\n" +
 	"\x05index\x18\x02 \x01(\rR\x05index\x12\x16\n" +
 	"\x06offset\x18\x03 \x01(\x03R\x06offset\x12\x16\n" +
 	"\x06length\x18\x04 \x01(\x03R\x06length\x12&\n" +
 	"\x05nodes\x18\x05 \x03(\v2\x10.freshet.v1.NodeR\x05nodes\x12&\n" +
-	"\x05fetch\x18\x06 \x01(\v2\x10.freshet.v1.NodeR\x05fetch\"\x81\x02\n" +
+	"\x05fetch\x18\x06 \x01(\v2\x10.freshet.v1.NodeR\x05fetch\x12\"\n" +
+	"\x03via\x18F \x01(\v2\x10.freshet.v1.NodeR\x03via\x12\x12\n" +
+	"\x04full\x18G \x01(\bR\x04full\"\x81\x02\n" +
 	"\x06Ticket\x12\x0e\n" +
 	"\x02op\x18\x01 \x01(\fR\x02op\x12\x17\n" +
 	"\afile_id\x18\x02 \x01(\x04R\x06fileId\x12\x12\n" +
@@ -1469,14 +1491,15 @@ var file_freshet_v1_types_proto_depIdxs = []int32{
 	14, // 11: freshet.v1.Node.since_heartbeat:type_name -> google.protobuf.Duration
 	7,  // 12: freshet.v1.Block.nodes:type_name -> freshet.v1.Node
 	7,  // 13: freshet.v1.Block.fetch:type_name -> freshet.v1.Node
-	7,  // 14: freshet.v1.Ticket.node:type_name -> freshet.v1.Node
-	8,  // 15: freshet.v1.Ticket.target:type_name -> freshet.v1.Source
-	13, // 16: freshet.v1.Written.mtime:type_name -> google.protobuf.Timestamp
-	17, // [17:17] is the sub-list for method output_type
-	17, // [17:17] is the sub-list for method input_type
-	17, // [17:17] is the sub-list for extension type_name
-	17, // [17:17] is the sub-list for extension extendee
-	0,  // [0:17] is the sub-list for field type_name
+	7,  // 14: freshet.v1.Block.via:type_name -> freshet.v1.Node
+	7,  // 15: freshet.v1.Ticket.node:type_name -> freshet.v1.Node
+	8,  // 16: freshet.v1.Ticket.target:type_name -> freshet.v1.Source
+	13, // 17: freshet.v1.Written.mtime:type_name -> google.protobuf.Timestamp
+	18, // [18:18] is the sub-list for method output_type
+	18, // [18:18] is the sub-list for method input_type
+	18, // [18:18] is the sub-list for extension type_name
+	18, // [18:18] is the sub-list for extension extendee
+	0,  // [0:18] is the sub-list for field type_name
 }
 
 func init() { file_freshet_v1_types_proto_init() }
