@@ -16,6 +16,7 @@ type metrics struct {
 	uploads   *prometheus.CounterVec
 	copies    *prometheus.CounterVec
 	moves     *prometheus.CounterVec
+	warms     *prometheus.CounterVec
 }
 
 func newMetrics(reg prometheus.Registerer, blocks *store.Store) *metrics {
@@ -38,11 +39,14 @@ func newMetrics(reg prometheus.Registerer, blocks *store.Store) *metrics {
 		moves: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "freshet_cache_moves_total", Help: "Blocks that were copied from one tier of the node to another.",
 		}, []string{"from", "to"}),
+		warms: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "freshet_warmed_blocks_total", Help: "Blocks that the leader ordered to be brought here for a warm, by what came of it.",
+		}, []string{"result"}),
 	}
 	if reg == nil {
 		return m
 	}
-	reg.MustRegister(m.reads, m.bytes, m.evictions, m.uploads, m.copies, m.moves, tiers{blocks})
+	reg.MustRegister(m.reads, m.bytes, m.evictions, m.uploads, m.copies, m.moves, m.warms, tiers{blocks})
 	for _, o := range []freshet.Origin{freshet.OriginHit, freshet.OriginRemote, freshet.OriginUFS} {
 		m.reads.WithLabelValues(o.String())
 		m.bytes.WithLabelValues(o.String())
@@ -52,6 +56,9 @@ func newMetrics(reg prometheus.Registerer, blocks *store.Store) *metrics {
 	}
 	for _, r := range []string{"copied", "failed"} {
 		m.copies.WithLabelValues(r)
+	}
+	for _, r := range []string{"fetched", "held", "failed"} {
+		m.warms.WithLabelValues(r)
 	}
 	// What the start found on the disk and removed was damaged while nobody watched.
 	m.evictions.WithLabelValues(string(tier.ReasonCorrupt)).Add(float64(blocks.Swept()))
