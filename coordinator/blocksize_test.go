@@ -7,7 +7,6 @@ import (
 
 	"github.com/freshet-io/freshet"
 	"github.com/freshet-io/freshet/coordinator"
-	"github.com/freshet-io/freshet/coordinator/namespace"
 )
 
 // located returns the blocks of a whole file, however many answers that takes.
