@@ -136,7 +136,7 @@ func (a *app) root() *cobra.Command {
 	f.BoolVar(&a.noColor, "no-color", a.env("NO_COLOR", "") != "", "no colour (env NO_COLOR)")
 	f.DurationVar(&a.timeout, "timeout", 30*time.Second, "give up after this time; 0 waits for ever (transfers, listings and syncs are bounded only if it is given)")
 	root.AddCommand(a.mountCommand(), a.syncCommand(), a.quotaCommand(), a.policyCommand(), a.cacheCommand(), a.fsCommand(), a.explainCommand(), a.checkCommand(), a.peersCommand(),
-		a.clusterCommand(), a.benchCommand(), a.configCommand(), a.applyCommand(), a.planCommand(), a.versionCommand())
+		a.clusterCommand(), a.benchCommand(), a.top(), a.configCommand(), a.applyCommand(), a.planCommand(), a.versionCommand())
 	return root
 }
 
