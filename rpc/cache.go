@@ -2,6 +2,7 @@ package rpc
 
 import (
 	"context"
+	"math"
 
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -237,10 +238,7 @@ func warmedToWire(all []freshet.WarmedBlock) []*freshetv1.WarmedBlock {
 	var out []*freshetv1.WarmedBlock
 	for _, w := range all {
 		one := &freshetv1.WarmedBlock{
-			Block: &freshetv1.BlockReport{FileId: uint64(w.Block.File), Index: w.Block.Index}, Fetched: w.Fetched, Error: w.Error,
-		}
-		if w.Kind != freshet.KindOK {
-			one.Kind = w.Kind.String()
+			Block: &freshetv1.BlockReport{FileId: uint64(w.Block.File), Index: w.Block.Index}, Fetched: w.Fetched, Kind: uint32(w.Kind), Error: w.Error,
 		}
 		out = append(out, one)
 	}
@@ -251,13 +249,8 @@ func warmedOfWire(all []*freshetv1.WarmedBlock) []freshet.WarmedBlock {
 	var out []freshet.WarmedBlock
 	for _, w := range all {
 		one := freshet.WarmedBlock{Block: blockIDOfWire(w.GetBlock()), Fetched: w.GetFetched(), Error: w.GetError()}
-		if w.GetKind() != "" {
-			one.Kind = freshet.KindInternal
-			for _, k := range freshet.Kinds() {
-				if k.Name == w.GetKind() {
-					one.Kind = k.Kind
-				}
-			}
+		if one.Kind = freshet.KindInternal; w.GetKind() <= math.MaxUint8 {
+			one.Kind = freshet.Kind(w.GetKind())
 		}
 		out = append(out, one)
 	}

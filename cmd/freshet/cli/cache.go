@@ -75,7 +75,7 @@ func (f *filterFlags) filter() (*freshetv1.CacheFilter, error) {
 		}
 		out.NewerThan = timestamppb.New(at)
 	}
-	check := freshet.CacheFilter{Include: out.Include, Exclude: out.Exclude, MinSize: out.MinSize, MaxSize: out.MaxSize}
+	check := freshet.CacheFilter{Include: out.GetInclude(), Exclude: out.GetExclude(), MinSize: out.GetMinSize(), MaxSize: out.GetMaxSize()}
 	return out, check.Check()
 }
 

@@ -95,9 +95,10 @@ func inspect(ctx context.Context, s *session, req *freshetv1.InspectCacheRequest
 		for _, f := range r.GetFiles() {
 			each(f)
 		}
-		if req.PageToken = r.GetNextPageToken(); req.PageToken == "" {
+		if r.GetNextPageToken() == "" {
 			return nil
 		}
+		req.PageToken = r.GetNextPageToken()
 	}
 }
 

@@ -1,13 +1,12 @@
 package scrape_test
 
 import (
+	"net/http/httptest"
 	"strings"
 	"testing"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
-
-	"net/http/httptest"
 
 	"github.com/freshet-io/freshet/cmd/freshet/scrape"
 )
@@ -17,7 +16,7 @@ func TestWhatTheClientWritesIsRead(t *testing.T) {
 	t.Parallel()
 	reg := prometheus.NewRegistry()
 	reads := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "reads_total", Help: "With a \"quote\"\nand a line."}, []string{"source", "node"})
-	seconds := prometheus.NewHistogram(prometheus.HistogramOpts{Name: "seconds", Buckets: []float64{1, 2}})
+	seconds := prometheus.NewHistogram(prometheus.HistogramOpts{Name: "seconds", Help: "Of a look.", Buckets: []float64{1, 2}})
 	reg.MustRegister(reads, seconds)
 	reads.WithLabelValues("hit", "a\\b\"c\nd,e}").Add(3)
 	reads.WithLabelValues("ufs", "n2").Add(1.5e9)

@@ -2410,8 +2410,8 @@ type WarmedBlock struct {
 	Block *BlockReport           `protobuf:"bytes,1,opt,name=block,proto3" json:"block,omitempty"`
 	// The node fetched it; else it was there.
 	Fetched bool `protobuf:"varint,2,opt,name=fetched,proto3" json:"fetched,omitempty"`
-	// Kind of the error and its text, if it could not be had.
-	Kind          string `protobuf:"bytes,3,opt,name=kind,proto3" json:"kind,omitempty"`
+	// Number of the kind of the error, 0 if there is none, and its text.
+	Kind          uint32 `protobuf:"varint,3,opt,name=kind,proto3" json:"kind,omitempty"`
 	Error         string `protobuf:"bytes,4,opt,name=error,proto3" json:"error,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2461,11 +2461,11 @@ func (x *WarmedBlock) GetFetched() bool {
 	return false
 }
 
-func (x *WarmedBlock) GetKind() string {
+func (x *WarmedBlock) GetKind() uint32 {
 	if x != nil {
 		return x.Kind
 	}
-	return ""
+	return 0
 }
 
 func (x *WarmedBlock) GetError() string {
@@ -3381,7 +3381,7 @@ const file_freshet_v1_admin_proto_rawDesc = "" +
 	"\vWarmedBlock\x12-\n" +
 	"\x05block\x18\x01 \x01(\v2\x17.freshet.v1.BlockReportR\x05block\x12\x18\n" +
 	"\afetched\x18\x02 \x01(\bR\afetched\x12\x12\n" +
-	"\x04kind\x18\x03 \x01(\tR\x04kind\x12\x14\n" +
+	"\x04kind\x18\x03 \x01(\rR\x04kind\x12\x14\n" +
 	"\x05error\x18\x04 \x01(\tR\x05error\"`\n" +
 	"\tCopyOrder\x12'\n" +
 	"\x05block\x18\x01 \x01(\v2\x11.freshet.v1.BlockR\x05block\x12*\n" +
