@@ -72,6 +72,10 @@ type Heartbeat struct {
 	Damaged []BlockID
 	// TakesCopies says that the node does what HeartbeatReply.Copy asks for.
 	TakesCopies bool
+	// TakesWarms says that the node does what HeartbeatReply.Warm asks for; Warmed is
+	// what became of what that asked for last.
+	TakesWarms bool
+	Warmed     []WarmedBlock
 }
 
 // Damage is what cache nodes found of the blocks of one version.
@@ -108,6 +112,10 @@ type HeartbeatReply struct {
 	// holding them, when it has nothing better to do. They are named again until the
 	// node reports to have them, or the leader thinks better of it.
 	Copy []BlockCopy
+	// Warm lists blocks that the node is to bring into its tiers, from the nodes that
+	// are named as holding them or from the storage. They are named again until the
+	// leader has heard, by Heartbeat.Warmed, what became of them.
+	Warm []BlockCopy
 	// Settled lists reported Finished ops that need not be reported again.
 	Settled []OpID
 	// Abort lists Active ops that the cluster no longer knows.

@@ -94,6 +94,7 @@ func (n *Node) report() (freshet.Heartbeat, changes) {
 	hb := freshet.Heartbeat{
 		Node: n.opts.Node, Incarnation: n.deps.Identity.Incarnation(), Rack: n.opts.Rack, Zone: n.opts.Zone,
 		Capacity: t.Capacity(), Tier: t.Name(), TakesCopies: true,
+		TakesWarms: true, Warmed: n.warms.report(), // before the changes are taken: they have what was brought
 	}
 	n.mu.Lock()
 	hb.Term, hb.Full, hb.MountRevision, hb.PinRevision = n.term, n.needFull, n.revision, n.pins
@@ -149,6 +150,7 @@ func (n *Node) apply(hb freshet.Heartbeat, reply freshet.HeartbeatReply, sent ti
 	n.deps.Blocks.Remove(reply.Free...)
 	n.deps.Blocks.Pin(hb.Full, reply.Pinned...)
 	n.copies.take(reply.Copy)
+	n.warms.take(reply.Warm)
 	n.update(func() {
 		if hb.Full {
 			n.pins = reply.PinRevision

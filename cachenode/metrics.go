@@ -18,6 +18,7 @@ type metrics struct {
 	moves     *prometheus.CounterVec
 	fetches   *prometheus.CounterVec
 	unasked   prometheus.Counter
+	warms     *prometheus.CounterVec
 }
 
 func newMetrics(reg prometheus.Registerer, blocks *store.Store) *metrics {
@@ -46,11 +47,14 @@ func newMetrics(reg prometheus.Registerer, blocks *store.Store) *metrics {
 		unasked: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "freshet_background_bytes_total", Help: "Bytes fetched while no reader waited for them.",
 		}),
+		warms: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "freshet_warmed_blocks_total", Help: "Blocks that the leader ordered to be brought here for a warm, by what came of it.",
+		}, []string{"result"}),
 	}
 	if reg == nil {
 		return m
 	}
-	reg.MustRegister(m.reads, m.bytes, m.evictions, m.uploads, m.copies, m.moves, m.fetches, m.unasked, tiers{blocks})
+	reg.MustRegister(m.reads, m.bytes, m.evictions, m.uploads, m.copies, m.moves, m.fetches, m.unasked, m.warms, tiers{blocks})
 	for _, o := range []freshet.Origin{freshet.OriginHit, freshet.OriginRemote, freshet.OriginUFS} {
 		m.reads.WithLabelValues(o.String())
 		m.bytes.WithLabelValues(o.String())
@@ -63,6 +67,9 @@ func newMetrics(reg prometheus.Registerer, blocks *store.Store) *metrics {
 	}
 	for _, r := range []string{"cached", "failed", "dropped"} {
 		m.fetches.WithLabelValues(r)
+	}
+	for _, r := range []string{"fetched", "held", "failed"} {
+		m.warms.WithLabelValues(r)
 	}
 	// What the start found on the disk and removed was damaged while nobody watched.
 	m.evictions.WithLabelValues(string(tier.ReasonCorrupt)).Add(float64(blocks.Swept()))

@@ -124,6 +124,7 @@ type Node struct {
 	wake    chan struct{} // asks for a heartbeat now
 	remains chan remain
 	copies  copies
+	warms   warms
 
 	dirtyMu sync.Mutex // apart from mu, because the tier calls with its own lock held
 	dirty   changes
@@ -163,6 +164,7 @@ func New(deps Deps, opts Options) *Node {
 		uploads: make(map[freshet.OpID]*upload), finished: make(map[freshet.OpID]freshet.FinishedOp),
 	}
 	n.copies.wake = make(chan struct{}, copyWorkers)
+	n.warms.wake = make(chan struct{}, warmWorkers)
 	n.kill, n.killAll = context.WithCancel(context.Background())
 	n.filler = fill.New(fill.Deps{
 		Blocks: deps.Blocks, Mounts: deps.Mounts, Remote: deps.Remote, AwaitMount: n.awaitMount, Identity: n.identity, Self: opts.Node.ID,
@@ -186,6 +188,7 @@ func (n *Node) Run(ctx context.Context) error {
 		run.Part{Name: "remains", Run: n.clearRemains},
 		run.Part{Name: "fetches", Run: n.filler.Run},
 		run.Part{Name: "copies", Run: n.copyBlocks},
+		run.Part{Name: "warms", Run: n.warmBlocks},
 		run.Part{Name: "uploads", Run: n.drain},
 	)
 }

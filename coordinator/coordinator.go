@@ -141,6 +141,7 @@ type Coordinator struct {
 	contacts contacts
 	watch    watch
 	jobs     syncJobs
+	warms    warmJobs
 	// membership is held by who changes the members and the rows of their
 	// addresses, so that neither is changed between the two steps of another.
 	membership sync.Mutex
@@ -211,6 +212,7 @@ func New(opts Options, deps Deps) (*Coordinator, error) {
 		State: c.state, Mounts: c.mountsAndChange, Storage: c.storage, Propose: c.propose,
 		Clock: deps.Clock, Log: deps.Log, Metrics: deps.Metrics,
 	}, opts.Active)
+	c.warms.init(c)
 	c.metrics = newMetrics(deps.Metrics, c)
 	return c, nil
 }

@@ -110,6 +110,7 @@ func (c *Coordinator) leadTerm(ctx, term context.Context, number uint64, first b
 		g.Go("audit storages", c.auditStorages)
 	}
 	g.Go("sync jobs", c.runSyncJobs)
+	g.Go("warms", c.runWarms)
 	g.Go("copy blocks", c.boundCopies)
 	if c.ops.Begun(g.Context()) == nil { // who is told that this member leads may ask for operations at once
 		c.lead.set(g.Context())

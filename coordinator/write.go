@@ -102,6 +102,7 @@ func (c *Coordinator) Heartbeat(ctx context.Context, h freshet.Heartbeat) (fresh
 	if err == nil {
 		c.answerPins(&h, &r)
 		c.answerCopies(&h, &r)
+		c.answerWarms(&h, &r)
 	}
 	return r, c.leaderHint(err)
 }

@@ -221,6 +221,7 @@ func heartbeatToWire(h freshet.Heartbeat) *freshetv1.HeartbeatRequest {
 		Node: node, Incarnation: h.Incarnation, Term: h.Term, Full: h.Full, Added: blockReportsToWire(h.Added),
 		Removed: blockIDsToWire(h.Removed), Active: opsToWire(h.Active), MountRevision: h.MountRevision,
 		PinRevision: h.PinRevision, Damaged: blockIDsToWire(h.Damaged), TakesCopies: h.TakesCopies,
+		TakesWarms: h.TakesWarms, Warmed: warmedToWire(h.Warmed),
 	}
 	for _, f := range h.Finished {
 		w := &freshetv1.FinishedOp{Op: opToWire(f.Op), Uncertain: f.Uncertain}
@@ -240,6 +241,7 @@ func heartbeatOfWire(r *freshetv1.HeartbeatRequest) (freshet.Heartbeat, error) {
 		Incarnation: r.GetIncarnation(), Term: r.GetTerm(), Full: r.GetFull(), Added: blockReportsOfWire(r.GetAdded()),
 		Removed: blockIDsOfWire(r.GetRemoved()), Active: active, MountRevision: r.GetMountRevision(),
 		PinRevision: r.GetPinRevision(), Damaged: blockIDsOfWire(r.GetDamaged()), TakesCopies: r.GetTakesCopies(),
+		TakesWarms: r.GetTakesWarms(), Warmed: warmedOfWire(r.GetWarmed()),
 	}
 	for _, f := range r.GetFinished() {
 		op, ferr := opOfWire(f.GetOp())
@@ -271,6 +273,9 @@ func heartbeatReplyToWire(r freshet.HeartbeatReply) *freshetv1.HeartbeatResponse
 	for _, q := range r.Copy {
 		out.Copy = append(out.Copy, &freshetv1.CopyOrder{Block: blockToWire(q.Block), Source: sourceToWire(q.Source)})
 	}
+	for _, q := range r.Warm {
+		out.Warm = append(out.Warm, &freshetv1.CopyOrder{Block: blockToWire(q.Block), Source: sourceToWire(q.Source)})
+	}
 	for _, m := range r.Mounts {
 		out.Mounts = append(out.Mounts, &freshetv1.MountSpec{
 			Mount: mountToWire(freshet.MountAnswer{Mount: m}), DomainId: m.Domain[:], MaxOpLifetime: durationpb.New(m.MaxOpLifetime),
@@ -293,6 +298,13 @@ func heartbeatReplyOfWire(r *freshetv1.HeartbeatResponse) (freshet.HeartbeatRepl
 			return out, err
 		}
 		out.Copy = append(out.Copy, freshet.BlockCopy{Block: blockOfWire(o.GetBlock()), Source: src})
+	}
+	for _, o := range r.GetWarm() {
+		src, err := sourceOfWire(o.GetSource())
+		if err != nil {
+			return out, err
+		}
+		out.Warm = append(out.Warm, freshet.BlockCopy{Block: blockOfWire(o.GetBlock()), Source: src})
 	}
 	var err error
 	if out.Cluster, err = uuid.FromBytes(r.GetClusterId()); err != nil {

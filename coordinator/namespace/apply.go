@@ -102,6 +102,10 @@ func (t *txn) applyRare(c *Command) Result {
 		return t.startSync(c.StartSync)
 	case c.EndSync != nil:
 		return t.endSync(c.EndSync)
+	case c.StartWarm != nil:
+		return t.startWarm(c.StartWarm)
+	case c.EndWarm != nil:
+		return t.endWarm(c.EndWarm)
 	case c.PublishAll != nil:
 		return t.publishAll(c.PublishAll)
 	case c.Compact != nil:

@@ -60,6 +60,8 @@ type Command struct {
 
 	StartSync *StartSync `codec:"sync,omitempty"`
 	EndSync   *EndSync   `codec:"endsync,omitempty"`
+	StartWarm *StartWarm `codec:"warm,omitempty"`
+	EndWarm   *EndWarm   `codec:"endwarm,omitempty"`
 
 	Compact   *Compact   `codec:"compact,omitempty"`
 	Purge     *Purge     `codec:"purge,omitempty"`
@@ -76,6 +78,7 @@ type Result struct {
 	Completed freshet.Completed         // Complete; Begin of an operation that is done
 	Done      bool                      // Begin: the operation was done before, see Completed
 	Sync      SyncJob                   // StartSync, EndSync
+	Warm      WarmJob                   // StartWarm, EndWarm
 	Installed bool                      // LoadEntry, LoadListing, Complete: what was found is servable now, or gone if it was not found
 	Rejected  []string                  // LoadListing: names whose guard failed
 	Verdict   invalidation.Verdict      // Invalidate; ResetSub: Apply, or Ignore for an older epoch

@@ -23,6 +23,7 @@ const (
 	tableHead    = 'h'
 	tableInode   = 'i' // parent's inode ID, name -> entry
 	tableJob     = 'j' // syncs that go on without their callers
+	tableWarm    = 'k' // warms that go on without their callers
 	tableMount   = 'm'
 	tableIntent  = 'n'
 	tableOutcome = 'o' // by operation

@@ -59,6 +59,7 @@ type index struct {
 	subs     map[subKey]*invalidation.Subscription
 	cursors  map[string]WatchCursor // by source
 	jobs     map[uint64]SyncJob
+	warms    map[uint64]WarmJob
 	members  map[string]Member
 	attrs    []attr
 	attrIDs  map[attr]uint32

@@ -65,6 +65,7 @@ type node struct {
 	beats       uint64 // heartbeats of this incarnation
 	free        map[freshet.BlockID]struct{}
 	carrier
+	warms bool // it brings blocks that it is ordered to
 }
 
 // New returns an empty registry.
@@ -137,7 +138,7 @@ func (n *Nodes) Heartbeat(h freshet.Heartbeat, sameTerm bool, now time.Duration)
 	at.Node, at.rack, at.zone = h.Node, h.Rack, h.Zone
 	at.used, at.capacity, at.tier, at.heard = h.Used, h.Capacity, h.Tier, now
 	at.beats++
-	at.takes = h.TakesCopies
+	at.takes, at.warms = h.TakesCopies, h.TakesWarms
 	n.harm.note(h.Damaged, at.Name, now)
 	at.active = make(map[freshet.OpID]struct{}, len(h.Active))
 	for _, op := range h.Active {

@@ -50,6 +50,7 @@ func rules() map[string]rule {
 		"coordinator/ops":        acting("coordinator/namespace", "coordinator/placement", "ufs", "invalidation"),
 		"coordinator/activesync": acting("coordinator/namespace", "ufs", "ufs/events", "invalidation"),
 		"coordinator/audit":      acting("coordinator/namespace", "coordinator/metasync", "ufs"),
+		"coordinator/warming":    acting("coordinator/placement"),
 		"coordinator":            acting("coordinator/...", "invalidation", "ufs"),
 
 		// A region's blocks.

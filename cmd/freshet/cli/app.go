@@ -138,8 +138,8 @@ func (a *app) root() *cobra.Command {
 	f.StringVarP(&a.output, "output", "o", "table", "output format: table, json or yaml")
 	f.BoolVar(&a.noColor, "no-color", a.env("NO_COLOR", "") != "", "no colour (env NO_COLOR)")
 	f.DurationVar(&a.timeout, "timeout", 30*time.Second, "give up after this time; 0 waits for ever (transfers, listings and syncs are bounded only if it is given)")
-	root.AddCommand(a.mountCommand(), a.syncCommand(), a.quotaCommand(), a.policyCommand(), a.fsCommand(), a.explainCommand(), a.checkCommand(), a.peersCommand(),
-		a.clusterCommand(), a.configCommand(), a.applyCommand(), a.planCommand(), a.versionCommand())
+	root.AddCommand(a.mountCommand(), a.syncCommand(), a.quotaCommand(), a.policyCommand(), a.cacheCommand(), a.fsCommand(), a.explainCommand(), a.checkCommand(), a.peersCommand(),
+		a.clusterCommand(), a.benchCommand(), a.top(), a.configCommand(), a.applyCommand(), a.planCommand(), a.versionCommand())
 	return root
 }
 
@@ -178,6 +178,7 @@ type session struct {
 	cluster  freshetv1.ClusterServiceClient
 	check    freshetv1.CheckServiceClient
 	syncs    freshetv1.SyncServiceClient
+	cache    freshetv1.CacheServiceClient
 	access   freshetv1.AccessServiceClient
 	state    freshetv1.StateServiceClient
 	members  *rpc.Conns // to single members
@@ -237,6 +238,7 @@ func (a *app) connected(ctx context.Context, f func(ctx context.Context, s *sess
 		ns: freshetv1.NewNamespaceServiceClient(conn), mounts: freshetv1.NewMountServiceClient(conn),
 		policies: freshetv1.NewPolicyServiceClient(conn), cluster: freshetv1.NewClusterServiceClient(conn), check: freshetv1.NewCheckServiceClient(conn),
 		syncs:  freshetv1.NewSyncServiceClient(conn),
+		cache:  freshetv1.NewCacheServiceClient(conn),
 		access: freshetv1.NewAccessServiceClient(conn), state: freshetv1.NewStateServiceClient(conn), members: nodes,
 		coord: coord, files: client.New(coord, pool, client.Options{Host: host}),
 	}

@@ -2267,7 +2267,11 @@ type HeartbeatRequest struct {
 	// Blocks whose bytes were not what was written: they were dropped.
 	Damaged []*BlockReport `protobuf:"bytes,11,rep,name=damaged,proto3" json:"damaged,omitempty"`
 	// The node does what HeartbeatResponse.copy asks for.
-	TakesCopies   bool `protobuf:"varint,12,opt,name=takes_copies,json=takesCopies,proto3" json:"takes_copies,omitempty"`
+	TakesCopies bool `protobuf:"varint,12,opt,name=takes_copies,json=takesCopies,proto3" json:"takes_copies,omitempty"`
+	// The node does what HeartbeatResponse.warm asks for.
+	TakesWarms bool `protobuf:"varint,110,opt,name=takes_warms,json=takesWarms,proto3" json:"takes_warms,omitempty"`
+	// What became of what that asked for last.
+	Warmed        []*WarmedBlock `protobuf:"bytes,111,rep,name=warmed,proto3" json:"warmed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2386,6 +2390,91 @@ func (x *HeartbeatRequest) GetTakesCopies() bool {
 	return false
 }
 
+func (x *HeartbeatRequest) GetTakesWarms() bool {
+	if x != nil {
+		return x.TakesWarms
+	}
+	return false
+}
+
+func (x *HeartbeatRequest) GetWarmed() []*WarmedBlock {
+	if x != nil {
+		return x.Warmed
+	}
+	return nil
+}
+
+// WarmedBlock is what became of an order to bring a block.
+type WarmedBlock struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Block *BlockReport           `protobuf:"bytes,1,opt,name=block,proto3" json:"block,omitempty"`
+	// The node fetched it; else it was there.
+	Fetched bool `protobuf:"varint,2,opt,name=fetched,proto3" json:"fetched,omitempty"`
+	// Number of the kind of the error, 0 if there is none, and its text.
+	Kind          uint32 `protobuf:"varint,3,opt,name=kind,proto3" json:"kind,omitempty"`
+	Error         string `protobuf:"bytes,4,opt,name=error,proto3" json:"error,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WarmedBlock) Reset() {
+	*x = WarmedBlock{}
+	mi := &file_freshet_v1_admin_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WarmedBlock) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WarmedBlock) ProtoMessage() {}
+
+func (x *WarmedBlock) ProtoReflect() protoreflect.Message {
+	mi := &file_freshet_v1_admin_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WarmedBlock.ProtoReflect.Descriptor instead.
+func (*WarmedBlock) Descriptor() ([]byte, []int) {
+	return file_freshet_v1_admin_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *WarmedBlock) GetBlock() *BlockReport {
+	if x != nil {
+		return x.Block
+	}
+	return nil
+}
+
+func (x *WarmedBlock) GetFetched() bool {
+	if x != nil {
+		return x.Fetched
+	}
+	return false
+}
+
+func (x *WarmedBlock) GetKind() uint32 {
+	if x != nil {
+		return x.Kind
+	}
+	return 0
+}
+
+func (x *WarmedBlock) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
 // CopyOrder is a block that a node is to fetch from the nodes that hold it.
 type CopyOrder struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2397,7 +2486,7 @@ type CopyOrder struct {
 
 func (x *CopyOrder) Reset() {
 	*x = CopyOrder{}
-	mi := &file_freshet_v1_admin_proto_msgTypes[38]
+	mi := &file_freshet_v1_admin_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2409,7 +2498,7 @@ func (x *CopyOrder) String() string {
 func (*CopyOrder) ProtoMessage() {}
 
 func (x *CopyOrder) ProtoReflect() protoreflect.Message {
-	mi := &file_freshet_v1_admin_proto_msgTypes[38]
+	mi := &file_freshet_v1_admin_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2422,7 +2511,7 @@ func (x *CopyOrder) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CopyOrder.ProtoReflect.Descriptor instead.
 func (*CopyOrder) Descriptor() ([]byte, []int) {
-	return file_freshet_v1_admin_proto_rawDescGZIP(), []int{38}
+	return file_freshet_v1_admin_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *CopyOrder) GetBlock() *Block {
@@ -2451,7 +2540,7 @@ type MountSpec struct {
 
 func (x *MountSpec) Reset() {
 	*x = MountSpec{}
-	mi := &file_freshet_v1_admin_proto_msgTypes[39]
+	mi := &file_freshet_v1_admin_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2463,7 +2552,7 @@ func (x *MountSpec) String() string {
 func (*MountSpec) ProtoMessage() {}
 
 func (x *MountSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_freshet_v1_admin_proto_msgTypes[39]
+	mi := &file_freshet_v1_admin_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2476,7 +2565,7 @@ func (x *MountSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MountSpec.ProtoReflect.Descriptor instead.
 func (*MountSpec) Descriptor() ([]byte, []int) {
-	return file_freshet_v1_admin_proto_rawDescGZIP(), []int{39}
+	return file_freshet_v1_admin_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *MountSpec) GetMount() *Mount {
@@ -2519,14 +2608,17 @@ type HeartbeatResponse struct {
 	// Versions among those added whose blocks are not to be evicted.
 	Pinned []uint64 `protobuf:"varint,12,rep,packed,name=pinned,proto3" json:"pinned,omitempty"`
 	// Blocks that the node is to fetch when it has nothing better to do.
-	Copy          []*CopyOrder `protobuf:"bytes,13,rep,name=copy,proto3" json:"copy,omitempty"`
+	Copy []*CopyOrder `protobuf:"bytes,13,rep,name=copy,proto3" json:"copy,omitempty"`
+	// Blocks that the node is to bring into its tiers, from nodes that hold them or
+	// from the storage. They are named again until it reports what became of them.
+	Warm          []*CopyOrder `protobuf:"bytes,110,rep,name=warm,proto3" json:"warm,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *HeartbeatResponse) Reset() {
 	*x = HeartbeatResponse{}
-	mi := &file_freshet_v1_admin_proto_msgTypes[40]
+	mi := &file_freshet_v1_admin_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2538,7 +2630,7 @@ func (x *HeartbeatResponse) String() string {
 func (*HeartbeatResponse) ProtoMessage() {}
 
 func (x *HeartbeatResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_freshet_v1_admin_proto_msgTypes[40]
+	mi := &file_freshet_v1_admin_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2551,7 +2643,7 @@ func (x *HeartbeatResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeartbeatResponse.ProtoReflect.Descriptor instead.
 func (*HeartbeatResponse) Descriptor() ([]byte, []int) {
-	return file_freshet_v1_admin_proto_rawDescGZIP(), []int{40}
+	return file_freshet_v1_admin_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *HeartbeatResponse) GetClusterId() []byte {
@@ -2645,6 +2737,13 @@ func (x *HeartbeatResponse) GetCopy() []*CopyOrder {
 	return nil
 }
 
+func (x *HeartbeatResponse) GetWarm() []*CopyOrder {
+	if x != nil {
+		return x.Warm
+	}
+	return nil
+}
+
 // PermitRequest asks for the permission to publish an upload.
 type PermitRequest struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
@@ -2659,7 +2758,7 @@ type PermitRequest struct {
 
 func (x *PermitRequest) Reset() {
 	*x = PermitRequest{}
-	mi := &file_freshet_v1_admin_proto_msgTypes[41]
+	mi := &file_freshet_v1_admin_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2671,7 +2770,7 @@ func (x *PermitRequest) String() string {
 func (*PermitRequest) ProtoMessage() {}
 
 func (x *PermitRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_freshet_v1_admin_proto_msgTypes[41]
+	mi := &file_freshet_v1_admin_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2684,7 +2783,7 @@ func (x *PermitRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PermitRequest.ProtoReflect.Descriptor instead.
 func (*PermitRequest) Descriptor() ([]byte, []int) {
-	return file_freshet_v1_admin_proto_rawDescGZIP(), []int{41}
+	return file_freshet_v1_admin_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *PermitRequest) GetOp() []byte {
@@ -2724,7 +2823,7 @@ type PermitResponse struct {
 
 func (x *PermitResponse) Reset() {
 	*x = PermitResponse{}
-	mi := &file_freshet_v1_admin_proto_msgTypes[42]
+	mi := &file_freshet_v1_admin_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2736,7 +2835,7 @@ func (x *PermitResponse) String() string {
 func (*PermitResponse) ProtoMessage() {}
 
 func (x *PermitResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_freshet_v1_admin_proto_msgTypes[42]
+	mi := &file_freshet_v1_admin_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2749,7 +2848,7 @@ func (x *PermitResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PermitResponse.ProtoReflect.Descriptor instead.
 func (*PermitResponse) Descriptor() ([]byte, []int) {
-	return file_freshet_v1_admin_proto_rawDescGZIP(), []int{42}
+	return file_freshet_v1_admin_proto_rawDescGZIP(), []int{43}
 }
 
 // CompleteRequest reports an acknowledged upload.
@@ -2763,7 +2862,7 @@ type CompleteRequest struct {
 
 func (x *CompleteRequest) Reset() {
 	*x = CompleteRequest{}
-	mi := &file_freshet_v1_admin_proto_msgTypes[43]
+	mi := &file_freshet_v1_admin_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2775,7 +2874,7 @@ func (x *CompleteRequest) String() string {
 func (*CompleteRequest) ProtoMessage() {}
 
 func (x *CompleteRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_freshet_v1_admin_proto_msgTypes[43]
+	mi := &file_freshet_v1_admin_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2788,7 +2887,7 @@ func (x *CompleteRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CompleteRequest.ProtoReflect.Descriptor instead.
 func (*CompleteRequest) Descriptor() ([]byte, []int) {
-	return file_freshet_v1_admin_proto_rawDescGZIP(), []int{43}
+	return file_freshet_v1_admin_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *CompleteRequest) GetOp() []byte {
@@ -2816,7 +2915,7 @@ type CompleteResponse struct {
 
 func (x *CompleteResponse) Reset() {
 	*x = CompleteResponse{}
-	mi := &file_freshet_v1_admin_proto_msgTypes[44]
+	mi := &file_freshet_v1_admin_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2828,7 +2927,7 @@ func (x *CompleteResponse) String() string {
 func (*CompleteResponse) ProtoMessage() {}
 
 func (x *CompleteResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_freshet_v1_admin_proto_msgTypes[44]
+	mi := &file_freshet_v1_admin_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2841,7 +2940,7 @@ func (x *CompleteResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CompleteResponse.ProtoReflect.Descriptor instead.
 func (*CompleteResponse) Descriptor() ([]byte, []int) {
-	return file_freshet_v1_admin_proto_rawDescGZIP(), []int{44}
+	return file_freshet_v1_admin_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *CompleteResponse) GetEntry() *Entry {
@@ -2870,7 +2969,7 @@ type AbortRequest struct {
 
 func (x *AbortRequest) Reset() {
 	*x = AbortRequest{}
-	mi := &file_freshet_v1_admin_proto_msgTypes[45]
+	mi := &file_freshet_v1_admin_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2882,7 +2981,7 @@ func (x *AbortRequest) String() string {
 func (*AbortRequest) ProtoMessage() {}
 
 func (x *AbortRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_freshet_v1_admin_proto_msgTypes[45]
+	mi := &file_freshet_v1_admin_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2895,7 +2994,7 @@ func (x *AbortRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AbortRequest.ProtoReflect.Descriptor instead.
 func (*AbortRequest) Descriptor() ([]byte, []int) {
-	return file_freshet_v1_admin_proto_rawDescGZIP(), []int{45}
+	return file_freshet_v1_admin_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *AbortRequest) GetOp() []byte {
@@ -2921,7 +3020,7 @@ type AbortResponse struct {
 
 func (x *AbortResponse) Reset() {
 	*x = AbortResponse{}
-	mi := &file_freshet_v1_admin_proto_msgTypes[46]
+	mi := &file_freshet_v1_admin_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2933,7 +3032,7 @@ func (x *AbortResponse) String() string {
 func (*AbortResponse) ProtoMessage() {}
 
 func (x *AbortResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_freshet_v1_admin_proto_msgTypes[46]
+	mi := &file_freshet_v1_admin_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2946,7 +3045,7 @@ func (x *AbortResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AbortResponse.ProtoReflect.Descriptor instead.
 func (*AbortResponse) Descriptor() ([]byte, []int) {
-	return file_freshet_v1_admin_proto_rawDescGZIP(), []int{46}
+	return file_freshet_v1_admin_proto_rawDescGZIP(), []int{47}
 }
 
 // PostEventsRequest is what somebody posted who says that a storage changed.
@@ -2965,7 +3064,7 @@ type PostEventsRequest struct {
 
 func (x *PostEventsRequest) Reset() {
 	*x = PostEventsRequest{}
-	mi := &file_freshet_v1_admin_proto_msgTypes[47]
+	mi := &file_freshet_v1_admin_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2977,7 +3076,7 @@ func (x *PostEventsRequest) String() string {
 func (*PostEventsRequest) ProtoMessage() {}
 
 func (x *PostEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_freshet_v1_admin_proto_msgTypes[47]
+	mi := &file_freshet_v1_admin_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2990,7 +3089,7 @@ func (x *PostEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PostEventsRequest.ProtoReflect.Descriptor instead.
 func (*PostEventsRequest) Descriptor() ([]byte, []int) {
-	return file_freshet_v1_admin_proto_rawDescGZIP(), []int{47}
+	return file_freshet_v1_admin_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *PostEventsRequest) GetBody() []byte {
@@ -3033,7 +3132,7 @@ type PostEventsResponse struct {
 
 func (x *PostEventsResponse) Reset() {
 	*x = PostEventsResponse{}
-	mi := &file_freshet_v1_admin_proto_msgTypes[48]
+	mi := &file_freshet_v1_admin_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3045,7 +3144,7 @@ func (x *PostEventsResponse) String() string {
 func (*PostEventsResponse) ProtoMessage() {}
 
 func (x *PostEventsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_freshet_v1_admin_proto_msgTypes[48]
+	mi := &file_freshet_v1_admin_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3058,7 +3157,7 @@ func (x *PostEventsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PostEventsResponse.ProtoReflect.Descriptor instead.
 func (*PostEventsResponse) Descriptor() ([]byte, []int) {
-	return file_freshet_v1_admin_proto_rawDescGZIP(), []int{48}
+	return file_freshet_v1_admin_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *PostEventsResponse) GetMarked() int64 {
@@ -3261,7 +3360,7 @@ const file_freshet_v1_admin_proto_rawDesc = "" +
 	"FinishedOp\x12\x0e\n" +
 	"\x02op\x18\x01 \x01(\fR\x02op\x12-\n" +
 	"\awritten\x18\x02 \x01(\v2\x13.freshet.v1.WrittenR\awritten\x12\x1c\n" +
-	"\tuncertain\x18\x03 \x01(\bR\tuncertain\"\xd0\x03\n" +
+	"\tuncertain\x18\x03 \x01(\bR\tuncertain\"\xa2\x04\n" +
 	"\x10HeartbeatRequest\x12$\n" +
 	"\x04node\x18\x01 \x01(\v2\x10.freshet.v1.NodeR\x04node\x12 \n" +
 	"\vincarnation\x18\x02 \x01(\x04R\vincarnation\x12\x12\n" +
@@ -3275,14 +3374,22 @@ const file_freshet_v1_admin_proto_rawDesc = "" +
 	"\fpin_revision\x18\n" +
 	" \x01(\x04R\vpinRevision\x121\n" +
 	"\adamaged\x18\v \x03(\v2\x17.freshet.v1.BlockReportR\adamaged\x12!\n" +
-	"\ftakes_copies\x18\f \x01(\bR\vtakesCopies\"`\n" +
+	"\ftakes_copies\x18\f \x01(\bR\vtakesCopies\x12\x1f\n" +
+	"\vtakes_warms\x18n \x01(\bR\n" +
+	"takesWarms\x12/\n" +
+	"\x06warmed\x18o \x03(\v2\x17.freshet.v1.WarmedBlockR\x06warmed\"\x80\x01\n" +
+	"\vWarmedBlock\x12-\n" +
+	"\x05block\x18\x01 \x01(\v2\x17.freshet.v1.BlockReportR\x05block\x12\x18\n" +
+	"\afetched\x18\x02 \x01(\bR\afetched\x12\x12\n" +
+	"\x04kind\x18\x03 \x01(\rR\x04kind\x12\x14\n" +
+	"\x05error\x18\x04 \x01(\tR\x05error\"`\n" +
 	"\tCopyOrder\x12'\n" +
 	"\x05block\x18\x01 \x01(\v2\x11.freshet.v1.BlockR\x05block\x12*\n" +
 	"\x06source\x18\x02 \x01(\v2\x12.freshet.v1.SourceR\x06source\"\x94\x01\n" +
 	"\tMountSpec\x12'\n" +
 	"\x05mount\x18\x01 \x01(\v2\x11.freshet.v1.MountR\x05mount\x12\x1b\n" +
 	"\tdomain_id\x18\x02 \x01(\fR\bdomainId\x12A\n" +
-	"\x0fmax_op_lifetime\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\rmaxOpLifetime\"\xc3\x03\n" +
+	"\x0fmax_op_lifetime\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\rmaxOpLifetime\"\xee\x03\n" +
 	"\x11HeartbeatResponse\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\fR\tclusterId\x12\x14\n" +
@@ -3298,7 +3405,8 @@ const file_freshet_v1_admin_proto_rawDesc = "" +
 	" \x03(\fR\x05abort\x12!\n" +
 	"\fpin_revision\x18\v \x01(\x04R\vpinRevision\x12\x16\n" +
 	"\x06pinned\x18\f \x03(\x04R\x06pinned\x12)\n" +
-	"\x04copy\x18\r \x03(\v2\x15.freshet.v1.CopyOrderR\x04copy\"\x82\x01\n" +
+	"\x04copy\x18\r \x03(\v2\x15.freshet.v1.CopyOrderR\x04copy\x12)\n" +
+	"\x04warm\x18n \x03(\v2\x15.freshet.v1.CopyOrderR\x04warm\"\x82\x01\n" +
 	"\rPermitRequest\x12\x0e\n" +
 	"\x02op\x18\x01 \x01(\fR\x02op\x12\x17\n" +
 	"\anode_id\x18\x02 \x01(\tR\x06nodeId\x12 \n" +
@@ -3380,7 +3488,7 @@ func file_freshet_v1_admin_proto_rawDescGZIP() []byte {
 	return file_freshet_v1_admin_proto_rawDescData
 }
 
-var file_freshet_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 52)
+var file_freshet_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 53)
 var file_freshet_v1_admin_proto_goTypes = []any{
 	(*ListMountsRequest)(nil),          // 0: freshet.v1.ListMountsRequest
 	(*ListMountsResponse)(nil),         // 1: freshet.v1.ListMountsResponse
@@ -3420,134 +3528,138 @@ var file_freshet_v1_admin_proto_goTypes = []any{
 	(*BlockReport)(nil),                // 35: freshet.v1.BlockReport
 	(*FinishedOp)(nil),                 // 36: freshet.v1.FinishedOp
 	(*HeartbeatRequest)(nil),           // 37: freshet.v1.HeartbeatRequest
-	(*CopyOrder)(nil),                  // 38: freshet.v1.CopyOrder
-	(*MountSpec)(nil),                  // 39: freshet.v1.MountSpec
-	(*HeartbeatResponse)(nil),          // 40: freshet.v1.HeartbeatResponse
-	(*PermitRequest)(nil),              // 41: freshet.v1.PermitRequest
-	(*PermitResponse)(nil),             // 42: freshet.v1.PermitResponse
-	(*CompleteRequest)(nil),            // 43: freshet.v1.CompleteRequest
-	(*CompleteResponse)(nil),           // 44: freshet.v1.CompleteResponse
-	(*AbortRequest)(nil),               // 45: freshet.v1.AbortRequest
-	(*AbortResponse)(nil),              // 46: freshet.v1.AbortResponse
-	(*PostEventsRequest)(nil),          // 47: freshet.v1.PostEventsRequest
-	(*PostEventsResponse)(nil),         // 48: freshet.v1.PostEventsResponse
-	nil,                                // 49: freshet.v1.AddMountRequest.OptionsEntry
-	nil,                                // 50: freshet.v1.UpdateMountRequest.OptionsEntry
-	nil,                                // 51: freshet.v1.GetClusterResponse.RaftEntry
-	(*Mount)(nil),                      // 52: freshet.v1.Mount
-	(*Consistency)(nil),                // 53: freshet.v1.Consistency
-	(*SyncPolicy)(nil),                 // 54: freshet.v1.SyncPolicy
-	(*Operation)(nil),                  // 55: freshet.v1.Operation
-	(*Node)(nil),                       // 56: freshet.v1.Node
-	(*durationpb.Duration)(nil),        // 57: google.protobuf.Duration
-	(*PublisherStatus)(nil),            // 58: freshet.v1.PublisherStatus
-	(*timestamppb.Timestamp)(nil),      // 59: google.protobuf.Timestamp
-	(*Written)(nil),                    // 60: freshet.v1.Written
-	(*Block)(nil),                      // 61: freshet.v1.Block
-	(*Source)(nil),                     // 62: freshet.v1.Source
-	(*Entry)(nil),                      // 63: freshet.v1.Entry
-	(*ListPoliciesRequest)(nil),        // 64: freshet.v1.ListPoliciesRequest
-	(*UpdatePolicyRequest)(nil),        // 65: freshet.v1.UpdatePolicyRequest
-	(*ReplacePolicyRequest)(nil),       // 66: freshet.v1.ReplacePolicyRequest
-	(*DeletePolicyRequest)(nil),        // 67: freshet.v1.DeletePolicyRequest
-	(*ListPoliciesResponse)(nil),       // 68: freshet.v1.ListPoliciesResponse
-	(*UpdatePolicyResponse)(nil),       // 69: freshet.v1.UpdatePolicyResponse
-	(*ReplacePolicyResponse)(nil),      // 70: freshet.v1.ReplacePolicyResponse
-	(*DeletePolicyResponse)(nil),       // 71: freshet.v1.DeletePolicyResponse
+	(*WarmedBlock)(nil),                // 38: freshet.v1.WarmedBlock
+	(*CopyOrder)(nil),                  // 39: freshet.v1.CopyOrder
+	(*MountSpec)(nil),                  // 40: freshet.v1.MountSpec
+	(*HeartbeatResponse)(nil),          // 41: freshet.v1.HeartbeatResponse
+	(*PermitRequest)(nil),              // 42: freshet.v1.PermitRequest
+	(*PermitResponse)(nil),             // 43: freshet.v1.PermitResponse
+	(*CompleteRequest)(nil),            // 44: freshet.v1.CompleteRequest
+	(*CompleteResponse)(nil),           // 45: freshet.v1.CompleteResponse
+	(*AbortRequest)(nil),               // 46: freshet.v1.AbortRequest
+	(*AbortResponse)(nil),              // 47: freshet.v1.AbortResponse
+	(*PostEventsRequest)(nil),          // 48: freshet.v1.PostEventsRequest
+	(*PostEventsResponse)(nil),         // 49: freshet.v1.PostEventsResponse
+	nil,                                // 50: freshet.v1.AddMountRequest.OptionsEntry
+	nil,                                // 51: freshet.v1.UpdateMountRequest.OptionsEntry
+	nil,                                // 52: freshet.v1.GetClusterResponse.RaftEntry
+	(*Mount)(nil),                      // 53: freshet.v1.Mount
+	(*Consistency)(nil),                // 54: freshet.v1.Consistency
+	(*SyncPolicy)(nil),                 // 55: freshet.v1.SyncPolicy
+	(*Operation)(nil),                  // 56: freshet.v1.Operation
+	(*Node)(nil),                       // 57: freshet.v1.Node
+	(*durationpb.Duration)(nil),        // 58: google.protobuf.Duration
+	(*PublisherStatus)(nil),            // 59: freshet.v1.PublisherStatus
+	(*timestamppb.Timestamp)(nil),      // 60: google.protobuf.Timestamp
+	(*Written)(nil),                    // 61: freshet.v1.Written
+	(*Block)(nil),                      // 62: freshet.v1.Block
+	(*Source)(nil),                     // 63: freshet.v1.Source
+	(*Entry)(nil),                      // 64: freshet.v1.Entry
+	(*ListPoliciesRequest)(nil),        // 65: freshet.v1.ListPoliciesRequest
+	(*UpdatePolicyRequest)(nil),        // 66: freshet.v1.UpdatePolicyRequest
+	(*ReplacePolicyRequest)(nil),       // 67: freshet.v1.ReplacePolicyRequest
+	(*DeletePolicyRequest)(nil),        // 68: freshet.v1.DeletePolicyRequest
+	(*ListPoliciesResponse)(nil),       // 69: freshet.v1.ListPoliciesResponse
+	(*UpdatePolicyResponse)(nil),       // 70: freshet.v1.UpdatePolicyResponse
+	(*ReplacePolicyResponse)(nil),      // 71: freshet.v1.ReplacePolicyResponse
+	(*DeletePolicyResponse)(nil),       // 72: freshet.v1.DeletePolicyResponse
 }
 var file_freshet_v1_admin_proto_depIdxs = []int32{
-	52, // 0: freshet.v1.ListMountsResponse.mounts:type_name -> freshet.v1.Mount
-	49, // 1: freshet.v1.AddMountRequest.options:type_name -> freshet.v1.AddMountRequest.OptionsEntry
-	53, // 2: freshet.v1.AddMountRequest.consistency:type_name -> freshet.v1.Consistency
-	52, // 3: freshet.v1.AddMountResponse.mount:type_name -> freshet.v1.Mount
-	50, // 4: freshet.v1.UpdateMountRequest.options:type_name -> freshet.v1.UpdateMountRequest.OptionsEntry
-	53, // 5: freshet.v1.UpdateMountRequest.consistency:type_name -> freshet.v1.Consistency
-	52, // 6: freshet.v1.UpdateMountResponse.mount:type_name -> freshet.v1.Mount
-	52, // 7: freshet.v1.RemoveMountResponse.mount:type_name -> freshet.v1.Mount
-	54, // 8: freshet.v1.ListSyncPoliciesResponse.policies:type_name -> freshet.v1.SyncPolicy
-	54, // 9: freshet.v1.SetSyncPolicyResponse.policy:type_name -> freshet.v1.SyncPolicy
-	54, // 10: freshet.v1.RemoveSyncPolicyResponse.policy:type_name -> freshet.v1.SyncPolicy
+	53, // 0: freshet.v1.ListMountsResponse.mounts:type_name -> freshet.v1.Mount
+	50, // 1: freshet.v1.AddMountRequest.options:type_name -> freshet.v1.AddMountRequest.OptionsEntry
+	54, // 2: freshet.v1.AddMountRequest.consistency:type_name -> freshet.v1.Consistency
+	53, // 3: freshet.v1.AddMountResponse.mount:type_name -> freshet.v1.Mount
+	51, // 4: freshet.v1.UpdateMountRequest.options:type_name -> freshet.v1.UpdateMountRequest.OptionsEntry
+	54, // 5: freshet.v1.UpdateMountRequest.consistency:type_name -> freshet.v1.Consistency
+	53, // 6: freshet.v1.UpdateMountResponse.mount:type_name -> freshet.v1.Mount
+	53, // 7: freshet.v1.RemoveMountResponse.mount:type_name -> freshet.v1.Mount
+	55, // 8: freshet.v1.ListSyncPoliciesResponse.policies:type_name -> freshet.v1.SyncPolicy
+	55, // 9: freshet.v1.SetSyncPolicyResponse.policy:type_name -> freshet.v1.SyncPolicy
+	55, // 10: freshet.v1.RemoveSyncPolicyResponse.policy:type_name -> freshet.v1.SyncPolicy
 	16, // 11: freshet.v1.GetClusterResponse.members:type_name -> freshet.v1.Member
-	51, // 12: freshet.v1.GetClusterResponse.raft:type_name -> freshet.v1.GetClusterResponse.RaftEntry
-	55, // 13: freshet.v1.GetClusterResponse.quarantined_operations:type_name -> freshet.v1.Operation
-	56, // 14: freshet.v1.ListNodesResponse.nodes:type_name -> freshet.v1.Node
+	52, // 12: freshet.v1.GetClusterResponse.raft:type_name -> freshet.v1.GetClusterResponse.RaftEntry
+	56, // 13: freshet.v1.GetClusterResponse.quarantined_operations:type_name -> freshet.v1.Operation
+	57, // 14: freshet.v1.ListNodesResponse.nodes:type_name -> freshet.v1.Node
 	21, // 15: freshet.v1.ListPeersResponse.peers:type_name -> freshet.v1.Peer
 	22, // 16: freshet.v1.Peer.domains:type_name -> freshet.v1.PeerDomain
-	57, // 17: freshet.v1.Peer.since_contact:type_name -> google.protobuf.Duration
-	58, // 18: freshet.v1.PeerDomain.position:type_name -> freshet.v1.PublisherStatus
-	59, // 19: freshet.v1.PeerDomain.last_reset:type_name -> google.protobuf.Timestamp
+	58, // 17: freshet.v1.Peer.since_contact:type_name -> google.protobuf.Duration
+	59, // 18: freshet.v1.PeerDomain.position:type_name -> freshet.v1.PublisherStatus
+	60, // 19: freshet.v1.PeerDomain.last_reset:type_name -> google.protobuf.Timestamp
 	16, // 20: freshet.v1.JoinRaftRequest.member:type_name -> freshet.v1.Member
-	60, // 21: freshet.v1.FinishedOp.written:type_name -> freshet.v1.Written
-	56, // 22: freshet.v1.HeartbeatRequest.node:type_name -> freshet.v1.Node
+	61, // 21: freshet.v1.FinishedOp.written:type_name -> freshet.v1.Written
+	57, // 22: freshet.v1.HeartbeatRequest.node:type_name -> freshet.v1.Node
 	35, // 23: freshet.v1.HeartbeatRequest.added:type_name -> freshet.v1.BlockReport
 	35, // 24: freshet.v1.HeartbeatRequest.removed:type_name -> freshet.v1.BlockReport
 	36, // 25: freshet.v1.HeartbeatRequest.finished:type_name -> freshet.v1.FinishedOp
 	35, // 26: freshet.v1.HeartbeatRequest.damaged:type_name -> freshet.v1.BlockReport
-	61, // 27: freshet.v1.CopyOrder.block:type_name -> freshet.v1.Block
-	62, // 28: freshet.v1.CopyOrder.source:type_name -> freshet.v1.Source
-	52, // 29: freshet.v1.MountSpec.mount:type_name -> freshet.v1.Mount
-	57, // 30: freshet.v1.MountSpec.max_op_lifetime:type_name -> google.protobuf.Duration
-	57, // 31: freshet.v1.HeartbeatResponse.lease:type_name -> google.protobuf.Duration
-	39, // 32: freshet.v1.HeartbeatResponse.mounts:type_name -> freshet.v1.MountSpec
-	35, // 33: freshet.v1.HeartbeatResponse.free:type_name -> freshet.v1.BlockReport
-	38, // 34: freshet.v1.HeartbeatResponse.copy:type_name -> freshet.v1.CopyOrder
-	60, // 35: freshet.v1.CompleteRequest.written:type_name -> freshet.v1.Written
-	63, // 36: freshet.v1.CompleteResponse.entry:type_name -> freshet.v1.Entry
-	0,  // 37: freshet.v1.MountService.ListMounts:input_type -> freshet.v1.ListMountsRequest
-	2,  // 38: freshet.v1.MountService.AddMount:input_type -> freshet.v1.AddMountRequest
-	4,  // 39: freshet.v1.MountService.UpdateMount:input_type -> freshet.v1.UpdateMountRequest
-	6,  // 40: freshet.v1.MountService.RemoveMount:input_type -> freshet.v1.RemoveMountRequest
-	8,  // 41: freshet.v1.PolicyService.ListSyncPolicies:input_type -> freshet.v1.ListSyncPoliciesRequest
-	10, // 42: freshet.v1.PolicyService.SetSyncPolicy:input_type -> freshet.v1.SetSyncPolicyRequest
-	12, // 43: freshet.v1.PolicyService.RemoveSyncPolicy:input_type -> freshet.v1.RemoveSyncPolicyRequest
-	64, // 44: freshet.v1.PolicyService.ListPolicies:input_type -> freshet.v1.ListPoliciesRequest
-	65, // 45: freshet.v1.PolicyService.UpdatePolicy:input_type -> freshet.v1.UpdatePolicyRequest
-	66, // 46: freshet.v1.PolicyService.ReplacePolicy:input_type -> freshet.v1.ReplacePolicyRequest
-	67, // 47: freshet.v1.PolicyService.DeletePolicy:input_type -> freshet.v1.DeletePolicyRequest
-	14, // 48: freshet.v1.ClusterService.GetCluster:input_type -> freshet.v1.GetClusterRequest
-	17, // 49: freshet.v1.ClusterService.ListNodes:input_type -> freshet.v1.ListNodesRequest
-	19, // 50: freshet.v1.ClusterService.ListPeers:input_type -> freshet.v1.ListPeersRequest
-	23, // 51: freshet.v1.ClusterService.JoinPeers:input_type -> freshet.v1.JoinPeersRequest
-	25, // 52: freshet.v1.ClusterService.LeavePeers:input_type -> freshet.v1.LeavePeersRequest
-	27, // 53: freshet.v1.ClusterService.JoinRaft:input_type -> freshet.v1.JoinRaftRequest
-	29, // 54: freshet.v1.ClusterService.RemoveRaft:input_type -> freshet.v1.RemoveRaftRequest
-	31, // 55: freshet.v1.ClusterService.TransferLeadership:input_type -> freshet.v1.TransferLeadershipRequest
-	33, // 56: freshet.v1.ClusterService.BumpEpoch:input_type -> freshet.v1.BumpEpochRequest
-	47, // 57: freshet.v1.EventService.PostEvents:input_type -> freshet.v1.PostEventsRequest
-	37, // 58: freshet.v1.NodeService.Heartbeat:input_type -> freshet.v1.HeartbeatRequest
-	41, // 59: freshet.v1.NodeService.Permit:input_type -> freshet.v1.PermitRequest
-	43, // 60: freshet.v1.NodeService.Complete:input_type -> freshet.v1.CompleteRequest
-	45, // 61: freshet.v1.NodeService.Abort:input_type -> freshet.v1.AbortRequest
-	1,  // 62: freshet.v1.MountService.ListMounts:output_type -> freshet.v1.ListMountsResponse
-	3,  // 63: freshet.v1.MountService.AddMount:output_type -> freshet.v1.AddMountResponse
-	5,  // 64: freshet.v1.MountService.UpdateMount:output_type -> freshet.v1.UpdateMountResponse
-	7,  // 65: freshet.v1.MountService.RemoveMount:output_type -> freshet.v1.RemoveMountResponse
-	9,  // 66: freshet.v1.PolicyService.ListSyncPolicies:output_type -> freshet.v1.ListSyncPoliciesResponse
-	11, // 67: freshet.v1.PolicyService.SetSyncPolicy:output_type -> freshet.v1.SetSyncPolicyResponse
-	13, // 68: freshet.v1.PolicyService.RemoveSyncPolicy:output_type -> freshet.v1.RemoveSyncPolicyResponse
-	68, // 69: freshet.v1.PolicyService.ListPolicies:output_type -> freshet.v1.ListPoliciesResponse
-	69, // 70: freshet.v1.PolicyService.UpdatePolicy:output_type -> freshet.v1.UpdatePolicyResponse
-	70, // 71: freshet.v1.PolicyService.ReplacePolicy:output_type -> freshet.v1.ReplacePolicyResponse
-	71, // 72: freshet.v1.PolicyService.DeletePolicy:output_type -> freshet.v1.DeletePolicyResponse
-	15, // 73: freshet.v1.ClusterService.GetCluster:output_type -> freshet.v1.GetClusterResponse
-	18, // 74: freshet.v1.ClusterService.ListNodes:output_type -> freshet.v1.ListNodesResponse
-	20, // 75: freshet.v1.ClusterService.ListPeers:output_type -> freshet.v1.ListPeersResponse
-	24, // 76: freshet.v1.ClusterService.JoinPeers:output_type -> freshet.v1.JoinPeersResponse
-	26, // 77: freshet.v1.ClusterService.LeavePeers:output_type -> freshet.v1.LeavePeersResponse
-	28, // 78: freshet.v1.ClusterService.JoinRaft:output_type -> freshet.v1.JoinRaftResponse
-	30, // 79: freshet.v1.ClusterService.RemoveRaft:output_type -> freshet.v1.RemoveRaftResponse
-	32, // 80: freshet.v1.ClusterService.TransferLeadership:output_type -> freshet.v1.TransferLeadershipResponse
-	34, // 81: freshet.v1.ClusterService.BumpEpoch:output_type -> freshet.v1.BumpEpochResponse
-	48, // 82: freshet.v1.EventService.PostEvents:output_type -> freshet.v1.PostEventsResponse
-	40, // 83: freshet.v1.NodeService.Heartbeat:output_type -> freshet.v1.HeartbeatResponse
-	42, // 84: freshet.v1.NodeService.Permit:output_type -> freshet.v1.PermitResponse
-	44, // 85: freshet.v1.NodeService.Complete:output_type -> freshet.v1.CompleteResponse
-	46, // 86: freshet.v1.NodeService.Abort:output_type -> freshet.v1.AbortResponse
-	62, // [62:87] is the sub-list for method output_type
-	37, // [37:62] is the sub-list for method input_type
-	37, // [37:37] is the sub-list for extension type_name
-	37, // [37:37] is the sub-list for extension extendee
-	0,  // [0:37] is the sub-list for field type_name
+	38, // 27: freshet.v1.HeartbeatRequest.warmed:type_name -> freshet.v1.WarmedBlock
+	35, // 28: freshet.v1.WarmedBlock.block:type_name -> freshet.v1.BlockReport
+	62, // 29: freshet.v1.CopyOrder.block:type_name -> freshet.v1.Block
+	63, // 30: freshet.v1.CopyOrder.source:type_name -> freshet.v1.Source
+	53, // 31: freshet.v1.MountSpec.mount:type_name -> freshet.v1.Mount
+	58, // 32: freshet.v1.MountSpec.max_op_lifetime:type_name -> google.protobuf.Duration
+	58, // 33: freshet.v1.HeartbeatResponse.lease:type_name -> google.protobuf.Duration
+	40, // 34: freshet.v1.HeartbeatResponse.mounts:type_name -> freshet.v1.MountSpec
+	35, // 35: freshet.v1.HeartbeatResponse.free:type_name -> freshet.v1.BlockReport
+	39, // 36: freshet.v1.HeartbeatResponse.copy:type_name -> freshet.v1.CopyOrder
+	39, // 37: freshet.v1.HeartbeatResponse.warm:type_name -> freshet.v1.CopyOrder
+	61, // 38: freshet.v1.CompleteRequest.written:type_name -> freshet.v1.Written
+	64, // 39: freshet.v1.CompleteResponse.entry:type_name -> freshet.v1.Entry
+	0,  // 40: freshet.v1.MountService.ListMounts:input_type -> freshet.v1.ListMountsRequest
+	2,  // 41: freshet.v1.MountService.AddMount:input_type -> freshet.v1.AddMountRequest
+	4,  // 42: freshet.v1.MountService.UpdateMount:input_type -> freshet.v1.UpdateMountRequest
+	6,  // 43: freshet.v1.MountService.RemoveMount:input_type -> freshet.v1.RemoveMountRequest
+	8,  // 44: freshet.v1.PolicyService.ListSyncPolicies:input_type -> freshet.v1.ListSyncPoliciesRequest
+	10, // 45: freshet.v1.PolicyService.SetSyncPolicy:input_type -> freshet.v1.SetSyncPolicyRequest
+	12, // 46: freshet.v1.PolicyService.RemoveSyncPolicy:input_type -> freshet.v1.RemoveSyncPolicyRequest
+	65, // 47: freshet.v1.PolicyService.ListPolicies:input_type -> freshet.v1.ListPoliciesRequest
+	66, // 48: freshet.v1.PolicyService.UpdatePolicy:input_type -> freshet.v1.UpdatePolicyRequest
+	67, // 49: freshet.v1.PolicyService.ReplacePolicy:input_type -> freshet.v1.ReplacePolicyRequest
+	68, // 50: freshet.v1.PolicyService.DeletePolicy:input_type -> freshet.v1.DeletePolicyRequest
+	14, // 51: freshet.v1.ClusterService.GetCluster:input_type -> freshet.v1.GetClusterRequest
+	17, // 52: freshet.v1.ClusterService.ListNodes:input_type -> freshet.v1.ListNodesRequest
+	19, // 53: freshet.v1.ClusterService.ListPeers:input_type -> freshet.v1.ListPeersRequest
+	23, // 54: freshet.v1.ClusterService.JoinPeers:input_type -> freshet.v1.JoinPeersRequest
+	25, // 55: freshet.v1.ClusterService.LeavePeers:input_type -> freshet.v1.LeavePeersRequest
+	27, // 56: freshet.v1.ClusterService.JoinRaft:input_type -> freshet.v1.JoinRaftRequest
+	29, // 57: freshet.v1.ClusterService.RemoveRaft:input_type -> freshet.v1.RemoveRaftRequest
+	31, // 58: freshet.v1.ClusterService.TransferLeadership:input_type -> freshet.v1.TransferLeadershipRequest
+	33, // 59: freshet.v1.ClusterService.BumpEpoch:input_type -> freshet.v1.BumpEpochRequest
+	48, // 60: freshet.v1.EventService.PostEvents:input_type -> freshet.v1.PostEventsRequest
+	37, // 61: freshet.v1.NodeService.Heartbeat:input_type -> freshet.v1.HeartbeatRequest
+	42, // 62: freshet.v1.NodeService.Permit:input_type -> freshet.v1.PermitRequest
+	44, // 63: freshet.v1.NodeService.Complete:input_type -> freshet.v1.CompleteRequest
+	46, // 64: freshet.v1.NodeService.Abort:input_type -> freshet.v1.AbortRequest
+	1,  // 65: freshet.v1.MountService.ListMounts:output_type -> freshet.v1.ListMountsResponse
+	3,  // 66: freshet.v1.MountService.AddMount:output_type -> freshet.v1.AddMountResponse
+	5,  // 67: freshet.v1.MountService.UpdateMount:output_type -> freshet.v1.UpdateMountResponse
+	7,  // 68: freshet.v1.MountService.RemoveMount:output_type -> freshet.v1.RemoveMountResponse
+	9,  // 69: freshet.v1.PolicyService.ListSyncPolicies:output_type -> freshet.v1.ListSyncPoliciesResponse
+	11, // 70: freshet.v1.PolicyService.SetSyncPolicy:output_type -> freshet.v1.SetSyncPolicyResponse
+	13, // 71: freshet.v1.PolicyService.RemoveSyncPolicy:output_type -> freshet.v1.RemoveSyncPolicyResponse
+	69, // 72: freshet.v1.PolicyService.ListPolicies:output_type -> freshet.v1.ListPoliciesResponse
+	70, // 73: freshet.v1.PolicyService.UpdatePolicy:output_type -> freshet.v1.UpdatePolicyResponse
+	71, // 74: freshet.v1.PolicyService.ReplacePolicy:output_type -> freshet.v1.ReplacePolicyResponse
+	72, // 75: freshet.v1.PolicyService.DeletePolicy:output_type -> freshet.v1.DeletePolicyResponse
+	15, // 76: freshet.v1.ClusterService.GetCluster:output_type -> freshet.v1.GetClusterResponse
+	18, // 77: freshet.v1.ClusterService.ListNodes:output_type -> freshet.v1.ListNodesResponse
+	20, // 78: freshet.v1.ClusterService.ListPeers:output_type -> freshet.v1.ListPeersResponse
+	24, // 79: freshet.v1.ClusterService.JoinPeers:output_type -> freshet.v1.JoinPeersResponse
+	26, // 80: freshet.v1.ClusterService.LeavePeers:output_type -> freshet.v1.LeavePeersResponse
+	28, // 81: freshet.v1.ClusterService.JoinRaft:output_type -> freshet.v1.JoinRaftResponse
+	30, // 82: freshet.v1.ClusterService.RemoveRaft:output_type -> freshet.v1.RemoveRaftResponse
+	32, // 83: freshet.v1.ClusterService.TransferLeadership:output_type -> freshet.v1.TransferLeadershipResponse
+	34, // 84: freshet.v1.ClusterService.BumpEpoch:output_type -> freshet.v1.BumpEpochResponse
+	49, // 85: freshet.v1.EventService.PostEvents:output_type -> freshet.v1.PostEventsResponse
+	41, // 86: freshet.v1.NodeService.Heartbeat:output_type -> freshet.v1.HeartbeatResponse
+	43, // 87: freshet.v1.NodeService.Permit:output_type -> freshet.v1.PermitResponse
+	45, // 88: freshet.v1.NodeService.Complete:output_type -> freshet.v1.CompleteResponse
+	47, // 89: freshet.v1.NodeService.Abort:output_type -> freshet.v1.AbortResponse
+	65, // [65:90] is the sub-list for method output_type
+	40, // [40:65] is the sub-list for method input_type
+	40, // [40:40] is the sub-list for extension type_name
+	40, // [40:40] is the sub-list for extension extendee
+	0,  // [0:40] is the sub-list for field type_name
 }
 
 func init() { file_freshet_v1_admin_proto_init() }
@@ -3560,14 +3672,14 @@ func file_freshet_v1_admin_proto_init() {
 	file_freshet_v1_policy_proto_init()
 	file_freshet_v1_types_proto_init()
 	file_freshet_v1_admin_proto_msgTypes[4].OneofWrappers = []any{}
-	file_freshet_v1_admin_proto_msgTypes[41].OneofWrappers = []any{}
+	file_freshet_v1_admin_proto_msgTypes[42].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_freshet_v1_admin_proto_rawDesc), len(file_freshet_v1_admin_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   52,
+			NumMessages:   53,
 			NumExtensions: 0,
 			NumServices:   5,
 		},

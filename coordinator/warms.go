@@ -1,0 +1,240 @@
+package coordinator
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/freshet-io/freshet"
+	"github.com/freshet-io/freshet/coordinator/metasync"
+	"github.com/freshet-io/freshet/coordinator/namespace"
+	"github.com/freshet-io/freshet/coordinator/placement"
+	"github.com/freshet-io/freshet/coordinator/warming"
+)
+
+// parallelWarms is how many warms run at once; the others wait in the order in which
+// they were started.
+const parallelWarms = 4
+
+// warmJobs are the warms that run on this member while it leads.
+type warmJobs struct {
+	engine *warming.Engine
+
+	mu      sync.Mutex
+	running map[uint64]*runningWarm
+}
+
+type runningWarm struct {
+	cancel context.CancelFunc
+	job    *warming.Job
+}
+
+func (w *warmJobs) init(c *Coordinator) {
+	background := func(ctx context.Context) context.Context { return metasync.WithClass(ctx, metasync.ClassBackground) }
+	w.engine = warming.New(warming.Deps{
+		Stat: func(ctx context.Context, p freshet.Path) (freshet.Info, error) {
+			st, err := c.Stat(background(ctx), p, freshet.ReadOptions{})
+			return st.Info, err
+		},
+		List: func(ctx context.Context, q freshet.ListQuery) (freshet.ListPage, error) {
+			return c.List(background(ctx), q)
+		},
+		Locate: func(ctx context.Context, q freshet.LocateQuery) (freshet.Location, error) {
+			return c.Locate(background(ctx), q)
+		},
+		Spread: func(b freshet.BlockID, length int64, place freshet.CachePlace) placement.Spread {
+			return c.nodes.Spread(b, length, place, c.clock.Elapsed())
+		},
+		Live:  func(id freshet.NodeID) bool { return c.nodes.Presence(id, c.clock.Elapsed()).Live },
+		Clock: c.clock,
+	})
+}
+
+// answerWarms completes the answer to a heartbeat with what the node is to bring.
+func (c *Coordinator) answerWarms(h *freshet.Heartbeat, r *freshet.HeartbeatReply) {
+	c.warms.engine.Report(h.Node.ID, h.Warmed)
+	if h.TakesWarms && !r.NeedFull {
+		r.Warm = c.warms.engine.Orders(h.Node.ID)
+	}
+}
+
+// StartWarm starts to bring files into the cache. It goes on without the caller, and
+// through changes of the leader: a new one begins anew, and skips what is cached.
+func (c *Coordinator) StartWarm(ctx context.Context, q freshet.WarmQuery) (freshet.WarmJob, error) {
+	const op = "warm"
+	if err := q.Normalize(); err != nil {
+		return freshet.WarmJob{}, err
+	}
+	for _, p := range q.Paths {
+		if err := c.prepare(ctx, p, freshet.ReadOptions{}); err != nil {
+			return freshet.WarmJob{}, err
+		}
+		if _, err := c.Stat(ctx, p, freshet.ReadOptions{}); err != nil {
+			return freshet.WarmJob{}, err
+		}
+	}
+	switch n := c.nodes.Takers(q.Place, c.clock.Elapsed()); {
+	case n == 0:
+		return freshet.WarmJob{}, freshet.Errorf(freshet.KindUnavailable, op, "", "no live cache node of this release: %s", q.Place)
+	case n < q.Replicas:
+		return freshet.WarmJob{}, freshet.Errorf(freshet.KindUnavailable, op, "", "%d copies of each block are asked for, and %d cache nodes live that could take one (%s)", q.Replicas, n, q.Place)
+	}
+	results, err := c.propose(ctx, namespace.Command{StartWarm: &namespace.StartWarm{Query: q, At: c.clock.Now().UTC()}})
+	if err != nil {
+		return freshet.WarmJob{}, err
+	}
+	return c.warms.show(&results[0].Warm), nil
+}
+
+// WarmJobs returns the warms that run and the last ones that ended, in the order in
+// which they were started: all, or the one of an ID that is not 0.
+func (c *Coordinator) WarmJobs(ctx context.Context, id uint64) ([]freshet.WarmJob, error) {
+	if err := c.barrier(ctx); err != nil {
+		return nil, err
+	}
+	var out []freshet.WarmJob
+	for _, j := range c.state.WarmJobs() {
+		if id == 0 || j.ID == id {
+			out = append(out, c.warms.show(&j))
+		}
+	}
+	if id != 0 && len(out) == 0 {
+		return nil, freshet.Errorf(freshet.KindNotExist, "warm status", "", "there is no warm %d: it never was, or is older than the last ones that are kept", id)
+	}
+	return out, nil
+}
+
+// CancelWarm ends a warm. What it brought stays. One that was cancelled before stays
+// so, without an error.
+func (c *Coordinator) CancelWarm(ctx context.Context, id uint64) (freshet.WarmJob, error) {
+	if err := c.barrier(ctx); err != nil {
+		return freshet.WarmJob{}, err
+	}
+	end := namespace.WarmJob{ID: id, State: freshet.SyncCancelled, EndedAt: c.clock.Now().UTC()}
+	if r := c.warms.get(id); r != nil {
+		end.Progress = r.job.Progress()
+	}
+	results, err := c.propose(ctx, namespace.Command{EndWarm: &namespace.EndWarm{Job: end}})
+	if err != nil && (len(results) == 0 || results[0].Warm.State != freshet.SyncCancelled) {
+		return freshet.WarmJob{}, err
+	}
+	return c.warms.show(&results[0].Warm), nil
+}
+
+func (w *warmJobs) get(id uint64) *runningWarm {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.running[id]
+}
+
+func (w *warmJobs) set(running map[uint64]*runningWarm) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.running = running
+}
+
+// show returns a warm as users see it.
+func (w *warmJobs) show(j *namespace.WarmJob) freshet.WarmJob {
+	out := freshet.WarmJob{
+		ID: j.ID, Query: j.Query, State: j.State, StartedAt: j.At, EndedAt: j.EndedAt, Progress: j.Progress,
+		Kind: freshet.Kind(j.Kind), Error: j.Error,
+	}
+	if j.State == "" {
+		out.State = freshet.SyncQueued
+		if r := w.get(j.ID); r != nil {
+			out.State, out.Progress = freshet.SyncRunning, r.job.Progress()
+		}
+	}
+	return out
+}
+
+// runWarms makes the warms that the state knows and that have not ended, until the
+// term ends. Then they stay for the next leader.
+func (c *Coordinator) runWarms(ctx context.Context) error {
+	var wg sync.WaitGroup
+	c.warms.set(map[uint64]*runningWarm{})
+	defer c.warms.set(nil)
+	defer wg.Wait()
+	wg.Go(func() { _ = c.warms.engine.Run(ctx) }) // it has no errors
+	for {
+		changed := c.watch.jobs.wait()
+		c.startWarms(ctx, &wg)
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// startWarms starts what may run now, and ends what was cancelled.
+func (c *Coordinator) startWarms(ctx context.Context, wg *sync.WaitGroup) {
+	w := &c.warms
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, j := range c.state.WarmJobs() {
+		r := w.running[j.ID]
+		switch {
+		case j.State != "" && r != nil:
+			r.cancel()
+		case j.State == "" && r == nil && len(w.running) < parallelWarms:
+			job, cancel := context.WithCancel(ctx)
+			r = &runningWarm{cancel: cancel, job: w.engine.NewJob(j.Query)}
+			w.running[j.ID] = r
+			wg.Go(func() {
+				defer cancel()
+				c.runWarm(ctx, job, j.ID, r)
+				w.mu.Lock()
+				delete(w.running, j.ID)
+				w.mu.Unlock()
+				c.watch.jobs.raise() // there is room for the next
+			})
+		}
+	}
+}
+
+// runWarm makes one warm and records how it ended, unless the term ended.
+func (c *Coordinator) runWarm(term, job context.Context, id uint64, r *runningWarm) {
+	if !c.awaitSettled(job) {
+		return
+	}
+	err := r.job.Run(job)
+	if job.Err() != nil || freshet.IsKind(err, freshet.KindNotLeader) {
+		return // it was cancelled, or is the next leader's
+	}
+	end := namespace.WarmJob{ID: id, State: freshet.SyncDone, EndedAt: c.clock.Now().UTC(), Progress: r.job.Progress()}
+	switch {
+	case err != nil:
+		end.State, end.Kind, end.Error = freshet.SyncFailed, uint8(freshet.KindOf(err)), err.Error()
+	case end.Progress.Failed > 0:
+		end.State = freshet.SyncFailed
+	}
+	for wait := 50 * time.Millisecond; ; wait = min(2*wait, 2*time.Second) {
+		_, err := c.propose(term, namespace.Command{EndWarm: &namespace.EndWarm{Job: end}})
+		if err == nil || term.Err() != nil || freshet.IsKind(err, freshet.KindNotExist, freshet.KindConflict, freshet.KindNotLeader) {
+			return
+		}
+		c.log.Warn("the end of a warm could not be recorded; it is tried again", "warm", id, "error", err)
+		select {
+		case <-c.clock.After(wait):
+		case <-term.Done():
+			return
+		}
+	}
+}
+
+// settlePause is how often is looked whether the nodes have told what they hold.
+const settlePause = 100 * time.Millisecond
+
+// awaitSettled waits until this leader knows what the nodes hold: what is cached is to
+// be skipped. False at the end of ctx.
+func (c *Coordinator) awaitSettled(ctx context.Context) bool {
+	for !c.nodes.Settled(c.clock.Elapsed()) {
+		select {
+		case <-c.clock.After(settlePause):
+		case <-ctx.Done():
+			return false
+		}
+	}
+	return true
+}
