@@ -72,6 +72,10 @@ type Heartbeat struct {
 	Damaged []BlockID
 	// TakesCopies says that the node does what HeartbeatReply.Copy asks for.
 	TakesCopies bool
+	// Directories are those of its cache, the fastest tier first.
+	Directories []CacheDirectory
+	// Hot are the blocks that were read most since the last report, a few of them.
+	Hot []BlockHeat
 }
 
 // Damage is what cache nodes found of the blocks of one version.
@@ -108,6 +112,8 @@ type HeartbeatReply struct {
 	// holding them, when it has nothing better to do. They are named again until the
 	// node reports to have them, or the leader thinks better of it.
 	Copy []BlockCopy
+	// Draining: the node is to be emptied. It keeps no new blocks.
+	Draining bool
 	// Settled lists reported Finished ops that need not be reported again.
 	Settled []OpID
 	// Abort lists Active ops that the cluster no longer knows.

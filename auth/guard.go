@@ -18,6 +18,7 @@ type Services interface {
 	rpc.Access
 	rpc.Quotas
 	rpc.Syncs
+	rpc.Fleet
 	rpc.Checker
 	rpc.States
 }

@@ -217,10 +217,11 @@ func blockIDsOfWire(in []*freshetv1.BlockReport) []freshet.BlockID {
 func heartbeatToWire(h freshet.Heartbeat) *freshetv1.HeartbeatRequest {
 	node := nodeToWire(h.Node)
 	node.Rack, node.Zone, node.UsedBytes, node.CapacityBytes, node.Tier = h.Rack, h.Zone, h.Used, h.Capacity, h.Tier
+	node.Directories = directoriesToWire(h.Directories)
 	out := &freshetv1.HeartbeatRequest{
 		Node: node, Incarnation: h.Incarnation, Term: h.Term, Full: h.Full, Added: blockReportsToWire(h.Added),
 		Removed: blockIDsToWire(h.Removed), Active: opsToWire(h.Active), MountRevision: h.MountRevision,
-		PinRevision: h.PinRevision, Damaged: blockIDsToWire(h.Damaged), TakesCopies: h.TakesCopies,
+		PinRevision: h.PinRevision, Damaged: blockIDsToWire(h.Damaged), TakesCopies: h.TakesCopies, Hot: heatToWire(h.Hot),
 	}
 	for _, f := range h.Finished {
 		w := &freshetv1.FinishedOp{Op: opToWire(f.Op), Uncertain: f.Uncertain}
@@ -240,6 +241,7 @@ func heartbeatOfWire(r *freshetv1.HeartbeatRequest) (freshet.Heartbeat, error) {
 		Incarnation: r.GetIncarnation(), Term: r.GetTerm(), Full: r.GetFull(), Added: blockReportsOfWire(r.GetAdded()),
 		Removed: blockIDsOfWire(r.GetRemoved()), Active: active, MountRevision: r.GetMountRevision(),
 		PinRevision: r.GetPinRevision(), Damaged: blockIDsOfWire(r.GetDamaged()), TakesCopies: r.GetTakesCopies(),
+		Directories: directoriesOfWire(n.GetDirectories()), Hot: heatOfWire(r.GetHot()),
 	}
 	for _, f := range r.GetFinished() {
 		op, ferr := opOfWire(f.GetOp())
@@ -263,7 +265,7 @@ func heartbeatReplyToWire(r freshet.HeartbeatReply) *freshetv1.HeartbeatResponse
 	out := &freshetv1.HeartbeatResponse{
 		ClusterId: r.Cluster[:], Epoch: r.Epoch, Term: r.Term, Lease: durationpb.New(r.Lease), NeedFull: r.NeedFull,
 		MountRevision: r.MountRevision, Free: blockIDsToWire(r.Free), Settled: opsToWire(r.Settled), Abort: opsToWire(r.Abort),
-		PinRevision: r.PinRevision,
+		PinRevision: r.PinRevision, Draining: r.Draining,
 	}
 	for _, id := range r.Pinned {
 		out.Pinned = append(out.Pinned, uint64(id))
@@ -283,6 +285,7 @@ func heartbeatReplyOfWire(r *freshetv1.HeartbeatResponse) (freshet.HeartbeatRepl
 	out := freshet.HeartbeatReply{
 		Epoch: r.GetEpoch(), Term: r.GetTerm(), Lease: r.GetLease().AsDuration(), NeedFull: r.GetNeedFull(),
 		MountRevision: r.GetMountRevision(), Free: blockIDsOfWire(r.GetFree()), PinRevision: r.GetPinRevision(),
+		Draining: r.GetDraining(),
 	}
 	for _, id := range r.GetPinned() {
 		out.Pinned = append(out.Pinned, freshet.FileID(id))

@@ -60,6 +60,7 @@ type index struct {
 	cursors  map[string]WatchCursor // by source
 	jobs     map[uint64]SyncJob
 	members  map[string]Member
+	nodes    map[freshet.NodeID]NodeRole
 	attrs    []attr
 	attrIDs  map[attr]uint32
 	missing  missingRing
@@ -113,6 +114,7 @@ type Changes struct {
 	Subs     bool
 	Members  bool
 	Jobs     bool // syncs were started, or ended
+	Nodes    bool // cache nodes have other roles
 	Trash    bool // there is something to purge
 	Quotas   bool // there is something to count
 	Marked   []Marked

@@ -20,7 +20,8 @@ import (
 //	   belong to who made it
 //	4  policies set the size of the blocks of new versions of files, and bound the
 //	   copies of blocks
-const Version = versionBlocks
+//	5  cache nodes are drained and decommissioned
+const Version = versionNodes
 
 // SetVersion puts a version in force. It changes nothing if a later one is.
 type SetVersion struct {
@@ -38,6 +39,8 @@ func Needs(c *Command) int {
 		return 3
 	case c.ChangePolicy != nil && slices.ContainsFunc(c.ChangePolicy.Set, setsBlocks):
 		return versionBlocks
+	case c.SetNodeRole != nil:
+		return versionNodes
 	}
 	return 1
 }

@@ -175,6 +175,7 @@ type session struct {
 	cluster  freshetv1.ClusterServiceClient
 	check    freshetv1.CheckServiceClient
 	syncs    freshetv1.SyncServiceClient
+	fleet    freshetv1.FleetServiceClient
 	access   freshetv1.AccessServiceClient
 	state    freshetv1.StateServiceClient
 	members  *rpc.Conns // to single members
@@ -227,13 +228,18 @@ func (a *app) connected(ctx context.Context, f func(ctx context.Context, s *sess
 	nodes := rpc.NewConns(rpc.DialOptions{TLS: tlsConfig, User: name, MaxMessage: rpc.MaxDataMessage, NoRetry: true})
 	defer func() { _ = nodes.Close() }() // as above
 	coord := rpc.NewCoordinator(conn)
-	host, _ := os.Hostname() // a hint only
+	host := a.env("FRESHET_HOST", "")
+	if host == "" {
+		host, _ = os.Hostname() // a hint only
+	}
 	s := &session{
 		ns: freshetv1.NewNamespaceServiceClient(conn), mounts: freshetv1.NewMountServiceClient(conn),
 		policies: freshetv1.NewPolicyServiceClient(conn), cluster: freshetv1.NewClusterServiceClient(conn), check: freshetv1.NewCheckServiceClient(conn),
-		syncs:  freshetv1.NewSyncServiceClient(conn),
+		syncs: freshetv1.NewSyncServiceClient(conn), fleet: freshetv1.NewFleetServiceClient(conn),
 		access: freshetv1.NewAccessServiceClient(conn), state: freshetv1.NewStateServiceClient(conn), members: nodes,
-		coord: coord, files: client.New(coord, rpc.NewNodePool(nodes), client.Options{Host: host}),
+		coord: coord, files: client.New(coord, rpc.NewNodePool(nodes), client.Options{
+			Host: host, Rack: a.env("FRESHET_RACK", ""), Zone: a.env("FRESHET_ZONE", ""),
+		}),
 	}
 	return rpc.ErrorOf(f(ctx, s))
 }

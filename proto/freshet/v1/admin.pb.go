@@ -2267,7 +2267,9 @@ type HeartbeatRequest struct {
 	// Blocks whose bytes were not what was written: they were dropped.
 	Damaged []*BlockReport `protobuf:"bytes,11,rep,name=damaged,proto3" json:"damaged,omitempty"`
 	// The node does what HeartbeatResponse.copy asks for.
-	TakesCopies   bool `protobuf:"varint,12,opt,name=takes_copies,json=takesCopies,proto3" json:"takes_copies,omitempty"`
+	TakesCopies bool `protobuf:"varint,12,opt,name=takes_copies,json=takesCopies,proto3" json:"takes_copies,omitempty"`
+	// The blocks that were read most since the last report, a few of them.
+	Hot           []*BlockHeat `protobuf:"bytes,90,rep,name=hot,proto3" json:"hot,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2384,6 +2386,13 @@ func (x *HeartbeatRequest) GetTakesCopies() bool {
 		return x.TakesCopies
 	}
 	return false
+}
+
+func (x *HeartbeatRequest) GetHot() []*BlockHeat {
+	if x != nil {
+		return x.Hot
+	}
+	return nil
 }
 
 // CopyOrder is a block that a node is to fetch from the nodes that hold it.
@@ -2519,7 +2528,9 @@ type HeartbeatResponse struct {
 	// Versions among those added whose blocks are not to be evicted.
 	Pinned []uint64 `protobuf:"varint,12,rep,packed,name=pinned,proto3" json:"pinned,omitempty"`
 	// Blocks that the node is to fetch when it has nothing better to do.
-	Copy          []*CopyOrder `protobuf:"bytes,13,rep,name=copy,proto3" json:"copy,omitempty"`
+	Copy []*CopyOrder `protobuf:"bytes,13,rep,name=copy,proto3" json:"copy,omitempty"`
+	// The node is to be emptied: it keeps no new blocks.
+	Draining      bool `protobuf:"varint,90,opt,name=draining,proto3" json:"draining,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2643,6 +2654,13 @@ func (x *HeartbeatResponse) GetCopy() []*CopyOrder {
 		return x.Copy
 	}
 	return nil
+}
+
+func (x *HeartbeatResponse) GetDraining() bool {
+	if x != nil {
+		return x.Draining
+	}
+	return false
 }
 
 // PermitRequest asks for the permission to publish an upload.
@@ -3261,7 +3279,7 @@ const file_freshet_v1_admin_proto_rawDesc = "" +
 	"FinishedOp\x12\x0e\n" +
 	"\x02op\x18\x01 \x01(\fR\x02op\x12-\n" +
 	"\awritten\x18\x02 \x01(\v2\x13.freshet.v1.WrittenR\awritten\x12\x1c\n" +
-	"\tuncertain\x18\x03 \x01(\bR\tuncertain\"\xd0\x03\n" +
+	"\tuncertain\x18\x03 \x01(\bR\tuncertain\"\xf9\x03\n" +
 	"\x10HeartbeatRequest\x12$\n" +
 	"\x04node\x18\x01 \x01(\v2\x10.freshet.v1.NodeR\x04node\x12 \n" +
 	"\vincarnation\x18\x02 \x01(\x04R\vincarnation\x12\x12\n" +
@@ -3275,14 +3293,15 @@ const file_freshet_v1_admin_proto_rawDesc = "" +
 	"\fpin_revision\x18\n" +
 	" \x01(\x04R\vpinRevision\x121\n" +
 	"\adamaged\x18\v \x03(\v2\x17.freshet.v1.BlockReportR\adamaged\x12!\n" +
-	"\ftakes_copies\x18\f \x01(\bR\vtakesCopies\"`\n" +
+	"\ftakes_copies\x18\f \x01(\bR\vtakesCopies\x12'\n" +
+	"\x03hot\x18Z \x03(\v2\x15.freshet.v1.BlockHeatR\x03hot\"`\n" +
 	"\tCopyOrder\x12'\n" +
 	"\x05block\x18\x01 \x01(\v2\x11.freshet.v1.BlockR\x05block\x12*\n" +
 	"\x06source\x18\x02 \x01(\v2\x12.freshet.v1.SourceR\x06source\"\x94\x01\n" +
 	"\tMountSpec\x12'\n" +
 	"\x05mount\x18\x01 \x01(\v2\x11.freshet.v1.MountR\x05mount\x12\x1b\n" +
 	"\tdomain_id\x18\x02 \x01(\fR\bdomainId\x12A\n" +
-	"\x0fmax_op_lifetime\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\rmaxOpLifetime\"\xc3\x03\n" +
+	"\x0fmax_op_lifetime\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\rmaxOpLifetime\"\xdf\x03\n" +
 	"\x11HeartbeatResponse\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\fR\tclusterId\x12\x14\n" +
@@ -3298,7 +3317,8 @@ const file_freshet_v1_admin_proto_rawDesc = "" +
 	" \x03(\fR\x05abort\x12!\n" +
 	"\fpin_revision\x18\v \x01(\x04R\vpinRevision\x12\x16\n" +
 	"\x06pinned\x18\f \x03(\x04R\x06pinned\x12)\n" +
-	"\x04copy\x18\r \x03(\v2\x15.freshet.v1.CopyOrderR\x04copy\"\x82\x01\n" +
+	"\x04copy\x18\r \x03(\v2\x15.freshet.v1.CopyOrderR\x04copy\x12\x1a\n" +
+	"\bdraining\x18Z \x01(\bR\bdraining\"\x82\x01\n" +
 	"\rPermitRequest\x12\x0e\n" +
 	"\x02op\x18\x01 \x01(\fR\x02op\x12\x17\n" +
 	"\anode_id\x18\x02 \x01(\tR\x06nodeId\x12 \n" +
@@ -3443,17 +3463,18 @@ var file_freshet_v1_admin_proto_goTypes = []any{
 	(*PublisherStatus)(nil),            // 58: freshet.v1.PublisherStatus
 	(*timestamppb.Timestamp)(nil),      // 59: google.protobuf.Timestamp
 	(*Written)(nil),                    // 60: freshet.v1.Written
-	(*Block)(nil),                      // 61: freshet.v1.Block
-	(*Source)(nil),                     // 62: freshet.v1.Source
-	(*Entry)(nil),                      // 63: freshet.v1.Entry
-	(*ListPoliciesRequest)(nil),        // 64: freshet.v1.ListPoliciesRequest
-	(*UpdatePolicyRequest)(nil),        // 65: freshet.v1.UpdatePolicyRequest
-	(*ReplacePolicyRequest)(nil),       // 66: freshet.v1.ReplacePolicyRequest
-	(*DeletePolicyRequest)(nil),        // 67: freshet.v1.DeletePolicyRequest
-	(*ListPoliciesResponse)(nil),       // 68: freshet.v1.ListPoliciesResponse
-	(*UpdatePolicyResponse)(nil),       // 69: freshet.v1.UpdatePolicyResponse
-	(*ReplacePolicyResponse)(nil),      // 70: freshet.v1.ReplacePolicyResponse
-	(*DeletePolicyResponse)(nil),       // 71: freshet.v1.DeletePolicyResponse
+	(*BlockHeat)(nil),                  // 61: freshet.v1.BlockHeat
+	(*Block)(nil),                      // 62: freshet.v1.Block
+	(*Source)(nil),                     // 63: freshet.v1.Source
+	(*Entry)(nil),                      // 64: freshet.v1.Entry
+	(*ListPoliciesRequest)(nil),        // 65: freshet.v1.ListPoliciesRequest
+	(*UpdatePolicyRequest)(nil),        // 66: freshet.v1.UpdatePolicyRequest
+	(*ReplacePolicyRequest)(nil),       // 67: freshet.v1.ReplacePolicyRequest
+	(*DeletePolicyRequest)(nil),        // 68: freshet.v1.DeletePolicyRequest
+	(*ListPoliciesResponse)(nil),       // 69: freshet.v1.ListPoliciesResponse
+	(*UpdatePolicyResponse)(nil),       // 70: freshet.v1.UpdatePolicyResponse
+	(*ReplacePolicyResponse)(nil),      // 71: freshet.v1.ReplacePolicyResponse
+	(*DeletePolicyResponse)(nil),       // 72: freshet.v1.DeletePolicyResponse
 }
 var file_freshet_v1_admin_proto_depIdxs = []int32{
 	52, // 0: freshet.v1.ListMountsResponse.mounts:type_name -> freshet.v1.Mount
@@ -3483,71 +3504,72 @@ var file_freshet_v1_admin_proto_depIdxs = []int32{
 	35, // 24: freshet.v1.HeartbeatRequest.removed:type_name -> freshet.v1.BlockReport
 	36, // 25: freshet.v1.HeartbeatRequest.finished:type_name -> freshet.v1.FinishedOp
 	35, // 26: freshet.v1.HeartbeatRequest.damaged:type_name -> freshet.v1.BlockReport
-	61, // 27: freshet.v1.CopyOrder.block:type_name -> freshet.v1.Block
-	62, // 28: freshet.v1.CopyOrder.source:type_name -> freshet.v1.Source
-	52, // 29: freshet.v1.MountSpec.mount:type_name -> freshet.v1.Mount
-	57, // 30: freshet.v1.MountSpec.max_op_lifetime:type_name -> google.protobuf.Duration
-	57, // 31: freshet.v1.HeartbeatResponse.lease:type_name -> google.protobuf.Duration
-	39, // 32: freshet.v1.HeartbeatResponse.mounts:type_name -> freshet.v1.MountSpec
-	35, // 33: freshet.v1.HeartbeatResponse.free:type_name -> freshet.v1.BlockReport
-	38, // 34: freshet.v1.HeartbeatResponse.copy:type_name -> freshet.v1.CopyOrder
-	60, // 35: freshet.v1.CompleteRequest.written:type_name -> freshet.v1.Written
-	63, // 36: freshet.v1.CompleteResponse.entry:type_name -> freshet.v1.Entry
-	0,  // 37: freshet.v1.MountService.ListMounts:input_type -> freshet.v1.ListMountsRequest
-	2,  // 38: freshet.v1.MountService.AddMount:input_type -> freshet.v1.AddMountRequest
-	4,  // 39: freshet.v1.MountService.UpdateMount:input_type -> freshet.v1.UpdateMountRequest
-	6,  // 40: freshet.v1.MountService.RemoveMount:input_type -> freshet.v1.RemoveMountRequest
-	8,  // 41: freshet.v1.PolicyService.ListSyncPolicies:input_type -> freshet.v1.ListSyncPoliciesRequest
-	10, // 42: freshet.v1.PolicyService.SetSyncPolicy:input_type -> freshet.v1.SetSyncPolicyRequest
-	12, // 43: freshet.v1.PolicyService.RemoveSyncPolicy:input_type -> freshet.v1.RemoveSyncPolicyRequest
-	64, // 44: freshet.v1.PolicyService.ListPolicies:input_type -> freshet.v1.ListPoliciesRequest
-	65, // 45: freshet.v1.PolicyService.UpdatePolicy:input_type -> freshet.v1.UpdatePolicyRequest
-	66, // 46: freshet.v1.PolicyService.ReplacePolicy:input_type -> freshet.v1.ReplacePolicyRequest
-	67, // 47: freshet.v1.PolicyService.DeletePolicy:input_type -> freshet.v1.DeletePolicyRequest
-	14, // 48: freshet.v1.ClusterService.GetCluster:input_type -> freshet.v1.GetClusterRequest
-	17, // 49: freshet.v1.ClusterService.ListNodes:input_type -> freshet.v1.ListNodesRequest
-	19, // 50: freshet.v1.ClusterService.ListPeers:input_type -> freshet.v1.ListPeersRequest
-	23, // 51: freshet.v1.ClusterService.JoinPeers:input_type -> freshet.v1.JoinPeersRequest
-	25, // 52: freshet.v1.ClusterService.LeavePeers:input_type -> freshet.v1.LeavePeersRequest
-	27, // 53: freshet.v1.ClusterService.JoinRaft:input_type -> freshet.v1.JoinRaftRequest
-	29, // 54: freshet.v1.ClusterService.RemoveRaft:input_type -> freshet.v1.RemoveRaftRequest
-	31, // 55: freshet.v1.ClusterService.TransferLeadership:input_type -> freshet.v1.TransferLeadershipRequest
-	33, // 56: freshet.v1.ClusterService.BumpEpoch:input_type -> freshet.v1.BumpEpochRequest
-	47, // 57: freshet.v1.EventService.PostEvents:input_type -> freshet.v1.PostEventsRequest
-	37, // 58: freshet.v1.NodeService.Heartbeat:input_type -> freshet.v1.HeartbeatRequest
-	41, // 59: freshet.v1.NodeService.Permit:input_type -> freshet.v1.PermitRequest
-	43, // 60: freshet.v1.NodeService.Complete:input_type -> freshet.v1.CompleteRequest
-	45, // 61: freshet.v1.NodeService.Abort:input_type -> freshet.v1.AbortRequest
-	1,  // 62: freshet.v1.MountService.ListMounts:output_type -> freshet.v1.ListMountsResponse
-	3,  // 63: freshet.v1.MountService.AddMount:output_type -> freshet.v1.AddMountResponse
-	5,  // 64: freshet.v1.MountService.UpdateMount:output_type -> freshet.v1.UpdateMountResponse
-	7,  // 65: freshet.v1.MountService.RemoveMount:output_type -> freshet.v1.RemoveMountResponse
-	9,  // 66: freshet.v1.PolicyService.ListSyncPolicies:output_type -> freshet.v1.ListSyncPoliciesResponse
-	11, // 67: freshet.v1.PolicyService.SetSyncPolicy:output_type -> freshet.v1.SetSyncPolicyResponse
-	13, // 68: freshet.v1.PolicyService.RemoveSyncPolicy:output_type -> freshet.v1.RemoveSyncPolicyResponse
-	68, // 69: freshet.v1.PolicyService.ListPolicies:output_type -> freshet.v1.ListPoliciesResponse
-	69, // 70: freshet.v1.PolicyService.UpdatePolicy:output_type -> freshet.v1.UpdatePolicyResponse
-	70, // 71: freshet.v1.PolicyService.ReplacePolicy:output_type -> freshet.v1.ReplacePolicyResponse
-	71, // 72: freshet.v1.PolicyService.DeletePolicy:output_type -> freshet.v1.DeletePolicyResponse
-	15, // 73: freshet.v1.ClusterService.GetCluster:output_type -> freshet.v1.GetClusterResponse
-	18, // 74: freshet.v1.ClusterService.ListNodes:output_type -> freshet.v1.ListNodesResponse
-	20, // 75: freshet.v1.ClusterService.ListPeers:output_type -> freshet.v1.ListPeersResponse
-	24, // 76: freshet.v1.ClusterService.JoinPeers:output_type -> freshet.v1.JoinPeersResponse
-	26, // 77: freshet.v1.ClusterService.LeavePeers:output_type -> freshet.v1.LeavePeersResponse
-	28, // 78: freshet.v1.ClusterService.JoinRaft:output_type -> freshet.v1.JoinRaftResponse
-	30, // 79: freshet.v1.ClusterService.RemoveRaft:output_type -> freshet.v1.RemoveRaftResponse
-	32, // 80: freshet.v1.ClusterService.TransferLeadership:output_type -> freshet.v1.TransferLeadershipResponse
-	34, // 81: freshet.v1.ClusterService.BumpEpoch:output_type -> freshet.v1.BumpEpochResponse
-	48, // 82: freshet.v1.EventService.PostEvents:output_type -> freshet.v1.PostEventsResponse
-	40, // 83: freshet.v1.NodeService.Heartbeat:output_type -> freshet.v1.HeartbeatResponse
-	42, // 84: freshet.v1.NodeService.Permit:output_type -> freshet.v1.PermitResponse
-	44, // 85: freshet.v1.NodeService.Complete:output_type -> freshet.v1.CompleteResponse
-	46, // 86: freshet.v1.NodeService.Abort:output_type -> freshet.v1.AbortResponse
-	62, // [62:87] is the sub-list for method output_type
-	37, // [37:62] is the sub-list for method input_type
-	37, // [37:37] is the sub-list for extension type_name
-	37, // [37:37] is the sub-list for extension extendee
-	0,  // [0:37] is the sub-list for field type_name
+	61, // 27: freshet.v1.HeartbeatRequest.hot:type_name -> freshet.v1.BlockHeat
+	62, // 28: freshet.v1.CopyOrder.block:type_name -> freshet.v1.Block
+	63, // 29: freshet.v1.CopyOrder.source:type_name -> freshet.v1.Source
+	52, // 30: freshet.v1.MountSpec.mount:type_name -> freshet.v1.Mount
+	57, // 31: freshet.v1.MountSpec.max_op_lifetime:type_name -> google.protobuf.Duration
+	57, // 32: freshet.v1.HeartbeatResponse.lease:type_name -> google.protobuf.Duration
+	39, // 33: freshet.v1.HeartbeatResponse.mounts:type_name -> freshet.v1.MountSpec
+	35, // 34: freshet.v1.HeartbeatResponse.free:type_name -> freshet.v1.BlockReport
+	38, // 35: freshet.v1.HeartbeatResponse.copy:type_name -> freshet.v1.CopyOrder
+	60, // 36: freshet.v1.CompleteRequest.written:type_name -> freshet.v1.Written
+	64, // 37: freshet.v1.CompleteResponse.entry:type_name -> freshet.v1.Entry
+	0,  // 38: freshet.v1.MountService.ListMounts:input_type -> freshet.v1.ListMountsRequest
+	2,  // 39: freshet.v1.MountService.AddMount:input_type -> freshet.v1.AddMountRequest
+	4,  // 40: freshet.v1.MountService.UpdateMount:input_type -> freshet.v1.UpdateMountRequest
+	6,  // 41: freshet.v1.MountService.RemoveMount:input_type -> freshet.v1.RemoveMountRequest
+	8,  // 42: freshet.v1.PolicyService.ListSyncPolicies:input_type -> freshet.v1.ListSyncPoliciesRequest
+	10, // 43: freshet.v1.PolicyService.SetSyncPolicy:input_type -> freshet.v1.SetSyncPolicyRequest
+	12, // 44: freshet.v1.PolicyService.RemoveSyncPolicy:input_type -> freshet.v1.RemoveSyncPolicyRequest
+	65, // 45: freshet.v1.PolicyService.ListPolicies:input_type -> freshet.v1.ListPoliciesRequest
+	66, // 46: freshet.v1.PolicyService.UpdatePolicy:input_type -> freshet.v1.UpdatePolicyRequest
+	67, // 47: freshet.v1.PolicyService.ReplacePolicy:input_type -> freshet.v1.ReplacePolicyRequest
+	68, // 48: freshet.v1.PolicyService.DeletePolicy:input_type -> freshet.v1.DeletePolicyRequest
+	14, // 49: freshet.v1.ClusterService.GetCluster:input_type -> freshet.v1.GetClusterRequest
+	17, // 50: freshet.v1.ClusterService.ListNodes:input_type -> freshet.v1.ListNodesRequest
+	19, // 51: freshet.v1.ClusterService.ListPeers:input_type -> freshet.v1.ListPeersRequest
+	23, // 52: freshet.v1.ClusterService.JoinPeers:input_type -> freshet.v1.JoinPeersRequest
+	25, // 53: freshet.v1.ClusterService.LeavePeers:input_type -> freshet.v1.LeavePeersRequest
+	27, // 54: freshet.v1.ClusterService.JoinRaft:input_type -> freshet.v1.JoinRaftRequest
+	29, // 55: freshet.v1.ClusterService.RemoveRaft:input_type -> freshet.v1.RemoveRaftRequest
+	31, // 56: freshet.v1.ClusterService.TransferLeadership:input_type -> freshet.v1.TransferLeadershipRequest
+	33, // 57: freshet.v1.ClusterService.BumpEpoch:input_type -> freshet.v1.BumpEpochRequest
+	47, // 58: freshet.v1.EventService.PostEvents:input_type -> freshet.v1.PostEventsRequest
+	37, // 59: freshet.v1.NodeService.Heartbeat:input_type -> freshet.v1.HeartbeatRequest
+	41, // 60: freshet.v1.NodeService.Permit:input_type -> freshet.v1.PermitRequest
+	43, // 61: freshet.v1.NodeService.Complete:input_type -> freshet.v1.CompleteRequest
+	45, // 62: freshet.v1.NodeService.Abort:input_type -> freshet.v1.AbortRequest
+	1,  // 63: freshet.v1.MountService.ListMounts:output_type -> freshet.v1.ListMountsResponse
+	3,  // 64: freshet.v1.MountService.AddMount:output_type -> freshet.v1.AddMountResponse
+	5,  // 65: freshet.v1.MountService.UpdateMount:output_type -> freshet.v1.UpdateMountResponse
+	7,  // 66: freshet.v1.MountService.RemoveMount:output_type -> freshet.v1.RemoveMountResponse
+	9,  // 67: freshet.v1.PolicyService.ListSyncPolicies:output_type -> freshet.v1.ListSyncPoliciesResponse
+	11, // 68: freshet.v1.PolicyService.SetSyncPolicy:output_type -> freshet.v1.SetSyncPolicyResponse
+	13, // 69: freshet.v1.PolicyService.RemoveSyncPolicy:output_type -> freshet.v1.RemoveSyncPolicyResponse
+	69, // 70: freshet.v1.PolicyService.ListPolicies:output_type -> freshet.v1.ListPoliciesResponse
+	70, // 71: freshet.v1.PolicyService.UpdatePolicy:output_type -> freshet.v1.UpdatePolicyResponse
+	71, // 72: freshet.v1.PolicyService.ReplacePolicy:output_type -> freshet.v1.ReplacePolicyResponse
+	72, // 73: freshet.v1.PolicyService.DeletePolicy:output_type -> freshet.v1.DeletePolicyResponse
+	15, // 74: freshet.v1.ClusterService.GetCluster:output_type -> freshet.v1.GetClusterResponse
+	18, // 75: freshet.v1.ClusterService.ListNodes:output_type -> freshet.v1.ListNodesResponse
+	20, // 76: freshet.v1.ClusterService.ListPeers:output_type -> freshet.v1.ListPeersResponse
+	24, // 77: freshet.v1.ClusterService.JoinPeers:output_type -> freshet.v1.JoinPeersResponse
+	26, // 78: freshet.v1.ClusterService.LeavePeers:output_type -> freshet.v1.LeavePeersResponse
+	28, // 79: freshet.v1.ClusterService.JoinRaft:output_type -> freshet.v1.JoinRaftResponse
+	30, // 80: freshet.v1.ClusterService.RemoveRaft:output_type -> freshet.v1.RemoveRaftResponse
+	32, // 81: freshet.v1.ClusterService.TransferLeadership:output_type -> freshet.v1.TransferLeadershipResponse
+	34, // 82: freshet.v1.ClusterService.BumpEpoch:output_type -> freshet.v1.BumpEpochResponse
+	48, // 83: freshet.v1.EventService.PostEvents:output_type -> freshet.v1.PostEventsResponse
+	40, // 84: freshet.v1.NodeService.Heartbeat:output_type -> freshet.v1.HeartbeatResponse
+	42, // 85: freshet.v1.NodeService.Permit:output_type -> freshet.v1.PermitResponse
+	44, // 86: freshet.v1.NodeService.Complete:output_type -> freshet.v1.CompleteResponse
+	46, // 87: freshet.v1.NodeService.Abort:output_type -> freshet.v1.AbortResponse
+	63, // [63:88] is the sub-list for method output_type
+	38, // [38:63] is the sub-list for method input_type
+	38, // [38:38] is the sub-list for extension type_name
+	38, // [38:38] is the sub-list for extension extendee
+	0,  // [0:38] is the sub-list for field type_name
 }
 
 func init() { file_freshet_v1_admin_proto_init() }
