@@ -183,6 +183,7 @@ func (c *Coordinator) answerCopies(h *freshet.Heartbeat, r *freshet.HeartbeatRep
 		return
 	}
 	var v version
+	draining, _ := c.nodes.Draining("", c.clock.Elapsed())
 	for i, o := range c.nodes.ToCopy(h.Node.ID, c.clock.Elapsed()) {
 		if i == 0 || o.Block.File != v.file {
 			v = c.copyOf(o.Block.File, true)
@@ -192,7 +193,8 @@ func (c *Coordinator) answerCopies(h *freshet.Heartbeat, r *freshet.HeartbeatRep
 			b.Offset = int64(o.Block.Index) * v.info.BlockSize
 			b.Length = min(v.info.BlockSize, v.info.Length-b.Offset)
 		}
-		if !v.may || b.Length <= 0 {
+		wanted := v.copies.Min >= 2 || o.Hot || (v.copies.Min == 1 && draining)
+		if !v.may || !wanted || b.Length <= 0 {
 			c.nodes.Withdraw(h.Node.ID, o.Block)
 			continue
 		}

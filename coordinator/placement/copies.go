@@ -425,6 +425,7 @@ func (at *node) refuses(id freshet.BlockID, now time.Duration) bool {
 type CopyOrder struct {
 	Block freshet.BlockID
 	From  []freshet.Node
+	Hot   bool // it is read so much that it is to have more copies
 }
 
 // ToCopy returns the blocks that the node is to fetch, in order. They are named again
@@ -446,7 +447,7 @@ func (n *Nodes) ToCopy(id freshet.NodeID, now time.Duration) []CopyOrder {
 		case len(from) == 0:
 			at.withdraw(b)
 		default:
-			all = append(all, CopyOrder{b, from})
+			all = append(all, CopyOrder{b, from, n.heat.hot(b)})
 		}
 	}
 	slices.SortFunc(all, func(a, b CopyOrder) int {
