@@ -51,6 +51,8 @@ type ClusterSpec struct {
 	// Tier of the nodes: "memory" or "disk" (default).
 	Tier     string
 	TierSize string
+	// Tiers returns the tiers of a node, counted from 0, if set.
+	Tiers func(node int) []config.Tier
 	Alone    bool // not on the bus
 	Auth     config.Auth
 }
