@@ -53,8 +53,8 @@ type ClusterSpec struct {
 	TierSize string
 	// Tiers returns the tiers of a node, counted from 0, if set.
 	Tiers func(node int) []config.Tier
-	Alone    bool // not on the bus
-	Auth     config.Auth
+	Alone bool // not on the bus
+	Auth  config.Auth
 }
 
 // Fleet is the running clusters.

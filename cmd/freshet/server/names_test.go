@@ -43,7 +43,8 @@ func TestConfigurationKnowsAllPolicies(t *testing.T) {
 		if err == nil {
 			t.Fatalf("%s: any name is taken", c.key)
 		}
-		said := err.Error()[strings.Index(err.Error(), "use "):]
+		_, said, _ := strings.Cut(err.Error(), "use ")
+		said, _, _ = strings.Cut(said, "\n")
 		if n := strings.Count(said, "\"") / 2; n != len(c.names) {
 			t.Errorf("%s: the error names %d policies, there are %d: %s", c.key, n, len(c.names), said)
 		}
