@@ -140,7 +140,7 @@ type BeginWriteQuery struct {
 	Host      string    // locality of the caller
 	// Rack and Zone of the caller; "" for those of a node on the same host.
 	Rack, Zone string
-	Node      NodeID    // preferred, if it lives
+	Node       NodeID // preferred, if it lives
 	// Length in bytes, if it is known, is checked against quotas at once; else they
 	// are asked before the file becomes visible.
 	Length *int64

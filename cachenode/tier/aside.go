@@ -82,7 +82,7 @@ func (d *disk) setAside(id freshet.BlockID, size int64) (string, bool) {
 func (d *disk) moveAside(id freshet.BlockID, size int64) (string, error) {
 	info, err := os.Lstat(d.path(id))
 	if err != nil || !info.Mode().IsRegular() || info.Size() > size {
-		return "", nil
+		return "", nil //nolint:nilerr // there is nothing worth keeping
 	}
 	for i := range maxAside + 1 {
 		name := fmt.Sprintf("%s.%d", blockName(id), i)
