@@ -47,7 +47,7 @@ func (d *disk) within(limit time.Duration, op string, access func() error, late 
 	left.Store(true)
 	d.pending.Add(1)
 	go func() {
-		_ = <-done //nolint:errcheck // nobody waits for it
+		<-done //nolint:errcheck // nobody waits for it
 		if late != nil {
 			late()
 		}
