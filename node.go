@@ -76,6 +76,10 @@ type Heartbeat struct {
 	// what became of what that asked for last.
 	TakesWarms bool
 	Warmed     []WarmedBlock
+	// Directories are those of its cache, the fastest tier first.
+	Directories []CacheDirectory
+	// Hot are the blocks that were read most since the last report, a few of them.
+	Hot []BlockHeat
 }
 
 // Damage is what cache nodes found of the blocks of one version.
@@ -116,6 +120,8 @@ type HeartbeatReply struct {
 	// are named as holding them or from the storage. They are named again until the
 	// leader has heard, by Heartbeat.Warmed, what became of them.
 	Warm []BlockCopy
+	// Draining: the node is to be emptied. It keeps no new blocks.
+	Draining bool
 	// Settled lists reported Finished ops that need not be reported again.
 	Settled []OpID
 	// Abort lists Active ops that the cluster no longer knows.

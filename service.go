@@ -124,6 +124,8 @@ type LocateQuery struct {
 	Length  int64 // negative: to the end
 	Options ReadOptions
 	Host    string // locality of the caller
+	// Rack and Zone of the caller; "" for those of a node on the same host.
+	Rack, Zone string
 	// StaleFingerprint is the text form of the version that the storage
 	// refused as stale: look at the storage again.
 	StaleFingerprint string
@@ -136,7 +138,9 @@ type BeginWriteQuery struct {
 	Write     WriteType // ByPolicy: none was named
 	BlockSize int64     // 0: by the policy of the path
 	Host      string    // locality of the caller
-	Node      NodeID    // preferred, if it lives
+	// Rack and Zone of the caller; "" for those of a node on the same host.
+	Rack, Zone string
+	Node       NodeID // preferred, if it lives
 	// Length in bytes, if it is known, is checked against quotas at once; else they
 	// are asked before the file becomes visible.
 	Length *int64
@@ -349,6 +353,9 @@ type NodeStatus struct {
 	Blocks         int64
 	Tier           string
 	SinceHeartbeat time.Duration
+	Role           NodeRole
+	// Directories of its cache, as it told last.
+	Directories []CacheDirectory
 }
 
 // RemoveMountOptions guide the removal of a mount.

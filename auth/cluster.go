@@ -156,6 +156,30 @@ func (g *Guard) BumpEpoch(ctx context.Context, dryRun bool) (uint64, error) {
 	return g.region.BumpEpoch(ctx, dryRun)
 }
 
+// DrainNode implements rpc.Fleet.
+func (g *Guard) DrainNode(ctx context.Context, q freshet.DrainChange) (freshet.NodeDrain, error) {
+	if err := g.super(ctx, "drain node", ""); err != nil {
+		return freshet.NodeDrain{}, err
+	}
+	return g.region.DrainNode(ctx, q)
+}
+
+// Drain implements rpc.Fleet.
+func (g *Guard) Drain(ctx context.Context, node string) (freshet.NodeDrain, error) {
+	if err := g.super(ctx, "show drain", ""); err != nil {
+		return freshet.NodeDrain{}, err
+	}
+	return g.region.Drain(ctx, node)
+}
+
+// DecommissionNode implements rpc.Fleet.
+func (g *Guard) DecommissionNode(ctx context.Context, q freshet.Decommission) (freshet.NodeDrain, error) {
+	if err := g.super(ctx, "decommission node", ""); err != nil {
+		return freshet.NodeDrain{}, err
+	}
+	return g.region.DecommissionNode(ctx, q)
+}
+
 // StartSync implements rpc.Syncs.
 func (g *Guard) StartSync(ctx context.Context, q freshet.SyncQuery) (freshet.SyncJob, error) {
 	if err := g.super(ctx, "start sync", q.Path); err != nil {

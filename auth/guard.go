@@ -19,6 +19,7 @@ type Services interface {
 	rpc.Quotas
 	rpc.Syncs
 	rpc.Cache
+	rpc.Fleet
 	rpc.Checker
 	rpc.States
 }

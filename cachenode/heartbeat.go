@@ -95,6 +95,7 @@ func (n *Node) report() (freshet.Heartbeat, changes) {
 		Node: n.opts.Node, Incarnation: n.deps.Identity.Incarnation(), Rack: n.opts.Rack, Zone: n.opts.Zone,
 		Capacity: t.Capacity(), Tier: t.Name(), TakesCopies: true,
 		TakesWarms: true, Warmed: n.warms.report(), // before the changes are taken: they have what was brought
+		Directories: directories(t), Hot: n.heat.take(),
 	}
 	n.mu.Lock()
 	hb.Term, hb.Full, hb.MountRevision, hb.PinRevision = n.term, n.needFull, n.revision, n.pins
@@ -151,6 +152,7 @@ func (n *Node) apply(hb freshet.Heartbeat, reply freshet.HeartbeatReply, sent ti
 	n.deps.Blocks.Pin(hb.Full, reply.Pinned...)
 	n.copies.take(reply.Copy)
 	n.warms.take(reply.Warm)
+	n.draining.Store(reply.Draining)
 	n.update(func() {
 		if hb.Full {
 			n.pins = reply.PinRevision

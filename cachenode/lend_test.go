@@ -9,12 +9,15 @@ import (
 	"testing/synctest"
 
 	"github.com/freshet-io/freshet"
+	"github.com/freshet-io/freshet/cachenode"
 	"github.com/freshet-io/freshet/fingerprint"
+	"github.com/freshet-io/freshet/ufs"
 )
 
 func TestTheNodeLendsWhatItHolds(t *testing.T) {
 	dir := t.TempDir()
-	bubble(t, settings{dir: dir}, func(t *testing.T, b *bed) {
+	partial := cachenode.Options{Caching: ufs.Caching{Partial: true}} // else nothing is fetched ahead
+	bubble(t, settings{dir: dir, opts: partial}, func(t *testing.T, b *bed) {
 		data := random(blockSize, 9)
 		done, err := b.write(b.ticket(5), data)
 		check(t, err)

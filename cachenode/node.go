@@ -11,6 +11,7 @@ import (
 	"context"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -125,6 +126,9 @@ type Node struct {
 	remains chan remain
 	copies  copies
 	warms   warms
+	heat    heat
+	// draining: the leader has the node emptied, so it keeps nothing new.
+	draining atomic.Bool
 
 	dirtyMu sync.Mutex // apart from mu, because the tier calls with its own lock held
 	dirty   changes
@@ -218,6 +222,10 @@ func (n *Node) Ready() error {
 // not in the block. KindStale: the storage holds another version; the path must
 // be synced. KindNotExist: the node does not hold the block, if req.Cached.
 func (n *Node) Read(ctx context.Context, req freshet.BlockRead) (freshet.BlockStream, error) {
+	n.heat.note(req.Block.ID)
+	if n.draining.Load() {
+		req.Type = freshet.ReadNoCache
+	}
 	s, err := n.filler.Read(ctx, req)
 	if err != nil {
 		return nil, err

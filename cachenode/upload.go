@@ -174,7 +174,9 @@ func (u *upload) receive(fs ufs.FS, body io.Reader, declared int64) (err error) 
 		return u.causeOf(err)
 	}
 	u.node.opts.Hook("after-create")
-	u.tee = newTee(u.node.deps.Blocks, t, max(declared, -1))
+	if !u.node.draining.Load() {
+		u.tee = newTee(u.node.deps.Blocks, t, max(declared, -1))
+	}
 	p := startPump(body, declared)
 	defer func() {
 		p.end()

@@ -24,6 +24,8 @@ type Nodes interface {
 type Options struct {
 	// Host is the locality of the caller: nodes on it are preferred.
 	Host string
+	// Rack and Zone of the caller; "" for those of a node on its host.
+	Rack, Zone string
 	// Node is preferred for writes, if set: a node in the caller's own process.
 	Node freshet.NodeID
 	// ReadAhead is how many blocks ahead of a sequential reader nodes are asked to
@@ -87,7 +89,8 @@ func (c *Client) Write(ctx context.Context, p freshet.Path, body io.Reader, opts
 		op = freshet.OpID(uuid.Must(uuid.NewV7()))
 	}
 	q := freshet.BeginWriteQuery{
-		Op: op, Path: p, Write: opts.Write, BlockSize: opts.BlockSize, Host: c.opts.Host, Node: c.opts.Node,
+		Op: op, Path: p, Write: opts.Write, BlockSize: opts.BlockSize, Host: c.opts.Host,
+		Rack: c.opts.Rack, Zone: c.opts.Zone, Node: c.opts.Node,
 	}
 	if opts.Length >= 0 {
 		q.Length = &opts.Length

@@ -91,7 +91,8 @@ func (r *Reader) locate(off int64, stale string) error {
 		n = min(n, r.opts.Offset+want-off)
 	}
 	loc, err := r.c.Locate(r.ctx, freshet.LocateQuery{
-		Path: r.path, Offset: off, Length: n, Options: r.opts.ReadOptions, Host: r.c.opts.Host, StaleFingerprint: stale,
+		Path: r.path, Offset: off, Length: n, Options: r.opts.ReadOptions, Host: r.c.opts.Host,
+		Rack: r.c.opts.Rack, Zone: r.c.opts.Zone, StaleFingerprint: stale,
 	})
 	if err != nil {
 		return err

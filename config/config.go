@@ -37,7 +37,9 @@ type File struct {
 	Audit Audit `yaml:"audit"`
 	// Metadata is what a coordinator remembers and asks for ahead.
 	Metadata Metadata `yaml:"metadata"`
-	Cache    Cache    `yaml:"cache"`
+	// Placement says which cache nodes hold blocks.
+	Placement Placement `yaml:"placement"`
+	Cache     Cache     `yaml:"cache"`
 	// Coordinators are the client addresses that a cache node talks to.
 	Coordinators []string `yaml:"coordinators"`
 	Locality     Locality `yaml:"locality"`

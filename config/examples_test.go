@@ -17,7 +17,7 @@ func TestTheExamplesOfTheDocumentationAreRight(t *testing.T) {
 	if err != nil || len(files) < 8 {
 		t.Fatalf("%d examples, %v", len(files), err)
 	}
-	servers := map[string]config.Role{"coordinator.yaml": config.RoleCoordinator, "cachenode.yaml": config.RoleCacheNode}
+	servers := map[string]config.Role{"coordinator.yaml": config.RoleCoordinator, "cachenode.yaml": config.RoleCacheNode, "cachenode-tiers.yaml": config.RoleCacheNode}
 	for _, path := range files {
 		name := filepath.Base(path)
 		role, ok := servers[name]

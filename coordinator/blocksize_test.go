@@ -134,7 +134,7 @@ func TestManyBlocksAreLocatedInParts(t *testing.T) {
 func TestABlockSizeWaitsForAllMembers(t *testing.T) {
 	t.Parallel()
 	var w *world
-	older := 3
+	older := 3 // the last version without block sizes
 	inBubble(t, mixed(&w, &older), func(w *world) {
 		time.Sleep(10 * time.Second) // fake time: all have announced themselves
 		l, _ := w.inForce(older)

@@ -142,6 +142,7 @@ type Coordinator struct {
 	watch    watch
 	jobs     syncJobs
 	warms    warmJobs
+	roles    roles
 	// membership is held by who changes the members and the rows of their
 	// addresses, so that neither is changed between the two steps of another.
 	membership sync.Mutex
@@ -310,6 +311,9 @@ func (c *Coordinator) applied(a journal.Applied) {
 		c.pins.changed()
 		c.bounds.changed()
 	}
+	if a.Changes.Nodes {
+		c.roles.changed()
+	}
 	if a.Changes.Intents {
 		c.ops.Wake()
 	}
@@ -320,6 +324,7 @@ func (c *Coordinator) applied(a journal.Applied) {
 func (c *Coordinator) restored(uint64) {
 	c.pins.changed()
 	c.bounds.changed()
+	c.roles.changed()
 	c.term.Store(0)
 	c.lead.anew(errRestored)
 	c.contacts.changed()

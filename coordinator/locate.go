@@ -120,7 +120,7 @@ func (c *Coordinator) blocks(info *freshet.Info, q *freshet.LocateQuery, cacheab
 		_, _ = h.Write([]byte(info.Path)) // a hash does not fail
 		file = freshet.FileID(h.Sum64())
 	}
-	spots := c.nodes.Locate(file, uint32(first), uint32(last), q.Host, c.clock.Elapsed())
+	spots := c.nodes.Locate(file, uint32(first), uint32(last), freshet.Locality{Host: q.Host, Rack: q.Rack, Zone: q.Zone}, c.clock.Elapsed())
 	blocks := make([]freshet.Block, 0, len(spots))
 	named := 0
 	for i := range spots {

@@ -42,6 +42,17 @@ func newMetrics(reg prometheus.Registerer, c *Coordinator) *metrics {
 		gauge("freshet_coordinator_underreplicated_blocks", "Cached blocks with fewer live copies than replication_min of their path, as the leader last saw them.", func() float64 {
 			return float64(c.nodes.Short())
 		}),
+		gauge("freshet_coordinator_hot_blocks", "Blocks that have more copies, or are to, because they are read much.", func() float64 {
+			blocks, _ := c.nodes.HeatTotals()
+			return float64(blocks)
+		}),
+		gauge("freshet_coordinator_hot_copies", "Copies that were ordered because blocks are read much, and were not let go yet.", func() float64 {
+			_, copies := c.nodes.HeatTotals()
+			return float64(copies)
+		}),
+		gauge("freshet_coordinator_draining_nodes", "Live cache nodes that are to be emptied.", func() float64 {
+			return float64(c.nodes.Totals(c.clock.Elapsed()).Draining)
+		}),
 		gauge("freshet_coordinator_mounts", "Number of mounts.", func() float64 {
 			mounts, _ := c.state.Mounts()
 			return float64(len(mounts))

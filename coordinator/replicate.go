@@ -24,6 +24,8 @@ const (
 	boundPause  = 250 * time.Millisecond
 	boundPages  = 2048
 	boundBusies = 32
+	// While nothing bounds copies, blocks that are read much are looked at so often.
+	heatPause = time.Second
 )
 
 // bounds knows whether a policy bounds copies, and when that changed.
@@ -73,18 +75,24 @@ func (c *Coordinator) boundCopies(ctx context.Context) error {
 	on := false
 	for {
 		changed := c.bounds.wake.wait()
+		c.applyRoles()
+		c.heatSome()
 		some, other := c.bounds.now(c.state.Policies)
+		if drain, _ := c.nodes.Draining("", c.clock.Elapsed()); drain {
+			some = true
+		}
 		if some != on {
 			on = some
 			c.nodes.Replicate(on)
 		} else if other {
 			c.nodes.Recheck()
 		}
-		var tick <-chan time.Time
+		pause := heatPause
 		if on {
 			c.boundSome(ctx)
-			tick = c.clock.After(boundPause)
+			pause = boundPause
 		}
+		tick := c.clock.After(pause)
 		select {
 		case <-changed:
 		case <-tick:
@@ -98,6 +106,7 @@ func (c *Coordinator) boundCopies(ctx context.Context) error {
 func (c *Coordinator) boundSome(ctx context.Context) {
 	pages := c.nodes.NextPages(boundPages, c.clock.Elapsed())
 	var v version
+	draining, _ := c.nodes.Draining("", c.clock.Elapsed())
 	busy := 0
 	for i, p := range pages {
 		if busy == boundBusies || ctx.Err() != nil {
@@ -107,7 +116,7 @@ func (c *Coordinator) boundSome(ctx context.Context) {
 			return
 		}
 		if i == 0 || p.File() != v.file { // the blocks of a file often come together
-			v = c.version(p.File())
+			v = c.copyOf(p.File(), draining)
 		}
 		if v.written {
 			c.nodes.Mark(p)
@@ -124,14 +133,15 @@ func (c *Coordinator) boundSome(ctx context.Context) {
 type version struct {
 	file    freshet.FileID
 	written bool // it is not live yet: an upload of it runs
+	may     bool // blocks of it may be copied
 	copies  freshet.Replication
 	info    freshet.Info
 	source  freshet.Source
 }
 
-// version returns what applies to the blocks of a version now. Nothing does if it is
-// not live, or was invalidated.
-func (c *Coordinator) version(file freshet.FileID) version {
+// copyOf returns what applies to the blocks of a version now, and with all also of one
+// whose copies no policy bounds. Nothing does if it is not live, or was invalidated.
+func (c *Coordinator) copyOf(file freshet.FileID, all bool) version {
 	v := version{file: file}
 	info, _, live, err := c.state.FileInfo(file)
 	if err != nil {
@@ -142,7 +152,10 @@ func (c *Coordinator) version(file freshet.FileID) version {
 		return v
 	}
 	e, _ := c.state.EffectiveAt(info.Path)
-	if e.Copies.None() {
+	if e.Pinned {
+		e.Copies.Min = max(e.Copies.Min, 1) // it is not to be lost with a node
+	}
+	if e.Copies.None() && !all {
 		return v
 	}
 	in, err := c.sync.Inspect(info.Path, untimed)
@@ -150,7 +163,7 @@ func (c *Coordinator) version(file freshet.FileID) version {
 		return v
 	}
 	l := &in.Lookup
-	v.copies, v.info = l.Policy.Copies, l.Info
+	v.copies, v.info, v.may = e.Copies, l.Info, true
 	v.source = freshet.Source{Mount: l.Mount.ID, Key: l.Key, Fingerprint: l.Info.Fingerprint}
 	return v
 }
@@ -170,16 +183,18 @@ func (c *Coordinator) answerCopies(h *freshet.Heartbeat, r *freshet.HeartbeatRep
 		return
 	}
 	var v version
+	draining, _ := c.nodes.Draining("", c.clock.Elapsed())
 	for i, o := range c.nodes.ToCopy(h.Node.ID, c.clock.Elapsed()) {
 		if i == 0 || o.Block.File != v.file {
-			v = c.version(o.Block.File)
+			v = c.copyOf(o.Block.File, true)
 		}
 		b := freshet.Block{ID: o.Block, Nodes: o.From}
 		if v.info.BlockSize > 0 {
 			b.Offset = int64(o.Block.Index) * v.info.BlockSize
 			b.Length = min(v.info.BlockSize, v.info.Length-b.Offset)
 		}
-		if v.copies.Min < 2 || b.Length <= 0 {
+		wanted := v.copies.Min >= 2 || o.Hot || (v.copies.Min == 1 && draining)
+		if !v.may || !wanted || b.Length <= 0 {
 			c.nodes.Withdraw(h.Node.ID, o.Block)
 			continue
 		}

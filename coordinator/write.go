@@ -98,8 +98,10 @@ func (c *Coordinator) AbortWrite(ctx context.Context, op freshet.OpID) error {
 
 // Heartbeat takes the word of a cache node.
 func (c *Coordinator) Heartbeat(ctx context.Context, h freshet.Heartbeat) (freshet.HeartbeatReply, error) {
+	c.applyRoles()
 	r, err := c.ops.Heartbeat(ctx, h)
 	if err == nil {
+		_, r.Draining = c.nodes.Draining(h.Node.ID, c.clock.Elapsed())
 		c.answerPins(&h, &r)
 		c.answerCopies(&h, &r)
 		c.answerWarms(&h, &r)

@@ -120,7 +120,7 @@ func (c *Coordinator) Locate(ctx context.Context, q freshet.LocateQuery) (freshe
 	interval, token := readOptionsToWire(q.Options)
 	r, err := c.ns.Locate(ctx, &freshetv1.LocateRequest{
 		Path: string(q.Path), Offset: q.Offset, Length: q.Length, SyncInterval: interval, After: token,
-		Host: q.Host, StaleFingerprint: q.StaleFingerprint,
+		Host: q.Host, Rack: q.Rack, Zone: q.Zone, StaleFingerprint: q.StaleFingerprint,
 	})
 	if err != nil {
 		return freshet.Location{}, ErrorOf(err)

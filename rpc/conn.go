@@ -34,7 +34,7 @@ const (
 const retryPolicy = `{
   "loadBalancingConfig": [{"pick_first":{}}],
   "methodConfig": [{
-    "name": [{"service":"freshet.v1.NamespaceService"},{"service":"freshet.v1.MountService"},{"service":"freshet.v1.PolicyService"},{"service":"freshet.v1.ClusterService"},{"service":"freshet.v1.AccessService"},{"service":"freshet.v1.QuotaService"},{"service":"freshet.v1.SyncService"},{"service":"freshet.v1.BatchService","method":"BeginWrites"}],
+    "name": [{"service":"freshet.v1.NamespaceService"},{"service":"freshet.v1.MountService"},{"service":"freshet.v1.PolicyService"},{"service":"freshet.v1.ClusterService"},{"service":"freshet.v1.AccessService"},{"service":"freshet.v1.QuotaService"},{"service":"freshet.v1.SyncService"},{"service":"freshet.v1.FleetService"},{"service":"freshet.v1.BatchService","method":"BeginWrites"}],
     "retryPolicy": {"maxAttempts": 5, "initialBackoff": "0.1s", "maxBackoff": "1s", "backoffMultiplier": 2, "retryableStatusCodes": ["UNAVAILABLE"]}
   }, {
     "name": [{"service":"freshet.v1.ClusterService","method":"TransferLeadership"}]

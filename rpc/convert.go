@@ -358,7 +358,11 @@ func nodeStatusToWire(s freshet.NodeStatus) *freshetv1.Node {
 	if s.Live {
 		n.State = "live"
 	}
+	if s.Role == freshet.RoleDecommissioned {
+		n.State = string(s.Role)
+	}
 	n.UsedBytes, n.CapacityBytes, n.Blocks, n.Tier = s.Used, s.Capacity, s.Blocks, s.Tier
+	n.Role, n.Directories = string(s.Role), directoriesToWire(s.Directories)
 	n.SinceHeartbeat = ageToWire(s.SinceHeartbeat)
 	return n
 }
@@ -368,6 +372,7 @@ func nodeStatusOfWire(n *freshetv1.Node) freshet.NodeStatus {
 		Node: nodeOfWire(n), Rack: n.GetRack(), Zone: n.GetZone(), Live: n.GetState() == "live",
 		Used: n.GetUsedBytes(), Capacity: n.GetCapacityBytes(), Blocks: n.GetBlocks(), Tier: n.GetTier(),
 		SinceHeartbeat: ageOfWire(n.GetSinceHeartbeat()),
+		Role:           freshet.NodeRole(n.GetRole()), Directories: directoriesOfWire(n.GetDirectories()),
 	}
 }
 

@@ -217,11 +217,13 @@ func blockIDsOfWire(in []*freshetv1.BlockReport) []freshet.BlockID {
 func heartbeatToWire(h freshet.Heartbeat) *freshetv1.HeartbeatRequest {
 	node := nodeToWire(h.Node)
 	node.Rack, node.Zone, node.UsedBytes, node.CapacityBytes, node.Tier = h.Rack, h.Zone, h.Used, h.Capacity, h.Tier
+	node.Directories = directoriesToWire(h.Directories)
 	out := &freshetv1.HeartbeatRequest{
 		Node: node, Incarnation: h.Incarnation, Term: h.Term, Full: h.Full, Added: blockReportsToWire(h.Added),
 		Removed: blockIDsToWire(h.Removed), Active: opsToWire(h.Active), MountRevision: h.MountRevision,
 		PinRevision: h.PinRevision, Damaged: blockIDsToWire(h.Damaged), TakesCopies: h.TakesCopies,
 		TakesWarms: h.TakesWarms, Warmed: warmedToWire(h.Warmed),
+		Hot: heatToWire(h.Hot),
 	}
 	for _, f := range h.Finished {
 		w := &freshetv1.FinishedOp{Op: opToWire(f.Op), Uncertain: f.Uncertain}
@@ -242,6 +244,7 @@ func heartbeatOfWire(r *freshetv1.HeartbeatRequest) (freshet.Heartbeat, error) {
 		Removed: blockIDsOfWire(r.GetRemoved()), Active: active, MountRevision: r.GetMountRevision(),
 		PinRevision: r.GetPinRevision(), Damaged: blockIDsOfWire(r.GetDamaged()), TakesCopies: r.GetTakesCopies(),
 		TakesWarms: r.GetTakesWarms(), Warmed: warmedOfWire(r.GetWarmed()),
+		Directories: directoriesOfWire(n.GetDirectories()), Hot: heatOfWire(r.GetHot()),
 	}
 	for _, f := range r.GetFinished() {
 		op, ferr := opOfWire(f.GetOp())
@@ -265,7 +268,7 @@ func heartbeatReplyToWire(r freshet.HeartbeatReply) *freshetv1.HeartbeatResponse
 	out := &freshetv1.HeartbeatResponse{
 		ClusterId: r.Cluster[:], Epoch: r.Epoch, Term: r.Term, Lease: durationpb.New(r.Lease), NeedFull: r.NeedFull,
 		MountRevision: r.MountRevision, Free: blockIDsToWire(r.Free), Settled: opsToWire(r.Settled), Abort: opsToWire(r.Abort),
-		PinRevision: r.PinRevision,
+		PinRevision: r.PinRevision, Draining: r.Draining,
 	}
 	for _, id := range r.Pinned {
 		out.Pinned = append(out.Pinned, uint64(id))
@@ -288,6 +291,7 @@ func heartbeatReplyOfWire(r *freshetv1.HeartbeatResponse) (freshet.HeartbeatRepl
 	out := freshet.HeartbeatReply{
 		Epoch: r.GetEpoch(), Term: r.GetTerm(), Lease: r.GetLease().AsDuration(), NeedFull: r.GetNeedFull(),
 		MountRevision: r.GetMountRevision(), Free: blockIDsOfWire(r.GetFree()), PinRevision: r.GetPinRevision(),
+		Draining: r.GetDraining(),
 	}
 	for _, id := range r.GetPinned() {
 		out.Pinned = append(out.Pinned, freshet.FileID(id))

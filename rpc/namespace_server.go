@@ -290,7 +290,7 @@ func (s *NamespaceServer) locate(ctx context.Context, req *freshetv1.LocateReque
 	}
 	loc, err := s.ns.Locate(ctx, freshet.LocateQuery{
 		Path: p, Offset: req.GetOffset(), Length: req.GetLength(), Options: opts,
-		Host: req.GetHost(), StaleFingerprint: req.GetStaleFingerprint(),
+		Host: req.GetHost(), Rack: req.GetRack(), Zone: req.GetZone(), StaleFingerprint: req.GetStaleFingerprint(),
 	})
 	if err != nil {
 		return nil, err

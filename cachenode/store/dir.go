@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -31,6 +32,7 @@ type dir struct {
 
 	suspect atomic.Bool // something failed since the last check
 	noSpace atomic.Bool // and it was the disk's space
+	checked atomic.Bool // it is being looked at
 
 	// Guarded by the store's mu.
 	state state
@@ -56,7 +58,10 @@ func (d *dir) open() error {
 		t, err = tier.NewMemory(opts)
 	} else {
 		opts.Failed = d.failed
-		opts.Fault = func(op string) error { return d.store.opts.Fault(d.spec.Path, op) }
+		opts.Patience = d.store.opts.Patience
+		if fault := d.store.opts.Fault; fault != nil {
+			opts.Fault = func(op string) error { return fault(d.spec.Path, op) }
+		}
 		t, err = tier.OpenDisk(d.spec.Path, opts)
 	}
 	if err != nil {
@@ -197,6 +202,9 @@ type DirStatus struct {
 	// has and takes no more; or "failed" if it is out of service.
 	State string
 	Err   error // why it is not serving
+	// Used and Capacity are bytes; of a directory that is out of service only its
+	// Capacity is known.
+	Used, Capacity int64
 }
 
 // Status returns the state of all tiers, the fastest first.
@@ -206,7 +214,11 @@ func (s *Store) Status() []Status {
 		st := Status{Kind: l.Kind, Capacity: l.sum((*tier.Tier).Capacity), Used: l.sum((*tier.Tier).Used), Pinned: l.sum((*tier.Tier).Pinned)}
 		for _, d := range l.dirs {
 			state, err := d.status()
-			st.Dirs = append(st.Dirs, DirStatus{Path: d.spec.Path, State: state.String(), Err: err})
+			one := DirStatus{Path: d.spec.Path, State: state.String(), Err: err, Capacity: cmp.Or(d.spec.Capacity, tier.DefaultCapacity)}
+			if state != stateFailed {
+				one.Used = d.tier.Load().Used()
+			}
+			st.Dirs = append(st.Dirs, one)
 		}
 		all = append(all, st)
 	}

@@ -1,6 +1,11 @@
 package store
 
-import "context"
+import (
+	"context"
+	"math/bits"
+
+	"github.com/freshet-io/freshet"
+)
 
 // Shed does what Run does when a watermark is crossed.
 func (s *Store) Shed(ctx context.Context) { s.shed(ctx) }
@@ -27,4 +32,9 @@ func (s *Store) Check(again bool) {
 			s.check(d, again)
 		}
 	}
+}
+
+// Where returns the directory of the fastest tier that has the block.
+func (s *Store) Where(id freshet.BlockID) string {
+	return s.dirs[bits.TrailingZeros64(s.lookup(id).dirs)].spec.Path
 }

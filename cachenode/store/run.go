@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/freshet-io/freshet"
@@ -190,6 +191,9 @@ func (s *Store) copyTo(levels []*level, from *dir, r *tier.Reader, leave bool) e
 // finish makes the copy a block, takes what is known of the original over, and
 // undoes it if the original was removed meanwhile: it is not wanted any more.
 func (s *Store) finish(w *tier.Writer, to *dir, r *tier.Reader, leave bool) error {
+	if err := w.Seal(r.Meta()); err != nil { // which may wait for the disk
+		return err
+	}
 	s.moveMu.Lock()
 	defer s.moveMu.Unlock()
 	if err := w.Commit(r.Meta()); err != nil {
@@ -209,10 +213,13 @@ func (s *Store) finish(w *tier.Writer, to *dir, r *tier.Reader, leave bool) erro
 }
 
 // checkDirs looks at the directories whenever one has failed, and from time to time
-// at those that are out of service.
+// at those that are out of service. It waits for none of them: one that does not
+// answer may take long.
 func (s *Store) checkDirs(ctx context.Context) error {
 	timer := s.opts.Clock.NewTimer(s.opts.CheckEvery)
 	defer timer.Stop()
+	var running sync.WaitGroup
+	defer running.Wait() // an access has a time limit
 	for {
 		again := false
 		select {
@@ -224,9 +231,16 @@ func (s *Store) checkDirs(ctx context.Context) error {
 			again = true
 		}
 		for _, d := range s.dirs {
-			if d.level.Kind != Memory && ctx.Err() == nil {
-				s.check(d, again)
+			if d.level.Kind == Memory || ctx.Err() != nil || !d.checked.CompareAndSwap(false, true) {
+				continue
 			}
+			running.Go(func() {
+				s.check(d, again)
+				d.checked.Store(false)
+				if st, _ := d.status(); st != stateFailed && d.suspect.Load() { // it failed again since
+					signal(s.checking)
+				}
+			})
 		}
 	}
 }
@@ -274,6 +288,9 @@ func (s *Store) check(d *dir, again bool) {
 func (s *Store) reopen(d *dir) {
 	log := s.opts.Log.With("directory", d.spec.Path, "tier", string(d.level.Kind))
 	if t := d.tier.Load(); t != nil {
+		if t.Stuck() {
+			return // it does not answer yet
+		}
 		_ = t.Close() //nolint:errcheck // only the lock, which is taken again
 	}
 	if err := d.open(); err != nil {

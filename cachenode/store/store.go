@@ -74,6 +74,9 @@ type Options struct {
 	// CheckEvery is the time between two attempts to put a directory that is out
 	// of service back into it. 0 is ten seconds.
 	CheckEvery time.Duration
+	// Patience is how long an access to a directory may take before it has failed;
+	// then the directory is out of service until it answers. 0 is 15 seconds.
+	Patience time.Duration
 	// Fault, if not nil, is asked before each access to the directory; for fault
 	// injection.
 	Fault func(dir, op string) error
@@ -91,9 +94,6 @@ func (o *Options) setDefaults() {
 	}
 	if o.CheckEvery <= 0 {
 		o.CheckEvery = 10 * time.Second
-	}
-	if o.Fault == nil {
-		o.Fault = func(string, string) error { return nil }
 	}
 }
 

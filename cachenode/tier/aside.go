@@ -68,9 +68,21 @@ func (t *Tier) Aside() int {
 // setAside keeps only regular files that are not longer than the block was: all
 // others would take space that nobody counted.
 func (d *disk) setAside(id freshet.BlockID, size int64) (string, bool) {
+	name := ""
+	err := d.doLocked("set aside", func() (err error) {
+		name, err = d.moveAside(id, size)
+		return err
+	})
+	if err != nil {
+		return "", false
+	}
+	return name, name != ""
+}
+
+func (d *disk) moveAside(id freshet.BlockID, size int64) (string, error) {
 	info, err := os.Lstat(d.path(id))
 	if err != nil || !info.Mode().IsRegular() || info.Size() > size {
-		return "", false
+		return "", nil //nolint:nilerr // there is nothing worth keeping
 	}
 	for i := range maxAside + 1 {
 		name := fmt.Sprintf("%s.%d", blockName(id), i)
@@ -78,14 +90,14 @@ func (d *disk) setAside(id freshet.BlockID, size int64) (string, bool) {
 		if _, err := os.Lstat(to); err == nil {
 			continue
 		}
-		return name, os.Rename(d.path(id), to) == nil
+		return name, os.Rename(d.path(id), to)
 	}
-	return "", false
+	return "", nil
 }
 
 func (d *disk) removeAside(name string) {
 	// What can't be removed now is found again at the next start.
-	_ = os.RemoveAll(filepath.Join(d.dir, dirAside, name)) //nolint:errcheck // see above
+	_ = d.doLocked("remove", func() error { return os.RemoveAll(filepath.Join(d.dir, dirAside, name)) }) //nolint:errcheck // see above
 }
 
 // scanAside finds what earlier processes set aside, the oldest first.

@@ -33,7 +33,11 @@ type disk struct {
 	lock   *DirLock
 	temp   atomic.Uint64
 	failed func(error)
-	fault  func(op string) error
+	fault  func(op string) error // nil if there is none
+
+	patience time.Duration
+	memory   bool         // there is no disk to wait for
+	pending  atomic.Int32 // accesses that were given up and are not answered yet
 }
 
 // foundBlock is a file that may be a block, by its name and size.
@@ -44,25 +48,48 @@ type foundBlock struct {
 }
 
 func openDisk(dir string, opts Options) (*disk, error) {
-	d := &disk{dir: dir, failed: opts.Failed, fault: opts.Fault}
+	d := &disk{dir: dir, failed: opts.Failed, fault: opts.Fault, patience: opts.Patience}
+	if d.patience <= 0 {
+		d.patience = defaultPatience
+	}
 	if d.failed == nil {
 		d.failed = func(error) {}
 	}
-	if d.fault == nil {
-		d.fault = func(string) error { return nil }
-	}
-	if err := d.fault("lock"); err != nil {
-		return nil, diskError("open cache tier", err)
-	}
-	lock, err := LockDir(dir)
-	if err != nil {
+	if err := d.take(); err != nil {
 		return nil, err
 	}
-	d.lock = lock
-	if err := d.prepare(); err != nil {
-		return nil, errorsJoin(diskError("open cache tier", err), lock.Close())
-	}
+	d.memory = inMemory(dir)
 	return d, nil
+}
+
+// take takes the lock of the directory and prepares it.
+func (d *disk) take() error {
+	var lock *DirLock
+	giveUp := func() {
+		if lock != nil {
+			_ = lock.Close() //nolint:errcheck // nobody has it
+		}
+	}
+	var failed error
+	err := d.within(d.patience, "lock", func() error {
+		var err error
+		if lock, err = LockDir(d.dir); err != nil {
+			failed = err // it has its Kind
+			return err
+		}
+		return d.prepare()
+	}, giveUp)
+	switch {
+	case err == nil:
+		d.lock = lock
+		return nil
+	case hung(err):
+		return diskError("open cache tier", err)
+	case failed != nil:
+		return failed
+	}
+	giveUp()
+	return diskError("open cache tier", err)
 }
 
 // DirLock keeps other processes out of a directory.
@@ -120,15 +147,23 @@ func (d *disk) prepare() error {
 
 // do accesses the directory and tells of its failures.
 func (d *disk) do(op string, access func() error) error {
-	err := d.fault(op)
-	if err == nil {
-		err = access()
-	}
+	return d.told(d.within(d.patience, op, access, nil))
+}
+
+// doLocked is do for what happens with the tier locked.
+func (d *disk) doLocked(op string, access func() error) error {
+	return d.told(d.within(lockedPatience, op, access, nil))
+}
+
+// told tells of a failure.
+func (d *disk) told(err error) error {
 	if err != nil && !errors.Is(err, errShort) && !outOfResources(err) {
 		d.failed(err)
 	}
 	return err
 }
+
+func (d *disk) stuck() bool { return d.pending.Load() > 0 }
 
 // outOfResources reports whether it was the process that lacked something.
 func outOfResources(err error) bool {
@@ -154,31 +189,34 @@ func (d *disk) scan() (found []foundBlock, quarantined int, err error) {
 	if err != nil {
 		return nil, 0, diskError(op, err)
 	}
-	sweep := func(name string) error {
-		quarantined++
-		return os.RemoveAll(filepath.Join(blocks, name))
-	}
 	for _, shard := range shards {
 		if !shard.IsDir() || len(shard.Name()) != 2 { // a link would let blocks land elsewhere
-			if err := sweep(shard.Name()); err != nil {
+			quarantined++
+			if err := os.RemoveAll(filepath.Join(blocks, shard.Name())); err != nil {
 				return nil, 0, diskError(op, err)
 			}
 			continue
 		}
-		here, err := scanShard(filepath.Join(blocks, shard.Name()), shard.Name(), sweep)
+		var here []foundBlock
+		var swept int
+		err := d.within(d.patience, "scan", func() (err error) {
+			here, swept, err = scanShard(blocks, shard.Name())
+			return err
+		}, nil)
 		if err != nil {
 			return nil, 0, diskError(op, err)
 		}
 		found = append(found, here...)
+		quarantined += swept
 	}
 	sortFound(found)
 	return found, quarantined, nil
 }
 
-func scanShard(dir, shard string, sweep func(name string) error) (found []foundBlock, err error) {
-	entries, err := os.ReadDir(dir)
+func scanShard(blocks, shard string) (found []foundBlock, swept int, err error) {
+	entries, err := os.ReadDir(filepath.Join(blocks, shard))
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	for _, de := range entries {
 		info, err := de.Info()
@@ -191,11 +229,12 @@ func scanShard(dir, shard string, sweep func(name string) error) (found []foundB
 				continue
 			}
 		}
-		if err := sweep(filepath.Join(shard, de.Name())); err != nil {
-			return nil, err
+		swept++
+		if err := os.RemoveAll(filepath.Join(blocks, shard, de.Name())); err != nil {
+			return nil, 0, err
 		}
 	}
-	return found, nil
+	return found, swept, nil
 }
 
 func blockOf(info fs.FileInfo, shard string) (foundBlock, bool) {
@@ -219,11 +258,7 @@ func parseBlockName(name string) (freshet.BlockID, bool) {
 
 func (d *disk) create() (draft, error) {
 	name := filepath.Join(d.dir, dirTemp, strconv.FormatUint(d.temp.Add(1), 16))
-	var f *os.File
-	err := d.do("create", func() (err error) {
-		f, err = os.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL|unix.O_NOFOLLOW, fileMode)
-		return err
-	})
+	f, err := d.openFile("create", name, os.O_RDWR|os.O_CREATE|os.O_EXCL|unix.O_NOFOLLOW, fileMode)
 	if err != nil {
 		return nil, diskError("write block", err)
 	}
@@ -233,11 +268,7 @@ func (d *disk) create() (draft, error) {
 // open never follows a link and never waits for a fifo that somebody put in the
 // place of a block.
 func (d *disk) open(e *entry) (handle, error) {
-	var f *os.File
-	err := d.do("open", func() (err error) {
-		f, err = os.OpenFile(d.path(e.id), os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
-		return err
-	})
+	f, err := d.openFile("open", d.path(e.id), os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, openError(e.id, err)
 	}
@@ -251,15 +282,32 @@ func (d *disk) open(e *entry) (handle, error) {
 // openError tells a damaged block from a process that has run out of files,
 // which says nothing about the block.
 func openError(id freshet.BlockID, err error) error {
-	if outOfResources(err) {
+	if outOfResources(err) || hung(err) {
 		return diskError("open block", err)
 	}
 	return corrupt(id, err)
 }
 
+// openFile opens a file. One that is open when nobody waits for it any more is closed.
+func (d *disk) openFile(op, path string, flag int, mode os.FileMode) (f *os.File, err error) {
+	var opened *os.File
+	err = d.told(d.within(d.patience, op, func() (err error) {
+		opened, err = os.OpenFile(path, flag, mode) //nolint:gosec // the cache's own directory
+		return err
+	}, func() {
+		if opened != nil {
+			_ = opened.Close() //nolint:errcheck // nothing was done with it
+		}
+	}))
+	if err != nil {
+		return nil, err
+	}
+	return opened, nil
+}
+
 func (d *disk) remove(id freshet.BlockID) {
 	// What can't be removed now is found again at the next start.
-	_ = os.RemoveAll(d.path(id)) //nolint:errcheck // see above
+	_ = d.doLocked("remove", func() error { return os.RemoveAll(d.path(id)) }) //nolint:errcheck // see above
 }
 
 func (d *disk) footprint(length int64) int64 { return fileSize(length) }
@@ -274,14 +322,15 @@ type diskDraft struct {
 }
 
 func (d *diskDraft) append(p []byte) error {
+	end := d.end
 	err := d.in.do("write", func() error {
-		n, err := d.f.WriteAt(p, d.end)
-		d.end += int64(n)
+		_, err := d.f.WriteAt(p, end) // if it is given up, what lands late is in a file that nobody uses
 		return err
 	})
 	if err != nil {
 		return diskError("write block", err)
 	}
+	d.end += int64(len(p))
 	return nil
 }
 
@@ -318,7 +367,7 @@ func (d *diskDraft) prepare(h header, table []uint64) error {
 
 func (d *diskDraft) publish(id freshet.BlockID) (stamp, error) {
 	path := d.in.path(id)
-	err := d.in.do("publish", func() error {
+	err := d.in.doLocked("publish", func() error {
 		err := os.Rename(d.name, path)
 		if errors.Is(err, fs.ErrNotExist) { // the first block of its subdirectory
 			if err = os.Mkdir(filepath.Dir(path), dirMode); err == nil {
@@ -336,7 +385,7 @@ func (d *diskDraft) publish(id freshet.BlockID) (stamp, error) {
 
 func (d *diskDraft) close() {
 	if !d.published {
-		_ = os.Remove(d.name) //nolint:errcheck // the next start removes what stayed
+		_ = d.in.do("remove", func() error { return os.Remove(d.name) }) //nolint:errcheck // the next start removes what stayed
 	}
 	_ = d.f.Close() //nolint:errcheck // nothing depends on it: a torn block is recognised when it is opened
 }
@@ -377,17 +426,32 @@ func (h diskHandle) load() (header, []uint64, error) {
 	return head, table, err
 }
 
+// readFull reads into p, at once what lies in memory. What has to be waited for is
+// read into memory of its own, since p is the caller's again when it is given up.
 func (d *disk) readFull(f *os.File, p []byte, off int64) error {
-	return d.do("read", func() error {
-		n, err := f.ReadAt(p, off)
-		if n == len(p) {
-			return nil
-		}
-		if err == nil || errors.Is(err, io.EOF) {
-			return errShort
-		}
-		return err
-	})
+	switch {
+	case d.fault == nil && d.memory:
+		return d.told(readFile(f, p, off))
+	case d.fault == nil && !d.stuck() && d.readCached(f, p, off):
+		return nil
+	}
+	own := make([]byte, len(p))
+	err := d.do("read", func() error { return readFile(f, own, off) })
+	if err == nil {
+		copy(p, own)
+	}
+	return err
+}
+
+func readFile(f *os.File, p []byte, off int64) error {
+	n, err := f.ReadAt(p, off)
+	if n == len(p) {
+		return nil
+	}
+	if err == nil || errors.Is(err, io.EOF) {
+		return errShort
+	}
+	return err
 }
 
 // stamp is what the file system changes when somebody changes a file: cheap to

@@ -71,6 +71,7 @@ func (m *memory) remove(id freshet.BlockID) {
 func (m *memory) setAside(freshet.BlockID, int64) (string, bool) { return "", false }
 func (m *memory) removeAside(string)                             {}
 func (m *memory) probe() error                                   { return nil }
+func (m *memory) stuck() bool                                    { return false }
 
 func (m *memory) footprint(length int64) int64 { return length + 8*chunks(length) }
 

@@ -70,6 +70,9 @@ func (t *Tier) open(e *entry) (*Reader, error) {
 	}
 	r := &Reader{tier: t, entry: e, handle: h}
 	if r.check, err = e.verify(h); err != nil {
+		if hung(err) {
+			return nil, errorsJoin(diskError("open block", err), r.Close())
+		}
 		t.discard(e, ReasonCorrupt)
 		return nil, errorsJoin(corrupt(e.id, err), r.Close())
 	}
@@ -197,6 +200,9 @@ func (r *Reader) verifyChunk(i int64, b []byte) error {
 
 // failed drops the block: it can't be read as it was written.
 func (r *Reader) failed(err error) error {
+	if hung(err) { // which says nothing of the block, but that it is to be read elsewhere
+		return corrupt(r.entry.id, err)
+	}
 	r.tier.discard(r.entry, ReasonCorrupt)
 	return corrupt(r.entry.id, err)
 }

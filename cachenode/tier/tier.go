@@ -91,8 +91,12 @@ type Options struct {
 	// process's own want of files or memory. It may be called with the tier locked:
 	// it must be quick and must not call the tier.
 	Failed func(error)
+	// Patience is how long an access to the directory may take before it is given up
+	// and has failed. 0 is 15 seconds.
+	Patience time.Duration
 	// Fault, if not nil, is asked before each access to the directory, and what it
-	// returns is what the access fails with. For fault injection.
+	// returns is what the access fails with; it may also take its time. For fault
+	// injection.
 	Fault func(op string) error
 }
 
@@ -462,6 +466,8 @@ type medium interface {
 	setAside(id freshet.BlockID, size int64) (name string, ok bool)
 	removeAside(name string)
 	probe() error
+	// stuck reports whether an access that was given up is not answered yet.
+	stuck() bool
 	// footprint is what a block of that length takes.
 	footprint(length int64) int64
 	close() error

@@ -29,6 +29,7 @@ type Writer struct {
 	split    sync.Once    // into sections
 	filled   atomic.Int64 // bytes of all sections
 	err      error        // the first failure of the medium; nothing works after it
+	sealed   *header      // what is written of it, once that is all
 	entry    *entry
 }
 
@@ -133,14 +134,13 @@ func (w *Writer) ReadAt(p []byte, off int64) (int, error) {
 	return len(p), nil
 }
 
-// Commit binds what was written to meta and makes it a block of the tier. The
-// block can't be evicted before Close. KindExist if it has come in another way.
-func (w *Writer) Commit(meta Meta) error {
+// Seal binds what was written to meta: Commit, with the same, has no more to write.
+func (w *Writer) Seal(meta Meta) error {
 	if w.err != nil {
 		return w.err
 	}
 	w.written += w.filled.Load()
-	if w.written == 0 || w.entry != nil {
+	if w.written == 0 || w.sealed != nil {
 		return freshet.Errorf(freshet.KindInvalid, "write block", "", "block %s is empty or committed already", blockName(w.id))
 	}
 	if n := w.filled.Load(); n > 0 && n != w.length {
@@ -150,10 +150,21 @@ func (w *Writer) Commit(meta Meta) error {
 		w.endChunk()
 	}
 	h := header{meta: meta, id: w.id, length: w.written, tableSum: xxh3.Hash(encodeTable(w.table))}
-	if w.err = w.draft.prepare(h, w.table); w.err != nil {
-		return w.err
+	if w.err = w.draft.prepare(h, w.table); w.err == nil {
+		w.sealed = &h
 	}
-	w.err = w.publish(h)
+	return w.err
+}
+
+// Commit binds what was written to meta and makes it a block of the tier. The
+// block can't be evicted before Close. KindExist if it has come in another way.
+func (w *Writer) Commit(meta Meta) error {
+	if w.sealed == nil || w.err != nil || w.entry != nil {
+		if err := w.Seal(meta); err != nil {
+			return err
+		}
+	}
+	w.err = w.publish(*w.sealed)
 	return w.err
 }
 

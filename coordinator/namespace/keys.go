@@ -22,8 +22,9 @@ const (
 	tableMissing = 'g' // recent marks of paths that are not held
 	tableHead    = 'h'
 	tableInode   = 'i' // parent's inode ID, name -> entry
+	tableNode    = 'k' // roles of cache nodes, by ID
 	tableJob     = 'j' // syncs that go on without their callers
-	tableWarm    = 'k' // warms that go on without their callers
+	tableWarm    = 'l' // warms that go on without their callers
 	tableMount   = 'm'
 	tableIntent  = 'n'
 	tableOutcome = 'o' // by operation

@@ -61,6 +61,7 @@ type index struct {
 	jobs     map[uint64]SyncJob
 	warms    map[uint64]WarmJob
 	members  map[string]Member
+	nodes    map[freshet.NodeID]NodeRole
 	attrs    []attr
 	attrIDs  map[attr]uint32
 	missing  missingRing
@@ -114,6 +115,7 @@ type Changes struct {
 	Subs     bool
 	Members  bool
 	Jobs     bool // syncs were started, or ended
+	Nodes    bool // cache nodes have other roles
 	Trash    bool // there is something to purge
 	Quotas   bool // there is something to count
 	Marked   []Marked

@@ -20,8 +20,11 @@ import (
 //	   belong to who made it
 //	4  policies set the size of the blocks of new versions of files, and bound the
 //	   copies of blocks
-//	5  warms that go on without their callers
-const Version = versionWarms
+//	5  warms that go on without their callers; cache nodes are drained and
+//	   decommissioned
+const Version = versionDataPath
+
+const versionDataPath = 5
 
 // SetVersion puts a version in force. It changes nothing if a later one is.
 type SetVersion struct {
@@ -40,7 +43,9 @@ func Needs(c *Command) int {
 	case c.ChangePolicy != nil && slices.ContainsFunc(c.ChangePolicy.Set, setsBlocks):
 		return versionBlocks
 	case c.StartWarm != nil || c.EndWarm != nil:
-		return versionWarms
+		return versionDataPath
+	case c.SetNodeRole != nil:
+		return versionDataPath
 	}
 	return 1
 }

@@ -8,9 +8,6 @@ import (
 	"github.com/freshet-io/freshet"
 )
 
-// versionWarms is the version from which on the state knows warms.
-const versionWarms = 5
-
 // Bounds of the warms that the state knows.
 const (
 	maxRunningWarms = 100

@@ -119,9 +119,9 @@ func (e *Engine) mayBegin(l *lead, q freshet.BeginWriteQuery) error {
 }
 
 func (e *Engine) beginOf(q freshet.BeginWriteQuery) (*namespace.Begin, error) {
-	node, incarnation, ok := e.nodes.Writer(q.Node, q.Host, binary.BigEndian.Uint64(q.Op[8:]), e.clock.Elapsed())
+	node, incarnation, ok := e.nodes.Writer(q.Node, freshet.Locality{Host: q.Host, Rack: q.Rack, Zone: q.Zone}, binary.BigEndian.Uint64(q.Op[8:]), e.clock.Elapsed())
 	if !ok {
-		return nil, freshet.Errorf(freshet.KindUnavailable, opWrite, q.Path, "no live cache node: start one with \"freshet cachenode\"")
+		return nil, freshet.Errorf(freshet.KindUnavailable, opWrite, q.Path, "no live cache node that takes uploads: start one with \"freshet cachenode\"")
 	}
 	e.opts.Hook(PointBegin, q.Op)
 	return &namespace.Begin{

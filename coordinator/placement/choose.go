@@ -13,15 +13,15 @@ import (
 // near is a place in the network from which nodes are looked at.
 type near struct{ host, rack, zone string }
 
-// near returns the locality of a caller of which only the host is known: rack and
-// zone are those of a node on that host.
-func (n *Nodes) near(host string) near {
-	if host == "" {
-		return near{}
+// near returns the locality of a caller. If only the host is known, rack and zone are
+// those of a node on it.
+func (n *Nodes) near(caller freshet.Locality) near {
+	at := near{caller.Host, caller.Rack, caller.Zone}
+	if at.host == "" || at.rack != "" || at.zone != "" {
+		return at
 	}
-	at := near{host: host}
 	for _, m := range n.slots { // few, and in the order of the slots
-		if m != nil && m.Host == host {
+		if m != nil && m.Host == at.host {
 			at.rack, at.zone = m.rack, m.zone
 			break
 		}
@@ -42,6 +42,9 @@ func (at near) distance(m *node) int {
 	return 3
 }
 
+// farthest is beyond all distances.
+const farthest = 4
+
 // Spot is where one block is and who should fetch it otherwise.
 type Spot struct {
 	// Nodes hold the block and live, the nearest first.
@@ -53,25 +56,29 @@ type Spot struct {
 	Via freshet.Node
 }
 
-// Locate returns where the blocks first..last of the file are, as seen from host
-// (empty if it is not known). Nodes at the same distance come in the order of the
-// block's own ranking, so that the readers of a popular block spread over them.
-func (n *Nodes) Locate(file freshet.FileID, first, last uint32, host string, now time.Duration) []Spot {
+// Locate returns where the blocks first..last of the file are, as seen by the caller.
+// Nodes at the same distance come in the order of the block's own ranking, so that the
+// readers of different blocks spread over them; those that hold a block which is read
+// much come in turns.
+func (n *Nodes) Locate(file freshet.FileID, first, last uint32, caller freshet.Locality, now time.Duration) []Spot {
 	n.mu.RLock()
 	defer n.mu.RUnlock()
 	if last < first {
 		return nil
 	}
-	from, live := n.near(host), n.alive(now)
+	from, takers := n.near(caller), n.staying(now)
+	if len(takers) == 0 { // rather than nobody
+		takers = n.alive(now)
+	}
 	spots := make([]Spot, 0, int(last-first)+1)
 	for i := uint64(first); i <= uint64(last); i++ {
 		id := freshet.BlockID{File: file, Index: uint32(i)}
 		var s Spot
-		if best := rank(live, hashBlock(id)); best != nil {
-			s.Fetch = best.Node
+		if f := n.fetcher(takers, hashBlock(id), from); f != nil {
+			s.Fetch = f.Node
 		}
 		s.Nodes = n.holders(id, from, now)
-		s.Via = between(from, s.Nodes, live, hashBlock(id))
+		s.Via = between(from, s.Nodes, takers, hashBlock(id))
 		spots = append(spots, s)
 	}
 	return spots
@@ -90,7 +97,8 @@ func between(from near, holders []freshet.Node, live []*node, hash uint64) fresh
 	return freshet.Node{}
 }
 
-// holders returns the live nodes that hold the block, the nearest first.
+// holders returns the live nodes that hold the block, the nearest first, and those that
+// are to be emptied last.
 func (n *Nodes) holders(id freshet.BlockID, from near, now time.Duration) []freshet.Node {
 	type holder struct {
 		at       *node
@@ -101,39 +109,32 @@ func (n *Nodes) holders(id freshet.BlockID, from near, now time.Duration) []fres
 	hash := hashBlock(id)
 	for _, r := range n.index.block(id) {
 		if at := n.slots[r.slot]; at != nil && n.live(at, now) {
-			found = append(found, holder{at, from.distance(at), score(at, hash)})
+			d := from.distance(at)
+			if at.drains() {
+				d = farthest
+			}
+			found = append(found, holder{at, d, score(at, hash, (*node).sized)})
 		}
 	}
 	slices.SortFunc(found, func(a, b holder) int {
 		return cmp.Or(cmp.Compare(a.distance, b.distance), cmp.Compare(b.score, a.score), cmp.Compare(a.at.ID, b.at.ID))
 	})
+	if len(found) > 1 && n.heat.hot(id) {
+		first := found[0].distance
+		equal := slices.IndexFunc(found, func(h holder) bool { return h.distance != first })
+		if equal < 0 {
+			equal = len(found)
+		}
+		turn := int(n.heat.turn.Add(1) % uint64(equal)) //nolint:gosec // small
+		slices.Reverse(found[:turn])
+		slices.Reverse(found[turn:equal])
+		slices.Reverse(found[:equal])
+	}
 	var nodes []freshet.Node
 	for _, h := range found {
 		nodes = append(nodes, h.at.Node)
 	}
 	return nodes
-}
-
-// Writer returns the node that should take an upload, and its incarnation: the
-// preferred one if it lives, else the one nearest to host, among those at the
-// same distance by the ranking for key, which spreads uploads by capacity.
-func (n *Nodes) Writer(preferred freshet.NodeID, host string, key uint64, now time.Duration) (freshet.Node, uint64, bool) {
-	n.mu.RLock()
-	defer n.mu.RUnlock()
-	if at := n.byID[preferred]; at != nil && n.live(at, now) {
-		return at.Node, at.incarnation, true
-	}
-	from := n.near(host)
-	var best *node
-	for _, at := range n.alive(now) {
-		if best == nil || closer(from, at, best, mix(key)) {
-			best = at
-		}
-	}
-	if best == nil {
-		return freshet.Node{}, 0, false
-	}
-	return best.Node, best.incarnation, true
 }
 
 func closer(from near, a, b *node, hash uint64) bool {
@@ -158,25 +159,21 @@ func (n *Nodes) alive(now time.Duration) []*node {
 // block that no other node influences, so that a node that comes or goes moves
 // only its own share.
 func rank(live []*node, hash uint64) *node {
-	var best *node
-	for _, at := range live {
-		if best == nil || ahead(at, best, hash) {
-			best = at
-		}
-	}
-	return best
+	return best(live, func(a, b *node) bool { return ahead(a, b, hash) })
 }
 
-func ahead(a, b *node, hash uint64) bool {
-	sa, sb := score(a, hash), score(b, hash)
+func ahead(a, b *node, hash uint64) bool { return aheadBy(a, b, hash, (*node).sized) }
+
+func aheadBy(a, b *node, hash uint64, weight func(*node) float64) bool {
+	sa, sb := score(a, hash, weight), score(b, hash, weight)
 	return sa > sb || (sa == sb && a.ID < b.ID)
 }
 
-// score is weighted by capacity: a node of twice the size wins twice as often.
-func score(at *node, hash uint64) float64 {
+// score is weighted: a node of twice the weight wins twice as often.
+func score(at *node, hash uint64, weight func(*node) float64) float64 {
 	h := mix(hash ^ at.hash)
 	u := (float64(h>>11) + 0.5) / (1 << 53) // in (0, 1)
-	return float64(max(at.capacity, 1)) / -math.Log(u)
+	return weight(at) / -math.Log(u)
 }
 
 func hashBlock(id freshet.BlockID) uint64 {

@@ -192,7 +192,7 @@ func (n *Nodes) fleet(now time.Duration) uint64 {
 	var sum uint64
 	for _, at := range n.alive(now) {
 		h := at.hash + at.incarnation
-		if at.full && at.takes {
+		if at.full && at.takes && !at.drains() {
 			h = ^h
 		}
 		sum = mix(sum ^ h)
@@ -215,7 +215,7 @@ func (n *Nodes) Carriers(now time.Duration) int {
 }
 
 func (n *Nodes) carriers(now time.Duration) []*node {
-	return slices.DeleteFunc(n.alive(now), func(at *node) bool { return !at.takes || !at.full })
+	return slices.DeleteFunc(n.staying(now), func(at *node) bool { return !at.takes || !at.full })
 }
 
 // Keep orders what brings the copies of the blocks of a page between the bounds. It
@@ -230,7 +230,7 @@ func (n *Nodes) Keep(p Page, want freshet.Replication, now time.Duration) (again
 	}
 	c.shorts -= c.short[p.key]
 	delete(c.short, p.key)
-	if want.None() {
+	if want.None() && (want.Min < 1 || !n.draining(now)) {
 		return false
 	}
 	least, most := want.Bounds()
@@ -242,9 +242,10 @@ func (n *Nodes) Keep(p Page, want freshet.Replication, now time.Duration) (again
 			to++
 		}
 		id := freshet.BlockID{File: p.key.file, Index: page[from].index}
-		held := n.holding(id, page[from:to], now)
+		all := n.holding(id, page[from:to], now)
+		held := slices.DeleteFunc(slices.Clone(all), (*node).drains)
 		switch {
-		case len(held) == 0: // nobody has it
+		case len(all) == 0: // nobody has it
 		case len(held) < least:
 			if c.short == nil {
 				c.short = map[pageKey]int{}
@@ -253,8 +254,10 @@ func (n *Nodes) Keep(p Page, want freshet.Replication, now time.Duration) (again
 			c.shorts++
 			again = orderMissing(lacking{id, int64(page[from].length), held}, least, targets, now) || again
 		default:
-			for _, at := range n.byID {
-				at.withdraw(id)
+			if n.heat.least(id, least, most) <= len(held) {
+				for _, at := range n.byID {
+					at.withdraw(id)
+				}
 			}
 			if most > 0 && len(held) > most {
 				for _, at := range surplus(id, held, most) {
@@ -272,7 +275,7 @@ func (n *Nodes) holding(id freshet.BlockID, records []record, now time.Duration)
 	var held []*node
 	for _, r := range records {
 		if at := n.slots[r.slot]; at != nil && n.live(at, now) {
-			if _, goes := at.free[id]; !goes {
+			if !at.frees(id) {
 				held = append(held, at)
 			}
 		}
@@ -422,6 +425,7 @@ func (at *node) refuses(id freshet.BlockID, now time.Duration) bool {
 type CopyOrder struct {
 	Block freshet.BlockID
 	From  []freshet.Node
+	Hot   bool // it is read so much that it is to have more copies
 }
 
 // ToCopy returns the blocks that the node is to fetch, in order. They are named again
@@ -443,7 +447,7 @@ func (n *Nodes) ToCopy(id freshet.NodeID, now time.Duration) []CopyOrder {
 		case len(from) == 0:
 			at.withdraw(b)
 		default:
-			all = append(all, CopyOrder{b, from})
+			all = append(all, CopyOrder{b, from, n.heat.hot(b)})
 		}
 	}
 	slices.SortFunc(all, func(a, b CopyOrder) int {

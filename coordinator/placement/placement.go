@@ -27,6 +27,10 @@ type Options struct {
 	// ForgetAfter is the silence after which a node is no longer listed; 0 is
 	// DefaultForgetAfter.
 	ForgetAfter time.Duration
+	// Policy is one of Policies; "" is the first.
+	Policy string
+	// Heat are the settings of copies for blocks that are read much.
+	Heat HeatOptions
 }
 
 // Nodes is the registry of cache nodes and the index of their blocks. Times are
@@ -41,7 +45,10 @@ type Nodes struct {
 	slots []*node // by slot; nil: free
 	index index
 	harm  damages
+	roles []Role
 
+	policy string
+	heat   heat
 	copies copies
 }
 
@@ -63,6 +70,8 @@ type node struct {
 	blocks      int64
 	active      map[freshet.OpID]struct{}
 	beats       uint64 // heartbeats of this incarnation
+	role        freshet.NodeRole
+	dirs        []freshet.CacheDirectory
 	free        map[freshet.BlockID]struct{}
 	carrier
 	warms bool // it brings blocks that it is ordered to
@@ -76,7 +85,7 @@ func New(opts Options) *Nodes {
 	if opts.ForgetAfter <= 0 {
 		opts.ForgetAfter = DefaultForgetAfter
 	}
-	n := &Nodes{opts: opts}
+	n := &Nodes{opts: opts, policy: opts.Policy, heat: heat{opts: opts.Heat}}
 	n.Reset(0)
 	return n
 }
@@ -84,12 +93,14 @@ func New(opts Options) *Nodes {
 // DeadAfter returns the silence after which a node is dead.
 func (n *Nodes) DeadAfter() time.Duration { return n.opts.DeadAfter }
 
-// Reset forgets everything: a new leader began to listen at now.
+// Reset forgets everything but the roles of nodes and the settings: a new leader began
+// to listen at now.
 func (n *Nodes) Reset(now time.Duration) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.start, n.byID, n.slots, n.index = now, map[freshet.NodeID]*node{}, nil, newIndex()
 	n.harm = damages{}
+	n.heat.blocks = nil
 	n.resetCopies(n.copies.on)
 }
 
@@ -113,6 +124,10 @@ func (n *Nodes) Heartbeat(h freshet.Heartbeat, sameTerm bool, now time.Duration)
 		return Report{}, freshet.Errorf(freshet.KindInvalid, op, "", "the heartbeat names no node")
 	}
 	var r Report
+	role := n.roleOf(h.Node)
+	if role.Role == freshet.RoleDecommissioned {
+		return r, freshet.Errorf(freshet.KindPermission, op, "", "node %s was decommissioned: stop it, or let it serve again with 'freshet cluster drain %s --undo'", h.Node.Name, h.Node.Name)
+	}
 	at := n.byID[h.Node.ID]
 	switch {
 	case at == nil:
@@ -135,10 +150,11 @@ func (n *Nodes) Heartbeat(h freshet.Heartbeat, sameTerm bool, now time.Duration)
 	if !n.live(at, now) && !r.New { // it did not carry out what it could not hear
 		at.orders, at.bytes = nil, 0
 	}
+	n.warm(at, h.Hot, now)
 	at.Node, at.rack, at.zone = h.Node, h.Rack, h.Zone
 	at.used, at.capacity, at.tier, at.heard = h.Used, h.Capacity, h.Tier, now
 	at.beats++
-	at.takes, at.warms = h.TakesCopies, h.TakesWarms
+	at.takes, at.warms, at.role, at.dirs = h.TakesCopies, h.TakesWarms, role.Role, h.Directories
 	n.harm.note(h.Damaged, at.Name, now)
 	at.active = make(map[freshet.OpID]struct{}, len(h.Active))
 	for _, op := range h.Active {
@@ -205,11 +221,15 @@ func (n *Nodes) prune(by freshet.Node, now time.Duration) {
 	for id, at := range n.byID {
 		replaced := at.Name == by.Name && at.GRPC == by.GRPC && by.GRPC != ""
 		if replaced || now-at.heard > n.opts.ForgetAfter {
-			n.forgetBlocks(at)
-			delete(n.byID, id)
-			n.slots[at.slot] = nil
+			n.forget(id, at)
 		}
 	}
+}
+
+func (n *Nodes) forget(id freshet.NodeID, at *node) {
+	n.forgetBlocks(at)
+	delete(n.byID, id)
+	n.slots[at.slot] = nil
 }
 
 func (n *Nodes) live(at *node, now time.Duration) bool { return now-at.heard < n.opts.DeadAfter }
@@ -266,7 +286,13 @@ func (n *Nodes) List(now time.Duration) []freshet.NodeStatus {
 		all = append(all, freshet.NodeStatus{
 			Node: at.Node, Rack: at.rack, Zone: at.zone, Live: n.live(at, now), Used: at.used,
 			Capacity: at.capacity, Blocks: at.blocks, Tier: at.tier, SinceHeartbeat: now - at.heard,
+			Role: at.role, Directories: at.dirs,
 		})
+	}
+	for _, r := range n.roles {
+		if r.Role == freshet.RoleDecommissioned {
+			all = append(all, freshet.NodeStatus{Node: freshet.Node{ID: r.ID, Name: r.Name, GRPC: r.GRPC}, Role: r.Role})
+		}
 	}
 	slices.SortFunc(all, func(a, b freshet.NodeStatus) int {
 		return cmp.Or(cmp.Compare(a.Node.Name, b.Node.Name), cmp.Compare(a.Node.ID, b.Node.ID))
@@ -279,6 +305,7 @@ type Totals struct {
 	Live, Dead     int64
 	Used, Capacity int64 // bytes
 	Blocks         int64 // copies on live nodes
+	Draining       int64 // of those that live
 }
 
 // Totals returns the sums at now.
@@ -292,6 +319,9 @@ func (n *Nodes) Totals(now time.Duration) Totals {
 			continue
 		}
 		t.Live++
+		if at.drains() {
+			t.Draining++
+		}
 		t.Used += at.used
 		t.Capacity += at.capacity
 		t.Blocks += at.blocks

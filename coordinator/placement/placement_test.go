@@ -21,12 +21,12 @@ func beat(id freshet.NodeID, inc uint64) freshet.Heartbeat {
 
 // holders returns the live nodes that hold the block, as host sees them.
 func holders(n *placement.Nodes, id freshet.BlockID, host string, now time.Duration) []freshet.Node {
-	return n.Locate(id.File, id.Index, id.Index, host, now)[0].Nodes
+	return n.Locate(id.File, id.Index, id.Index, freshet.Locality{Host: host}, now)[0].Nodes
 }
 
 // fetcher returns the node that should fetch the block, if any lives.
 func fetcher(n *placement.Nodes, id freshet.BlockID, now time.Duration) (freshet.Node, bool) {
-	node := n.Locate(id.File, id.Index, id.Index, "", now)[0].Fetch
+	node := n.Locate(id.File, id.Index, id.Index, freshet.Locality{}, now)[0].Fetch
 	return node, node.ID != ""
 }
 
@@ -121,7 +121,7 @@ func TestNodeIsDeadAfterSilence(t *testing.T) {
 	if got := names(holders(n, block(1, 0), "host-a", 1*sec)); !slices.Equal(got, []freshet.NodeID{"b"}) {
 		t.Errorf("holders %v", got)
 	}
-	if node, _, ok := n.Writer("a", "", 1, 1*sec); !ok || node.ID != "b" {
+	if node, _, ok := n.Writer("a", freshet.Locality{}, 1, 1*sec); !ok || node.ID != "b" {
 		t.Errorf("writer %v", node.ID)
 	}
 	list := n.List(1 * sec)
@@ -162,14 +162,14 @@ func TestNearestFirst(t *testing.T) {
 		t.Errorf("order %v", got)
 	}
 	for key := range uint64(50) {
-		if node, inc, ok := n.Writer("", "host-zone", key, 0); !ok || node.ID != "zone" || inc != 1 {
+		if node, inc, ok := n.Writer("", freshet.Locality{Host: "host-zone"}, key, 0); !ok || node.ID != "zone" || inc != 1 {
 			t.Fatalf("writer %v", node.ID)
 		}
 	}
-	if node, _, _ := n.Writer("far", "host-zone", 1, 0); node.ID != "far" {
+	if node, _, _ := n.Writer("far", freshet.Locality{Host: "host-zone"}, 1, 0); node.ID != "far" {
 		t.Errorf("the preferred node was not taken: %v", node.ID)
 	}
-	spots := n.Locate(1, 0, 1, "host-rack", 0)
+	spots := n.Locate(1, 0, 1, freshet.Locality{Host: "host-rack"}, 0)
 	if len(spots) != 2 || spots[0].Nodes[0].ID != "rack" || len(spots[1].Nodes) != 0 || spots[1].Fetch.ID == "" {
 		t.Errorf("%+v", spots)
 	}
@@ -396,6 +396,6 @@ func BenchmarkLocate(b *testing.B) {
 	}
 	b.ReportAllocs()
 	for i := 0; b.Loop(); i++ {
-		n.Locate(freshet.FileID(i%1000+1), 0, 0, "host-3", 0)
+		n.Locate(freshet.FileID(i%1000+1), 0, 0, freshet.Locality{Host: "host-3"}, 0)
 	}
 }

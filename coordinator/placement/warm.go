@@ -43,7 +43,7 @@ func (n *Nodes) Spread(id freshet.BlockID, length int64, place freshet.CachePlac
 		has = append(has, at)
 		s.Held = append(s.Held, Candidate{at.ID, at.capacity})
 	}
-	left := slices.DeleteFunc(n.alive(now), func(at *node) bool {
+	left := slices.DeleteFunc(n.staying(now), func(at *node) bool {
 		return !at.warms || !at.full || at.capacity < length || !within(at, place) || slices.Contains(has, at)
 	})
 	hash := hashBlock(id)
@@ -86,7 +86,7 @@ func within(at *node, p freshet.CachePlace) bool {
 func (n *Nodes) Takers(p freshet.CachePlace, now time.Duration) int {
 	n.mu.RLock()
 	defer n.mu.RUnlock()
-	return len(slices.DeleteFunc(n.alive(now), func(at *node) bool { return !at.warms || !within(at, p) }))
+	return len(slices.DeleteFunc(n.staying(now), func(at *node) bool { return !at.warms || !within(at, p) }))
 }
 
 // Settled reports whether all nodes that live have told this leader what they hold, or

@@ -46,6 +46,7 @@ type Services struct {
 	Quotas    freshetv1.QuotaServiceServer
 	Syncs     freshetv1.SyncServiceServer
 	Cache     freshetv1.CacheServiceServer
+	Fleet     freshetv1.FleetServiceServer
 	// Events is called by NewEvents, not by the API.
 	Events freshetv1.EventServiceServer
 	// Check is called by NewCheck, not by the API.
@@ -83,6 +84,7 @@ func NewAPI(ctx context.Context, s Services) (http.Handler, error) {
 		func() error { return freshetv1.RegisterQuotaServiceHandlerServer(ctx, mux, s.Quotas) },
 		func() error { return freshetv1.RegisterSyncServiceHandlerServer(ctx, mux, s.Syncs) },
 		func() error { return freshetv1.RegisterCacheServiceHandlerServer(ctx, mux, s.Cache) },
+		func() error { return freshetv1.RegisterFleetServiceHandlerServer(ctx, mux, s.Fleet) },
 		func() error { return freshetv1.RegisterAccessServiceHandlerServer(ctx, mux, s.Access) },
 	} {
 		if err := register(); err != nil {

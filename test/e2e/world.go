@@ -42,6 +42,8 @@ type Options struct {
 	Mount func(region string, m *config.Mount)
 	// TLS gives the servers certificates, if set.
 	TLS fleet.TLSFor
+	// Tiers returns the tiers of a cache node, counted from 0, if set.
+	Tiers func(node int) []config.Tier
 	// Auth of the coordinators.
 	Auth config.Auth
 	// Sockets gives each cache node a Unix socket; Tier is "memory" or "disk" (default).
@@ -141,7 +143,7 @@ func (w *World) start(t testing.TB, opts Options, env []string, a, b config.Moun
 		}
 		spec.Clusters = append(spec.Clusters, fleet.ClusterSpec{
 			Name: c.name, Coordinators: or(opts.Coordinators, 3), Nodes: or(opts.Nodes, 2), Mounts: mounts,
-			Metadata: config.Metadata{Prefetch: &prefetch}, Heartbeat: Heartbeat, Alone: opts.Lone, TierSize: "256MiB", Auth: opts.Auth, Sockets: opts.Sockets, Tier: opts.Tier,
+			Metadata: config.Metadata{Prefetch: &prefetch}, Heartbeat: Heartbeat, Alone: opts.Lone, TierSize: "256MiB", Tiers: opts.Tiers, Auth: opts.Auth, Sockets: opts.Sockets, Tier: opts.Tier,
 		})
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 2*Patience)

@@ -179,6 +179,7 @@ type session struct {
 	check    freshetv1.CheckServiceClient
 	syncs    freshetv1.SyncServiceClient
 	cache    freshetv1.CacheServiceClient
+	fleet    freshetv1.FleetServiceClient
 	access   freshetv1.AccessServiceClient
 	state    freshetv1.StateServiceClient
 	members  *rpc.Conns // to single members
@@ -233,14 +234,18 @@ func (a *app) connected(ctx context.Context, f func(ctx context.Context, s *sess
 	coord := rpc.NewCoordinator(conn)
 	pool := local.New(rpc.NewNodePool(nodes), a.localOptions())
 	defer func() { _ = pool.Close() }() // as above
-	host, _ := os.Hostname()            // a hint only
+	host := a.env("FRESHET_HOST", "")
+	if host == "" {
+		host, _ = os.Hostname() // a hint only
+	}
 	s := &session{
 		ns: freshetv1.NewNamespaceServiceClient(conn), mounts: freshetv1.NewMountServiceClient(conn),
 		policies: freshetv1.NewPolicyServiceClient(conn), cluster: freshetv1.NewClusterServiceClient(conn), check: freshetv1.NewCheckServiceClient(conn),
-		syncs:  freshetv1.NewSyncServiceClient(conn),
-		cache:  freshetv1.NewCacheServiceClient(conn),
+		syncs: freshetv1.NewSyncServiceClient(conn), cache: freshetv1.NewCacheServiceClient(conn), fleet: freshetv1.NewFleetServiceClient(conn),
 		access: freshetv1.NewAccessServiceClient(conn), state: freshetv1.NewStateServiceClient(conn), members: nodes,
-		coord: coord, files: client.New(coord, pool, client.Options{Host: host}),
+		coord: coord, files: client.New(coord, pool, client.Options{
+			Host: host, Rack: a.env("FRESHET_RACK", ""), Zone: a.env("FRESHET_ZONE", ""),
+		}),
 	}
 	return rpc.ErrorOf(f(ctx, s))
 }

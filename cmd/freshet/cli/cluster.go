@@ -17,8 +17,8 @@ import (
 
 func (a *app) clusterCommand() *cobra.Command {
 	return group("cluster", "Look after a cluster: members, nodes, Raft, epoch",
-		"  freshet cluster status\n  freshet cluster nodes\n  freshet cluster raft list-peers",
-		a.clusterStatus(), a.clusterNodes(), a.clusterRaft(), a.clusterSnapshot(), a.clusterStateHash(), a.clusterBumpEpoch())
+		"  freshet cluster status\n  freshet cluster nodes\n  freshet cluster drain n3 --wait\n  freshet cluster raft list-peers",
+		a.clusterStatus(), a.clusterNodes(), a.clusterDrain(), a.clusterDecommission(), a.clusterRaft(), a.clusterSnapshot(), a.clusterStateHash(), a.clusterBumpEpoch())
 }
 
 func (a *app) clusterStatus() *cobra.Command {
@@ -91,9 +91,10 @@ func (a *app) clusterNodes() *cobra.Command {
 				return a.print(r, func(t *table) {
 					t.row("NODE", "STATE", "TIER", "USED", "CAPACITY", "BLOCKS", "GRPC", "HTTP", "LAST HEARD")
 					for _, n := range r.GetNodes() {
-						t.row(n.GetName(), n.GetState(), n.GetTier(), bytesText(n.GetUsedBytes()), bytesText(n.GetCapacityBytes()),
+						t.row(n.GetName(), nodeState(n), n.GetTier(), bytesText(n.GetUsedBytes()), bytesText(n.GetCapacityBytes()),
 							n.GetBlocks(), n.GetGrpc(), n.GetHttp(), ageText(n.GetSinceHeartbeat()))
 					}
+					directoriesTable(t, r.GetNodes())
 				})
 			})
 		},

@@ -52,7 +52,9 @@ type ClusterSpec struct {
 	// Tier of the nodes: "memory" or "disk" (default).
 	Tier     string
 	TierSize string
-	Alone    bool // not on the bus
+	// Tiers returns the tiers of a node, counted from 0, if set.
+	Tiers func(node int) []config.Tier
+	Alone bool // not on the bus
 	// Sockets gives each node a Unix socket.
 	Sockets bool
 	Auth    config.Auth

@@ -153,10 +153,14 @@ func (l *layout) nodeFile(spec *Spec, c *Cluster, i int) *config.File {
 	if l.spec.TierSize != "" {
 		tier.Size = config.Size(l.spec.TierSize)
 	}
+	tiers := []config.Tier{tier}
+	if l.spec.Tiers != nil {
+		tiers = l.spec.Tiers(i)
+	}
 	f := &config.File{
 		Cluster: l.spec.Name, Node: config.Node{Name: name, DataDir: filepath.Join(dir, "data")},
 		Listen: config.Listen{Data: n.data, HTTP: n.http}, Coordinators: c.Clients,
-		Cache:    config.Cache{Tiers: []config.Tier{tier}},
+		Cache:    config.Cache{Tiers: tiers},
 		Locality: config.Locality{Host: name},
 		UFS:      config.UFS{AllowedEndpoints: loopback},
 		Log:      config.Log{Level: spec.LogLevel},

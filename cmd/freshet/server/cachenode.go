@@ -83,7 +83,9 @@ func (p *Process) CacheNode(ctx context.Context, f *config.File) error {
 	freshetv1.RegisterBlockServiceServer(gsrv.Registrar(), rpc.NewBlockServer(node))
 	freshetv1.RegisterReadAheadServiceServer(gsrv.Registrar(), rpc.NewAheadServer(node))
 	rpc.RegisterRanges(gsrv.Registrar(), rpc.NewRangeServer(node))
-	files := client.New(leader, ownNode{node, self.ID, pool}, client.Options{Host: self.Host, Node: self.ID})
+	files := client.New(leader, ownNode{node, self.ID, pool}, client.Options{
+		Host: self.Host, Rack: f.Locality.Rack, Zone: f.Locality.Zone, Node: self.ID,
+	})
 	mux := http.NewServeMux()
 	p.common(mux, httpL, func(context.Context) error { return node.Ready() })
 	mux.Handle("/", rest.NotFound())

@@ -24,6 +24,7 @@ import (
 	"github.com/freshet-io/freshet/coordinator/kv/pebblekv"
 	"github.com/freshet-io/freshet/coordinator/metasync"
 	"github.com/freshet-io/freshet/coordinator/namespace"
+	"github.com/freshet-io/freshet/coordinator/placement"
 	api "github.com/freshet-io/freshet/docs/api"
 	"github.com/freshet-io/freshet/gateway/rest"
 	"github.com/freshet-io/freshet/internal/offheap"
@@ -195,6 +196,7 @@ func (p *Process) runCoordinator(ctx context.Context, cfg *config.File, parts co
 		b.hooks(&hooks)
 	}
 	c.Attach(hooks)
+	p.onReload("placement", func(f *config.File) { c.SetPlacement(placementOptions(f)) })
 	p.onReload("sync_engine", func(f *config.File) { c.SetSyncLimits(syncLimits(f)) })
 	faces, err := p.faces(ctx, cfg, parts, c, b, conns)
 	if err != nil {
@@ -256,12 +258,19 @@ func (p *Process) coordinatorOptions(cfg *config.File, parts coordinatorParts, w
 		}
 		opts.Mounts = append(opts.Mounts, change)
 	}
+	opts.Placement = placementOptions(cfg)
 	opts.Audit = coordinator.Audit{PerSecond: cfg.Audit.EntriesPerSecond}
 	if opts.Policies, err = cfg.PolicyChanges(freshet.OriginConfig); err != nil {
 		return opts, err
 	}
 	opts.Quotas, err = cfg.QuotaChanges(freshet.OriginConfig)
 	return opts, err
+}
+
+// placementOptions say which nodes hold blocks.
+func placementOptions(f *config.File) placement.Options {
+	l := &f.Placement
+	return placement.Options{Policy: l.Policy, Heat: placement.HeatOptions{Copies: l.HotCopies, Reads: l.HotReads}}
 }
 
 // syncLimits are the bounds of what a coordinator asks of storages.
@@ -305,6 +314,7 @@ func (p *Process) faces(ctx context.Context, cfg *config.File, parts coordinator
 		Quotas:  rpc.NewQuotaServer(served, forward),
 		Syncs:   rpc.NewSyncServer(served, forward),
 		Cache:   rpc.NewCacheServer(served, forward),
+		Fleet:   rpc.NewFleetServer(served, forward),
 		Check:   rpc.ForwardedChecker(served, forward),
 	}
 	handler, err := p.routes(ctx, parts, services, rpc.NewForwarded(served, forward))
@@ -339,6 +349,7 @@ func register(r grpc.ServiceRegistrar, s rest.Services, nodes freshetv1.NodeServ
 	freshetv1.RegisterQuotaServiceServer(r, s.Quotas)
 	freshetv1.RegisterSyncServiceServer(r, s.Syncs)
 	freshetv1.RegisterCacheServiceServer(r, s.Cache)
+	freshetv1.RegisterFleetServiceServer(r, s.Fleet)
 }
 
 // routes are the HTTP routes of a coordinator.

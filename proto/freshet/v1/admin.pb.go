@@ -2271,7 +2271,9 @@ type HeartbeatRequest struct {
 	// The node does what HeartbeatResponse.warm asks for.
 	TakesWarms bool `protobuf:"varint,110,opt,name=takes_warms,json=takesWarms,proto3" json:"takes_warms,omitempty"`
 	// What became of what that asked for last.
-	Warmed        []*WarmedBlock `protobuf:"bytes,111,rep,name=warmed,proto3" json:"warmed,omitempty"`
+	Warmed []*WarmedBlock `protobuf:"bytes,111,rep,name=warmed,proto3" json:"warmed,omitempty"`
+	// The blocks that were read most since the last report, a few of them.
+	Hot           []*BlockHeat `protobuf:"bytes,90,rep,name=hot,proto3" json:"hot,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2400,6 +2402,13 @@ func (x *HeartbeatRequest) GetTakesWarms() bool {
 func (x *HeartbeatRequest) GetWarmed() []*WarmedBlock {
 	if x != nil {
 		return x.Warmed
+	}
+	return nil
+}
+
+func (x *HeartbeatRequest) GetHot() []*BlockHeat {
+	if x != nil {
+		return x.Hot
 	}
 	return nil
 }
@@ -2611,7 +2620,9 @@ type HeartbeatResponse struct {
 	Copy []*CopyOrder `protobuf:"bytes,13,rep,name=copy,proto3" json:"copy,omitempty"`
 	// Blocks that the node is to bring into its tiers, from nodes that hold them or
 	// from the storage. They are named again until it reports what became of them.
-	Warm          []*CopyOrder `protobuf:"bytes,110,rep,name=warm,proto3" json:"warm,omitempty"`
+	Warm []*CopyOrder `protobuf:"bytes,110,rep,name=warm,proto3" json:"warm,omitempty"`
+	// The node is to be emptied: it keeps no new blocks.
+	Draining      bool `protobuf:"varint,90,opt,name=draining,proto3" json:"draining,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2742,6 +2753,13 @@ func (x *HeartbeatResponse) GetWarm() []*CopyOrder {
 		return x.Warm
 	}
 	return nil
+}
+
+func (x *HeartbeatResponse) GetDraining() bool {
+	if x != nil {
+		return x.Draining
+	}
+	return false
 }
 
 // PermitRequest asks for the permission to publish an upload.
@@ -3360,7 +3378,7 @@ const file_freshet_v1_admin_proto_rawDesc = "" +
 	"FinishedOp\x12\x0e\n" +
 	"\x02op\x18\x01 \x01(\fR\x02op\x12-\n" +
 	"\awritten\x18\x02 \x01(\v2\x13.freshet.v1.WrittenR\awritten\x12\x1c\n" +
-	"\tuncertain\x18\x03 \x01(\bR\tuncertain\"\xa2\x04\n" +
+	"\tuncertain\x18\x03 \x01(\bR\tuncertain\"\xcb\x04\n" +
 	"\x10HeartbeatRequest\x12$\n" +
 	"\x04node\x18\x01 \x01(\v2\x10.freshet.v1.NodeR\x04node\x12 \n" +
 	"\vincarnation\x18\x02 \x01(\x04R\vincarnation\x12\x12\n" +
@@ -3377,7 +3395,8 @@ const file_freshet_v1_admin_proto_rawDesc = "" +
 	"\ftakes_copies\x18\f \x01(\bR\vtakesCopies\x12\x1f\n" +
 	"\vtakes_warms\x18n \x01(\bR\n" +
 	"takesWarms\x12/\n" +
-	"\x06warmed\x18o \x03(\v2\x17.freshet.v1.WarmedBlockR\x06warmed\"\x80\x01\n" +
+	"\x06warmed\x18o \x03(\v2\x17.freshet.v1.WarmedBlockR\x06warmed\x12'\n" +
+	"\x03hot\x18Z \x03(\v2\x15.freshet.v1.BlockHeatR\x03hot\"\x80\x01\n" +
 	"\vWarmedBlock\x12-\n" +
 	"\x05block\x18\x01 \x01(\v2\x17.freshet.v1.BlockReportR\x05block\x12\x18\n" +
 	"\afetched\x18\x02 \x01(\bR\afetched\x12\x12\n" +
@@ -3389,7 +3408,7 @@ const file_freshet_v1_admin_proto_rawDesc = "" +
 	"\tMountSpec\x12'\n" +
 	"\x05mount\x18\x01 \x01(\v2\x11.freshet.v1.MountR\x05mount\x12\x1b\n" +
 	"\tdomain_id\x18\x02 \x01(\fR\bdomainId\x12A\n" +
-	"\x0fmax_op_lifetime\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\rmaxOpLifetime\"\xee\x03\n" +
+	"\x0fmax_op_lifetime\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\rmaxOpLifetime\"\x8a\x04\n" +
 	"\x11HeartbeatResponse\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\fR\tclusterId\x12\x14\n" +
@@ -3406,7 +3425,8 @@ const file_freshet_v1_admin_proto_rawDesc = "" +
 	"\fpin_revision\x18\v \x01(\x04R\vpinRevision\x12\x16\n" +
 	"\x06pinned\x18\f \x03(\x04R\x06pinned\x12)\n" +
 	"\x04copy\x18\r \x03(\v2\x15.freshet.v1.CopyOrderR\x04copy\x12)\n" +
-	"\x04warm\x18n \x03(\v2\x15.freshet.v1.CopyOrderR\x04warm\"\x82\x01\n" +
+	"\x04warm\x18n \x03(\v2\x15.freshet.v1.CopyOrderR\x04warm\x12\x1a\n" +
+	"\bdraining\x18Z \x01(\bR\bdraining\"\x82\x01\n" +
 	"\rPermitRequest\x12\x0e\n" +
 	"\x02op\x18\x01 \x01(\fR\x02op\x12\x17\n" +
 	"\anode_id\x18\x02 \x01(\tR\x06nodeId\x12 \n" +
@@ -3552,17 +3572,18 @@ var file_freshet_v1_admin_proto_goTypes = []any{
 	(*PublisherStatus)(nil),            // 59: freshet.v1.PublisherStatus
 	(*timestamppb.Timestamp)(nil),      // 60: google.protobuf.Timestamp
 	(*Written)(nil),                    // 61: freshet.v1.Written
-	(*Block)(nil),                      // 62: freshet.v1.Block
-	(*Source)(nil),                     // 63: freshet.v1.Source
-	(*Entry)(nil),                      // 64: freshet.v1.Entry
-	(*ListPoliciesRequest)(nil),        // 65: freshet.v1.ListPoliciesRequest
-	(*UpdatePolicyRequest)(nil),        // 66: freshet.v1.UpdatePolicyRequest
-	(*ReplacePolicyRequest)(nil),       // 67: freshet.v1.ReplacePolicyRequest
-	(*DeletePolicyRequest)(nil),        // 68: freshet.v1.DeletePolicyRequest
-	(*ListPoliciesResponse)(nil),       // 69: freshet.v1.ListPoliciesResponse
-	(*UpdatePolicyResponse)(nil),       // 70: freshet.v1.UpdatePolicyResponse
-	(*ReplacePolicyResponse)(nil),      // 71: freshet.v1.ReplacePolicyResponse
-	(*DeletePolicyResponse)(nil),       // 72: freshet.v1.DeletePolicyResponse
+	(*BlockHeat)(nil),                  // 62: freshet.v1.BlockHeat
+	(*Block)(nil),                      // 63: freshet.v1.Block
+	(*Source)(nil),                     // 64: freshet.v1.Source
+	(*Entry)(nil),                      // 65: freshet.v1.Entry
+	(*ListPoliciesRequest)(nil),        // 66: freshet.v1.ListPoliciesRequest
+	(*UpdatePolicyRequest)(nil),        // 67: freshet.v1.UpdatePolicyRequest
+	(*ReplacePolicyRequest)(nil),       // 68: freshet.v1.ReplacePolicyRequest
+	(*DeletePolicyRequest)(nil),        // 69: freshet.v1.DeletePolicyRequest
+	(*ListPoliciesResponse)(nil),       // 70: freshet.v1.ListPoliciesResponse
+	(*UpdatePolicyResponse)(nil),       // 71: freshet.v1.UpdatePolicyResponse
+	(*ReplacePolicyResponse)(nil),      // 72: freshet.v1.ReplacePolicyResponse
+	(*DeletePolicyResponse)(nil),       // 73: freshet.v1.DeletePolicyResponse
 }
 var file_freshet_v1_admin_proto_depIdxs = []int32{
 	53, // 0: freshet.v1.ListMountsResponse.mounts:type_name -> freshet.v1.Mount
@@ -3593,73 +3614,74 @@ var file_freshet_v1_admin_proto_depIdxs = []int32{
 	36, // 25: freshet.v1.HeartbeatRequest.finished:type_name -> freshet.v1.FinishedOp
 	35, // 26: freshet.v1.HeartbeatRequest.damaged:type_name -> freshet.v1.BlockReport
 	38, // 27: freshet.v1.HeartbeatRequest.warmed:type_name -> freshet.v1.WarmedBlock
-	35, // 28: freshet.v1.WarmedBlock.block:type_name -> freshet.v1.BlockReport
-	62, // 29: freshet.v1.CopyOrder.block:type_name -> freshet.v1.Block
-	63, // 30: freshet.v1.CopyOrder.source:type_name -> freshet.v1.Source
-	53, // 31: freshet.v1.MountSpec.mount:type_name -> freshet.v1.Mount
-	58, // 32: freshet.v1.MountSpec.max_op_lifetime:type_name -> google.protobuf.Duration
-	58, // 33: freshet.v1.HeartbeatResponse.lease:type_name -> google.protobuf.Duration
-	40, // 34: freshet.v1.HeartbeatResponse.mounts:type_name -> freshet.v1.MountSpec
-	35, // 35: freshet.v1.HeartbeatResponse.free:type_name -> freshet.v1.BlockReport
-	39, // 36: freshet.v1.HeartbeatResponse.copy:type_name -> freshet.v1.CopyOrder
-	39, // 37: freshet.v1.HeartbeatResponse.warm:type_name -> freshet.v1.CopyOrder
-	61, // 38: freshet.v1.CompleteRequest.written:type_name -> freshet.v1.Written
-	64, // 39: freshet.v1.CompleteResponse.entry:type_name -> freshet.v1.Entry
-	0,  // 40: freshet.v1.MountService.ListMounts:input_type -> freshet.v1.ListMountsRequest
-	2,  // 41: freshet.v1.MountService.AddMount:input_type -> freshet.v1.AddMountRequest
-	4,  // 42: freshet.v1.MountService.UpdateMount:input_type -> freshet.v1.UpdateMountRequest
-	6,  // 43: freshet.v1.MountService.RemoveMount:input_type -> freshet.v1.RemoveMountRequest
-	8,  // 44: freshet.v1.PolicyService.ListSyncPolicies:input_type -> freshet.v1.ListSyncPoliciesRequest
-	10, // 45: freshet.v1.PolicyService.SetSyncPolicy:input_type -> freshet.v1.SetSyncPolicyRequest
-	12, // 46: freshet.v1.PolicyService.RemoveSyncPolicy:input_type -> freshet.v1.RemoveSyncPolicyRequest
-	65, // 47: freshet.v1.PolicyService.ListPolicies:input_type -> freshet.v1.ListPoliciesRequest
-	66, // 48: freshet.v1.PolicyService.UpdatePolicy:input_type -> freshet.v1.UpdatePolicyRequest
-	67, // 49: freshet.v1.PolicyService.ReplacePolicy:input_type -> freshet.v1.ReplacePolicyRequest
-	68, // 50: freshet.v1.PolicyService.DeletePolicy:input_type -> freshet.v1.DeletePolicyRequest
-	14, // 51: freshet.v1.ClusterService.GetCluster:input_type -> freshet.v1.GetClusterRequest
-	17, // 52: freshet.v1.ClusterService.ListNodes:input_type -> freshet.v1.ListNodesRequest
-	19, // 53: freshet.v1.ClusterService.ListPeers:input_type -> freshet.v1.ListPeersRequest
-	23, // 54: freshet.v1.ClusterService.JoinPeers:input_type -> freshet.v1.JoinPeersRequest
-	25, // 55: freshet.v1.ClusterService.LeavePeers:input_type -> freshet.v1.LeavePeersRequest
-	27, // 56: freshet.v1.ClusterService.JoinRaft:input_type -> freshet.v1.JoinRaftRequest
-	29, // 57: freshet.v1.ClusterService.RemoveRaft:input_type -> freshet.v1.RemoveRaftRequest
-	31, // 58: freshet.v1.ClusterService.TransferLeadership:input_type -> freshet.v1.TransferLeadershipRequest
-	33, // 59: freshet.v1.ClusterService.BumpEpoch:input_type -> freshet.v1.BumpEpochRequest
-	48, // 60: freshet.v1.EventService.PostEvents:input_type -> freshet.v1.PostEventsRequest
-	37, // 61: freshet.v1.NodeService.Heartbeat:input_type -> freshet.v1.HeartbeatRequest
-	42, // 62: freshet.v1.NodeService.Permit:input_type -> freshet.v1.PermitRequest
-	44, // 63: freshet.v1.NodeService.Complete:input_type -> freshet.v1.CompleteRequest
-	46, // 64: freshet.v1.NodeService.Abort:input_type -> freshet.v1.AbortRequest
-	1,  // 65: freshet.v1.MountService.ListMounts:output_type -> freshet.v1.ListMountsResponse
-	3,  // 66: freshet.v1.MountService.AddMount:output_type -> freshet.v1.AddMountResponse
-	5,  // 67: freshet.v1.MountService.UpdateMount:output_type -> freshet.v1.UpdateMountResponse
-	7,  // 68: freshet.v1.MountService.RemoveMount:output_type -> freshet.v1.RemoveMountResponse
-	9,  // 69: freshet.v1.PolicyService.ListSyncPolicies:output_type -> freshet.v1.ListSyncPoliciesResponse
-	11, // 70: freshet.v1.PolicyService.SetSyncPolicy:output_type -> freshet.v1.SetSyncPolicyResponse
-	13, // 71: freshet.v1.PolicyService.RemoveSyncPolicy:output_type -> freshet.v1.RemoveSyncPolicyResponse
-	69, // 72: freshet.v1.PolicyService.ListPolicies:output_type -> freshet.v1.ListPoliciesResponse
-	70, // 73: freshet.v1.PolicyService.UpdatePolicy:output_type -> freshet.v1.UpdatePolicyResponse
-	71, // 74: freshet.v1.PolicyService.ReplacePolicy:output_type -> freshet.v1.ReplacePolicyResponse
-	72, // 75: freshet.v1.PolicyService.DeletePolicy:output_type -> freshet.v1.DeletePolicyResponse
-	15, // 76: freshet.v1.ClusterService.GetCluster:output_type -> freshet.v1.GetClusterResponse
-	18, // 77: freshet.v1.ClusterService.ListNodes:output_type -> freshet.v1.ListNodesResponse
-	20, // 78: freshet.v1.ClusterService.ListPeers:output_type -> freshet.v1.ListPeersResponse
-	24, // 79: freshet.v1.ClusterService.JoinPeers:output_type -> freshet.v1.JoinPeersResponse
-	26, // 80: freshet.v1.ClusterService.LeavePeers:output_type -> freshet.v1.LeavePeersResponse
-	28, // 81: freshet.v1.ClusterService.JoinRaft:output_type -> freshet.v1.JoinRaftResponse
-	30, // 82: freshet.v1.ClusterService.RemoveRaft:output_type -> freshet.v1.RemoveRaftResponse
-	32, // 83: freshet.v1.ClusterService.TransferLeadership:output_type -> freshet.v1.TransferLeadershipResponse
-	34, // 84: freshet.v1.ClusterService.BumpEpoch:output_type -> freshet.v1.BumpEpochResponse
-	49, // 85: freshet.v1.EventService.PostEvents:output_type -> freshet.v1.PostEventsResponse
-	41, // 86: freshet.v1.NodeService.Heartbeat:output_type -> freshet.v1.HeartbeatResponse
-	43, // 87: freshet.v1.NodeService.Permit:output_type -> freshet.v1.PermitResponse
-	45, // 88: freshet.v1.NodeService.Complete:output_type -> freshet.v1.CompleteResponse
-	47, // 89: freshet.v1.NodeService.Abort:output_type -> freshet.v1.AbortResponse
-	65, // [65:90] is the sub-list for method output_type
-	40, // [40:65] is the sub-list for method input_type
-	40, // [40:40] is the sub-list for extension type_name
-	40, // [40:40] is the sub-list for extension extendee
-	0,  // [0:40] is the sub-list for field type_name
+	62, // 28: freshet.v1.HeartbeatRequest.hot:type_name -> freshet.v1.BlockHeat
+	35, // 29: freshet.v1.WarmedBlock.block:type_name -> freshet.v1.BlockReport
+	63, // 30: freshet.v1.CopyOrder.block:type_name -> freshet.v1.Block
+	64, // 31: freshet.v1.CopyOrder.source:type_name -> freshet.v1.Source
+	53, // 32: freshet.v1.MountSpec.mount:type_name -> freshet.v1.Mount
+	58, // 33: freshet.v1.MountSpec.max_op_lifetime:type_name -> google.protobuf.Duration
+	58, // 34: freshet.v1.HeartbeatResponse.lease:type_name -> google.protobuf.Duration
+	40, // 35: freshet.v1.HeartbeatResponse.mounts:type_name -> freshet.v1.MountSpec
+	35, // 36: freshet.v1.HeartbeatResponse.free:type_name -> freshet.v1.BlockReport
+	39, // 37: freshet.v1.HeartbeatResponse.copy:type_name -> freshet.v1.CopyOrder
+	39, // 38: freshet.v1.HeartbeatResponse.warm:type_name -> freshet.v1.CopyOrder
+	61, // 39: freshet.v1.CompleteRequest.written:type_name -> freshet.v1.Written
+	65, // 40: freshet.v1.CompleteResponse.entry:type_name -> freshet.v1.Entry
+	0,  // 41: freshet.v1.MountService.ListMounts:input_type -> freshet.v1.ListMountsRequest
+	2,  // 42: freshet.v1.MountService.AddMount:input_type -> freshet.v1.AddMountRequest
+	4,  // 43: freshet.v1.MountService.UpdateMount:input_type -> freshet.v1.UpdateMountRequest
+	6,  // 44: freshet.v1.MountService.RemoveMount:input_type -> freshet.v1.RemoveMountRequest
+	8,  // 45: freshet.v1.PolicyService.ListSyncPolicies:input_type -> freshet.v1.ListSyncPoliciesRequest
+	10, // 46: freshet.v1.PolicyService.SetSyncPolicy:input_type -> freshet.v1.SetSyncPolicyRequest
+	12, // 47: freshet.v1.PolicyService.RemoveSyncPolicy:input_type -> freshet.v1.RemoveSyncPolicyRequest
+	66, // 48: freshet.v1.PolicyService.ListPolicies:input_type -> freshet.v1.ListPoliciesRequest
+	67, // 49: freshet.v1.PolicyService.UpdatePolicy:input_type -> freshet.v1.UpdatePolicyRequest
+	68, // 50: freshet.v1.PolicyService.ReplacePolicy:input_type -> freshet.v1.ReplacePolicyRequest
+	69, // 51: freshet.v1.PolicyService.DeletePolicy:input_type -> freshet.v1.DeletePolicyRequest
+	14, // 52: freshet.v1.ClusterService.GetCluster:input_type -> freshet.v1.GetClusterRequest
+	17, // 53: freshet.v1.ClusterService.ListNodes:input_type -> freshet.v1.ListNodesRequest
+	19, // 54: freshet.v1.ClusterService.ListPeers:input_type -> freshet.v1.ListPeersRequest
+	23, // 55: freshet.v1.ClusterService.JoinPeers:input_type -> freshet.v1.JoinPeersRequest
+	25, // 56: freshet.v1.ClusterService.LeavePeers:input_type -> freshet.v1.LeavePeersRequest
+	27, // 57: freshet.v1.ClusterService.JoinRaft:input_type -> freshet.v1.JoinRaftRequest
+	29, // 58: freshet.v1.ClusterService.RemoveRaft:input_type -> freshet.v1.RemoveRaftRequest
+	31, // 59: freshet.v1.ClusterService.TransferLeadership:input_type -> freshet.v1.TransferLeadershipRequest
+	33, // 60: freshet.v1.ClusterService.BumpEpoch:input_type -> freshet.v1.BumpEpochRequest
+	48, // 61: freshet.v1.EventService.PostEvents:input_type -> freshet.v1.PostEventsRequest
+	37, // 62: freshet.v1.NodeService.Heartbeat:input_type -> freshet.v1.HeartbeatRequest
+	42, // 63: freshet.v1.NodeService.Permit:input_type -> freshet.v1.PermitRequest
+	44, // 64: freshet.v1.NodeService.Complete:input_type -> freshet.v1.CompleteRequest
+	46, // 65: freshet.v1.NodeService.Abort:input_type -> freshet.v1.AbortRequest
+	1,  // 66: freshet.v1.MountService.ListMounts:output_type -> freshet.v1.ListMountsResponse
+	3,  // 67: freshet.v1.MountService.AddMount:output_type -> freshet.v1.AddMountResponse
+	5,  // 68: freshet.v1.MountService.UpdateMount:output_type -> freshet.v1.UpdateMountResponse
+	7,  // 69: freshet.v1.MountService.RemoveMount:output_type -> freshet.v1.RemoveMountResponse
+	9,  // 70: freshet.v1.PolicyService.ListSyncPolicies:output_type -> freshet.v1.ListSyncPoliciesResponse
+	11, // 71: freshet.v1.PolicyService.SetSyncPolicy:output_type -> freshet.v1.SetSyncPolicyResponse
+	13, // 72: freshet.v1.PolicyService.RemoveSyncPolicy:output_type -> freshet.v1.RemoveSyncPolicyResponse
+	70, // 73: freshet.v1.PolicyService.ListPolicies:output_type -> freshet.v1.ListPoliciesResponse
+	71, // 74: freshet.v1.PolicyService.UpdatePolicy:output_type -> freshet.v1.UpdatePolicyResponse
+	72, // 75: freshet.v1.PolicyService.ReplacePolicy:output_type -> freshet.v1.ReplacePolicyResponse
+	73, // 76: freshet.v1.PolicyService.DeletePolicy:output_type -> freshet.v1.DeletePolicyResponse
+	15, // 77: freshet.v1.ClusterService.GetCluster:output_type -> freshet.v1.GetClusterResponse
+	18, // 78: freshet.v1.ClusterService.ListNodes:output_type -> freshet.v1.ListNodesResponse
+	20, // 79: freshet.v1.ClusterService.ListPeers:output_type -> freshet.v1.ListPeersResponse
+	24, // 80: freshet.v1.ClusterService.JoinPeers:output_type -> freshet.v1.JoinPeersResponse
+	26, // 81: freshet.v1.ClusterService.LeavePeers:output_type -> freshet.v1.LeavePeersResponse
+	28, // 82: freshet.v1.ClusterService.JoinRaft:output_type -> freshet.v1.JoinRaftResponse
+	30, // 83: freshet.v1.ClusterService.RemoveRaft:output_type -> freshet.v1.RemoveRaftResponse
+	32, // 84: freshet.v1.ClusterService.TransferLeadership:output_type -> freshet.v1.TransferLeadershipResponse
+	34, // 85: freshet.v1.ClusterService.BumpEpoch:output_type -> freshet.v1.BumpEpochResponse
+	49, // 86: freshet.v1.EventService.PostEvents:output_type -> freshet.v1.PostEventsResponse
+	41, // 87: freshet.v1.NodeService.Heartbeat:output_type -> freshet.v1.HeartbeatResponse
+	43, // 88: freshet.v1.NodeService.Permit:output_type -> freshet.v1.PermitResponse
+	45, // 89: freshet.v1.NodeService.Complete:output_type -> freshet.v1.CompleteResponse
+	47, // 90: freshet.v1.NodeService.Abort:output_type -> freshet.v1.AbortResponse
+	66, // [66:91] is the sub-list for method output_type
+	41, // [41:66] is the sub-list for method input_type
+	41, // [41:41] is the sub-list for extension type_name
+	41, // [41:41] is the sub-list for extension extendee
+	0,  // [0:41] is the sub-list for field type_name
 }
 
 func init() { file_freshet_v1_admin_proto_init() }

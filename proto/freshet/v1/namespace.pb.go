@@ -1674,8 +1674,11 @@ type LocateRequest struct {
 	// The version that the caller last saw was refused by the storage as stale:
 	// look again.
 	StaleFingerprint string `protobuf:"bytes,7,opt,name=stale_fingerprint,json=staleFingerprint,proto3" json:"stale_fingerprint,omitempty"`
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	// Locality of the caller; empty: that of a node on the same host.
+	Rack          string `protobuf:"bytes,90,opt,name=rack,proto3" json:"rack,omitempty"`
+	Zone          string `protobuf:"bytes,91,opt,name=zone,proto3" json:"zone,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *LocateRequest) Reset() {
@@ -1753,6 +1756,20 @@ func (x *LocateRequest) GetHost() string {
 func (x *LocateRequest) GetStaleFingerprint() string {
 	if x != nil {
 		return x.StaleFingerprint
+	}
+	return ""
+}
+
+func (x *LocateRequest) GetRack() string {
+	if x != nil {
+		return x.Rack
+	}
+	return ""
+}
+
+func (x *LocateRequest) GetZone() string {
+	if x != nil {
+		return x.Zone
 	}
 	return ""
 }
@@ -1842,7 +1859,10 @@ type BeginWriteRequest struct {
 	// Prefer this node, if it lives: a node that received the bytes itself.
 	NodeId string `protobuf:"bytes,6,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
 	// Length of the file in bytes, if it is known: checked against quotas.
-	Length        *int64 `protobuf:"varint,7,opt,name=length,proto3,oneof" json:"length,omitempty"`
+	Length *int64 `protobuf:"varint,7,opt,name=length,proto3,oneof" json:"length,omitempty"`
+	// Locality of the caller; empty: that of a node on the same host.
+	Rack          string `protobuf:"bytes,90,opt,name=rack,proto3" json:"rack,omitempty"`
+	Zone          string `protobuf:"bytes,91,opt,name=zone,proto3" json:"zone,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1924,6 +1944,20 @@ func (x *BeginWriteRequest) GetLength() int64 {
 		return *x.Length
 	}
 	return 0
+}
+
+func (x *BeginWriteRequest) GetRack() string {
+	if x != nil {
+		return x.Rack
+	}
+	return ""
+}
+
+func (x *BeginWriteRequest) GetZone() string {
+	if x != nil {
+		return x.Zone
+	}
+	return ""
 }
 
 // BeginWriteResponse is a ticket, or the outcome if the operation is done.
@@ -2593,7 +2627,7 @@ const file_freshet_v1_namespace_proto_rawDesc = "" +
 	"\aelapsed\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\aelapsed\x12\x12\n" +
 	"\x04done\x18\x06 \x01(\bR\x04done\x12\x18\n" +
 	"\acurrent\x18\a \x01(\tR\acurrent\x12\x14\n" +
-	"\x05fresh\x18\b \x01(\x03R\x05fresh\"\xcf\x01\n" +
+	"\x05fresh\x18\b \x01(\x03R\x05fresh\"\xf7\x01\n" +
 	"\rLocateRequest\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x16\n" +
 	"\x06offset\x18\x02 \x01(\x03R\x06offset\x12\x16\n" +
@@ -2601,12 +2635,14 @@ const file_freshet_v1_namespace_proto_rawDesc = "" +
 	"\rsync_interval\x18\x04 \x01(\tR\fsyncInterval\x12\x14\n" +
 	"\x05after\x18\x05 \x01(\tR\x05after\x12\x12\n" +
 	"\x04host\x18\x06 \x01(\tR\x04host\x12+\n" +
-	"\x11stale_fingerprint\x18\a \x01(\tR\x10staleFingerprint\"\xae\x01\n" +
+	"\x11stale_fingerprint\x18\a \x01(\tR\x10staleFingerprint\x12\x12\n" +
+	"\x04rack\x18Z \x01(\tR\x04rack\x12\x12\n" +
+	"\x04zone\x18[ \x01(\tR\x04zone\"\xae\x01\n" +
 	"\x0eLocateResponse\x12'\n" +
 	"\x05entry\x18\x01 \x01(\v2\x11.freshet.v1.EntryR\x05entry\x12*\n" +
 	"\x06source\x18\x02 \x01(\v2\x12.freshet.v1.SourceR\x06source\x12)\n" +
 	"\x06blocks\x18\x03 \x03(\v2\x11.freshet.v1.BlockR\x06blocks\x12\x1c\n" +
-	"\tcacheable\x18\x04 \x01(\bR\tcacheable\"\xca\x01\n" +
+	"\tcacheable\x18\x04 \x01(\bR\tcacheable\"\xf2\x01\n" +
 	"\x11BeginWriteRequest\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x1d\n" +
 	"\n" +
@@ -2616,7 +2652,9 @@ const file_freshet_v1_namespace_proto_rawDesc = "" +
 	"\n" +
 	"block_size\x18\x05 \x01(\x03R\tblockSize\x12\x17\n" +
 	"\anode_id\x18\x06 \x01(\tR\x06nodeId\x12\x1b\n" +
-	"\x06length\x18\a \x01(\x03H\x00R\x06length\x88\x01\x01B\t\n" +
+	"\x06length\x18\a \x01(\x03H\x00R\x06length\x88\x01\x01\x12\x12\n" +
+	"\x04rack\x18Z \x01(\tR\x04rack\x12\x12\n" +
+	"\x04zone\x18[ \x01(\tR\x04zoneB\t\n" +
 	"\a_length\"\x93\x01\n" +
 	"\x12BeginWriteResponse\x12*\n" +
 	"\x06ticket\x18\x01 \x01(\v2\x12.freshet.v1.TicketR\x06ticket\x12\x12\n" +

@@ -800,7 +800,11 @@ type Node struct {
 	Tier           string               `protobuf:"bytes,13,opt,name=tier,proto3" json:"tier,omitempty"`
 	SinceHeartbeat *durationpb.Duration `protobuf:"bytes,14,opt,name=since_heartbeat,json=sinceHeartbeat,proto3" json:"since_heartbeat,omitempty"`
 	// Grows at each start of the node; 0 if it is not known.
-	Incarnation   uint64 `protobuf:"varint,50,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
+	Incarnation uint64 `protobuf:"varint,50,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
+	// Directories of the node's cache, the fastest tier first.
+	Directories []*CacheDirectory `protobuf:"bytes,90,rep,name=directories,proto3" json:"directories,omitempty"`
+	// "draining" or "decommissioned", else empty.
+	Role          string `protobuf:"bytes,91,opt,name=role,proto3" json:"role,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -940,6 +944,170 @@ func (x *Node) GetIncarnation() uint64 {
 	return 0
 }
 
+func (x *Node) GetDirectories() []*CacheDirectory {
+	if x != nil {
+		return x.Directories
+	}
+	return nil
+}
+
+func (x *Node) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
+}
+
+// CacheDirectory is one directory of a node's cache, or its memory.
+type CacheDirectory struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Tier  string                 `protobuf:"bytes,1,opt,name=tier,proto3" json:"tier,omitempty"`
+	// Empty for memory.
+	Path string `protobuf:"bytes,2,opt,name=path,proto3" json:"path,omitempty"`
+	// "serving"; "full": its disk has no space, it takes no new blocks; "failed": it is
+	// out of service, because it fails or does not answer.
+	State string `protobuf:"bytes,3,opt,name=state,proto3" json:"state,omitempty"`
+	// Why it is not serving.
+	Reason        string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	UsedBytes     int64  `protobuf:"varint,5,opt,name=used_bytes,json=usedBytes,proto3" json:"used_bytes,omitempty"`
+	CapacityBytes int64  `protobuf:"varint,6,opt,name=capacity_bytes,json=capacityBytes,proto3" json:"capacity_bytes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CacheDirectory) Reset() {
+	*x = CacheDirectory{}
+	mi := &file_freshet_v1_types_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CacheDirectory) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CacheDirectory) ProtoMessage() {}
+
+func (x *CacheDirectory) ProtoReflect() protoreflect.Message {
+	mi := &file_freshet_v1_types_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CacheDirectory.ProtoReflect.Descriptor instead.
+func (*CacheDirectory) Descriptor() ([]byte, []int) {
+	return file_freshet_v1_types_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *CacheDirectory) GetTier() string {
+	if x != nil {
+		return x.Tier
+	}
+	return ""
+}
+
+func (x *CacheDirectory) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *CacheDirectory) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *CacheDirectory) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *CacheDirectory) GetUsedBytes() int64 {
+	if x != nil {
+		return x.UsedBytes
+	}
+	return 0
+}
+
+func (x *CacheDirectory) GetCapacityBytes() int64 {
+	if x != nil {
+		return x.CapacityBytes
+	}
+	return 0
+}
+
+// BlockHeat says how often a block was read at a node since its last report.
+type BlockHeat struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	FileId        uint64                 `protobuf:"varint,1,opt,name=file_id,json=fileId,proto3" json:"file_id,omitempty"`
+	Index         uint32                 `protobuf:"varint,2,opt,name=index,proto3" json:"index,omitempty"`
+	Reads         uint32                 `protobuf:"varint,3,opt,name=reads,proto3" json:"reads,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BlockHeat) Reset() {
+	*x = BlockHeat{}
+	mi := &file_freshet_v1_types_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BlockHeat) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BlockHeat) ProtoMessage() {}
+
+func (x *BlockHeat) ProtoReflect() protoreflect.Message {
+	mi := &file_freshet_v1_types_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BlockHeat.ProtoReflect.Descriptor instead.
+func (*BlockHeat) Descriptor() ([]byte, []int) {
+	return file_freshet_v1_types_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *BlockHeat) GetFileId() uint64 {
+	if x != nil {
+		return x.FileId
+	}
+	return 0
+}
+
+func (x *BlockHeat) GetIndex() uint32 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *BlockHeat) GetReads() uint32 {
+	if x != nil {
+		return x.Reads
+	}
+	return 0
+}
+
 // Source says where bytes are in under-storage and of which version.
 type Source struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -952,7 +1120,7 @@ type Source struct {
 
 func (x *Source) Reset() {
 	*x = Source{}
-	mi := &file_freshet_v1_types_proto_msgTypes[8]
+	mi := &file_freshet_v1_types_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -964,7 +1132,7 @@ func (x *Source) String() string {
 func (*Source) ProtoMessage() {}
 
 func (x *Source) ProtoReflect() protoreflect.Message {
-	mi := &file_freshet_v1_types_proto_msgTypes[8]
+	mi := &file_freshet_v1_types_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -977,7 +1145,7 @@ func (x *Source) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Source.ProtoReflect.Descriptor instead.
 func (*Source) Descriptor() ([]byte, []int) {
-	return file_freshet_v1_types_proto_rawDescGZIP(), []int{8}
+	return file_freshet_v1_types_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Source) GetMountId() uint64 {
@@ -1024,7 +1192,7 @@ type Block struct {
 
 func (x *Block) Reset() {
 	*x = Block{}
-	mi := &file_freshet_v1_types_proto_msgTypes[9]
+	mi := &file_freshet_v1_types_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1036,7 +1204,7 @@ func (x *Block) String() string {
 func (*Block) ProtoMessage() {}
 
 func (x *Block) ProtoReflect() protoreflect.Message {
-	mi := &file_freshet_v1_types_proto_msgTypes[9]
+	mi := &file_freshet_v1_types_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1049,7 +1217,7 @@ func (x *Block) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Block.ProtoReflect.Descriptor instead.
 func (*Block) Descriptor() ([]byte, []int) {
-	return file_freshet_v1_types_proto_rawDescGZIP(), []int{9}
+	return file_freshet_v1_types_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Block) GetFileId() uint64 {
@@ -1127,7 +1295,7 @@ type Ticket struct {
 
 func (x *Ticket) Reset() {
 	*x = Ticket{}
-	mi := &file_freshet_v1_types_proto_msgTypes[10]
+	mi := &file_freshet_v1_types_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1139,7 +1307,7 @@ func (x *Ticket) String() string {
 func (*Ticket) ProtoMessage() {}
 
 func (x *Ticket) ProtoReflect() protoreflect.Message {
-	mi := &file_freshet_v1_types_proto_msgTypes[10]
+	mi := &file_freshet_v1_types_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1152,7 +1320,7 @@ func (x *Ticket) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ticket.ProtoReflect.Descriptor instead.
 func (*Ticket) Descriptor() ([]byte, []int) {
-	return file_freshet_v1_types_proto_rawDescGZIP(), []int{10}
+	return file_freshet_v1_types_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Ticket) GetOp() []byte {
@@ -1233,7 +1401,7 @@ type Written struct {
 
 func (x *Written) Reset() {
 	*x = Written{}
-	mi := &file_freshet_v1_types_proto_msgTypes[11]
+	mi := &file_freshet_v1_types_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1245,7 +1413,7 @@ func (x *Written) String() string {
 func (*Written) ProtoMessage() {}
 
 func (x *Written) ProtoReflect() protoreflect.Message {
-	mi := &file_freshet_v1_types_proto_msgTypes[11]
+	mi := &file_freshet_v1_types_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1258,7 +1426,7 @@ func (x *Written) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Written.ProtoReflect.Descriptor instead.
 func (*Written) Descriptor() ([]byte, []int) {
-	return file_freshet_v1_types_proto_rawDescGZIP(), []int{11}
+	return file_freshet_v1_types_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Written) GetLength() int64 {
@@ -1394,7 +1562,7 @@ const file_freshet_v1_types_proto_rawDesc = "" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x1a\n" +
 	"\binterval\x18\x02 \x01(\tR\binterval\x12\x16\n" +
 	"\x06origin\x18\x03 \x01(\tR\x06origin\x121\n" +
-	"\x06set_at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x05setAt\"\x94\x03\n" +
+	"\x06set_at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x05setAt\"\xe6\x03\n" +
 	"\x04Node\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x12\n" +
@@ -1412,7 +1580,21 @@ const file_freshet_v1_types_proto_rawDesc = "" +
 	"\x06blocks\x18\f \x01(\x03R\x06blocks\x12\x12\n" +
 	"\x04tier\x18\r \x01(\tR\x04tier\x12B\n" +
 	"\x0fsince_heartbeat\x18\x0e \x01(\v2\x19.google.protobuf.DurationR\x0esinceHeartbeat\x12 \n" +
-	"\vincarnation\x182 \x01(\x04R\vincarnation\"W\n" +
+	"\vincarnation\x182 \x01(\x04R\vincarnation\x12<\n" +
+	"\vdirectories\x18Z \x03(\v2\x1a.freshet.v1.CacheDirectoryR\vdirectories\x12\x12\n" +
+	"\x04role\x18[ \x01(\tR\x04role\"\xac\x01\n" +
+	"\x0eCacheDirectory\x12\x12\n" +
+	"\x04tier\x18\x01 \x01(\tR\x04tier\x12\x12\n" +
+	"\x04path\x18\x02 \x01(\tR\x04path\x12\x14\n" +
+	"\x05state\x18\x03 \x01(\tR\x05state\x12\x16\n" +
+	"\x06reason\x18\x04 \x01(\tR\x06reason\x12\x1d\n" +
+	"\n" +
+	"used_bytes\x18\x05 \x01(\x03R\tusedBytes\x12%\n" +
+	"\x0ecapacity_bytes\x18\x06 \x01(\x03R\rcapacityBytes\"P\n" +
+	"\tBlockHeat\x12\x17\n" +
+	"\afile_id\x18\x01 \x01(\x04R\x06fileId\x12\x14\n" +
+	"\x05index\x18\x02 \x01(\rR\x05index\x12\x14\n" +
+	"\x05reads\x18\x03 \x01(\rR\x05reads\"W\n" +
 	"\x06Source\x12\x19\n" +
 	"\bmount_id\x18\x01 \x01(\x04R\amountId\x12\x10\n" +
 	"\x03key\x18\x02 \x01(\tR\x03key\x12 \n" +
@@ -1458,7 +1640,7 @@ func file_freshet_v1_types_proto_rawDescGZIP() []byte {
 	return file_freshet_v1_types_proto_rawDescData
 }
 
-var file_freshet_v1_types_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
+var file_freshet_v1_types_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
 var file_freshet_v1_types_proto_goTypes = []any{
 	(*ErrorDetail)(nil),           // 0: freshet.v1.ErrorDetail
 	(*Entry)(nil),                 // 1: freshet.v1.Entry
@@ -1468,38 +1650,41 @@ var file_freshet_v1_types_proto_goTypes = []any{
 	(*Consistency)(nil),           // 5: freshet.v1.Consistency
 	(*SyncPolicy)(nil),            // 6: freshet.v1.SyncPolicy
 	(*Node)(nil),                  // 7: freshet.v1.Node
-	(*Source)(nil),                // 8: freshet.v1.Source
-	(*Block)(nil),                 // 9: freshet.v1.Block
-	(*Ticket)(nil),                // 10: freshet.v1.Ticket
-	(*Written)(nil),               // 11: freshet.v1.Written
-	nil,                           // 12: freshet.v1.Mount.OptionsEntry
-	(*timestamppb.Timestamp)(nil), // 13: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 14: google.protobuf.Duration
+	(*CacheDirectory)(nil),        // 8: freshet.v1.CacheDirectory
+	(*BlockHeat)(nil),             // 9: freshet.v1.BlockHeat
+	(*Source)(nil),                // 10: freshet.v1.Source
+	(*Block)(nil),                 // 11: freshet.v1.Block
+	(*Ticket)(nil),                // 12: freshet.v1.Ticket
+	(*Written)(nil),               // 13: freshet.v1.Written
+	nil,                           // 14: freshet.v1.Mount.OptionsEntry
+	(*timestamppb.Timestamp)(nil), // 15: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 16: google.protobuf.Duration
 }
 var file_freshet_v1_types_proto_depIdxs = []int32{
-	13, // 0: freshet.v1.Entry.mtime:type_name -> google.protobuf.Timestamp
+	15, // 0: freshet.v1.Entry.mtime:type_name -> google.protobuf.Timestamp
 	2,  // 1: freshet.v1.Entry.freshness:type_name -> freshet.v1.Freshness
-	14, // 2: freshet.v1.Freshness.age:type_name -> google.protobuf.Duration
-	12, // 3: freshet.v1.Mount.options:type_name -> freshet.v1.Mount.OptionsEntry
+	16, // 2: freshet.v1.Freshness.age:type_name -> google.protobuf.Duration
+	14, // 3: freshet.v1.Mount.options:type_name -> freshet.v1.Mount.OptionsEntry
 	5,  // 4: freshet.v1.Mount.consistency:type_name -> freshet.v1.Consistency
-	13, // 5: freshet.v1.Mount.created_at:type_name -> google.protobuf.Timestamp
+	15, // 5: freshet.v1.Mount.created_at:type_name -> google.protobuf.Timestamp
 	4,  // 6: freshet.v1.Mount.active_sync:type_name -> freshet.v1.ActiveSync
-	13, // 7: freshet.v1.ActiveSync.heard_since:type_name -> google.protobuf.Timestamp
-	14, // 8: freshet.v1.ActiveSync.since_notice:type_name -> google.protobuf.Duration
-	14, // 9: freshet.v1.ActiveSync.lag:type_name -> google.protobuf.Duration
-	13, // 10: freshet.v1.SyncPolicy.set_at:type_name -> google.protobuf.Timestamp
-	14, // 11: freshet.v1.Node.since_heartbeat:type_name -> google.protobuf.Duration
-	7,  // 12: freshet.v1.Block.nodes:type_name -> freshet.v1.Node
-	7,  // 13: freshet.v1.Block.fetch:type_name -> freshet.v1.Node
-	7,  // 14: freshet.v1.Block.via:type_name -> freshet.v1.Node
-	7,  // 15: freshet.v1.Ticket.node:type_name -> freshet.v1.Node
-	8,  // 16: freshet.v1.Ticket.target:type_name -> freshet.v1.Source
-	13, // 17: freshet.v1.Written.mtime:type_name -> google.protobuf.Timestamp
-	18, // [18:18] is the sub-list for method output_type
-	18, // [18:18] is the sub-list for method input_type
-	18, // [18:18] is the sub-list for extension type_name
-	18, // [18:18] is the sub-list for extension extendee
-	0,  // [0:18] is the sub-list for field type_name
+	15, // 7: freshet.v1.ActiveSync.heard_since:type_name -> google.protobuf.Timestamp
+	16, // 8: freshet.v1.ActiveSync.since_notice:type_name -> google.protobuf.Duration
+	16, // 9: freshet.v1.ActiveSync.lag:type_name -> google.protobuf.Duration
+	15, // 10: freshet.v1.SyncPolicy.set_at:type_name -> google.protobuf.Timestamp
+	16, // 11: freshet.v1.Node.since_heartbeat:type_name -> google.protobuf.Duration
+	8,  // 12: freshet.v1.Node.directories:type_name -> freshet.v1.CacheDirectory
+	7,  // 13: freshet.v1.Block.nodes:type_name -> freshet.v1.Node
+	7,  // 14: freshet.v1.Block.fetch:type_name -> freshet.v1.Node
+	7,  // 15: freshet.v1.Block.via:type_name -> freshet.v1.Node
+	7,  // 16: freshet.v1.Ticket.node:type_name -> freshet.v1.Node
+	10, // 17: freshet.v1.Ticket.target:type_name -> freshet.v1.Source
+	15, // 18: freshet.v1.Written.mtime:type_name -> google.protobuf.Timestamp
+	19, // [19:19] is the sub-list for method output_type
+	19, // [19:19] is the sub-list for method input_type
+	19, // [19:19] is the sub-list for extension type_name
+	19, // [19:19] is the sub-list for extension extendee
+	0,  // [0:19] is the sub-list for field type_name
 }
 
 func init() { file_freshet_v1_types_proto_init() }
@@ -1514,7 +1699,7 @@ func file_freshet_v1_types_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_freshet_v1_types_proto_rawDesc), len(file_freshet_v1_types_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   13,
+			NumMessages:   15,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
