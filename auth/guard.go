@@ -19,6 +19,7 @@ type Services interface {
 	rpc.Quotas
 	rpc.Syncs
 	rpc.Checker
+	rpc.Persister
 	rpc.States
 }
 

@@ -44,6 +44,9 @@ func (c *Coordinator) Locate(ctx context.Context, q freshet.LocateQuery) (freshe
 		loc.Info.FileID = 0
 	}
 	loc.Blocks, err = c.blocks(&e.Info, &q, loc.Cacheable)
+	if loc.Cacheable && e.Info.Fingerprint.IsUnpersisted() {
+		err = c.keptBlocks(&e.Info, loc.Blocks, err)
+	}
 	return loc, err
 }
 

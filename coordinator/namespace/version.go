@@ -20,7 +20,12 @@ import (
 //	   belong to who made it
 //	4  policies set the size of the blocks of new versions of files, and bound the
 //	   copies of blocks
-const Version = versionBlocks
+//	5  files are visible before they are in the storage: the write types must_cache
+//	   and async_through
+const Version = 5
+
+// VersionUnpersisted is the first one with files that are not in the storage.
+const VersionUnpersisted = 5
 
 // SetVersion puts a version in force. It changes nothing if a later one is.
 type SetVersion struct {
@@ -36,6 +41,12 @@ func Needs(c *Command) int {
 		return 3
 	case c.Begin != nil && (c.Begin.Owner != "" || c.Begin.Group != ""):
 		return 3
+	case c.Begin != nil && (c.Begin.Persist != 0 || keeps(c.Begin.Write)), c.Complete != nil && len(c.Complete.Nodes) > 0:
+		return VersionUnpersisted
+	case c.Discard != nil, c.MoveUnpersisted != nil, c.QueuePersist != nil, c.StopPersist != nil, c.PersistFailed != nil:
+		return VersionUnpersisted
+	case c.ChangePolicy != nil && slices.ContainsFunc(c.ChangePolicy.Set, setsKeeping):
+		return VersionUnpersisted
 	case c.ChangePolicy != nil && slices.ContainsFunc(c.ChangePolicy.Set, setsBlocks):
 		return versionBlocks
 	}

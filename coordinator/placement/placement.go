@@ -64,6 +64,8 @@ type node struct {
 	active      map[freshet.OpID]struct{}
 	beats       uint64 // heartbeats of this incarnation
 	free        map[freshet.BlockID]struct{}
+	keeps       bool // blocks of files that are in no storage
+	durable     bool // on a disk
 	carrier
 }
 
@@ -138,6 +140,7 @@ func (n *Nodes) Heartbeat(h freshet.Heartbeat, sameTerm bool, now time.Duration)
 	at.used, at.capacity, at.tier, at.heard = h.Used, h.Capacity, h.Tier, now
 	at.beats++
 	at.takes = h.TakesCopies
+	at.keeps, at.durable = h.Keeps, h.Durable
 	n.harm.note(h.Damaged, at.Name, now)
 	at.active = make(map[freshet.OpID]struct{}, len(h.Active))
 	for _, op := range h.Active {

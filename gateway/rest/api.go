@@ -45,6 +45,7 @@ type Services struct {
 	Access    freshetv1.AccessServiceServer
 	Quotas    freshetv1.QuotaServiceServer
 	Syncs     freshetv1.SyncServiceServer
+	Persist   freshetv1.PersistServiceServer
 	// Events is called by NewEvents, not by the API.
 	Events freshetv1.EventServiceServer
 	// Check is called by NewCheck, not by the API.
@@ -81,6 +82,7 @@ func NewAPI(ctx context.Context, s Services) (http.Handler, error) {
 		func() error { return freshetv1.RegisterClusterServiceHandlerServer(ctx, mux, s.Cluster) },
 		func() error { return freshetv1.RegisterQuotaServiceHandlerServer(ctx, mux, s.Quotas) },
 		func() error { return freshetv1.RegisterSyncServiceHandlerServer(ctx, mux, s.Syncs) },
+		func() error { return freshetv1.RegisterPersistServiceHandlerServer(ctx, mux, s.Persist) },
 		func() error { return freshetv1.RegisterAccessServiceHandlerServer(ctx, mux, s.Access) },
 	} {
 		if err := register(); err != nil {

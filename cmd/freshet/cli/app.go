@@ -135,7 +135,7 @@ func (a *app) root() *cobra.Command {
 	f.StringVarP(&a.output, "output", "o", "table", "output format: table, json or yaml")
 	f.BoolVar(&a.noColor, "no-color", a.env("NO_COLOR", "") != "", "no colour (env NO_COLOR)")
 	f.DurationVar(&a.timeout, "timeout", 30*time.Second, "give up after this time; 0 waits for ever (transfers, listings and syncs are bounded only if it is given)")
-	root.AddCommand(a.mountCommand(), a.syncCommand(), a.quotaCommand(), a.policyCommand(), a.fsCommand(), a.explainCommand(), a.checkCommand(), a.peersCommand(),
+	root.AddCommand(a.mountCommand(), a.syncCommand(), a.persistCommand(), a.quotaCommand(), a.policyCommand(), a.fsCommand(), a.explainCommand(), a.checkCommand(), a.peersCommand(),
 		a.clusterCommand(), a.configCommand(), a.applyCommand(), a.planCommand(), a.versionCommand())
 	return root
 }
@@ -175,6 +175,7 @@ type session struct {
 	cluster  freshetv1.ClusterServiceClient
 	check    freshetv1.CheckServiceClient
 	syncs    freshetv1.SyncServiceClient
+	persist  freshetv1.PersistServiceClient
 	access   freshetv1.AccessServiceClient
 	state    freshetv1.StateServiceClient
 	members  *rpc.Conns // to single members
@@ -231,7 +232,7 @@ func (a *app) connected(ctx context.Context, f func(ctx context.Context, s *sess
 	s := &session{
 		ns: freshetv1.NewNamespaceServiceClient(conn), mounts: freshetv1.NewMountServiceClient(conn),
 		policies: freshetv1.NewPolicyServiceClient(conn), cluster: freshetv1.NewClusterServiceClient(conn), check: freshetv1.NewCheckServiceClient(conn),
-		syncs:  freshetv1.NewSyncServiceClient(conn),
+		syncs: freshetv1.NewSyncServiceClient(conn), persist: freshetv1.NewPersistServiceClient(conn),
 		access: freshetv1.NewAccessServiceClient(conn), state: freshetv1.NewStateServiceClient(conn), members: nodes,
 		coord: coord, files: client.New(coord, rpc.NewNodePool(nodes), client.Options{Host: host}),
 	}

@@ -304,6 +304,7 @@ func (p *Process) faces(ctx context.Context, cfg *config.File, parts coordinator
 		Access:  rpc.NewAccessServer(served, forward),
 		Quotas:  rpc.NewQuotaServer(served, forward),
 		Syncs:   rpc.NewSyncServer(served, forward),
+		Persist: rpc.NewPersistServer(served, forward),
 		Check:   rpc.ForwardedChecker(served, forward),
 	}
 	handler, err := p.routes(ctx, parts, services, rpc.NewForwarded(served, forward))
@@ -337,6 +338,7 @@ func register(r grpc.ServiceRegistrar, s rest.Services, nodes freshetv1.NodeServ
 	freshetv1.RegisterNodeServiceServer(r, nodes)
 	freshetv1.RegisterQuotaServiceServer(r, s.Quotas)
 	freshetv1.RegisterSyncServiceServer(r, s.Syncs)
+	freshetv1.RegisterPersistServiceServer(r, s.Persist)
 }
 
 // routes are the HTTP routes of a coordinator.

@@ -2191,10 +2191,14 @@ func (x *BlockReport) GetLength() int64 {
 
 // FinishedOp is the end of an upload as the node saw it.
 type FinishedOp struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Op            []byte                 `protobuf:"bytes,1,opt,name=op,proto3" json:"op,omitempty"`
-	Written       *Written               `protobuf:"bytes,2,opt,name=written,proto3" json:"written,omitempty"`
-	Uncertain     bool                   `protobuf:"varint,3,opt,name=uncertain,proto3" json:"uncertain,omitempty"`
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Op        []byte                 `protobuf:"bytes,1,opt,name=op,proto3" json:"op,omitempty"`
+	Written   *Written               `protobuf:"bytes,2,opt,name=written,proto3" json:"written,omitempty"`
+	Uncertain bool                   `protobuf:"varint,3,opt,name=uncertain,proto3" json:"uncertain,omitempty"`
+	// Why an order to persist a file had no effect.
+	Failure string `protobuf:"bytes,80,opt,name=failure,proto3" json:"failure,omitempty"`
+	// The storage holds another version than the one that may be replaced.
+	Conflict      bool `protobuf:"varint,81,opt,name=conflict,proto3" json:"conflict,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2250,6 +2254,138 @@ func (x *FinishedOp) GetUncertain() bool {
 	return false
 }
 
+func (x *FinishedOp) GetFailure() string {
+	if x != nil {
+		return x.Failure
+	}
+	return ""
+}
+
+func (x *FinishedOp) GetConflict() bool {
+	if x != nil {
+		return x.Conflict
+	}
+	return false
+}
+
+// PersistOrder is a file that a node is to write to the storage.
+type PersistOrder struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Op        []byte                 `protobuf:"bytes,1,opt,name=op,proto3" json:"op,omitempty"`
+	FileId    uint64                 `protobuf:"varint,2,opt,name=file_id,json=fileId,proto3" json:"file_id,omitempty"`
+	Path      string                 `protobuf:"bytes,3,opt,name=path,proto3" json:"path,omitempty"`
+	Target    *Source                `protobuf:"bytes,4,opt,name=target,proto3" json:"target,omitempty"`
+	Length    int64                  `protobuf:"varint,5,opt,name=length,proto3" json:"length,omitempty"`
+	BlockSize int64                  `protobuf:"varint,6,opt,name=block_size,json=blockSize,proto3" json:"block_size,omitempty"`
+	// The version that it may replace; empty: nothing may be there.
+	Beneath       string `protobuf:"bytes,7,opt,name=beneath,proto3" json:"beneath,omitempty"`
+	Owner         string `protobuf:"bytes,8,opt,name=owner,proto3" json:"owner,omitempty"`
+	Group         string `protobuf:"bytes,9,opt,name=group,proto3" json:"group,omitempty"`
+	Mode          uint32 `protobuf:"varint,10,opt,name=mode,proto3" json:"mode,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PersistOrder) Reset() {
+	*x = PersistOrder{}
+	mi := &file_freshet_v1_admin_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PersistOrder) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PersistOrder) ProtoMessage() {}
+
+func (x *PersistOrder) ProtoReflect() protoreflect.Message {
+	mi := &file_freshet_v1_admin_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PersistOrder.ProtoReflect.Descriptor instead.
+func (*PersistOrder) Descriptor() ([]byte, []int) {
+	return file_freshet_v1_admin_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *PersistOrder) GetOp() []byte {
+	if x != nil {
+		return x.Op
+	}
+	return nil
+}
+
+func (x *PersistOrder) GetFileId() uint64 {
+	if x != nil {
+		return x.FileId
+	}
+	return 0
+}
+
+func (x *PersistOrder) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *PersistOrder) GetTarget() *Source {
+	if x != nil {
+		return x.Target
+	}
+	return nil
+}
+
+func (x *PersistOrder) GetLength() int64 {
+	if x != nil {
+		return x.Length
+	}
+	return 0
+}
+
+func (x *PersistOrder) GetBlockSize() int64 {
+	if x != nil {
+		return x.BlockSize
+	}
+	return 0
+}
+
+func (x *PersistOrder) GetBeneath() string {
+	if x != nil {
+		return x.Beneath
+	}
+	return ""
+}
+
+func (x *PersistOrder) GetOwner() string {
+	if x != nil {
+		return x.Owner
+	}
+	return ""
+}
+
+func (x *PersistOrder) GetGroup() string {
+	if x != nil {
+		return x.Group
+	}
+	return ""
+}
+
+func (x *PersistOrder) GetMode() uint32 {
+	if x != nil {
+		return x.Mode
+	}
+	return 0
+}
+
 // HeartbeatRequest is what a cache node tells the leader.
 type HeartbeatRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2267,14 +2403,20 @@ type HeartbeatRequest struct {
 	// Blocks whose bytes were not what was written: they were dropped.
 	Damaged []*BlockReport `protobuf:"bytes,11,rep,name=damaged,proto3" json:"damaged,omitempty"`
 	// The node does what HeartbeatResponse.copy asks for.
-	TakesCopies   bool `protobuf:"varint,12,opt,name=takes_copies,json=takesCopies,proto3" json:"takes_copies,omitempty"`
+	TakesCopies bool `protobuf:"varint,12,opt,name=takes_copies,json=takesCopies,proto3" json:"takes_copies,omitempty"`
+	// Versions whose blocks the node keeps because they may not be in the storage.
+	Kept []uint64 `protobuf:"varint,80,rep,packed,name=kept,proto3" json:"kept,omitempty"`
+	// The node keeps blocks of files that are not in the storage.
+	Keeps bool `protobuf:"varint,81,opt,name=keeps,proto3" json:"keeps,omitempty"`
+	// It does so on a disk.
+	Durable       bool `protobuf:"varint,82,opt,name=durable,proto3" json:"durable,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *HeartbeatRequest) Reset() {
 	*x = HeartbeatRequest{}
-	mi := &file_freshet_v1_admin_proto_msgTypes[37]
+	mi := &file_freshet_v1_admin_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2286,7 +2428,7 @@ func (x *HeartbeatRequest) String() string {
 func (*HeartbeatRequest) ProtoMessage() {}
 
 func (x *HeartbeatRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_freshet_v1_admin_proto_msgTypes[37]
+	mi := &file_freshet_v1_admin_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2299,7 +2441,7 @@ func (x *HeartbeatRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeartbeatRequest.ProtoReflect.Descriptor instead.
 func (*HeartbeatRequest) Descriptor() ([]byte, []int) {
-	return file_freshet_v1_admin_proto_rawDescGZIP(), []int{37}
+	return file_freshet_v1_admin_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *HeartbeatRequest) GetNode() *Node {
@@ -2386,6 +2528,27 @@ func (x *HeartbeatRequest) GetTakesCopies() bool {
 	return false
 }
 
+func (x *HeartbeatRequest) GetKept() []uint64 {
+	if x != nil {
+		return x.Kept
+	}
+	return nil
+}
+
+func (x *HeartbeatRequest) GetKeeps() bool {
+	if x != nil {
+		return x.Keeps
+	}
+	return false
+}
+
+func (x *HeartbeatRequest) GetDurable() bool {
+	if x != nil {
+		return x.Durable
+	}
+	return false
+}
+
 // CopyOrder is a block that a node is to fetch from the nodes that hold it.
 type CopyOrder struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2397,7 +2560,7 @@ type CopyOrder struct {
 
 func (x *CopyOrder) Reset() {
 	*x = CopyOrder{}
-	mi := &file_freshet_v1_admin_proto_msgTypes[38]
+	mi := &file_freshet_v1_admin_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2409,7 +2572,7 @@ func (x *CopyOrder) String() string {
 func (*CopyOrder) ProtoMessage() {}
 
 func (x *CopyOrder) ProtoReflect() protoreflect.Message {
-	mi := &file_freshet_v1_admin_proto_msgTypes[38]
+	mi := &file_freshet_v1_admin_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2422,7 +2585,7 @@ func (x *CopyOrder) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CopyOrder.ProtoReflect.Descriptor instead.
 func (*CopyOrder) Descriptor() ([]byte, []int) {
-	return file_freshet_v1_admin_proto_rawDescGZIP(), []int{38}
+	return file_freshet_v1_admin_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *CopyOrder) GetBlock() *Block {
@@ -2451,7 +2614,7 @@ type MountSpec struct {
 
 func (x *MountSpec) Reset() {
 	*x = MountSpec{}
-	mi := &file_freshet_v1_admin_proto_msgTypes[39]
+	mi := &file_freshet_v1_admin_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2463,7 +2626,7 @@ func (x *MountSpec) String() string {
 func (*MountSpec) ProtoMessage() {}
 
 func (x *MountSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_freshet_v1_admin_proto_msgTypes[39]
+	mi := &file_freshet_v1_admin_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2476,7 +2639,7 @@ func (x *MountSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MountSpec.ProtoReflect.Descriptor instead.
 func (*MountSpec) Descriptor() ([]byte, []int) {
-	return file_freshet_v1_admin_proto_rawDescGZIP(), []int{39}
+	return file_freshet_v1_admin_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *MountSpec) GetMount() *Mount {
@@ -2519,14 +2682,18 @@ type HeartbeatResponse struct {
 	// Versions among those added whose blocks are not to be evicted.
 	Pinned []uint64 `protobuf:"varint,12,rep,packed,name=pinned,proto3" json:"pinned,omitempty"`
 	// Blocks that the node is to fetch when it has nothing better to do.
-	Copy          []*CopyOrder `protobuf:"bytes,13,rep,name=copy,proto3" json:"copy,omitempty"`
+	Copy []*CopyOrder `protobuf:"bytes,13,rep,name=copy,proto3" json:"copy,omitempty"`
+	// Those of the request's kept versions that need not be kept any more.
+	Released []uint64 `protobuf:"varint,80,rep,packed,name=released,proto3" json:"released,omitempty"`
+	// Files that the node is to write to the storage.
+	Persist       []*PersistOrder `protobuf:"bytes,81,rep,name=persist,proto3" json:"persist,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *HeartbeatResponse) Reset() {
 	*x = HeartbeatResponse{}
-	mi := &file_freshet_v1_admin_proto_msgTypes[40]
+	mi := &file_freshet_v1_admin_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2538,7 +2705,7 @@ func (x *HeartbeatResponse) String() string {
 func (*HeartbeatResponse) ProtoMessage() {}
 
 func (x *HeartbeatResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_freshet_v1_admin_proto_msgTypes[40]
+	mi := &file_freshet_v1_admin_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2551,7 +2718,7 @@ func (x *HeartbeatResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeartbeatResponse.ProtoReflect.Descriptor instead.
 func (*HeartbeatResponse) Descriptor() ([]byte, []int) {
-	return file_freshet_v1_admin_proto_rawDescGZIP(), []int{40}
+	return file_freshet_v1_admin_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *HeartbeatResponse) GetClusterId() []byte {
@@ -2645,6 +2812,20 @@ func (x *HeartbeatResponse) GetCopy() []*CopyOrder {
 	return nil
 }
 
+func (x *HeartbeatResponse) GetReleased() []uint64 {
+	if x != nil {
+		return x.Released
+	}
+	return nil
+}
+
+func (x *HeartbeatResponse) GetPersist() []*PersistOrder {
+	if x != nil {
+		return x.Persist
+	}
+	return nil
+}
+
 // PermitRequest asks for the permission to publish an upload.
 type PermitRequest struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
@@ -2659,7 +2840,7 @@ type PermitRequest struct {
 
 func (x *PermitRequest) Reset() {
 	*x = PermitRequest{}
-	mi := &file_freshet_v1_admin_proto_msgTypes[41]
+	mi := &file_freshet_v1_admin_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2671,7 +2852,7 @@ func (x *PermitRequest) String() string {
 func (*PermitRequest) ProtoMessage() {}
 
 func (x *PermitRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_freshet_v1_admin_proto_msgTypes[41]
+	mi := &file_freshet_v1_admin_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2684,7 +2865,7 @@ func (x *PermitRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PermitRequest.ProtoReflect.Descriptor instead.
 func (*PermitRequest) Descriptor() ([]byte, []int) {
-	return file_freshet_v1_admin_proto_rawDescGZIP(), []int{41}
+	return file_freshet_v1_admin_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *PermitRequest) GetOp() []byte {
@@ -2724,7 +2905,7 @@ type PermitResponse struct {
 
 func (x *PermitResponse) Reset() {
 	*x = PermitResponse{}
-	mi := &file_freshet_v1_admin_proto_msgTypes[42]
+	mi := &file_freshet_v1_admin_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2736,7 +2917,7 @@ func (x *PermitResponse) String() string {
 func (*PermitResponse) ProtoMessage() {}
 
 func (x *PermitResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_freshet_v1_admin_proto_msgTypes[42]
+	mi := &file_freshet_v1_admin_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2749,7 +2930,7 @@ func (x *PermitResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PermitResponse.ProtoReflect.Descriptor instead.
 func (*PermitResponse) Descriptor() ([]byte, []int) {
-	return file_freshet_v1_admin_proto_rawDescGZIP(), []int{42}
+	return file_freshet_v1_admin_proto_rawDescGZIP(), []int{43}
 }
 
 // CompleteRequest reports an acknowledged upload.
@@ -2763,7 +2944,7 @@ type CompleteRequest struct {
 
 func (x *CompleteRequest) Reset() {
 	*x = CompleteRequest{}
-	mi := &file_freshet_v1_admin_proto_msgTypes[43]
+	mi := &file_freshet_v1_admin_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2775,7 +2956,7 @@ func (x *CompleteRequest) String() string {
 func (*CompleteRequest) ProtoMessage() {}
 
 func (x *CompleteRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_freshet_v1_admin_proto_msgTypes[43]
+	mi := &file_freshet_v1_admin_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2788,7 +2969,7 @@ func (x *CompleteRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CompleteRequest.ProtoReflect.Descriptor instead.
 func (*CompleteRequest) Descriptor() ([]byte, []int) {
-	return file_freshet_v1_admin_proto_rawDescGZIP(), []int{43}
+	return file_freshet_v1_admin_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *CompleteRequest) GetOp() []byte {
@@ -2816,7 +2997,7 @@ type CompleteResponse struct {
 
 func (x *CompleteResponse) Reset() {
 	*x = CompleteResponse{}
-	mi := &file_freshet_v1_admin_proto_msgTypes[44]
+	mi := &file_freshet_v1_admin_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2828,7 +3009,7 @@ func (x *CompleteResponse) String() string {
 func (*CompleteResponse) ProtoMessage() {}
 
 func (x *CompleteResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_freshet_v1_admin_proto_msgTypes[44]
+	mi := &file_freshet_v1_admin_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2841,7 +3022,7 @@ func (x *CompleteResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CompleteResponse.ProtoReflect.Descriptor instead.
 func (*CompleteResponse) Descriptor() ([]byte, []int) {
-	return file_freshet_v1_admin_proto_rawDescGZIP(), []int{44}
+	return file_freshet_v1_admin_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *CompleteResponse) GetEntry() *Entry {
@@ -2870,7 +3051,7 @@ type AbortRequest struct {
 
 func (x *AbortRequest) Reset() {
 	*x = AbortRequest{}
-	mi := &file_freshet_v1_admin_proto_msgTypes[45]
+	mi := &file_freshet_v1_admin_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2882,7 +3063,7 @@ func (x *AbortRequest) String() string {
 func (*AbortRequest) ProtoMessage() {}
 
 func (x *AbortRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_freshet_v1_admin_proto_msgTypes[45]
+	mi := &file_freshet_v1_admin_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2895,7 +3076,7 @@ func (x *AbortRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AbortRequest.ProtoReflect.Descriptor instead.
 func (*AbortRequest) Descriptor() ([]byte, []int) {
-	return file_freshet_v1_admin_proto_rawDescGZIP(), []int{45}
+	return file_freshet_v1_admin_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *AbortRequest) GetOp() []byte {
@@ -2921,7 +3102,7 @@ type AbortResponse struct {
 
 func (x *AbortResponse) Reset() {
 	*x = AbortResponse{}
-	mi := &file_freshet_v1_admin_proto_msgTypes[46]
+	mi := &file_freshet_v1_admin_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2933,7 +3114,7 @@ func (x *AbortResponse) String() string {
 func (*AbortResponse) ProtoMessage() {}
 
 func (x *AbortResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_freshet_v1_admin_proto_msgTypes[46]
+	mi := &file_freshet_v1_admin_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2946,7 +3127,7 @@ func (x *AbortResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AbortResponse.ProtoReflect.Descriptor instead.
 func (*AbortResponse) Descriptor() ([]byte, []int) {
-	return file_freshet_v1_admin_proto_rawDescGZIP(), []int{46}
+	return file_freshet_v1_admin_proto_rawDescGZIP(), []int{47}
 }
 
 // PostEventsRequest is what somebody posted who says that a storage changed.
@@ -2965,7 +3146,7 @@ type PostEventsRequest struct {
 
 func (x *PostEventsRequest) Reset() {
 	*x = PostEventsRequest{}
-	mi := &file_freshet_v1_admin_proto_msgTypes[47]
+	mi := &file_freshet_v1_admin_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2977,7 +3158,7 @@ func (x *PostEventsRequest) String() string {
 func (*PostEventsRequest) ProtoMessage() {}
 
 func (x *PostEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_freshet_v1_admin_proto_msgTypes[47]
+	mi := &file_freshet_v1_admin_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2990,7 +3171,7 @@ func (x *PostEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PostEventsRequest.ProtoReflect.Descriptor instead.
 func (*PostEventsRequest) Descriptor() ([]byte, []int) {
-	return file_freshet_v1_admin_proto_rawDescGZIP(), []int{47}
+	return file_freshet_v1_admin_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *PostEventsRequest) GetBody() []byte {
@@ -3033,7 +3214,7 @@ type PostEventsResponse struct {
 
 func (x *PostEventsResponse) Reset() {
 	*x = PostEventsResponse{}
-	mi := &file_freshet_v1_admin_proto_msgTypes[48]
+	mi := &file_freshet_v1_admin_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3045,7 +3226,7 @@ func (x *PostEventsResponse) String() string {
 func (*PostEventsResponse) ProtoMessage() {}
 
 func (x *PostEventsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_freshet_v1_admin_proto_msgTypes[48]
+	mi := &file_freshet_v1_admin_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3058,7 +3239,7 @@ func (x *PostEventsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PostEventsResponse.ProtoReflect.Descriptor instead.
 func (*PostEventsResponse) Descriptor() ([]byte, []int) {
-	return file_freshet_v1_admin_proto_rawDescGZIP(), []int{48}
+	return file_freshet_v1_admin_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *PostEventsResponse) GetMarked() int64 {
@@ -3256,12 +3437,27 @@ const file_freshet_v1_admin_proto_rawDesc = "" +
 	"\vBlockReport\x12\x17\n" +
 	"\afile_id\x18\x01 \x01(\x04R\x06fileId\x12\x14\n" +
 	"\x05index\x18\x02 \x01(\rR\x05index\x12\x16\n" +
-	"\x06length\x18\x03 \x01(\x03R\x06length\"i\n" +
+	"\x06length\x18\x03 \x01(\x03R\x06length\"\x9f\x01\n" +
 	"\n" +
 	"FinishedOp\x12\x0e\n" +
 	"\x02op\x18\x01 \x01(\fR\x02op\x12-\n" +
 	"\awritten\x18\x02 \x01(\v2\x13.freshet.v1.WrittenR\awritten\x12\x1c\n" +
-	"\tuncertain\x18\x03 \x01(\bR\tuncertain\"\xd0\x03\n" +
+	"\tuncertain\x18\x03 \x01(\bR\tuncertain\x12\x18\n" +
+	"\afailure\x18P \x01(\tR\afailure\x12\x1a\n" +
+	"\bconflict\x18Q \x01(\bR\bconflict\"\x88\x02\n" +
+	"\fPersistOrder\x12\x0e\n" +
+	"\x02op\x18\x01 \x01(\fR\x02op\x12\x17\n" +
+	"\afile_id\x18\x02 \x01(\x04R\x06fileId\x12\x12\n" +
+	"\x04path\x18\x03 \x01(\tR\x04path\x12*\n" +
+	"\x06target\x18\x04 \x01(\v2\x12.freshet.v1.SourceR\x06target\x12\x16\n" +
+	"\x06length\x18\x05 \x01(\x03R\x06length\x12\x1d\n" +
+	"\n" +
+	"block_size\x18\x06 \x01(\x03R\tblockSize\x12\x18\n" +
+	"\abeneath\x18\a \x01(\tR\abeneath\x12\x14\n" +
+	"\x05owner\x18\b \x01(\tR\x05owner\x12\x14\n" +
+	"\x05group\x18\t \x01(\tR\x05group\x12\x12\n" +
+	"\x04mode\x18\n" +
+	" \x01(\rR\x04mode\"\x94\x04\n" +
 	"\x10HeartbeatRequest\x12$\n" +
 	"\x04node\x18\x01 \x01(\v2\x10.freshet.v1.NodeR\x04node\x12 \n" +
 	"\vincarnation\x18\x02 \x01(\x04R\vincarnation\x12\x12\n" +
@@ -3275,14 +3471,17 @@ const file_freshet_v1_admin_proto_rawDesc = "" +
 	"\fpin_revision\x18\n" +
 	" \x01(\x04R\vpinRevision\x121\n" +
 	"\adamaged\x18\v \x03(\v2\x17.freshet.v1.BlockReportR\adamaged\x12!\n" +
-	"\ftakes_copies\x18\f \x01(\bR\vtakesCopies\"`\n" +
+	"\ftakes_copies\x18\f \x01(\bR\vtakesCopies\x12\x12\n" +
+	"\x04kept\x18P \x03(\x04R\x04kept\x12\x14\n" +
+	"\x05keeps\x18Q \x01(\bR\x05keeps\x12\x18\n" +
+	"\adurable\x18R \x01(\bR\adurable\"`\n" +
 	"\tCopyOrder\x12'\n" +
 	"\x05block\x18\x01 \x01(\v2\x11.freshet.v1.BlockR\x05block\x12*\n" +
 	"\x06source\x18\x02 \x01(\v2\x12.freshet.v1.SourceR\x06source\"\x94\x01\n" +
 	"\tMountSpec\x12'\n" +
 	"\x05mount\x18\x01 \x01(\v2\x11.freshet.v1.MountR\x05mount\x12\x1b\n" +
 	"\tdomain_id\x18\x02 \x01(\fR\bdomainId\x12A\n" +
-	"\x0fmax_op_lifetime\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\rmaxOpLifetime\"\xc3\x03\n" +
+	"\x0fmax_op_lifetime\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\rmaxOpLifetime\"\x93\x04\n" +
 	"\x11HeartbeatResponse\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\fR\tclusterId\x12\x14\n" +
@@ -3298,7 +3497,9 @@ const file_freshet_v1_admin_proto_rawDesc = "" +
 	" \x03(\fR\x05abort\x12!\n" +
 	"\fpin_revision\x18\v \x01(\x04R\vpinRevision\x12\x16\n" +
 	"\x06pinned\x18\f \x03(\x04R\x06pinned\x12)\n" +
-	"\x04copy\x18\r \x03(\v2\x15.freshet.v1.CopyOrderR\x04copy\"\x82\x01\n" +
+	"\x04copy\x18\r \x03(\v2\x15.freshet.v1.CopyOrderR\x04copy\x12\x1a\n" +
+	"\breleased\x18P \x03(\x04R\breleased\x122\n" +
+	"\apersist\x18Q \x03(\v2\x18.freshet.v1.PersistOrderR\apersist\"\x82\x01\n" +
 	"\rPermitRequest\x12\x0e\n" +
 	"\x02op\x18\x01 \x01(\fR\x02op\x12\x17\n" +
 	"\anode_id\x18\x02 \x01(\tR\x06nodeId\x12 \n" +
@@ -3380,7 +3581,7 @@ func file_freshet_v1_admin_proto_rawDescGZIP() []byte {
 	return file_freshet_v1_admin_proto_rawDescData
 }
 
-var file_freshet_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 52)
+var file_freshet_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 53)
 var file_freshet_v1_admin_proto_goTypes = []any{
 	(*ListMountsRequest)(nil),          // 0: freshet.v1.ListMountsRequest
 	(*ListMountsResponse)(nil),         // 1: freshet.v1.ListMountsResponse
@@ -3419,135 +3620,138 @@ var file_freshet_v1_admin_proto_goTypes = []any{
 	(*BumpEpochResponse)(nil),          // 34: freshet.v1.BumpEpochResponse
 	(*BlockReport)(nil),                // 35: freshet.v1.BlockReport
 	(*FinishedOp)(nil),                 // 36: freshet.v1.FinishedOp
-	(*HeartbeatRequest)(nil),           // 37: freshet.v1.HeartbeatRequest
-	(*CopyOrder)(nil),                  // 38: freshet.v1.CopyOrder
-	(*MountSpec)(nil),                  // 39: freshet.v1.MountSpec
-	(*HeartbeatResponse)(nil),          // 40: freshet.v1.HeartbeatResponse
-	(*PermitRequest)(nil),              // 41: freshet.v1.PermitRequest
-	(*PermitResponse)(nil),             // 42: freshet.v1.PermitResponse
-	(*CompleteRequest)(nil),            // 43: freshet.v1.CompleteRequest
-	(*CompleteResponse)(nil),           // 44: freshet.v1.CompleteResponse
-	(*AbortRequest)(nil),               // 45: freshet.v1.AbortRequest
-	(*AbortResponse)(nil),              // 46: freshet.v1.AbortResponse
-	(*PostEventsRequest)(nil),          // 47: freshet.v1.PostEventsRequest
-	(*PostEventsResponse)(nil),         // 48: freshet.v1.PostEventsResponse
-	nil,                                // 49: freshet.v1.AddMountRequest.OptionsEntry
-	nil,                                // 50: freshet.v1.UpdateMountRequest.OptionsEntry
-	nil,                                // 51: freshet.v1.GetClusterResponse.RaftEntry
-	(*Mount)(nil),                      // 52: freshet.v1.Mount
-	(*Consistency)(nil),                // 53: freshet.v1.Consistency
-	(*SyncPolicy)(nil),                 // 54: freshet.v1.SyncPolicy
-	(*Operation)(nil),                  // 55: freshet.v1.Operation
-	(*Node)(nil),                       // 56: freshet.v1.Node
-	(*durationpb.Duration)(nil),        // 57: google.protobuf.Duration
-	(*PublisherStatus)(nil),            // 58: freshet.v1.PublisherStatus
-	(*timestamppb.Timestamp)(nil),      // 59: google.protobuf.Timestamp
-	(*Written)(nil),                    // 60: freshet.v1.Written
-	(*Block)(nil),                      // 61: freshet.v1.Block
+	(*PersistOrder)(nil),               // 37: freshet.v1.PersistOrder
+	(*HeartbeatRequest)(nil),           // 38: freshet.v1.HeartbeatRequest
+	(*CopyOrder)(nil),                  // 39: freshet.v1.CopyOrder
+	(*MountSpec)(nil),                  // 40: freshet.v1.MountSpec
+	(*HeartbeatResponse)(nil),          // 41: freshet.v1.HeartbeatResponse
+	(*PermitRequest)(nil),              // 42: freshet.v1.PermitRequest
+	(*PermitResponse)(nil),             // 43: freshet.v1.PermitResponse
+	(*CompleteRequest)(nil),            // 44: freshet.v1.CompleteRequest
+	(*CompleteResponse)(nil),           // 45: freshet.v1.CompleteResponse
+	(*AbortRequest)(nil),               // 46: freshet.v1.AbortRequest
+	(*AbortResponse)(nil),              // 47: freshet.v1.AbortResponse
+	(*PostEventsRequest)(nil),          // 48: freshet.v1.PostEventsRequest
+	(*PostEventsResponse)(nil),         // 49: freshet.v1.PostEventsResponse
+	nil,                                // 50: freshet.v1.AddMountRequest.OptionsEntry
+	nil,                                // 51: freshet.v1.UpdateMountRequest.OptionsEntry
+	nil,                                // 52: freshet.v1.GetClusterResponse.RaftEntry
+	(*Mount)(nil),                      // 53: freshet.v1.Mount
+	(*Consistency)(nil),                // 54: freshet.v1.Consistency
+	(*SyncPolicy)(nil),                 // 55: freshet.v1.SyncPolicy
+	(*Operation)(nil),                  // 56: freshet.v1.Operation
+	(*Node)(nil),                       // 57: freshet.v1.Node
+	(*durationpb.Duration)(nil),        // 58: google.protobuf.Duration
+	(*PublisherStatus)(nil),            // 59: freshet.v1.PublisherStatus
+	(*timestamppb.Timestamp)(nil),      // 60: google.protobuf.Timestamp
+	(*Written)(nil),                    // 61: freshet.v1.Written
 	(*Source)(nil),                     // 62: freshet.v1.Source
-	(*Entry)(nil),                      // 63: freshet.v1.Entry
-	(*ListPoliciesRequest)(nil),        // 64: freshet.v1.ListPoliciesRequest
-	(*UpdatePolicyRequest)(nil),        // 65: freshet.v1.UpdatePolicyRequest
-	(*ReplacePolicyRequest)(nil),       // 66: freshet.v1.ReplacePolicyRequest
-	(*DeletePolicyRequest)(nil),        // 67: freshet.v1.DeletePolicyRequest
-	(*ListPoliciesResponse)(nil),       // 68: freshet.v1.ListPoliciesResponse
-	(*UpdatePolicyResponse)(nil),       // 69: freshet.v1.UpdatePolicyResponse
-	(*ReplacePolicyResponse)(nil),      // 70: freshet.v1.ReplacePolicyResponse
-	(*DeletePolicyResponse)(nil),       // 71: freshet.v1.DeletePolicyResponse
+	(*Block)(nil),                      // 63: freshet.v1.Block
+	(*Entry)(nil),                      // 64: freshet.v1.Entry
+	(*ListPoliciesRequest)(nil),        // 65: freshet.v1.ListPoliciesRequest
+	(*UpdatePolicyRequest)(nil),        // 66: freshet.v1.UpdatePolicyRequest
+	(*ReplacePolicyRequest)(nil),       // 67: freshet.v1.ReplacePolicyRequest
+	(*DeletePolicyRequest)(nil),        // 68: freshet.v1.DeletePolicyRequest
+	(*ListPoliciesResponse)(nil),       // 69: freshet.v1.ListPoliciesResponse
+	(*UpdatePolicyResponse)(nil),       // 70: freshet.v1.UpdatePolicyResponse
+	(*ReplacePolicyResponse)(nil),      // 71: freshet.v1.ReplacePolicyResponse
+	(*DeletePolicyResponse)(nil),       // 72: freshet.v1.DeletePolicyResponse
 }
 var file_freshet_v1_admin_proto_depIdxs = []int32{
-	52, // 0: freshet.v1.ListMountsResponse.mounts:type_name -> freshet.v1.Mount
-	49, // 1: freshet.v1.AddMountRequest.options:type_name -> freshet.v1.AddMountRequest.OptionsEntry
-	53, // 2: freshet.v1.AddMountRequest.consistency:type_name -> freshet.v1.Consistency
-	52, // 3: freshet.v1.AddMountResponse.mount:type_name -> freshet.v1.Mount
-	50, // 4: freshet.v1.UpdateMountRequest.options:type_name -> freshet.v1.UpdateMountRequest.OptionsEntry
-	53, // 5: freshet.v1.UpdateMountRequest.consistency:type_name -> freshet.v1.Consistency
-	52, // 6: freshet.v1.UpdateMountResponse.mount:type_name -> freshet.v1.Mount
-	52, // 7: freshet.v1.RemoveMountResponse.mount:type_name -> freshet.v1.Mount
-	54, // 8: freshet.v1.ListSyncPoliciesResponse.policies:type_name -> freshet.v1.SyncPolicy
-	54, // 9: freshet.v1.SetSyncPolicyResponse.policy:type_name -> freshet.v1.SyncPolicy
-	54, // 10: freshet.v1.RemoveSyncPolicyResponse.policy:type_name -> freshet.v1.SyncPolicy
+	53, // 0: freshet.v1.ListMountsResponse.mounts:type_name -> freshet.v1.Mount
+	50, // 1: freshet.v1.AddMountRequest.options:type_name -> freshet.v1.AddMountRequest.OptionsEntry
+	54, // 2: freshet.v1.AddMountRequest.consistency:type_name -> freshet.v1.Consistency
+	53, // 3: freshet.v1.AddMountResponse.mount:type_name -> freshet.v1.Mount
+	51, // 4: freshet.v1.UpdateMountRequest.options:type_name -> freshet.v1.UpdateMountRequest.OptionsEntry
+	54, // 5: freshet.v1.UpdateMountRequest.consistency:type_name -> freshet.v1.Consistency
+	53, // 6: freshet.v1.UpdateMountResponse.mount:type_name -> freshet.v1.Mount
+	53, // 7: freshet.v1.RemoveMountResponse.mount:type_name -> freshet.v1.Mount
+	55, // 8: freshet.v1.ListSyncPoliciesResponse.policies:type_name -> freshet.v1.SyncPolicy
+	55, // 9: freshet.v1.SetSyncPolicyResponse.policy:type_name -> freshet.v1.SyncPolicy
+	55, // 10: freshet.v1.RemoveSyncPolicyResponse.policy:type_name -> freshet.v1.SyncPolicy
 	16, // 11: freshet.v1.GetClusterResponse.members:type_name -> freshet.v1.Member
-	51, // 12: freshet.v1.GetClusterResponse.raft:type_name -> freshet.v1.GetClusterResponse.RaftEntry
-	55, // 13: freshet.v1.GetClusterResponse.quarantined_operations:type_name -> freshet.v1.Operation
-	56, // 14: freshet.v1.ListNodesResponse.nodes:type_name -> freshet.v1.Node
+	52, // 12: freshet.v1.GetClusterResponse.raft:type_name -> freshet.v1.GetClusterResponse.RaftEntry
+	56, // 13: freshet.v1.GetClusterResponse.quarantined_operations:type_name -> freshet.v1.Operation
+	57, // 14: freshet.v1.ListNodesResponse.nodes:type_name -> freshet.v1.Node
 	21, // 15: freshet.v1.ListPeersResponse.peers:type_name -> freshet.v1.Peer
 	22, // 16: freshet.v1.Peer.domains:type_name -> freshet.v1.PeerDomain
-	57, // 17: freshet.v1.Peer.since_contact:type_name -> google.protobuf.Duration
-	58, // 18: freshet.v1.PeerDomain.position:type_name -> freshet.v1.PublisherStatus
-	59, // 19: freshet.v1.PeerDomain.last_reset:type_name -> google.protobuf.Timestamp
+	58, // 17: freshet.v1.Peer.since_contact:type_name -> google.protobuf.Duration
+	59, // 18: freshet.v1.PeerDomain.position:type_name -> freshet.v1.PublisherStatus
+	60, // 19: freshet.v1.PeerDomain.last_reset:type_name -> google.protobuf.Timestamp
 	16, // 20: freshet.v1.JoinRaftRequest.member:type_name -> freshet.v1.Member
-	60, // 21: freshet.v1.FinishedOp.written:type_name -> freshet.v1.Written
-	56, // 22: freshet.v1.HeartbeatRequest.node:type_name -> freshet.v1.Node
-	35, // 23: freshet.v1.HeartbeatRequest.added:type_name -> freshet.v1.BlockReport
-	35, // 24: freshet.v1.HeartbeatRequest.removed:type_name -> freshet.v1.BlockReport
-	36, // 25: freshet.v1.HeartbeatRequest.finished:type_name -> freshet.v1.FinishedOp
-	35, // 26: freshet.v1.HeartbeatRequest.damaged:type_name -> freshet.v1.BlockReport
-	61, // 27: freshet.v1.CopyOrder.block:type_name -> freshet.v1.Block
-	62, // 28: freshet.v1.CopyOrder.source:type_name -> freshet.v1.Source
-	52, // 29: freshet.v1.MountSpec.mount:type_name -> freshet.v1.Mount
-	57, // 30: freshet.v1.MountSpec.max_op_lifetime:type_name -> google.protobuf.Duration
-	57, // 31: freshet.v1.HeartbeatResponse.lease:type_name -> google.protobuf.Duration
-	39, // 32: freshet.v1.HeartbeatResponse.mounts:type_name -> freshet.v1.MountSpec
-	35, // 33: freshet.v1.HeartbeatResponse.free:type_name -> freshet.v1.BlockReport
-	38, // 34: freshet.v1.HeartbeatResponse.copy:type_name -> freshet.v1.CopyOrder
-	60, // 35: freshet.v1.CompleteRequest.written:type_name -> freshet.v1.Written
-	63, // 36: freshet.v1.CompleteResponse.entry:type_name -> freshet.v1.Entry
-	0,  // 37: freshet.v1.MountService.ListMounts:input_type -> freshet.v1.ListMountsRequest
-	2,  // 38: freshet.v1.MountService.AddMount:input_type -> freshet.v1.AddMountRequest
-	4,  // 39: freshet.v1.MountService.UpdateMount:input_type -> freshet.v1.UpdateMountRequest
-	6,  // 40: freshet.v1.MountService.RemoveMount:input_type -> freshet.v1.RemoveMountRequest
-	8,  // 41: freshet.v1.PolicyService.ListSyncPolicies:input_type -> freshet.v1.ListSyncPoliciesRequest
-	10, // 42: freshet.v1.PolicyService.SetSyncPolicy:input_type -> freshet.v1.SetSyncPolicyRequest
-	12, // 43: freshet.v1.PolicyService.RemoveSyncPolicy:input_type -> freshet.v1.RemoveSyncPolicyRequest
-	64, // 44: freshet.v1.PolicyService.ListPolicies:input_type -> freshet.v1.ListPoliciesRequest
-	65, // 45: freshet.v1.PolicyService.UpdatePolicy:input_type -> freshet.v1.UpdatePolicyRequest
-	66, // 46: freshet.v1.PolicyService.ReplacePolicy:input_type -> freshet.v1.ReplacePolicyRequest
-	67, // 47: freshet.v1.PolicyService.DeletePolicy:input_type -> freshet.v1.DeletePolicyRequest
-	14, // 48: freshet.v1.ClusterService.GetCluster:input_type -> freshet.v1.GetClusterRequest
-	17, // 49: freshet.v1.ClusterService.ListNodes:input_type -> freshet.v1.ListNodesRequest
-	19, // 50: freshet.v1.ClusterService.ListPeers:input_type -> freshet.v1.ListPeersRequest
-	23, // 51: freshet.v1.ClusterService.JoinPeers:input_type -> freshet.v1.JoinPeersRequest
-	25, // 52: freshet.v1.ClusterService.LeavePeers:input_type -> freshet.v1.LeavePeersRequest
-	27, // 53: freshet.v1.ClusterService.JoinRaft:input_type -> freshet.v1.JoinRaftRequest
-	29, // 54: freshet.v1.ClusterService.RemoveRaft:input_type -> freshet.v1.RemoveRaftRequest
-	31, // 55: freshet.v1.ClusterService.TransferLeadership:input_type -> freshet.v1.TransferLeadershipRequest
-	33, // 56: freshet.v1.ClusterService.BumpEpoch:input_type -> freshet.v1.BumpEpochRequest
-	47, // 57: freshet.v1.EventService.PostEvents:input_type -> freshet.v1.PostEventsRequest
-	37, // 58: freshet.v1.NodeService.Heartbeat:input_type -> freshet.v1.HeartbeatRequest
-	41, // 59: freshet.v1.NodeService.Permit:input_type -> freshet.v1.PermitRequest
-	43, // 60: freshet.v1.NodeService.Complete:input_type -> freshet.v1.CompleteRequest
-	45, // 61: freshet.v1.NodeService.Abort:input_type -> freshet.v1.AbortRequest
-	1,  // 62: freshet.v1.MountService.ListMounts:output_type -> freshet.v1.ListMountsResponse
-	3,  // 63: freshet.v1.MountService.AddMount:output_type -> freshet.v1.AddMountResponse
-	5,  // 64: freshet.v1.MountService.UpdateMount:output_type -> freshet.v1.UpdateMountResponse
-	7,  // 65: freshet.v1.MountService.RemoveMount:output_type -> freshet.v1.RemoveMountResponse
-	9,  // 66: freshet.v1.PolicyService.ListSyncPolicies:output_type -> freshet.v1.ListSyncPoliciesResponse
-	11, // 67: freshet.v1.PolicyService.SetSyncPolicy:output_type -> freshet.v1.SetSyncPolicyResponse
-	13, // 68: freshet.v1.PolicyService.RemoveSyncPolicy:output_type -> freshet.v1.RemoveSyncPolicyResponse
-	68, // 69: freshet.v1.PolicyService.ListPolicies:output_type -> freshet.v1.ListPoliciesResponse
-	69, // 70: freshet.v1.PolicyService.UpdatePolicy:output_type -> freshet.v1.UpdatePolicyResponse
-	70, // 71: freshet.v1.PolicyService.ReplacePolicy:output_type -> freshet.v1.ReplacePolicyResponse
-	71, // 72: freshet.v1.PolicyService.DeletePolicy:output_type -> freshet.v1.DeletePolicyResponse
-	15, // 73: freshet.v1.ClusterService.GetCluster:output_type -> freshet.v1.GetClusterResponse
-	18, // 74: freshet.v1.ClusterService.ListNodes:output_type -> freshet.v1.ListNodesResponse
-	20, // 75: freshet.v1.ClusterService.ListPeers:output_type -> freshet.v1.ListPeersResponse
-	24, // 76: freshet.v1.ClusterService.JoinPeers:output_type -> freshet.v1.JoinPeersResponse
-	26, // 77: freshet.v1.ClusterService.LeavePeers:output_type -> freshet.v1.LeavePeersResponse
-	28, // 78: freshet.v1.ClusterService.JoinRaft:output_type -> freshet.v1.JoinRaftResponse
-	30, // 79: freshet.v1.ClusterService.RemoveRaft:output_type -> freshet.v1.RemoveRaftResponse
-	32, // 80: freshet.v1.ClusterService.TransferLeadership:output_type -> freshet.v1.TransferLeadershipResponse
-	34, // 81: freshet.v1.ClusterService.BumpEpoch:output_type -> freshet.v1.BumpEpochResponse
-	48, // 82: freshet.v1.EventService.PostEvents:output_type -> freshet.v1.PostEventsResponse
-	40, // 83: freshet.v1.NodeService.Heartbeat:output_type -> freshet.v1.HeartbeatResponse
-	42, // 84: freshet.v1.NodeService.Permit:output_type -> freshet.v1.PermitResponse
-	44, // 85: freshet.v1.NodeService.Complete:output_type -> freshet.v1.CompleteResponse
-	46, // 86: freshet.v1.NodeService.Abort:output_type -> freshet.v1.AbortResponse
-	62, // [62:87] is the sub-list for method output_type
-	37, // [37:62] is the sub-list for method input_type
-	37, // [37:37] is the sub-list for extension type_name
-	37, // [37:37] is the sub-list for extension extendee
-	0,  // [0:37] is the sub-list for field type_name
+	61, // 21: freshet.v1.FinishedOp.written:type_name -> freshet.v1.Written
+	62, // 22: freshet.v1.PersistOrder.target:type_name -> freshet.v1.Source
+	57, // 23: freshet.v1.HeartbeatRequest.node:type_name -> freshet.v1.Node
+	35, // 24: freshet.v1.HeartbeatRequest.added:type_name -> freshet.v1.BlockReport
+	35, // 25: freshet.v1.HeartbeatRequest.removed:type_name -> freshet.v1.BlockReport
+	36, // 26: freshet.v1.HeartbeatRequest.finished:type_name -> freshet.v1.FinishedOp
+	35, // 27: freshet.v1.HeartbeatRequest.damaged:type_name -> freshet.v1.BlockReport
+	63, // 28: freshet.v1.CopyOrder.block:type_name -> freshet.v1.Block
+	62, // 29: freshet.v1.CopyOrder.source:type_name -> freshet.v1.Source
+	53, // 30: freshet.v1.MountSpec.mount:type_name -> freshet.v1.Mount
+	58, // 31: freshet.v1.MountSpec.max_op_lifetime:type_name -> google.protobuf.Duration
+	58, // 32: freshet.v1.HeartbeatResponse.lease:type_name -> google.protobuf.Duration
+	40, // 33: freshet.v1.HeartbeatResponse.mounts:type_name -> freshet.v1.MountSpec
+	35, // 34: freshet.v1.HeartbeatResponse.free:type_name -> freshet.v1.BlockReport
+	39, // 35: freshet.v1.HeartbeatResponse.copy:type_name -> freshet.v1.CopyOrder
+	37, // 36: freshet.v1.HeartbeatResponse.persist:type_name -> freshet.v1.PersistOrder
+	61, // 37: freshet.v1.CompleteRequest.written:type_name -> freshet.v1.Written
+	64, // 38: freshet.v1.CompleteResponse.entry:type_name -> freshet.v1.Entry
+	0,  // 39: freshet.v1.MountService.ListMounts:input_type -> freshet.v1.ListMountsRequest
+	2,  // 40: freshet.v1.MountService.AddMount:input_type -> freshet.v1.AddMountRequest
+	4,  // 41: freshet.v1.MountService.UpdateMount:input_type -> freshet.v1.UpdateMountRequest
+	6,  // 42: freshet.v1.MountService.RemoveMount:input_type -> freshet.v1.RemoveMountRequest
+	8,  // 43: freshet.v1.PolicyService.ListSyncPolicies:input_type -> freshet.v1.ListSyncPoliciesRequest
+	10, // 44: freshet.v1.PolicyService.SetSyncPolicy:input_type -> freshet.v1.SetSyncPolicyRequest
+	12, // 45: freshet.v1.PolicyService.RemoveSyncPolicy:input_type -> freshet.v1.RemoveSyncPolicyRequest
+	65, // 46: freshet.v1.PolicyService.ListPolicies:input_type -> freshet.v1.ListPoliciesRequest
+	66, // 47: freshet.v1.PolicyService.UpdatePolicy:input_type -> freshet.v1.UpdatePolicyRequest
+	67, // 48: freshet.v1.PolicyService.ReplacePolicy:input_type -> freshet.v1.ReplacePolicyRequest
+	68, // 49: freshet.v1.PolicyService.DeletePolicy:input_type -> freshet.v1.DeletePolicyRequest
+	14, // 50: freshet.v1.ClusterService.GetCluster:input_type -> freshet.v1.GetClusterRequest
+	17, // 51: freshet.v1.ClusterService.ListNodes:input_type -> freshet.v1.ListNodesRequest
+	19, // 52: freshet.v1.ClusterService.ListPeers:input_type -> freshet.v1.ListPeersRequest
+	23, // 53: freshet.v1.ClusterService.JoinPeers:input_type -> freshet.v1.JoinPeersRequest
+	25, // 54: freshet.v1.ClusterService.LeavePeers:input_type -> freshet.v1.LeavePeersRequest
+	27, // 55: freshet.v1.ClusterService.JoinRaft:input_type -> freshet.v1.JoinRaftRequest
+	29, // 56: freshet.v1.ClusterService.RemoveRaft:input_type -> freshet.v1.RemoveRaftRequest
+	31, // 57: freshet.v1.ClusterService.TransferLeadership:input_type -> freshet.v1.TransferLeadershipRequest
+	33, // 58: freshet.v1.ClusterService.BumpEpoch:input_type -> freshet.v1.BumpEpochRequest
+	48, // 59: freshet.v1.EventService.PostEvents:input_type -> freshet.v1.PostEventsRequest
+	38, // 60: freshet.v1.NodeService.Heartbeat:input_type -> freshet.v1.HeartbeatRequest
+	42, // 61: freshet.v1.NodeService.Permit:input_type -> freshet.v1.PermitRequest
+	44, // 62: freshet.v1.NodeService.Complete:input_type -> freshet.v1.CompleteRequest
+	46, // 63: freshet.v1.NodeService.Abort:input_type -> freshet.v1.AbortRequest
+	1,  // 64: freshet.v1.MountService.ListMounts:output_type -> freshet.v1.ListMountsResponse
+	3,  // 65: freshet.v1.MountService.AddMount:output_type -> freshet.v1.AddMountResponse
+	5,  // 66: freshet.v1.MountService.UpdateMount:output_type -> freshet.v1.UpdateMountResponse
+	7,  // 67: freshet.v1.MountService.RemoveMount:output_type -> freshet.v1.RemoveMountResponse
+	9,  // 68: freshet.v1.PolicyService.ListSyncPolicies:output_type -> freshet.v1.ListSyncPoliciesResponse
+	11, // 69: freshet.v1.PolicyService.SetSyncPolicy:output_type -> freshet.v1.SetSyncPolicyResponse
+	13, // 70: freshet.v1.PolicyService.RemoveSyncPolicy:output_type -> freshet.v1.RemoveSyncPolicyResponse
+	69, // 71: freshet.v1.PolicyService.ListPolicies:output_type -> freshet.v1.ListPoliciesResponse
+	70, // 72: freshet.v1.PolicyService.UpdatePolicy:output_type -> freshet.v1.UpdatePolicyResponse
+	71, // 73: freshet.v1.PolicyService.ReplacePolicy:output_type -> freshet.v1.ReplacePolicyResponse
+	72, // 74: freshet.v1.PolicyService.DeletePolicy:output_type -> freshet.v1.DeletePolicyResponse
+	15, // 75: freshet.v1.ClusterService.GetCluster:output_type -> freshet.v1.GetClusterResponse
+	18, // 76: freshet.v1.ClusterService.ListNodes:output_type -> freshet.v1.ListNodesResponse
+	20, // 77: freshet.v1.ClusterService.ListPeers:output_type -> freshet.v1.ListPeersResponse
+	24, // 78: freshet.v1.ClusterService.JoinPeers:output_type -> freshet.v1.JoinPeersResponse
+	26, // 79: freshet.v1.ClusterService.LeavePeers:output_type -> freshet.v1.LeavePeersResponse
+	28, // 80: freshet.v1.ClusterService.JoinRaft:output_type -> freshet.v1.JoinRaftResponse
+	30, // 81: freshet.v1.ClusterService.RemoveRaft:output_type -> freshet.v1.RemoveRaftResponse
+	32, // 82: freshet.v1.ClusterService.TransferLeadership:output_type -> freshet.v1.TransferLeadershipResponse
+	34, // 83: freshet.v1.ClusterService.BumpEpoch:output_type -> freshet.v1.BumpEpochResponse
+	49, // 84: freshet.v1.EventService.PostEvents:output_type -> freshet.v1.PostEventsResponse
+	41, // 85: freshet.v1.NodeService.Heartbeat:output_type -> freshet.v1.HeartbeatResponse
+	43, // 86: freshet.v1.NodeService.Permit:output_type -> freshet.v1.PermitResponse
+	45, // 87: freshet.v1.NodeService.Complete:output_type -> freshet.v1.CompleteResponse
+	47, // 88: freshet.v1.NodeService.Abort:output_type -> freshet.v1.AbortResponse
+	64, // [64:89] is the sub-list for method output_type
+	39, // [39:64] is the sub-list for method input_type
+	39, // [39:39] is the sub-list for extension type_name
+	39, // [39:39] is the sub-list for extension extendee
+	0,  // [0:39] is the sub-list for field type_name
 }
 
 func init() { file_freshet_v1_admin_proto_init() }
@@ -3560,14 +3764,14 @@ func file_freshet_v1_admin_proto_init() {
 	file_freshet_v1_policy_proto_init()
 	file_freshet_v1_types_proto_init()
 	file_freshet_v1_admin_proto_msgTypes[4].OneofWrappers = []any{}
-	file_freshet_v1_admin_proto_msgTypes[41].OneofWrappers = []any{}
+	file_freshet_v1_admin_proto_msgTypes[42].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_freshet_v1_admin_proto_rawDesc), len(file_freshet_v1_admin_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   52,
+			NumMessages:   53,
 			NumExtensions: 0,
 			NumServices:   5,
 		},
