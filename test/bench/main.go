@@ -113,6 +113,7 @@ func (b *bench) run(ctx context.Context, only string) error {
 		{"create", b.creates},
 		{"sync", b.syncs},
 		{"read", b.reads},
+		{"mustcache", b.mustCache},
 		{"latency", b.latencies},
 		{"failover", b.failovers},
 		{"elections", b.elections},
