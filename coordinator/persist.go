@@ -158,7 +158,11 @@ func (c *Coordinator) Unpersisted(ctx context.Context, q freshet.UnpersistedQuer
 	}
 	limit := cmp.Or(q.Limit, freshet.DefaultUnpersisted)
 	urgent := func(f *freshet.UnpersistedFile) int {
-		return slices.Index([]string{freshet.UnpersistedLost, freshet.UnpersistedConflict, freshet.UnpersistedFailed}, f.State) & 3 // none comes last
+		order := []string{freshet.UnpersistedLost, freshet.UnpersistedConflict, freshet.UnpersistedFailed}
+		if i := slices.Index(order, f.State); i >= 0 {
+			return i
+		}
+		return len(order)
 	}
 	slices.SortStableFunc(out.Files, func(a, b freshet.UnpersistedFile) int { return cmp.Compare(urgent(&a), urgent(&b)) })
 	out.Files = out.Files[:min(len(out.Files), max(limit, 0), freshet.MaxUnpersistedPage)]
@@ -223,7 +227,7 @@ func (c *Coordinator) keptProblems() []string {
 	if c.state.UnpersistedTotals().Files == 0 {
 		return nil
 	}
-	all, err := c.state.Unpersisted(0, nil)
+	all, err := c.ops.Kept()
 	if err != nil {
 		return nil
 	}

@@ -141,11 +141,12 @@ func (e *Engine) notPersisted(in *namespace.Intent, f *freshet.FinishedOp) names
 	if ok && !f.Conflict && u.Attempts < 16 {
 		wait = min(persistRetry<<u.Attempts, persistRetryMax)
 	}
-	level, text := e.log.Warn, "a file could not be persisted; it is tried again"
+	log := e.log.With("path", string(in.Path), "file_id", uint64(in.Persist), "node_id", string(in.Node), "again_in", wait, "error", f.Failure)
 	if f.Conflict {
-		level, text = e.log.Error, "a file can't be persisted: the storage holds another version; both are kept"
+		log.Error("a file can't be persisted: the storage holds another version; both are kept")
+	} else {
+		log.Warn("a file could not be persisted; it is tried again")
 	}
-	level(text, "path", string(in.Path), "file_id", uint64(in.Persist), "node_id", string(in.Node), "again_in", wait, "error", f.Failure)
 	return namespace.Command{PersistFailed: &namespace.PersistFailed{
 		Op: in.Op, Error: f.Failure, Conflict: f.Conflict, Next: e.clock.Now().Add(wait),
 	}}
@@ -169,9 +170,19 @@ func (e *Engine) StateOf(f *namespace.UnpersistedFile) string {
 	return freshet.UnpersistedKept
 }
 
+// Kept returns all unpersisted files without their paths, which would have to be read.
+func (e *Engine) Kept() ([]namespace.UnpersistedFile, error) {
+	var all []namespace.UnpersistedFile
+	_, err := e.state.Unpersisted(0, func(u *namespace.Unpersisted, op freshet.OpID) bool {
+		all = append(all, namespace.UnpersistedFile{Unpersisted: *u, Persisting: op})
+		return false
+	})
+	return all, err
+}
+
 // lookAfter finds out whether bytes that no storage has are lost, and says so.
 func (e *Engine) lookAfter(w *lossWatch) {
-	all, err := e.state.Unpersisted(0, nil)
+	all, err := e.Kept()
 	if err != nil {
 		return
 	}
@@ -195,8 +206,12 @@ func (e *Engine) lookAfter(w *lossWatch) {
 		if state == freshet.UnpersistedLost {
 			lost[f.File] = struct{}{}
 			if told++; !was && told <= lossesTold {
+				path := freshet.Path("")
+				if named, ok := e.state.UnpersistedOf(f.File); ok {
+					path = named.Path
+				}
 				e.log.Error("the bytes of a file that is not in the storage are on no live node; it can be read again when a node that kept it comes back",
-					"path", string(f.Path), "file_id", uint64(f.File), "bytes", f.Length, "nodes", e.nodes.Named(f.Nodes))
+					"path", string(path), "file_id", uint64(f.File), "bytes", f.Length, "nodes", e.nodes.Named(f.Nodes))
 			}
 		}
 	}
