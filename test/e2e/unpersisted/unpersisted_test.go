@@ -54,10 +54,16 @@ func pending(t *testing.T, r *e2e.Region) status {
 	return s
 }
 
-// drained is nil when everything is in the storage.
+// drained is nil when everything is in the storage. Who is asked may not have a leader
+// at the moment.
 func drained(t *testing.T, r *e2e.Region) func(context.Context) error {
 	return func(context.Context) error {
-		if s := pending(t, r); s.Count > 0 {
+		ran := r.CLI(t, "persist", "status", "-o", "json")
+		if ran.Code != 0 {
+			return fmt.Errorf("exit code %d: %s", ran.Code, ran.Err)
+		}
+		var s status
+		if ran.JSON(t, &s); s.Count > 0 {
 			return fmt.Errorf("not in the storage: %+v", s)
 		}
 		return nil
