@@ -128,8 +128,8 @@ func TestOrdersToPersist(t *testing.T) {
 		written  bool
 		conflict bool
 	}{
-		"nothing is there":       {written: true},
-		"other bytes are there":  {before: data[:100], conflict: true},
+		"nothing is there":        {written: true},
+		"other bytes are there":   {before: data[:100], conflict: true},
 		"the very same are there": {before: data, written: true},
 	} {
 		bubble(t, settings{}, func(t *testing.T, b *bed) {

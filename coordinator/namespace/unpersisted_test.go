@@ -158,7 +158,7 @@ func TestUnpersistedModel(t *testing.T) {
 				p := paths.Draw(t, "path")
 				model[p] = c.keepFile(n, p, freshet.AsyncThrough)
 			},
-			"look": func(t *rapid.T) { c.load(paths.Draw(t, "path"), nil) },
+			"look":                func(t *rapid.T) { c.load(paths.Draw(t, "path"), nil) },
 			"look at a directory": func(t *rapid.T) { c.load(dirs.Draw(t, "dir"), nil) },
 			"discard": func(t *rapid.T) {
 				p := rapid.OneOf(paths, dirs).Draw(t, "path")

@@ -61,7 +61,7 @@ func (b *bench) mustCache(ctx context.Context) error {
 		}
 	}
 	b.addDuel(fmt.Sprintf("must_cache write of %s, sequential, against file write, checksum and sync", freshet.FormatSize(keptSize)), &our, &their,
-		func(d time.Duration) string { return rate(perSecond(keptSize>>20, d)) + " MiB" })
+		func(d time.Duration) string { return fmt.Sprintf("%.0f MiB/s", perSecond(keptSize>>20, d)) })
 	return nil
 }
 
