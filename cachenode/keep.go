@@ -2,6 +2,7 @@ package cachenode
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/freshet-io/freshet"
@@ -181,5 +182,5 @@ func (n *Node) askKept() []freshet.FileID {
 	from := n.keptFrom % len(all)
 	n.keptFrom = from + maxKeptAsked
 	asked := all[from:min(from+maxKeptAsked, len(all))]
-	return append(asked[:len(asked):len(asked)], all[:maxKeptAsked-len(asked)]...)
+	return append(slices.Clip(asked), all[:maxKeptAsked-len(asked)]...)
 }
