@@ -69,13 +69,12 @@ func (i Interval) Expired(age time.Duration) bool {
 // WriteType says where a write goes before it is acknowledged.
 type WriteType uint8
 
-// The write types. MustCache and AsyncThrough are part of the language but not
-// served yet.
+// The write types.
 const (
 	CacheThrough WriteType = iota // storage and cache; the default
 	Through                       // storage only
-	MustCache                     // cache only
-	AsyncThrough                  // cache now, storage later
+	MustCache                     // cache nodes only, until it is persisted on demand
+	AsyncThrough                  // cache nodes; storage soon after
 )
 
 // ByPolicy names no write type: that of the policy of the path applies, else

@@ -44,6 +44,10 @@ type FinishedOp struct {
 	Written *Written
 	// Uncertain means that an effect was attempted and no definite answer came.
 	Uncertain bool
+	// Failure is why an order to persist a file had no effect; Conflict says that the
+	// storage holds another version than the one that may be replaced.
+	Failure  string
+	Conflict bool
 }
 
 // Heartbeat is what a cache node tells the leader, each second.
@@ -80,6 +84,12 @@ type Heartbeat struct {
 	Directories []CacheDirectory
 	// Hot are the blocks that were read most since the last report, a few of them.
 	Hot []BlockHeat
+	// Kept are versions whose blocks the node keeps because they may not be in the
+	// storage: a part of them, if they are many.
+	Kept []FileID
+	// Keeps says that the node keeps blocks of files that are not in the storage, and
+	// does what HeartbeatReply.Persist asks for; Durable that it does so on a disk.
+	Keeps, Durable bool
 }
 
 // Damage is what cache nodes found of the blocks of one version.
@@ -122,6 +132,11 @@ type HeartbeatReply struct {
 	Warm []BlockCopy
 	// Draining: the node is to be emptied. It keeps no new blocks.
 	Draining bool
+	// Released are those of the heartbeat's Kept that need not be kept any more.
+	Released []FileID
+	// Persist lists files that the node is to write to the storage. They are named
+	// again until the node reports the upload as active or finished.
+	Persist []PersistOrder
 	// Settled lists reported Finished ops that need not be reported again.
 	Settled []OpID
 	// Abort lists Active ops that the cluster no longer knows.

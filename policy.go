@@ -101,9 +101,6 @@ func ParseSetting(p Property, value string) (string, error) {
 		return l.String(), err
 	case PropertyWriteType:
 		w, err := parseWord[WriteType]("write type", writeTypes(), value)
-		if err == nil && w != CacheThrough && w != Through {
-			return unbuilt("write type %q is not built yet: use %q or %q", w, CacheThrough, Through)
-		}
 		return w.String(), err
 	case PropertyTTL:
 		return parseTTL(value)

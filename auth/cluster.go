@@ -204,6 +204,22 @@ func (g *Guard) CancelSync(ctx context.Context, id uint64) (freshet.SyncJob, err
 	return g.region.CancelSync(ctx, id)
 }
 
+// Persist implements rpc.Persister.
+func (g *Guard) Persist(ctx context.Context, q freshet.PersistQuery) (freshet.Unpersisted, error) {
+	if err := g.super(ctx, "persist", q.Path); err != nil {
+		return freshet.Unpersisted{}, err
+	}
+	return g.region.Persist(ctx, q)
+}
+
+// Unpersisted implements rpc.Persister.
+func (g *Guard) Unpersisted(ctx context.Context, q freshet.UnpersistedQuery) (freshet.Unpersisted, error) {
+	if err := g.super(ctx, "list unpersisted files", q.Path); err != nil {
+		return freshet.Unpersisted{}, err
+	}
+	return g.region.Unpersisted(ctx, q)
+}
+
 // Check implements rpc.Checker.
 func (g *Guard) Check(ctx context.Context, q freshet.CheckQuery, report func(freshet.CheckReport) error) error {
 	if err := g.super(ctx, "check", q.Path); err != nil {

@@ -21,6 +21,7 @@ type Services interface {
 	rpc.Cache
 	rpc.Fleet
 	rpc.Checker
+	rpc.Persister
 	rpc.States
 }
 

@@ -96,6 +96,7 @@ func (n *Node) report() (freshet.Heartbeat, changes) {
 		Capacity: t.Capacity(), Tier: t.Name(), TakesCopies: true,
 		TakesWarms: true, Warmed: n.warms.report(), // before the changes are taken: they have what was brought
 		Directories: directories(t), Hot: n.heat.take(),
+		Kept: n.askKept(), Keeps: true, Durable: t.Durable(),
 	}
 	n.mu.Lock()
 	hb.Term, hb.Full, hb.MountRevision, hb.PinRevision = n.term, n.needFull, n.revision, n.pins
@@ -148,11 +149,13 @@ func (n *Node) apply(hb freshet.Heartbeat, reply freshet.HeartbeatReply, sent ti
 	}
 	n.join(reply)
 	n.applyMounts(reply)
+	n.deps.Blocks.Release(reply.Released...) // before they are freed
 	n.deps.Blocks.Remove(reply.Free...)
 	n.deps.Blocks.Pin(hb.Full, reply.Pinned...)
 	n.copies.take(reply.Copy)
 	n.warms.take(reply.Warm)
 	n.draining.Store(reply.Draining)
+	n.persists.take(reply.Persist, n.knows)
 	n.update(func() {
 		if hb.Full {
 			n.pins = reply.PinRevision
@@ -173,6 +176,15 @@ func (n *Node) apply(hb freshet.Heartbeat, reply freshet.HeartbeatReply, sent ti
 		}
 	})
 	return nil
+}
+
+// knows reports whether the node runs an operation, or has ended it and the leader has
+// not settled that.
+func (n *Node) knows(op freshet.OpID) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	_, ended := n.finished[op]
+	return ended || n.uploads[op] != nil
 }
 
 // checkReply refuses an answer from the cluster's past.

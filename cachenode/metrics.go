@@ -15,6 +15,7 @@ type metrics struct {
 	evictions *prometheus.CounterVec
 	uploads   *prometheus.CounterVec
 	copies    *prometheus.CounterVec
+	persisted *prometheus.CounterVec
 	moves     *prometheus.CounterVec
 	fetches   *prometheus.CounterVec
 	unasked   prometheus.Counter
@@ -38,6 +39,9 @@ func newMetrics(reg prometheus.Registerer, blocks *store.Store) *metrics {
 		copies: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "freshet_copied_blocks_total", Help: "Blocks that the leader ordered to be copied here, by what came of it.",
 		}, []string{"result"}),
+		persisted: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "freshet_persisted_files_total", Help: "Files that the leader ordered to be written to the storage, by what came of it.",
+		}, []string{"result"}),
 		moves: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "freshet_cache_moves_total", Help: "Blocks that were copied from one tier of the node to another.",
 		}, []string{"from", "to"}),
@@ -54,7 +58,7 @@ func newMetrics(reg prometheus.Registerer, blocks *store.Store) *metrics {
 	if reg == nil {
 		return m
 	}
-	reg.MustRegister(m.reads, m.bytes, m.evictions, m.uploads, m.copies, m.moves, m.fetches, m.unasked, m.warms, tiers{blocks})
+	reg.MustRegister(m.reads, m.bytes, m.evictions, m.uploads, m.copies, m.moves, m.persisted, m.fetches, m.unasked, m.warms, tiers{blocks})
 	for _, o := range []freshet.Origin{freshet.OriginHit, freshet.OriginRemote, freshet.OriginUFS} {
 		m.reads.WithLabelValues(o.String())
 		m.bytes.WithLabelValues(o.String())
@@ -100,6 +104,7 @@ func tierFigures() []tierFigure {
 	return []tierFigure{
 		figure("freshet_cache_bytes", "Bytes that cached blocks take, blocks in the making included.", func(s store.Status) int64 { return s.Used }),
 		figure("freshet_cache_capacity_bytes", "Bytes that cached blocks may take.", func(s store.Status) int64 { return s.Capacity }),
+		figure("freshet_cache_unpersisted_bytes", "Bytes of blocks that are kept because their files may not be in the storage.", func(s store.Status) int64 { return s.Kept }),
 		figure("freshet_cache_pinned_bytes", "Bytes of blocks that a policy keeps from being evicted.", func(s store.Status) int64 { return s.Pinned }),
 	}
 }

@@ -85,11 +85,15 @@ type Options struct {
 	StopTimeout time.Duration
 	// Caching is what is kept of what is read below mounts that do not say.
 	Caching ufs.Caching
+	// RoomTimeout is how long an upload that stays on the node waits for room in its
+	// tiers. 0 is 30 seconds.
+	RoomTimeout time.Duration
 	// Fill are the settings of fetches.
 	Fill fill.Options
 	// Hook, if not nil, is called at the points of an upload at which a crash
 	// matters: after-create, before-permit, after-permit, after-commit,
-	// after-complete. For fault injection.
+	// after-complete; of one that stays on the node after-keep, and of one that is
+	// persisted before-persist-commit and after-persist-commit. For fault injection.
 	Hook func(point string)
 }
 
@@ -105,6 +109,7 @@ func (o *Options) setDefaults() {
 	set(&o.LeaderTimeout, 30*time.Second)
 	set(&o.MountTimeout, 5*time.Second)
 	set(&o.StopTimeout, 10*time.Second)
+	set(&o.RoomTimeout, 30*time.Second)
 	if o.MaxUploads <= 0 {
 		o.MaxUploads = 256
 	}
@@ -116,17 +121,18 @@ func (o *Options) setDefaults() {
 // Node is one cache node. It is safe for concurrent use. Before Run, and after
 // it, reads are served uncached and uploads are refused.
 type Node struct {
-	opts    Options
-	deps    Deps
-	filler  *fill.Filler
-	metrics *metrics
-	kill    context.Context //nolint:containedctx // ends the commits that outlast a stop
-	killAll context.CancelFunc
-	wake    chan struct{} // asks for a heartbeat now
-	remains chan remain
-	copies  copies
-	warms   warms
-	heat    heat
+	opts     Options
+	deps     Deps
+	filler   *fill.Filler
+	metrics  *metrics
+	kill     context.Context //nolint:containedctx // ends the commits that outlast a stop
+	killAll  context.CancelFunc
+	wake     chan struct{} // asks for a heartbeat now
+	remains  chan remain
+	copies   copies
+	warms    warms
+	persists persists
+	heat     heat
 	// draining: the leader has the node emptied, so it keeps nothing new.
 	draining atomic.Bool
 
@@ -139,6 +145,7 @@ type Node struct {
 	epoch    uint64
 	term     uint64
 	revision uint64        // of the mount table
+	keptFrom int           // of the versions that are kept: where the next heartbeat asks on
 	pins     uint64        // revision of the rules of what is pinned
 	answers  uint64        // to heartbeats
 	lease    time.Duration // on the clock's Elapsed; publishing is allowed before it
@@ -169,6 +176,7 @@ func New(deps Deps, opts Options) *Node {
 	}
 	n.copies.wake = make(chan struct{}, copyWorkers)
 	n.warms.wake = make(chan struct{}, warmWorkers)
+	n.persists.wake = make(chan struct{}, persistWorkers)
 	n.kill, n.killAll = context.WithCancel(context.Background())
 	n.filler = fill.New(fill.Deps{
 		Blocks: deps.Blocks, Mounts: deps.Mounts, Remote: deps.Remote, AwaitMount: n.awaitMount, Identity: n.identity, Self: opts.Node.ID,
@@ -193,6 +201,7 @@ func (n *Node) Run(ctx context.Context) error {
 		run.Part{Name: "fetches", Run: n.filler.Run},
 		run.Part{Name: "copies", Run: n.copyBlocks},
 		run.Part{Name: "warms", Run: n.warmBlocks},
+		run.Part{Name: "persists", Run: n.persistFiles},
 		run.Part{Name: "uploads", Run: n.drain},
 	)
 }

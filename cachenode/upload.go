@@ -28,6 +28,7 @@ type upload struct {
 	end    context.CancelCauseFunc
 	writer ufs.Writer
 	tee    *tee
+	keep   *keep // of a file that does not go to the storage yet
 	length int64
 
 	// Guarded by the node's mu.
@@ -70,6 +71,10 @@ func (n *Node) write(ctx context.Context, ticket freshet.Ticket, body io.Reader,
 	defer context.AfterFunc(ctx, func() {
 		n.update(func() { n.cancel(u, errClientLeft()) })
 	})()
+	if kept(ticket.Write) {
+		u.keep = &keep{blocks: n.deps.Blocks, ticket: ticket, total: max(declared, -1), room: n.opts.RoomTimeout}
+		return n.writeKept(ctx, u, func() error { return u.take(body, declared) })
+	}
 	fs, release, err := n.deps.Mounts.Get(ticket.Target.Mount)
 	if freshet.IsKind(err, freshet.KindNotExist) {
 		n.awaitMount(ctx, ticket.Target.Mount)
@@ -108,8 +113,16 @@ func (n *Node) checkTicket(t freshet.Ticket, declared int64) error {
 		return freshet.Errorf(freshet.KindInvalid, opWrite, "", format, args...)
 	}
 	switch {
-	case t.Write != freshet.CacheThrough && t.Write != freshet.Through:
-		return freshet.Errorf(freshet.KindUnsupported, opWrite, "", "must_cache and async_through are not built yet; use cache_through or through")
+	case t.Write != freshet.CacheThrough && t.Write != freshet.Through && !kept(t.Write):
+		return invalid("the ticket's write type is %s", t.Write)
+	case kept(t.Write) && t.File == 0:
+		return invalid("the ticket has no file ID")
+	case t.Write == freshet.AsyncThrough && !n.deps.Blocks.Durable():
+		return freshet.Errorf(freshet.KindUnsupported, opWrite, "",
+			"async_through needs a cache tier on a disk, and this node has memory alone: give it one, or write with cache_through, or with must_cache if what is written may be lost with the node")
+	case kept(t.Write) && declared > n.deps.Blocks.Capacity():
+		return freshet.Errorf(freshet.KindExhausted, opWrite, "", "the file of %s does not fit into this node's cache of %s; write it with cache_through or through",
+			freshet.FormatSize(declared), freshet.FormatSize(n.deps.Blocks.Capacity()))
 	case t.Op.IsZero():
 		return invalid("the ticket has no operation ID")
 	case t.Node.ID != n.opts.Node.ID:
@@ -177,6 +190,11 @@ func (u *upload) receive(fs ufs.FS, body io.Reader, declared int64) (err error) 
 	if !u.node.draining.Load() {
 		u.tee = newTee(u.node.deps.Blocks, t, max(declared, -1))
 	}
+	return u.take(body, declared)
+}
+
+// take takes the body to where it goes.
+func (u *upload) take(body io.Reader, declared int64) (err error) {
 	p := startPump(body, declared)
 	defer func() {
 		p.end()
@@ -200,10 +218,9 @@ func (u *upload) copyFrom(p *pump, declared int64) error {
 			return freshet.Errorf(freshet.KindInvalid, opWrite, "", "the body is longer than the %d bytes that were declared; nothing was written", declared)
 		}
 		if len(b) > 0 {
-			if _, err := u.writer.Write(b); err != nil {
+			if err := u.put(b); err != nil {
 				return u.causeOf(err)
 			}
-			u.tee.write(b)
 		}
 		if end == nil {
 			continue
@@ -221,6 +238,17 @@ func (u *upload) copyFrom(p *pump, declared int64) error {
 		}
 		return freshet.Errorf(freshet.KindInvalid, opWrite, "", "reading the upload: %w; nothing was written", end)
 	}
+}
+
+func (u *upload) put(b []byte) error {
+	if u.keep != nil {
+		return u.keep.write(u.ctx, b)
+	}
+	if _, err := u.writer.Write(b); err != nil {
+		return err
+	}
+	u.tee.write(b)
+	return nil
 }
 
 // causeOf returns why the upload was ended, if it was, else err.
@@ -337,6 +365,7 @@ func (u *upload) commit(ctx context.Context) (freshet.Written, error) {
 func (u *upload) abandon(why error) error {
 	n := u.node
 	u.tee.drop()
+	u.keep.drop()
 	uncertain := u.writer != nil && u.abortWriter() != nil
 	if uncertain {
 		n.leave(u)

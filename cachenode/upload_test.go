@@ -82,9 +82,8 @@ func TestTicketsThatAreRefused(t *testing.T) {
 		declared int64
 		kind     freshet.Kind
 	}{
-		"must_cache":        {func(t *freshet.Ticket) { t.Write = freshet.MustCache }, 3, freshet.KindUnsupported},
 		"async_through":     {func(t *freshet.Ticket) { t.Write = freshet.AsyncThrough }, 3, freshet.KindUnsupported},
-		"unknown type":      {func(t *freshet.Ticket) { t.Write = 77 }, 3, freshet.KindUnsupported},
+		"unknown type":      {func(t *freshet.Ticket) { t.Write = 77 }, 3, freshet.KindInvalid},
 		"no operation":      {func(t *freshet.Ticket) { t.Op = freshet.OpID{} }, 3, freshet.KindInvalid},
 		"another node's":    {func(t *freshet.Ticket) { t.Node.ID = "x" }, 3, freshet.KindInvalid},
 		"no block size":     {func(t *freshet.Ticket) { t.BlockSize = 0 }, 3, freshet.KindInvalid},

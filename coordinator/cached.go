@@ -166,6 +166,9 @@ func (f *freeing) file(info *freshet.Info) {
 
 // keeps says why the blocks of a file may not go, "" if they may.
 func (c *Coordinator) keeps(info *freshet.Info) string {
+	if info.Fingerprint.IsUnpersisted() {
+		return "it is not in the storage yet: persist it first, by `freshet persist`"
+	}
 	e, _ := c.state.EffectiveAt(info.Path)
 	if e.Pinned {
 		return "it is pinned: let it go first, by `freshet cache unpin` or `freshet policy set --pinned=false`"

@@ -105,6 +105,7 @@ func (c *Coordinator) problems(s *freshet.ClusterStatus, peers []journal.Peer, m
 	if s.Quarantined > 0 {
 		say("%d operations have an unknown outcome; their paths are not cached until nothing of them can land", s.Quarantined)
 	}
+	all = append(all, c.keptProblems()...)
 	slices.Sort(all)
 	return all
 }

@@ -317,6 +317,9 @@ func (c *Coordinator) applied(a journal.Applied) {
 	if a.Changes.Intents {
 		c.ops.Wake()
 	}
+	if a.Changes.Unpersisted {
+		c.ops.PersistNow()
+	}
 }
 
 // restored is told that the state was replaced by a copy. A leader's, by an operator:

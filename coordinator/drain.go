@@ -178,6 +178,7 @@ func (c *Coordinator) drainOf(n *fleetNode) freshet.NodeDrain {
 	holds := []leaving{
 		{d.LeftBlocks, "blocks that policies want to be kept have no copy elsewhere yet"},
 		{d.Uploads, "uploads run"},
+		{c.keptOn(s.Node.ID), "files are kept there that are not in the storage: persist them with 'freshet persist'"},
 	}
 	for _, h := range holds {
 		if h.n > 0 {
@@ -185,6 +186,15 @@ func (c *Coordinator) drainOf(n *fleetNode) freshet.NodeDrain {
 		}
 	}
 	return d
+}
+
+// keptOn counts the files that are in no storage and that the node keeps.
+func (c *Coordinator) keptOn(id freshet.NodeID) int64 {
+	files, err := c.state.Unpersisted(0, func(u *namespace.Unpersisted, _ freshet.OpID) bool { return slices.Contains(u.Nodes, id) })
+	if err != nil {
+		return 1 // nobody knows: it stays
+	}
+	return int64(len(files))
 }
 
 // onlyThere counts the blocks of a node that policies want to be kept, pinned or by

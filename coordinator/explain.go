@@ -65,6 +65,9 @@ func (c *Coordinator) Explain(ctx context.Context, p freshet.Path, check bool) (
 		x.Storage = c.storageView(ctx, p, &in)
 	}
 	x.Remedy = remedy(&x, l)
+	if reason, what := c.explainKept(l); reason != "" {
+		x.Reason, x.Remedy = reason, what
+	}
 	return x, nil
 }
 

@@ -47,6 +47,9 @@ func (c *Coordinator) Locate(ctx context.Context, q freshet.LocateQuery) (freshe
 	if loc.Blocks, err = c.blocks(&e.Info, &q, loc.Cacheable); err == nil {
 		c.limitCopies(&loc)
 	}
+	if loc.Cacheable && e.Info.Fingerprint.IsUnpersisted() {
+		err = c.keptBlocks(&e.Info, loc.Blocks, err)
+	}
 	return loc, err
 }
 

@@ -105,8 +105,6 @@ func TestPoliciesThatHaveNoEffectAreRefused(t *testing.T) {
 			{policy("/data", "consistency", "strict"), freshet.KindUnsupported, "not built"},
 			{policy("/data", "consistency", "interval"), freshet.KindInvalid, "needs a sync interval"},
 			{policy("/data", "consistency", ""), freshet.KindInvalid, "use one of"},
-			{policy("/data", "write_type", "must_cache"), freshet.KindUnsupported, "not built"},
-			{policy("/data", "write_type", "async_through"), freshet.KindUnsupported, "not built"},
 			{policy("/data", "write_type", ""), freshet.KindInvalid, "use one of"},
 			{policy("/data", "ttl", "1ms"), freshet.KindInvalid, "1s or more"},
 			{policy("/data", "ttl", "always"), freshet.KindInvalid, "1s or more"},

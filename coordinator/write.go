@@ -62,6 +62,12 @@ func (c *Coordinator) BeginWrite(ctx context.Context, q freshet.BeginWriteQuery)
 		applies, _ := c.state.EffectiveAt(q.Path)
 		q.Write = applies.Write
 	}
+	if err := checkPath(q.Path); err != nil {
+		return freshet.BeginWriteAnswer{}, err
+	}
+	if err := c.prepareKept(ctx, &q); err != nil {
+		return freshet.BeginWriteAnswer{}, c.leaderHint(err)
+	}
 	return change(c, ctx, q.Path, q, c.ops.BeginWrite)
 }
 
@@ -74,7 +80,7 @@ func (c *Coordinator) BeginWrites(ctx context.Context, qs []freshet.BeginWriteQu
 			qs[i].Write = applies.Write
 		}
 	}
-	each, err := c.ops.BeginWrites(ctx, qs)
+	each, err := c.ops.BeginWrites(ctx, c.prepareEach(ctx, qs))
 	return each, c.leaderHint(err)
 }
 

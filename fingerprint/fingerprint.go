@@ -161,6 +161,19 @@ func appendNanos(b []byte, t time.Time) []byte {
 	return strconv.AppendInt(b, int64(t.Nanosecond()), 10)
 }
 
+// unpersisted begins the content of versions that no storage has.
+const unpersisted = "unpersisted:"
+
+// Unpersisted returns the fingerprint of a version of a file that lies on cache nodes
+// alone, by its file ID: no storage ever names it.
+func Unpersisted(fileID uint64) Fingerprint {
+	return Fingerprint{Content: unpersisted + strconv.FormatUint(fileID, 16), Meta: NoMeta}
+}
+
+// IsUnpersisted reports whether f is a fingerprint that Unpersisted returned: no
+// storage has to be asked for the version.
+func (f Fingerprint) IsUnpersisted() bool { return strings.HasPrefix(f.Content, unpersisted) }
+
 // HDFS returns the fingerprint of a file by its file ID, length in bytes and
 // modification time, of which HDFS keeps milliseconds. Meta is made by PosixMeta.
 func HDFS(fileID uint64, length int64, modTime time.Time, meta string) Fingerprint {

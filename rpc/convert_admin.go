@@ -223,10 +223,11 @@ func heartbeatToWire(h freshet.Heartbeat) *freshetv1.HeartbeatRequest {
 		Removed: blockIDsToWire(h.Removed), Active: opsToWire(h.Active), MountRevision: h.MountRevision,
 		PinRevision: h.PinRevision, Damaged: blockIDsToWire(h.Damaged), TakesCopies: h.TakesCopies,
 		TakesWarms: h.TakesWarms, Warmed: warmedToWire(h.Warmed),
-		Hot: heatToWire(h.Hot),
+		Hot:   heatToWire(h.Hot),
+		Keeps: h.Keeps, Durable: h.Durable, Kept: fileIDsToWire(h.Kept),
 	}
 	for _, f := range h.Finished {
-		w := &freshetv1.FinishedOp{Op: opToWire(f.Op), Uncertain: f.Uncertain}
+		w := &freshetv1.FinishedOp{Op: opToWire(f.Op), Uncertain: f.Uncertain, Failure: f.Failure, Conflict: f.Conflict}
 		if f.Written != nil {
 			w.Written = writtenToWire(*f.Written)
 		}
@@ -245,13 +246,14 @@ func heartbeatOfWire(r *freshetv1.HeartbeatRequest) (freshet.Heartbeat, error) {
 		PinRevision: r.GetPinRevision(), Damaged: blockIDsOfWire(r.GetDamaged()), TakesCopies: r.GetTakesCopies(),
 		TakesWarms: r.GetTakesWarms(), Warmed: warmedOfWire(r.GetWarmed()),
 		Directories: directoriesOfWire(n.GetDirectories()), Hot: heatOfWire(r.GetHot()),
+		Keeps: r.GetKeeps(), Durable: r.GetDurable(), Kept: fileIDsOfWire(r.GetKept()),
 	}
 	for _, f := range r.GetFinished() {
 		op, ferr := opOfWire(f.GetOp())
 		if ferr != nil {
 			return out, ferr
 		}
-		fin := freshet.FinishedOp{Op: op, Uncertain: f.GetUncertain()}
+		fin := freshet.FinishedOp{Op: op, Uncertain: f.GetUncertain(), Failure: f.GetFailure(), Conflict: f.GetConflict()}
 		if f.GetWritten() != nil {
 			w, werr := writtenOfWire(f.GetWritten())
 			if werr != nil {
@@ -272,6 +274,10 @@ func heartbeatReplyToWire(r freshet.HeartbeatReply) *freshetv1.HeartbeatResponse
 	}
 	for _, id := range r.Pinned {
 		out.Pinned = append(out.Pinned, uint64(id))
+	}
+	out.Released = fileIDsToWire(r.Released)
+	for i := range r.Persist {
+		out.Persist = append(out.Persist, persistOrderToWire(&r.Persist[i]))
 	}
 	for _, q := range r.Copy {
 		out.Copy = append(out.Copy, &freshetv1.CopyOrder{Block: blockToWire(q.Block), Source: sourceToWire(q.Source)})
@@ -295,6 +301,14 @@ func heartbeatReplyOfWire(r *freshetv1.HeartbeatResponse) (freshet.HeartbeatRepl
 	}
 	for _, id := range r.GetPinned() {
 		out.Pinned = append(out.Pinned, freshet.FileID(id))
+	}
+	out.Released = fileIDsOfWire(r.GetReleased())
+	for _, w := range r.GetPersist() {
+		o, err := persistOrderOfWire(w)
+		if err != nil {
+			return out, err
+		}
+		out.Persist = append(out.Persist, o)
 	}
 	for _, o := range r.GetCopy() {
 		src, err := sourceOfWire(o.GetSource())

@@ -24,13 +24,13 @@ func withoutOp() map[string]string {
 		}
 	}
 	add("reads", "Stat", "BatchStat", "List", "ListStream", "Explain", "Locate", "ListXattrs", "GetACL", "ListMounts",
-		"ListSyncPolicies", "ListPolicies", "ListQuotas", "ListSyncs", "ListWarms", "GetDrain", "InspectCache", "GetCluster", "ListNodes", "ListPeers", "GetStateHash", "SaveSnapshot", "ReadBlock", "ReadRanges")
+		"ListSyncPolicies", "ListPolicies", "ListQuotas", "ListSyncs", "ListWarms", "GetDrain", "InspectCache", "GetCluster", "ListNodes", "ListPeers", "GetStateHash", "SaveSnapshot", "ReadBlock", "ReadRanges", "ListUnpersisted")
 	add("looks at the storage, and looks again", "Sync", "Check")
 	add("each call in it carries its own", "BeginWrites", "Permits", "Completes")
 	add("marks, and marks again", "PostEvents")
 	add("a block that is there or on its way is not fetched again", "ReadAhead")
 	add("the operation is named by its ticket", "WriteFile")
-	add("says what shall be: done again, it changes nothing", "CancelSync", "CancelWarm", "FreeCache", "DrainNode", "DecommissionNode", "JoinPeers", "LeavePeers", "JoinRaft")
+	add("says what shall be: done again, it changes nothing", "CancelSync", "CancelWarm", "FreeCache", "Persist", "DrainNode", "DecommissionNode", "JoinPeers", "LeavePeers", "JoinRaft")
 	add("the members of the log are not part of the state; a second removal says that there is no such member", "RemoveRaft")
 	add("never repeated by the connection: it might hand over twice", "TransferLeadership")
 	add("a stream of the client is never repeated by the connection", "RestoreSnapshot")

@@ -40,6 +40,9 @@ func (f *Filler) openRemote(ctx context.Context, node freshet.Node, req freshet.
 // openUFS opens n bytes from off of the block in the storage.
 func (f *Filler) openUFS(ctx context.Context, req freshet.BlockRead, r span) (io.ReadCloser, error) {
 	const op = "read block from storage"
+	if req.Source.Fingerprint.IsUnpersisted() {
+		return nil, freshet.Errorf(freshet.KindStale, op, "", "the version that was located is in no storage, and this node does not hold the block")
+	}
 	fs, release, err := f.deps.Mounts.Get(req.Source.Mount)
 	if freshet.IsKind(err, freshet.KindNotExist) && f.deps.AwaitMount != nil {
 		f.deps.AwaitMount(ctx, req.Source.Mount)

@@ -192,6 +192,7 @@ func (l *level) sum(of func(*tier.Tier) int64) (n int64) {
 type Status struct {
 	Kind                   Kind
 	Capacity, Used, Pinned int64 // bytes, of the directories in service
+	Kept                   int64 // of blocks that are kept, see Store.CreateKept
 	Dirs                   []DirStatus
 }
 
@@ -211,7 +212,7 @@ type DirStatus struct {
 func (s *Store) Status() []Status {
 	all := make([]Status, 0, len(s.levels))
 	for _, l := range s.levels {
-		st := Status{Kind: l.Kind, Capacity: l.sum((*tier.Tier).Capacity), Used: l.sum((*tier.Tier).Used), Pinned: l.sum((*tier.Tier).Pinned)}
+		st := Status{Kind: l.Kind, Capacity: l.sum((*tier.Tier).Capacity), Used: l.sum((*tier.Tier).Used), Pinned: l.sum((*tier.Tier).Pinned), Kept: l.sum((*tier.Tier).HeldBytes)}
 		for _, d := range l.dirs {
 			state, err := d.status()
 			one := DirStatus{Path: d.spec.Path, State: state.String(), Err: err, Capacity: cmp.Or(d.spec.Capacity, tier.DefaultCapacity)}

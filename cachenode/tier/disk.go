@@ -22,6 +22,7 @@ const (
 	dirBlocks = "blocks"
 	dirTemp   = "tmp"
 	dirAside  = "quarantine"
+	dirHeld   = "held"
 	lockFile  = "LOCK"
 	dirMode   = 0o700
 	fileMode  = 0o600
@@ -131,7 +132,7 @@ func (d *disk) prepare() error {
 	if err := os.Mkdir(filepath.Join(d.dir, dirTemp), dirMode); err != nil {
 		return err
 	}
-	for _, name := range []string{dirBlocks, dirAside} {
+	for _, name := range []string{dirBlocks, dirAside, dirHeld} {
 		path := filepath.Join(d.dir, name)
 		if info, err := os.Lstat(path); err == nil && !info.IsDir() {
 			if err := os.Remove(path); err != nil { // a link would let blocks land elsewhere
@@ -360,6 +361,13 @@ func (d *diskDraft) prepare(h header, table []uint64) error {
 		return err
 	})
 	if err != nil {
+		return diskError("write block", err)
+	}
+	return nil
+}
+
+func (d *diskDraft) sync() error {
+	if err := d.in.do("sync", d.f.Sync); err != nil {
 		return diskError("write block", err)
 	}
 	return nil

@@ -70,6 +70,9 @@ func (m *memory) remove(id freshet.BlockID) {
 
 func (m *memory) setAside(freshet.BlockID, int64) (string, bool) { return "", false }
 func (m *memory) removeAside(string)                             {}
+func (m *memory) hold(freshet.FileID) error                      { return nil }
+func (m *memory) unhold(freshet.FileID)                          {}
+func (m *memory) settle(freshet.BlockID) error                   { return nil }
 func (m *memory) probe() error                                   { return nil }
 func (m *memory) stuck() bool                                    { return false }
 
@@ -140,6 +143,8 @@ func (d *memoryDraft) prepare(h header, table []uint64) error {
 	d.block.header, d.block.table = h, table
 	return nil
 }
+
+func (d *memoryDraft) sync() error { return nil }
 
 func (d *memoryDraft) publish(id freshet.BlockID) (stamp, error) {
 	d.in.mu.Lock()

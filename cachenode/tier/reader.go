@@ -9,6 +9,7 @@ import (
 	"github.com/zeebo/xxh3"
 
 	"github.com/freshet-io/freshet"
+	"github.com/freshet-io/freshet/fingerprint"
 )
 
 // check is what is known of a block since its header was verified.
@@ -107,11 +108,19 @@ func (e *entry) verify(h handle) (*check, error) {
 func (r *Reader) match(want Want) error {
 	have := r.check.header
 	if have.meta.Cluster == want.Cluster && have.meta.Epoch <= want.Epoch &&
-		have.length == want.Length && have.meta.Fingerprint.SameContent(want.Fingerprint) {
+		have.length == want.Length && sameVersion(&have, want.Fingerprint) {
 		return nil
 	}
 	r.tier.discard(r.entry, ReasonForeign)
 	return freshet.Errorf(freshet.KindNotExist, "open block", "", "block %s is cached for another version, epoch or cluster", blockName(r.entry.id))
+}
+
+// sameVersion reports whether the block is of the version that is wanted. One that was
+// written before its version was in any storage says so, and nothing but its file ID
+// names it: that is the same version, whatever the storage came to call it.
+func sameVersion(h *header, want fingerprint.Fingerprint) bool {
+	have := h.meta.Fingerprint
+	return have.SameContent(want) || have.SameContent(fingerprint.Unpersisted(uint64(h.id.File)))
 }
 
 // Length returns the length of the block in bytes.

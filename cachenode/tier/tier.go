@@ -4,8 +4,9 @@
 //
 // Blocks are immutable and named by the version of their file, so a tier can be
 // incomplete but never stale. It never fetches a block, never decides which file
-// is valid, and never promises durability: what is lost here is read again from
-// the storage. That is why nothing is synced to the disk. A block that a crash
+// is valid, and promises durability only of the versions that it was told to hold:
+// all else that is lost here is read again from the storage. That is why nothing
+// else is synced to the disk. A block that a crash
 // tore is recognised by its size, its header and its checksums when it is opened,
 // and dropped. The files of the last few damaged blocks are set aside, in the
 // directory "quarantine", for whoever wants to know what damaged them; they give way
@@ -111,6 +112,7 @@ type Tier struct {
 	buffers  sync.Pool // of *[ChunkSize]byte
 
 	mu      sync.Mutex
+	held    map[freshet.FileID]struct{} // versions whose blocks stay, see Hold
 	policy  policy
 	clock   clock.Clock
 	blocks  map[freshet.BlockID]*entry
@@ -179,7 +181,7 @@ func newTier(kind Kind, m medium, opts Options) (*Tier, error) {
 	}
 	return &Tier{
 		kind: kind, capacity: opts.Capacity, medium: m, policy: p, clock: opts.Clock,
-		blocks: make(map[freshet.BlockID]*entry), observe: func(Change) {},
+		blocks: make(map[freshet.BlockID]*entry), held: make(map[freshet.FileID]struct{}), observe: func(Change) {},
 	}, nil
 }
 
@@ -194,9 +196,13 @@ func (t *Tier) load(d *disk) error {
 	if err != nil {
 		return err
 	}
+	held, err := d.scanHeld()
+	if err != nil {
+		return err
+	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.swept = swept
+	t.swept, t.held = swept, held
 	for _, f := range aside {
 		t.keepAside(f)
 		t.used += f.size
@@ -265,7 +271,8 @@ func (t *Tier) List() []freshet.BlockReport {
 	return list
 }
 
-// Remove drops blocks that are no longer wanted. Open readers go on reading.
+// Remove drops blocks that are no longer wanted, but none of a version that is held.
+// Open readers go on reading.
 func (t *Tier) Remove(ids ...freshet.BlockID) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -309,7 +316,8 @@ func (t *Tier) Pinned() int64 {
 	return n
 }
 
-// Clear drops all blocks, because they belong to somebody else.
+// Clear drops all blocks, because they belong to somebody else; those of versions
+// that are held stay.
 func (t *Tier) Clear() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -321,7 +329,7 @@ func (t *Tier) Clear() {
 }
 
 // Evict drops the block that should go first and reports whether there was one
-// that is neither in use nor pinned. Files that were set aside go before blocks.
+// that is neither in use, pinned nor held. Files that were set aside go before blocks.
 func (t *Tier) Evict() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -340,7 +348,7 @@ func (t *Tier) evict() bool {
 // busy reports whether a block may not be evicted. The caller holds mu.
 func (t *Tier) busy(id freshet.BlockID) bool {
 	e := t.blocks[id]
-	return e.readers > 0 || e.pinned
+	return e.readers > 0 || e.pinned || t.holds(e)
 }
 
 // Close gives up the lock of a disk tier. Blocks stay on the disk. Readers and
@@ -390,7 +398,7 @@ func (t *Tier) makeRoom(n int64) error {
 	}
 	for t.used+n > t.capacity {
 		if !t.dropAside() && !t.evict() {
-			return freshet.Errorf(freshet.KindExhausted, "write block", "", "the cache is full of blocks that are in use or pinned: %d of %d bytes", t.used, t.capacity)
+			return freshet.Errorf(freshet.KindExhausted, "write block", "", "the cache is full of blocks that are in use, pinned or not in the storage yet: %d of %d bytes", t.used, t.capacity)
 		}
 	}
 	return nil
@@ -399,7 +407,7 @@ func (t *Tier) makeRoom(n int64) error {
 // drop removes a block. The space of one that is being read stays taken until
 // its last reader is closed. The caller holds mu.
 func (t *Tier) drop(e *entry, why Reason) {
-	if e.removed {
+	if e.removed || why != ReasonCorrupt && t.holds(e) {
 		return
 	}
 	e.removed = true
@@ -465,6 +473,11 @@ type medium interface {
 	// returns the name under which it is kept; false if nothing is worth keeping.
 	setAside(id freshet.BlockID, size int64) (name string, ok bool)
 	removeAside(name string)
+	// hold makes it durable that a version is held; unhold ends that.
+	hold(id freshet.FileID) error
+	unhold(id freshet.FileID)
+	// settle makes the name of a published block durable.
+	settle(id freshet.BlockID) error
 	probe() error
 	// stuck reports whether an access that was given up is not answered yet.
 	stuck() bool
@@ -488,6 +501,8 @@ type draft interface {
 	// prepare writes header and checksums; publish makes the block appear under
 	// its name, with the tier locked.
 	prepare(h header, table []uint64) error
+	// sync makes what was prepared durable.
+	sync() error
 	publish(id freshet.BlockID) (stamp, error)
 	// close frees the draft, and its bytes if it was not published.
 	close()

@@ -164,9 +164,21 @@ func (w *Writer) Commit(meta Meta) error {
 			return err
 		}
 	}
-	w.err = w.publish(*w.sealed)
+	held := w.tier.isHeld(w.id.File)
+	if held {
+		if w.err = w.draft.sync(); w.err != nil {
+			return w.err
+		}
+	}
+	if w.err = w.publish(*w.sealed); w.err == nil && held {
+		w.err = w.tier.medium.settle(w.id)
+	}
 	return w.err
 }
+
+// Reserve takes the space that the block needs to have that length. Nothing is lost
+// if there is none: KindExhausted.
+func (w *Writer) Reserve(length int64) error { return w.grow(length) }
 
 func (w *Writer) publish(h header) error {
 	t := w.tier

@@ -8,6 +8,7 @@ import (
 
 	"github.com/freshet-io/freshet"
 	"github.com/freshet-io/freshet/coordinator/metasync"
+	"github.com/freshet-io/freshet/coordinator/namespace"
 	"github.com/freshet-io/freshet/ufs"
 )
 
@@ -87,6 +88,9 @@ func (r *run) judge(p freshet.Path, in *metasync.Inspection, st *ufs.Status, exi
 	}
 	info := l.Info
 	d.Cached = &info
+	if l.Unpersisted {
+		return r.unpersisted(e, d, l)
+	}
 	d.Class = class(&info, d.Storage, st)
 	if d.Class == "" {
 		e.cached = &info
@@ -94,6 +98,21 @@ func (r *run) judge(p freshet.Path, in *metasync.Inspection, st *ufs.Status, exi
 	}
 	d.Served = verdict.Fresh
 	d.Reason = r.reason(in, verdict)
+	e.difference = d
+	return e, nil
+}
+
+// unpersisted judges what is not in the storage yet: that it is not there is no
+// difference, but what somebody else has put in its place is.
+func (r *run) unpersisted(e examined, d *freshet.Difference, l *namespace.Lookup) (examined, error) {
+	if d.Storage == nil || l.Info.Type == freshet.TypeDirectory && d.Storage.Type == freshet.TypeDirectory {
+		return e, nil
+	}
+	if d.Storage.Type == l.Info.Type && d.Storage.Fingerprint.SameContent(l.Beneath) {
+		return e, nil
+	}
+	d.Class, d.Served = freshet.DifferenceContent, true
+	d.Reason = "the file is not in the storage yet, which holds another version than when it was written: it can't be persisted without --overwrite"
 	e.difference = d
 	return e, nil
 }

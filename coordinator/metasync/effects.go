@@ -106,6 +106,8 @@ func (e *Effects) settle(cmd *namespace.Command, res *namespace.Result) {
 		if f := e.end(cmd.Complete.Op); f.record.known() && res.Installed && cmd.Complete.Entry != nil {
 			f.mem.validated(res.Completed.Info.Path, f.record)
 		}
+	case cmd.PersistFailed != nil:
+		e.end(cmd.PersistFailed.Op)
 	case cmd.Abort != nil:
 		e.end(cmd.Abort.Op)
 	case cmd.Resolve != nil:

@@ -78,6 +78,10 @@ func (s *Syncer) entryFor(ctx context.Context, p freshet.Path, c call, rule Rule
 			return freshet.Wrap(opStat, p, err)
 		}
 		e.Changed = e.Changed || a.changed
+		if !a.exists && l.Unpersisted {
+			e.Info = l.Info // files below the directory are not in the storage yet, nor is it
+			return nil
+		}
 		if !a.exists {
 			return notExist(p)
 		}
@@ -246,6 +250,9 @@ func (s *Syncer) compare(p freshet.Path, asked *namespace.Lookup, k *look[entryA
 	}
 	if now.Mount.ID != asked.Mount.ID || now.Mount.Generation != asked.Mount.Generation {
 		return nil, "", freshet.Errorf(freshet.KindUnavailable, "sync", p, "the mount was changed meanwhile; try again")
+	}
+	if now.Unpersisted && (now.Info.Type == freshet.TypeFile || !a.exists) {
+		return nil, "", nil // (C8)
 	}
 	load := &namespace.LoadEntry{Mount: asked.Mount.ID, Generation: asked.Mount.Generation, Path: p, Start: k.index}
 	switch {

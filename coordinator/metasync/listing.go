@@ -61,6 +61,8 @@ func (s *Syncer) listing(ctx context.Context, dir freshet.Path, rule Rule) (Verd
 		}
 		s.prefetch.listed(ctx, dir)
 		switch a := lk.answer; {
+		case a.absent && l.Unpersisted && l.Info.Type == freshet.TypeDirectory:
+			return v, true, nil, nil // what is below it is not in the storage yet
 		case a.absent && !l.MountPoint && !l.Virtual:
 			return v, true, nil, freshet.Errorf(freshet.KindNotExist, opList, dir, "does not exist")
 		case a.absent && !l.MountPoint:
@@ -307,7 +309,7 @@ func (d *diff) skip(st *ufs.Status) {
 
 // both compares an entry that the state and the storage have.
 func (d *diff) both(ctx context.Context, c *namespace.Child, st *ufs.Status) error {
-	if !c.Placeholder && same(&c.Info, st) {
+	if c.ValidFrom == namespace.Unshakable || !c.Placeholder && same(&c.Info, st) {
 		d.s.count(resultUnchanged)
 		return nil
 	}
@@ -329,7 +331,7 @@ func (d *diff) upsert(ctx context.Context, name string, st *ufs.Status, result s
 // gone takes a child that the storage did not list. What the state learned of it
 // after the listing began stays.
 func (d *diff) gone(ctx context.Context, c *namespace.Child) error {
-	if c.Virtual {
+	if c.Virtual || c.Unpersisted { // (C8)
 		return nil
 	}
 	if c.ValidFrom > d.start || c.Need > d.start || d.outdated(c.Name) {

@@ -186,6 +186,8 @@ func (s *Syncer) judge(f namespace.Freshness, r record, c call) Verdict {
 	}
 	switch {
 	case !f.Servable(r.index):
+	case f.ValidFrom == namespace.Unshakable: // the storage does not have it
+		v.Fresh = true
 	case c.interval < 0:
 		v.Fresh = true
 	case !r.known():

@@ -49,7 +49,27 @@ func (t *txn) applyOne(c *Command) Result {
 	case c.Hint != nil:
 		return t.hint(c.Hint)
 	}
+	if r, ok := t.applyPersist(c); ok {
+		return r
+	}
 	return t.applyRare(c)
+}
+
+// applyPersist applies what concerns unpersisted files alone.
+func (t *txn) applyPersist(c *Command) (Result, bool) {
+	switch {
+	case c.Discard != nil:
+		return t.discardUnpersisted(c.Discard), true
+	case c.MoveUnpersisted != nil:
+		return t.renameUnpersisted(c.MoveUnpersisted), true
+	case c.QueuePersist != nil:
+		return t.queuePersist(c.QueuePersist), true
+	case c.StopPersist != nil:
+		return t.stopPersists(c.StopPersist), true
+	case c.PersistFailed != nil:
+		return t.persistFailed(c.PersistFailed), true
+	}
+	return Result{}, false
 }
 
 // staged reports whether all that the command changes is changed as a copy. These

@@ -119,7 +119,7 @@ func (t *txn) markVersion(m *mount, key string, r *invalidation.Record, verified
 // entry stays, marked, for a load to decide on.
 func (t *txn) release(m *mount, key string) {
 	c := t.walk(m, key)
-	if n := c.entry(); n == nil || n.dir || n.file == 0 {
+	if n := c.entry(); n == nil || n.dir || n.file == 0 || t.holds(n) {
 		return
 	}
 	n := t.edit(c.at[len(c.at)-1])

@@ -59,6 +59,12 @@ type Command struct {
 	ForgetWatch *ForgetWatch `codec:"forgetw,omitempty"`
 	PublishAll  *PublishAll  `codec:"all,omitempty"`
 
+	Discard         *Discard         `codec:"discard,omitempty"`
+	MoveUnpersisted *MoveUnpersisted `codec:"mvunp,omitempty"`
+	QueuePersist    *QueuePersist    `codec:"qpers,omitempty"`
+	StopPersist     *StopPersist     `codec:"stpers,omitempty"`
+	PersistFailed   *PersistFailed   `codec:"pfail,omitempty"`
+
 	StartSync *StartSync `codec:"sync,omitempty"`
 	EndSync   *EndSync   `codec:"endsync,omitempty"`
 	StartWarm *StartWarm `codec:"warm,omitempty"`
@@ -85,8 +91,8 @@ type Result struct {
 	Verdict   invalidation.Verdict      // Invalidate; ResetSub: Apply, or Ignore for an older epoch
 	Position  invalidation.Subscription // Invalidate, ResetSub, BeginSub
 	Epoch     uint64                    // Bootstrap, BumpEpoch
-	More      bool                      // Purge, CountQuotas: there is more to do
-	Dropped   int                       // Expire: how many were dropped
+	More      bool                      // Purge, CountQuotas, Discard, StopPersist: there is more to do
+	Dropped   int                       // Expire, Discard, QueuePersist: how many were dropped, or queued
 }
 
 // Bootstrap founds the cluster: its identity, first mounts, policies and quotas. It is
@@ -239,6 +245,9 @@ type Begin struct {
 	// Owner and Group of the file of a write, if it is new.
 	Owner string `codec:"ow,omitempty"`
 	Group string `codec:"gr,omitempty"`
+	// Persist is the unpersisted version at Path that is written to the storage, 0 if
+	// it is a new one that is written.
+	Persist freshet.FileID `codec:"pf,omitempty"`
 }
 
 // IntentState is the state of an intent.
@@ -284,6 +293,9 @@ type Complete struct {
 	Entry     *Entry       `codec:"e"`
 	Uncertain bool         `codec:"u"`
 	At        time.Time    `codec:"t"`
+	// Nodes, of a file that stays unpersisted, are those that keep its bytes; the one
+	// that took them, if there are none.
+	Nodes []freshet.NodeID `codec:"n,omitempty"`
 }
 
 // Abort ends an operation without an effect and without a record. It is

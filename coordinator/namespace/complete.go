@@ -46,6 +46,9 @@ func (t *txn) complete(c *Complete) Result {
 	if (c.Entry == nil) != (in.Kind == OpRemove) {
 		return Result{Err: freshet.Errorf(freshet.KindInvalid, "complete", in.Path, "a %s that ends with an entry: %t", in.Kind, c.Entry != nil)}
 	}
+	if in.keeps() {
+		return t.completeKept(in, c)
+	}
 	sure := !c.Uncertain && in.State != IntentQuarantine
 	m := t.mountByID(in.Mount)
 	definite := sure && m != nil && m.Generation == in.Generation
@@ -56,10 +59,12 @@ func (t *txn) complete(c *Complete) Result {
 		if in.Kind == OpWrite && !src.held {
 			kind = invalidation.KindCreate
 		}
-		switch in.Kind {
-		case OpRemove:
+		switch {
+		case in.Persist != 0:
+			res.Installed = t.completePersist(in, m, c.Entry, definite)
+		case in.Kind == OpRemove:
 			res.Installed = t.completeRemove(in, m, src, definite)
-		case OpRename:
+		case in.Kind == OpRename:
 			res.Installed = t.completeRename(in, m, src, c.Entry, definite)
 		default:
 			res.Installed, bound = t.completeEntry(in, m, src, c.Entry, definite)
@@ -82,7 +87,7 @@ func (t *txn) complete(c *Complete) Result {
 // found, or takes ours, and needs a sync either way.
 func (t *txn) completeEntry(in *intent, m *mount, was before, e *Entry, definite bool) (installed, bound bool) {
 	c := t.walk(m, in.Key)
-	later := c.entry() != nil && c.last().validFrom > in.Started
+	later := c.entry() != nil && c.last().validFrom > in.Started && (c.last().dir || !t.holds(c.last()))
 	bound = !later && t.adopt(in, m, e)
 	t.mark(m, in.Key, in.Recursive)
 	if !definite || !was.clean || later {
@@ -102,7 +107,7 @@ func (t *txn) completeEntry(in *intent, m *mount, was before, e *Entry, definite
 func (t *txn) adopt(in *intent, m *mount, e *Entry) bool {
 	dir := e.Type == freshet.TypeDirectory
 	if c := t.walk(m, in.Key); c.entry() != nil && c.last().dir != dir {
-		if in.Key == "" || c.last().newest() > in.Started {
+		if in.Key == "" || c.last().newest() > in.Started || t.holds(c.last()) {
 			return false
 		}
 		t.dropSince(m, in.Key, in.Started)
@@ -161,6 +166,7 @@ func (t *txn) completeRename(in *intent, m *mount, src before, e *Entry, definit
 	t.mark(m, in.Key, true)
 	t.mark(m, in.Key2, true)
 	if !definite || !src.clean || !dst.clean {
+		t.carry(m, in.Key, in.Key2)
 		return false
 	}
 	c := t.walk(m, in.Key)
@@ -184,6 +190,11 @@ func (t *txn) completeRename(in *intent, m *mount, src before, e *Entry, definit
 		}
 	}
 	moved := t.edit(to)
+	if u := t.unpersistedAt(moved); u != nil { // what the storage moved lies beneath
+		now := *u
+		now.Beneath = e.Fingerprint
+		t.saveUnpersisted(&now)
+	}
 	t.assign(to, moved, e, true, named{m, in.Key2})
 	moved.self, moved.validFrom = t.i, t.i
 	if moved.dir {
@@ -200,6 +211,7 @@ func (t *txn) completeRename(in *intent, m *mount, src before, e *Entry, definit
 func (t *txn) move(from, to place) {
 	n := new(inode)
 	*n = *t.get(from)
+	t.moveUnpersisted(n, from, to)
 	t.put(from, nil)
 	t.put(to, n)
 	if n.dir {

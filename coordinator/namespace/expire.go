@@ -39,7 +39,7 @@ func (t *txn) expire(c *Expire) Result {
 func (t *txn) expirable(m *mount, key string, before uint64) bool {
 	c := t.walk(m, key)
 	n := c.entry()
-	if n == nil || n.validFrom >= before || len(t.writers[mountKey{m.ID, key}]) > 0 {
+	if n == nil || t.holds(n) || n.validFrom >= before || len(t.writers[mountKey{m.ID, key}]) > 0 {
 		return false
 	}
 	if entry, listing := t.uncachable(m, key); entry || listing {

@@ -42,7 +42,7 @@ func tableName(table byte) string {
 		tableMeta: "state", tableAttr: "attributes", tableMember: "members", tableDir: "directories", tableFile: "file versions",
 		tableMissing: "missing marks", tableHead: "log heads", tableInode: "entries", tableMount: "mounts", tableIntent: "intents",
 		tableOutcome: "outcomes", tablePolicy: "policies", tableEnded: "outcomes by index", tableRecord: "log records",
-		tableSub: "subscriptions", tableTrash: "detached trees", tableCursor: "watch cursors", tableQuota: "quotas", tableTag: "quota tags", tableJob: "sync jobs", tableWarm: "warm jobs", tableNode: "node roles", tableUncounted: "uncounted directories",
+		tableSub: "subscriptions", tableTrash: "detached trees", tableCursor: "watch cursors", tableQuota: "quotas", tableTag: "quota tags", tableJob: "sync jobs", tableWarm: "warm jobs", tableUnpersisted: "unpersisted files", tableNode: "node roles", tableUncounted: "uncounted directories",
 	}
 	if name, ok := names[table]; ok {
 		return name

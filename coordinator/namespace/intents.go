@@ -71,6 +71,9 @@ func (x *index) insertIntent(in *intent) {
 	if in.File != 0 {
 		x.uploads[in.File] = in.Op
 	}
+	if in.Persist != 0 {
+		x.files.persists[in.Persist] = in.Op
+	}
 	if in.spansBelow() {
 		x.wide++
 	}
@@ -90,6 +93,9 @@ func (x *index) deleteIntent(in *intent) {
 		}
 	}
 	delete(x.uploads, in.File)
+	if in.Persist != 0 && x.files.persists[in.Persist] == in.Op {
+		delete(x.files.persists, in.Persist)
+	}
 	if in.spansBelow() {
 		x.wide--
 	}
@@ -168,7 +174,16 @@ func (t *txn) begin(c *Begin) Result {
 			return Result{Err: err}
 		}
 	}
-	if err := t.admit(in, m); err != nil {
+	switch {
+	case c.Persist != 0:
+		err = t.checkPersist(c, m, key)
+	case in.keeps():
+		err = t.checkUnpersisted(c)
+	}
+	if err == nil && c.Persist == 0 { // what is unpersisted is counted already
+		err = t.admit(in, m)
+	}
+	if err != nil {
 		return Result{Err: err}
 	}
 	if c.Kind == OpWrite && in.BlockSize == 0 {
@@ -184,7 +199,7 @@ func (t *txn) begin(c *Begin) Result {
 	if c.Node == "" {
 		in.State = IntentMayPublish
 	}
-	if c.Kind == OpWrite {
+	if c.Kind == OpWrite && c.Persist == 0 {
 		in.File = t.newFile()
 	}
 	t.share(in)
@@ -223,10 +238,16 @@ func (t *txn) checkBegin(c *Begin, p freshet.Path) (*mount, string, error) {
 	ch := t.walk(r.mount, r.key)
 	k := len(ch.ino) - 1
 	switch n := ch.last(); {
-	case !ch.held() && !n.dir && ch.servable(k):
+	case !ch.held() && !n.dir && (ch.servable(k) || t.holds(n)):
 		return nil, "", freshet.Errorf(freshet.KindConflict, op, p, "%s is a file, not a directory", r.mount.at(strings.TrimSuffix(strings.TrimSuffix(r.key, ch.rest), "/")))
-	case ch.held() && c.Kind == OpWrite && n.dir && ch.present(k):
+	case ch.held() && c.Kind == OpWrite && n.dir && (ch.present(k) || t.holds(n)):
 		return nil, "", freshet.Errorf(freshet.KindConflict, op, p, "%s is a directory", p)
+	case ch.held() && t.holds(n) && n.dir && c.Kind == OpRemove && !c.Recursive:
+		return nil, "", notEmpty(op, p)
+	case ch.held() && t.holds(n) && !n.dir && c.Kind == OpMkdir:
+		return nil, "", freshet.Errorf(freshet.KindExist, op, p, "a file is there")
+	case ch.held() && t.holds(n) && !n.dir && c.Kind == OpSetAttr:
+		return nil, "", freshet.Errorf(freshet.KindConflict, op, p, "the file is not in the storage yet: have it persisted first, with \"freshet persist --wait %s\"", p)
 	}
 	return r.mount, r.key, nil
 }
@@ -272,7 +293,10 @@ func (t *txn) permit(c *Permit) Result {
 	case in.State == IntentQuarantine:
 		return Result{Err: freshet.Errorf(freshet.KindConflict, "permit", in.Path, "operation %s was given up: abort the upload", c.Op)}
 	}
-	if c.Length != nil {
+	if in.keeps() {
+		return Result{Err: freshet.Errorf(freshet.KindInvalid, "permit", in.Path, "a %s write does not touch the storage", in.Write)}
+	}
+	if c.Length != nil && in.Persist == 0 {
 		if err := t.admitLength(in, *c.Length); err != nil {
 			return Result{Err: err}
 		}

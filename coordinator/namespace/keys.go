@@ -37,6 +37,8 @@ const (
 	tableTag     = 'v' // directory's inode ID -> quotas that count its entries
 	tableCursor  = 'w' // of watches of storages' own notices, by source
 
+	tableUnpersisted = 'x' // file ID -> what is known of it beside its entry
+
 	tableUncounted = 'y' // directories whose tags are to be looked at
 )
 

@@ -57,6 +57,9 @@ func (t *txn) install(m *mount, key string, e *Entry, start uint64) bool {
 	if key == "" && !dir {
 		return false
 	}
+	if c := t.walk(m, key); t.unpersistedAt(c.entry()) != nil {
+		return true // it is what it is, whatever the storage has of that name
+	}
 	if c := t.walk(m, key); c.entry() != nil && c.last().dir && !dir && !t.remove(m, key, start) {
 		return false
 	}
@@ -93,8 +96,15 @@ func (t *txn) remove(m *mount, key string, start uint64) bool {
 	if n == nil {
 		return true
 	}
+	if !n.dir && t.holds(n) {
+		return true
+	}
 	if n.newest() > start {
 		t.mark(m, key, false)
+		return false
+	}
+	if t.holds(n) {
+		t.keepDirectory(c.at[len(c.at)-1], start)
 		return false
 	}
 	t.dropSince(m, key, start)
@@ -106,6 +116,9 @@ func (t *txn) remove(m *mount, key string, start uint64) bool {
 // a change time that moved is no sign of a foreign change. A new version has the block
 // size that is in force for its name.
 func (t *txn) assign(p place, n *inode, e *Entry, ours bool, of named) {
+	if t.unpersistedAt(n) != nil {
+		return
+	}
 	old := *n
 	n.loaded = true
 	n.mtime = nanos(e.ModTime)
@@ -203,6 +216,9 @@ func (t *txn) installChild(m *mount, dir *chain, names *heldNames, key string, e
 	if n.dir != (e.Type == freshet.TypeDirectory) {
 		return false, false
 	}
+	if t.unpersistedAt(n) != nil {
+		return true, true
+	}
 	if max(n.self, n.subtree, dir.above(k)) > start || n.validFrom > start {
 		return false, true
 	}
@@ -264,7 +280,10 @@ func (t *txn) directory(m *mount, key string, start uint64) (place, bool) {
 	if !t.mayInstall(m, key, start) {
 		return place{}, false
 	}
-	if c.entry() != nil {
+	if n := c.entry(); n != nil {
+		if t.holds(n) {
+			return place{}, false
+		}
 		t.dropSince(m, key, start)
 	}
 	p, ok := t.reach(m, key, start)

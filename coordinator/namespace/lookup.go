@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/freshet-io/freshet"
+	"github.com/freshet-io/freshet/fingerprint"
 	"github.com/freshet-io/freshet/invalidation"
 )
 
@@ -66,7 +67,11 @@ type Lookup struct {
 	Rule           Rule
 	Policy         Effective // what applies besides
 	PendingWriters int       // operations on the path that have not ended
-	Applied        uint64
+	// Unpersisted: the file is not in the storage, or files below the directory are not.
+	// Beneath is what the storage had when the file was written; unknown: nothing.
+	Unpersisted bool
+	Beneath     fingerprint.Fingerprint
+	Applied     uint64
 }
 
 // Child is an entry of a listing.
@@ -75,6 +80,8 @@ type Child struct {
 	Info        freshet.Info
 	Placeholder bool
 	Virtual     bool // a mount point or a way to one
+	// Unpersisted: the file is not in the storage, or files below the directory are not.
+	Unpersisted bool
 	Freshness
 }
 
@@ -128,6 +135,13 @@ func (s *State) LookupInto(p freshet.Path, l *Lookup) error {
 		l.Uncachable, l.Listing.Uncachable = s.uncachable(r.mount, r.key)
 		if l.Listing.Uncachable && (!l.Found || l.Info.Type != freshet.TypeDirectory) {
 			l.Uncachable = true // the effect may make the directories that lead to it
+		}
+	}
+	if len(s.files.rows) > 0 && s.holds(c.entry()) {
+		l.Unpersisted = true
+		if !c.entry().dir { // the storage has no say
+			l.ValidFrom, l.Uncachable = Unshakable, false
+			l.Beneath = s.unpersistedAt(c.entry()).Beneath
 		}
 	}
 	return nil
@@ -305,6 +319,12 @@ func (s *State) scanChildren(children []Child, dir freshet.Path, id freshet.Moun
 			Freshness: Freshness{ValidFrom: n.validFrom, Need: max(n.self, n.subtree, above, 1)},
 		})
 		setInfo(&children[len(children)-1].Info, freshet.Path(path), &n, id)
+		if len(s.files.rows) > 0 && s.holds(&n) {
+			c := &children[len(children)-1]
+			if c.Unpersisted = true; !n.dir {
+				c.ValidFrom = Unshakable
+			}
+		}
 		return len(children) < limit
 	})
 	if failed != nil {

@@ -298,6 +298,10 @@ func (t *txn) removeMount(c *RemoveMount) Result {
 			return Result{Err: freshet.Errorf(freshet.KindConflict, op, c.Path, "operations on it have not ended: wait for them, or force it")}
 		}
 	}
+	if n := t.get(r.mount.root); t.holds(n) && !c.Force {
+		return Result{Err: freshet.Errorf(freshet.KindConflict, op, c.Path,
+			"%d files below it are not in the storage yet: have them persisted with \"freshet persist --recursive --wait %s\", or force it and lose them", t.files.below[n.id], c.Path)}
+	}
 	gone := r.mount.copy()
 	t.detach(r.mount.root)
 	t.deleteMount(r.mount)

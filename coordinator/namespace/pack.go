@@ -63,7 +63,7 @@ func appendBatch(b []byte, cmds []Command) ([]byte, bool) {
 			b = packBegin(append(b, packFixMap|1, packFixStr|5, 'b', 'e', 'g', 'i', 'n'), begin)
 		case *c == Command{Permit: permit} && permit != nil:
 			b = packPermit(append(b, packFixMap|1, packFixStr|6, 'p', 'e', 'r', 'm', 'i', 't'), permit)
-		case *c == Command{Complete: done} && done != nil:
+		case *c == Command{Complete: done} && done != nil && len(done.Nodes) == 0:
 			b = packComplete(append(b, packFixMap|1, packFixStr|4, 'd', 'o', 'n', 'e'), done)
 		default:
 			return nil, false
@@ -91,6 +91,9 @@ func optional(c *Begin) (n int) {
 		n++
 	}
 	if c.Group != "" {
+		n++
+	}
+	if c.Persist != 0 {
 		n++
 	}
 	return n
@@ -121,6 +124,9 @@ func packBeginFields(b []byte, c *Begin, in *intent) []byte {
 	}
 	b = packString(packKey(b, "p"), string(c.Path))
 	b = packString(packKey(b, "p2"), string(c.Path2))
+	if c.Persist != 0 {
+		b = packUint(packKey(b, "pf"), uint64(c.Persist))
+	}
 	if in != nil && in.NeedBytes != 0 {
 		b = packInt(packKey(b, "qb"), in.NeedBytes)
 	}

@@ -79,6 +79,9 @@ func (m maker) begin() *Begin {
 	if m.IntN(4) == 0 {
 		b.Owner, b.Group = m.text(), m.text()
 	}
+	if m.IntN(4) == 0 {
+		b.Persist = freshet.FileID(m.uint())
+	}
 	return b
 }
 
@@ -153,9 +156,9 @@ func TestPackedFieldsAreAll(t *testing.T) {
 		of   any
 		want int
 	}{
-		{Begin{}, 15},
+		{Begin{}, 16},
 		{Permit{}, 4},
-		{Complete{}, 4},
+		{Complete{}, 5}, // with Nodes, as few have, handle writes it
 		{Entry{}, 8},
 		{Intent{}, 9},
 		{intent{}, 6},

@@ -29,6 +29,7 @@ func newIndex() index {
 		attrIDs:  map[attr]uint32{},
 		missing:  missingRing{byKey: map[mountKey]missed{}, first: 1},
 		quotas:   newQuotas(),
+		files:    newUnpersistedFiles(),
 	}
 }
 
@@ -63,6 +64,7 @@ func readIndex(r kv.Reader, k keys) (index, error) {
 		{tableAttr, x.readAttr},
 		{tableMissing, x.readMissing},
 		{tableTrash, x.readTrash},
+		{tableUnpersisted, x.readUnpersisted},
 	}
 	for _, tab := range tables {
 		start, end := k.bounds(tab.table)
@@ -75,7 +77,7 @@ func readIndex(r kv.Reader, k keys) (index, error) {
 			return x, fmt.Errorf("table %q: %w", tab.table, err)
 		}
 	}
-	return x, nil
+	return x, x.placeUnpersisted(r, k)
 }
 
 func (x *index) readMount(_, value []byte) error {

@@ -31,7 +31,9 @@ func (t *txn) resolveIntent(c *Resolve) Result {
 	m := t.mountByID(in.Mount)
 	bound := false
 	if m != nil {
-		if c.Ours && seen != nil && in.Kind == OpWrite && !t.laterLoad(in, m) {
+		if c.Ours && seen != nil && in.Persist != 0 {
+			t.completePersist(in, m, seen, false)
+		} else if c.Ours && seen != nil && in.Kind == OpWrite && !t.laterLoad(in, m) {
 			bound = t.adopt(in, m, seen)
 		}
 		t.markIntent(in, m)

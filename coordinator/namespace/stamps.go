@@ -263,7 +263,7 @@ func (t *txn) reach(m *mount, key string, start uint64) (place, bool) {
 	c := t.walk(m, key)
 	if !c.held() && !c.last().dir {
 		k := len(c.ino) - 1
-		if c.servable(k) || c.need(k) > start || c.last().validFrom > start {
+		if t.holds(c.last()) || c.servable(k) || c.need(k) > start || c.last().validFrom > start {
 			return place{}, false
 		}
 		t.dropSince(m, strings.TrimSuffix(strings.TrimSuffix(key, c.rest), "/"), start)

@@ -68,6 +68,7 @@ type index struct {
 	trash    int // detached directories, which are in rows
 	burial   burial
 	quotas   quotas
+	files    unpersistedFiles
 }
 
 // meta is the row that each batch writes.
@@ -120,6 +121,10 @@ type Changes struct {
 	Quotas   bool // there is something to count
 	Marked   []Marked
 	Freed    []freshet.FileID // versions that are no longer live
+	// Unpersisted: there are more unpersisted files, or less, or more is known of
+	// them. Persisted are those that got to the storage.
+	Unpersisted bool
+	Persisted   []freshet.FileID
 }
 
 // Marked is a path that was invalidated.

@@ -275,6 +275,7 @@ func (t *txn) unbind(id freshet.FileID) {
 	if id == 0 {
 		return
 	}
+	t.forgetUnpersisted(id)
 	t.del(t.u64Key(tableFile, uint64(id)))
 	t.changes.Freed = append(t.changes.Freed, id)
 }
@@ -303,6 +304,9 @@ func (t *txn) detachEntry(p place, n *inode) {
 	if !n.dir {
 		t.unbind(n.file)
 		return
+	}
+	for _, u := range t.unpersistedIn(n.id) {
+		t.forgetUnpersisted(u.File)
 	}
 	t.del(t.keys.u64(tableDir, n.id))
 	t.discard(n.id)

@@ -21,10 +21,14 @@ import (
 //	4  policies set the size of the blocks of new versions of files, and bound the
 //	   copies of blocks
 //	5  warms that go on without their callers; cache nodes are drained and
-//	   decommissioned
+//	   decommissioned; files are visible before they are in the storage: the write
+//	   types must_cache and async_through
 const Version = versionDataPath
 
 const versionDataPath = 5
+
+// VersionUnpersisted is the first one with files that are not in the storage.
+const VersionUnpersisted = versionDataPath
 
 // SetVersion puts a version in force. It changes nothing if a later one is.
 type SetVersion struct {
@@ -40,6 +44,12 @@ func Needs(c *Command) int {
 		return 3
 	case c.Begin != nil && (c.Begin.Owner != "" || c.Begin.Group != ""):
 		return 3
+	case c.Begin != nil && (c.Begin.Persist != 0 || keeps(c.Begin.Write)), c.Complete != nil && len(c.Complete.Nodes) > 0:
+		return VersionUnpersisted
+	case c.Discard != nil, c.MoveUnpersisted != nil, c.QueuePersist != nil, c.StopPersist != nil, c.PersistFailed != nil:
+		return VersionUnpersisted
+	case c.ChangePolicy != nil && slices.ContainsFunc(c.ChangePolicy.Set, setsKeeping):
+		return VersionUnpersisted
 	case c.ChangePolicy != nil && slices.ContainsFunc(c.ChangePolicy.Set, setsBlocks):
 		return versionBlocks
 	case c.StartWarm != nil || c.EndWarm != nil:

@@ -42,7 +42,7 @@ func TestManyFilesBeginAndEndTogether(t *testing.T) {
 			{Op: op(1), Path: "/m/a"},
 			{Op: finished, Path: "/m/done"},
 			{Op: op(3), Path: "/m/other"},
-			{Op: op(4), Path: "/m/d", Write: freshet.MustCache},
+			{Op: op(4), Path: "/m/d", Write: 77},
 		})
 		if err != nil || len(begun) != 7 {
 			t.Fatalf("begun %+v, %v", begun, err)
@@ -60,7 +60,7 @@ func TestManyFilesBeginAndEndTogether(t *testing.T) {
 		}
 		kind(t, begun[1].Err, freshet.KindPermission, "read-only")
 		kind(t, begun[5].Err, freshet.KindConflict, "in use for another operation")
-		kind(t, begun[6].Err, freshet.KindUnsupported, "must_cache")
+		kind(t, begun[6].Err, freshet.KindInvalid, "not a write type")
 
 		more, err := l.BeginWrites(ctx, []freshet.BeginWriteQuery{{Path: "/m/1"}, {Path: "/m/2"}, {Path: "/m/3"}, {Path: "/m/4"}})
 		if err != nil || more[0].Err != nil || more[1].Err != nil || more[2].Err != nil {

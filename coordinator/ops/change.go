@@ -173,6 +173,9 @@ func (e *Engine) perform(ctx context.Context, l *lead, c change) (freshet.Comple
 		}
 	}()
 	if c.begin.Kind == namespace.OpRename { // asked last, with the fence up
+		if err := e.stopPersists(ctx, c.begin.Path, c.begin.Path2); err != nil {
+			return freshet.Completed{}, err
+		}
 		if err := e.checkWriters(c.begin); err != nil {
 			return freshet.Completed{}, err
 		}

@@ -48,6 +48,8 @@ func (e *Engine) Heartbeat(ctx context.Context, h freshet.Heartbeat) (freshet.He
 		return freshet.HeartbeatReply{}, err
 	}
 	reply.Abort = e.toAbort(h)
+	reply.Released = e.state.Release(h.Kept)
+	reply.Persist = e.orders(&h)
 	return reply, nil
 }
 
@@ -112,6 +114,8 @@ func (e *Engine) finish(ctx context.Context, l *lead, h freshet.Heartbeat) ([]fr
 			settled = append(settled, f.Op)
 		case f.Written != nil:
 			cmds, open = append(cmds, e.complete(in, f.Written, f.Uncertain)), append(open, f)
+		case !f.Uncertain && in.Persist != 0:
+			cmds, open = append(cmds, e.notPersisted(&in, &f)), append(open, f)
 		case !f.Uncertain:
 			cmds, open = append(cmds, abort(f.Op, true)), append(open, f)
 		default:

@@ -14,6 +14,11 @@ type metrics struct {
 	late        prometheus.Counter
 	intents     *prometheus.GaugeVec
 	nodes       *prometheus.GaugeVec
+
+	unpersisted      *prometheus.GaugeVec
+	unpersistedBytes prometheus.Gauge
+	lost             prometheus.Gauge
+	lag              prometheus.Gauge
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
@@ -34,9 +39,21 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Name: "freshet_cache_nodes", Help: "Cache nodes that the leader knows, by whether they live.",
 		}, []string{"state"}),
 	}
+	m.unpersisted = prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "freshet_unpersisted_files", Help: "Visible files that are not in the storage, by state; only the leader tells.",
+	}, []string{"state"})
+	m.unpersistedBytes = prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "freshet_unpersisted_bytes", Help: "Bytes of visible files that are not in the storage; only the leader tells.",
+	})
+	m.lost = prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "freshet_unpersisted_lost_files", Help: "Visible files whose bytes are neither in the storage nor on a live cache node; only the leader tells.",
+	})
+	m.lag = prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "freshet_persist_lag_seconds", Help: "Age of the oldest file that waits to be persisted; only the leader tells.",
+	})
 	m.written = m.operations.WithLabelValues(namespace.OpWrite.String(), "done")
 	if reg != nil {
-		reg.MustRegister(m.operations, m.resolutions, m.late, m.intents, m.nodes)
+		reg.MustRegister(m.operations, m.resolutions, m.late, m.intents, m.nodes, m.unpersisted, m.unpersistedBytes, m.lost, m.lag)
 	}
 	return m
 }
@@ -45,4 +62,8 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 func (m *metrics) rest() {
 	m.intents.Reset()
 	m.nodes.Reset()
+	m.unpersisted.Reset()
+	m.unpersistedBytes.Set(0)
+	m.lost.Set(0)
+	m.lag.Set(0)
 }

@@ -43,6 +43,12 @@ type State interface {
 	OpenOps() int
 	Intent(op freshet.OpID) (namespace.Intent, bool)
 	OpResult(op freshet.OpID) (freshet.Completed, bool, error)
+	Lookup(p freshet.Path) (namespace.Lookup, error)
+	Unpersisted(limit int, want func(*namespace.Unpersisted, freshet.OpID) bool) ([]namespace.UnpersistedFile, error)
+	UnpersistedOf(id freshet.FileID) (namespace.UnpersistedFile, bool)
+	UnpersistedTotals() namespace.UnpersistedTotals
+	// Release returns those of the versions whose blocks need not be kept any more.
+	Release(ids []freshet.FileID) []freshet.FileID
 	FileLive(ids []freshet.FileID) []bool
 	// CoveredAlike reports whether the same quotas count the entries at both paths;
 	// CountBelow counts what the namespace holds below p.
@@ -161,10 +167,11 @@ type Engine struct {
 
 // lead is one term of leadership.
 type lead struct {
-	term  uint64
-	ctx   context.Context //nolint:containedctx // it is the term: it ends with it
-	group *run.Group
-	wake  chan struct{}
+	term    uint64
+	ctx     context.Context //nolint:containedctx // it is the term: it ends with it
+	group   *run.Group
+	wake    chan struct{}
+	persist chan struct{} // asks for a look at the queue of what is to be persisted
 
 	mu      sync.Mutex
 	flights map[freshet.OpID]*flight
@@ -200,7 +207,7 @@ func (e *Engine) now() time.Duration { return e.clock.Elapsed() - e.origin + 1 }
 func (e *Engine) Run(ctx context.Context, term uint64) error {
 	group := run.NewGroup(ctx)
 	l := &lead{
-		term: term, ctx: group.Context(), group: group, wake: make(chan struct{}, 1),
+		term: term, ctx: group.Context(), group: group, wake: make(chan struct{}, 1), persist: make(chan struct{}, 1),
 		flights: map[freshet.OpID]*flight{}, tracks: map[freshet.OpID]*track{}, fences: map[freshet.OpID]fence{}, forced: map[freshet.OpID]struct{}{},
 	}
 	e.nodes.Reset(e.clock.Elapsed())
@@ -215,6 +222,7 @@ func (e *Engine) Run(ctx context.Context, term uint64) error {
 	e.mu.Unlock()
 	defer e.metrics.rest()
 	group.Go("resolve operations", func(ctx context.Context) error { return e.watch(ctx, l) })
+	group.Go("persist files", func(ctx context.Context) error { return e.persistFiles(ctx, l) })
 	group.Go("forget outcomes", func(ctx context.Context) error { return e.forgetOutcomes(ctx, l) })
 	<-l.ctx.Done()
 	e.mu.Lock()

@@ -24,7 +24,12 @@ type removal struct {
 // with one record. KindConflict for a mount point, for what mount points lie in,
 // and for a directory that is not empty; KindNotExist if there is nothing.
 func (e *Engine) Remove(ctx context.Context, q freshet.RemoveQuery) (freshet.Completed, error) {
-	return e.remove(ctx, removal{RemoveQuery: q})
+	q.Op = newOp(q.Op)
+	gone, err := e.discard(ctx, &q)
+	if err != nil {
+		return freshet.Completed{}, err
+	}
+	return e.remove(ctx, removal{RemoveQuery: q, again: gone})
 }
 
 func (e *Engine) remove(ctx context.Context, q removal) (freshet.Completed, error) {
@@ -68,9 +73,13 @@ var errPage = errors.New("a page was removed")
 func (e *Engine) RemoveTree(ctx context.Context, q freshet.RemoveQuery, report func(freshet.RemoveProgress) error) (freshet.Completed, error) {
 	q.Op, q.Recursive = newOp(q.Op), true
 	total := int64(0)
+	gone, err := e.discard(ctx, &q)
+	if err != nil {
+		return freshet.Completed{}, err
+	}
 	for pages := 0; ; pages++ {
 		page := 0 // written by the operation, which has ended when do returns errPage or nil
-		r := removal{RemoveQuery: q, again: pages > 0, removed: func(n int) error {
+		r := removal{RemoveQuery: q, again: gone || pages > 0, removed: func(n int) error {
 			if page += n; page >= e.opts.RemovePage {
 				return errPage
 			}

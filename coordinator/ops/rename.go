@@ -18,11 +18,21 @@ func (e *Engine) Rename(ctx context.Context, q freshet.RenameQuery) (freshet.Com
 	if err := checkNames(q); err != nil {
 		return freshet.Completed{}, err
 	}
+	q.Op = newOp(q.Op)
+	if done, handled, err := e.renameKept(ctx, q); handled || err != nil {
+		return done, freshet.Wrap(opRename, q.Path, err)
+	}
 	return e.do(ctx, change{
 		begin: namespace.Begin{Op: q.Op, Kind: namespace.OpRename, Path: q.Path, Path2: q.Target},
 		prepare: func(ctx context.Context, at place, c *change) (*freshet.Completed, error) {
 			src, _, err := lookBoth(ctx, at, q)
 			if err != nil {
+				return nil, err
+			}
+			if to, err := e.state.Lookup(q.Target); err != nil || to.Unpersisted && !q.Overwrite && q.Path != q.Target {
+				if err == nil {
+					err = targetExists(q.Target)
+				}
 				return nil, err
 			}
 			if q.Path == q.Target {
@@ -71,7 +81,7 @@ func lookBoth(ctx context.Context, at place, q freshet.RenameQuery) (src ufs.Sta
 	case dst.IsDir():
 		return src, false, freshet.Errorf(freshet.KindExist, opRename, q.Target, "exists; a directory is never replaced: choose another name, or remove it first")
 	case !q.Overwrite:
-		return src, false, freshet.Errorf(freshet.KindExist, opRename, q.Target, "exists; ask for it to be overwritten, choose another name, or remove it first")
+		return src, false, targetExists(q.Target)
 	}
 	return src, true, nil
 }

@@ -57,9 +57,8 @@ func (e *Engine) BeginWrites(ctx context.Context, qs []freshet.BeginWriteQuery) 
 		b := &all[i]
 		b.q = q
 		b.q.Op = newOp(q.Op)
-		if q.Write != freshet.CacheThrough && q.Write != freshet.Through {
-			b.err = freshet.Errorf(freshet.KindUnsupported, opWrite, q.Path,
-				"write type %q is not served yet: use %q or %q", q.Write, freshet.CacheThrough, freshet.Through)
+		if q.Write > freshet.AsyncThrough {
+			b.err = freshet.Errorf(freshet.KindInvalid, opWrite, q.Path, "%d is not a write type", q.Write)
 			continue
 		}
 		if in, ok := e.state.Intent(b.q.Op); ok {
@@ -119,7 +118,15 @@ func (e *Engine) mayBegin(l *lead, q freshet.BeginWriteQuery) error {
 }
 
 func (e *Engine) beginOf(q freshet.BeginWriteQuery) (*namespace.Begin, error) {
-	node, incarnation, ok := e.nodes.Writer(q.Node, freshet.Locality{Host: q.Host, Rack: q.Rack, Zone: q.Zone}, binary.BigEndian.Uint64(q.Op[8:]), e.clock.Elapsed())
+	spread, now := binary.BigEndian.Uint64(q.Op[8:]), e.clock.Elapsed()
+	caller := freshet.Locality{Host: q.Host, Rack: q.Rack, Zone: q.Zone}
+	node, incarnation, ok := e.nodes.Writer(q.Node, caller, spread, now)
+	if keeps := q.Write == freshet.MustCache || q.Write == freshet.AsyncThrough; ok && keeps {
+		if node, incarnation, ok = e.nodes.Keeper(q.Node, caller, spread, q.Write == freshet.AsyncThrough, now); !ok {
+			return nil, freshet.Errorf(freshet.KindUnsupported, opWrite, q.Path,
+				"no live cache node can keep a file of write type %s: async_through needs a node with a cache tier on a disk, and both need nodes of this release; or write with cache_through", q.Write)
+		}
+	}
 	if !ok {
 		return nil, freshet.Errorf(freshet.KindUnavailable, opWrite, q.Path, "no live cache node that takes uploads: start one with \"freshet cachenode\"")
 	}

@@ -73,6 +73,8 @@ type node struct {
 	role        freshet.NodeRole
 	dirs        []freshet.CacheDirectory
 	free        map[freshet.BlockID]struct{}
+	keeps       bool // blocks of files that are in no storage
+	durable     bool // on a disk
 	carrier
 	warms bool // it brings blocks that it is ordered to
 }
@@ -155,6 +157,7 @@ func (n *Nodes) Heartbeat(h freshet.Heartbeat, sameTerm bool, now time.Duration)
 	at.used, at.capacity, at.tier, at.heard = h.Used, h.Capacity, h.Tier, now
 	at.beats++
 	at.takes, at.warms, at.role, at.dirs = h.TakesCopies, h.TakesWarms, role.Role, h.Directories
+	at.keeps, at.durable = h.Keeps, h.Durable
 	n.harm.note(h.Damaged, at.Name, now)
 	at.active = make(map[freshet.OpID]struct{}, len(h.Active))
 	for _, op := range h.Active {

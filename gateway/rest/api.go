@@ -47,6 +47,7 @@ type Services struct {
 	Syncs     freshetv1.SyncServiceServer
 	Cache     freshetv1.CacheServiceServer
 	Fleet     freshetv1.FleetServiceServer
+	Persist   freshetv1.PersistServiceServer
 	// Events is called by NewEvents, not by the API.
 	Events freshetv1.EventServiceServer
 	// Check is called by NewCheck, not by the API.
@@ -85,6 +86,7 @@ func NewAPI(ctx context.Context, s Services) (http.Handler, error) {
 		func() error { return freshetv1.RegisterSyncServiceHandlerServer(ctx, mux, s.Syncs) },
 		func() error { return freshetv1.RegisterCacheServiceHandlerServer(ctx, mux, s.Cache) },
 		func() error { return freshetv1.RegisterFleetServiceHandlerServer(ctx, mux, s.Fleet) },
+		func() error { return freshetv1.RegisterPersistServiceHandlerServer(ctx, mux, s.Persist) },
 		func() error { return freshetv1.RegisterAccessServiceHandlerServer(ctx, mux, s.Access) },
 	} {
 		if err := register(); err != nil {

@@ -138,7 +138,7 @@ func (a *app) root() *cobra.Command {
 	f.StringVarP(&a.output, "output", "o", "table", "output format: table, json or yaml")
 	f.BoolVar(&a.noColor, "no-color", a.env("NO_COLOR", "") != "", "no colour (env NO_COLOR)")
 	f.DurationVar(&a.timeout, "timeout", 30*time.Second, "give up after this time; 0 waits for ever (transfers, listings and syncs are bounded only if it is given)")
-	root.AddCommand(a.mountCommand(), a.syncCommand(), a.quotaCommand(), a.policyCommand(), a.cacheCommand(), a.fsCommand(), a.explainCommand(), a.checkCommand(), a.peersCommand(),
+	root.AddCommand(a.mountCommand(), a.syncCommand(), a.persistCommand(), a.quotaCommand(), a.policyCommand(), a.cacheCommand(), a.fsCommand(), a.explainCommand(), a.checkCommand(), a.peersCommand(),
 		a.clusterCommand(), a.benchCommand(), a.top(), a.configCommand(), a.applyCommand(), a.planCommand(), a.versionCommand())
 	return root
 }
@@ -180,6 +180,7 @@ type session struct {
 	syncs    freshetv1.SyncServiceClient
 	cache    freshetv1.CacheServiceClient
 	fleet    freshetv1.FleetServiceClient
+	persist  freshetv1.PersistServiceClient
 	access   freshetv1.AccessServiceClient
 	state    freshetv1.StateServiceClient
 	members  *rpc.Conns // to single members
@@ -241,7 +242,7 @@ func (a *app) connected(ctx context.Context, f func(ctx context.Context, s *sess
 	s := &session{
 		ns: freshetv1.NewNamespaceServiceClient(conn), mounts: freshetv1.NewMountServiceClient(conn),
 		policies: freshetv1.NewPolicyServiceClient(conn), cluster: freshetv1.NewClusterServiceClient(conn), check: freshetv1.NewCheckServiceClient(conn),
-		syncs: freshetv1.NewSyncServiceClient(conn), cache: freshetv1.NewCacheServiceClient(conn), fleet: freshetv1.NewFleetServiceClient(conn),
+		syncs: freshetv1.NewSyncServiceClient(conn), cache: freshetv1.NewCacheServiceClient(conn), fleet: freshetv1.NewFleetServiceClient(conn), persist: freshetv1.NewPersistServiceClient(conn),
 		access: freshetv1.NewAccessServiceClient(conn), state: freshetv1.NewStateServiceClient(conn), members: nodes,
 		coord: coord, files: client.New(coord, pool, client.Options{
 			Host: host, Rack: a.env("FRESHET_RACK", ""), Zone: a.env("FRESHET_ZONE", ""),

@@ -115,7 +115,7 @@ func (a *app) fsCp() *cobra.Command {
 	fl.BoolVarP(&recursive, "recursive", "r", false, "copy directories with all below them")
 	fl.BoolVar(&dryRun, "dry-run", false, "show what would be copied, change nothing")
 	fl.IntVar(&parallel, "parallel", 4, "files at a time")
-	fl.StringVar(&writeType, "write-type", "", "cache_through or through; by default what the policy of the path says, else cache_through")
+	fl.StringVar(&writeType, "write-type", "", "cache_through, through, async_through or must_cache; by default what the policy of the path says, else cache_through")
 	return c
 }
 

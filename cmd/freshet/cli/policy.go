@@ -33,7 +33,7 @@ func (f *policyFlags) register(c *cobra.Command) {
 	}{
 		{freshet.PropertySyncInterval, "always (or 0), never (or -1) or a duration such as 30s"},
 		{freshet.PropertyConsistency, "invalidate or interval"},
-		{freshet.PropertyWriteType, "of writes that name none: cache_through or through"},
+		{freshet.PropertyWriteType, "of writes that name none: cache_through, through, async_through or must_cache"},
 		{freshet.PropertyTTL, "a duration after which what nobody used is dropped from the cache, or never"},
 		{freshet.PropertyTTLAction, "what the TTL does: free"},
 		{freshet.PropertyBlockSize, "size of the cached blocks of new versions of files: a multiple of 64KiB up to 1GiB"},

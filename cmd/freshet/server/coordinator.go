@@ -315,6 +315,7 @@ func (p *Process) faces(ctx context.Context, cfg *config.File, parts coordinator
 		Syncs:   rpc.NewSyncServer(served, forward),
 		Cache:   rpc.NewCacheServer(served, forward),
 		Fleet:   rpc.NewFleetServer(served, forward),
+		Persist: rpc.NewPersistServer(served, forward),
 		Check:   rpc.ForwardedChecker(served, forward),
 	}
 	handler, err := p.routes(ctx, parts, services, rpc.NewForwarded(served, forward))
@@ -350,6 +351,7 @@ func register(r grpc.ServiceRegistrar, s rest.Services, nodes freshetv1.NodeServ
 	freshetv1.RegisterSyncServiceServer(r, s.Syncs)
 	freshetv1.RegisterCacheServiceServer(r, s.Cache)
 	freshetv1.RegisterFleetServiceServer(r, s.Fleet)
+	freshetv1.RegisterPersistServiceServer(r, s.Persist)
 }
 
 // routes are the HTTP routes of a coordinator.

@@ -2191,10 +2191,14 @@ func (x *BlockReport) GetLength() int64 {
 
 // FinishedOp is the end of an upload as the node saw it.
 type FinishedOp struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Op            []byte                 `protobuf:"bytes,1,opt,name=op,proto3" json:"op,omitempty"`
-	Written       *Written               `protobuf:"bytes,2,opt,name=written,proto3" json:"written,omitempty"`
-	Uncertain     bool                   `protobuf:"varint,3,opt,name=uncertain,proto3" json:"uncertain,omitempty"`
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Op        []byte                 `protobuf:"bytes,1,opt,name=op,proto3" json:"op,omitempty"`
+	Written   *Written               `protobuf:"bytes,2,opt,name=written,proto3" json:"written,omitempty"`
+	Uncertain bool                   `protobuf:"varint,3,opt,name=uncertain,proto3" json:"uncertain,omitempty"`
+	// Why an order to persist a file had no effect.
+	Failure string `protobuf:"bytes,80,opt,name=failure,proto3" json:"failure,omitempty"`
+	// The storage holds another version than the one that may be replaced.
+	Conflict      bool `protobuf:"varint,81,opt,name=conflict,proto3" json:"conflict,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2250,6 +2254,138 @@ func (x *FinishedOp) GetUncertain() bool {
 	return false
 }
 
+func (x *FinishedOp) GetFailure() string {
+	if x != nil {
+		return x.Failure
+	}
+	return ""
+}
+
+func (x *FinishedOp) GetConflict() bool {
+	if x != nil {
+		return x.Conflict
+	}
+	return false
+}
+
+// PersistOrder is a file that a node is to write to the storage.
+type PersistOrder struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Op        []byte                 `protobuf:"bytes,1,opt,name=op,proto3" json:"op,omitempty"`
+	FileId    uint64                 `protobuf:"varint,2,opt,name=file_id,json=fileId,proto3" json:"file_id,omitempty"`
+	Path      string                 `protobuf:"bytes,3,opt,name=path,proto3" json:"path,omitempty"`
+	Target    *Source                `protobuf:"bytes,4,opt,name=target,proto3" json:"target,omitempty"`
+	Length    int64                  `protobuf:"varint,5,opt,name=length,proto3" json:"length,omitempty"`
+	BlockSize int64                  `protobuf:"varint,6,opt,name=block_size,json=blockSize,proto3" json:"block_size,omitempty"`
+	// The version that it may replace; empty: nothing may be there.
+	Beneath       string `protobuf:"bytes,7,opt,name=beneath,proto3" json:"beneath,omitempty"`
+	Owner         string `protobuf:"bytes,8,opt,name=owner,proto3" json:"owner,omitempty"`
+	Group         string `protobuf:"bytes,9,opt,name=group,proto3" json:"group,omitempty"`
+	Mode          uint32 `protobuf:"varint,10,opt,name=mode,proto3" json:"mode,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PersistOrder) Reset() {
+	*x = PersistOrder{}
+	mi := &file_freshet_v1_admin_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PersistOrder) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PersistOrder) ProtoMessage() {}
+
+func (x *PersistOrder) ProtoReflect() protoreflect.Message {
+	mi := &file_freshet_v1_admin_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PersistOrder.ProtoReflect.Descriptor instead.
+func (*PersistOrder) Descriptor() ([]byte, []int) {
+	return file_freshet_v1_admin_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *PersistOrder) GetOp() []byte {
+	if x != nil {
+		return x.Op
+	}
+	return nil
+}
+
+func (x *PersistOrder) GetFileId() uint64 {
+	if x != nil {
+		return x.FileId
+	}
+	return 0
+}
+
+func (x *PersistOrder) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *PersistOrder) GetTarget() *Source {
+	if x != nil {
+		return x.Target
+	}
+	return nil
+}
+
+func (x *PersistOrder) GetLength() int64 {
+	if x != nil {
+		return x.Length
+	}
+	return 0
+}
+
+func (x *PersistOrder) GetBlockSize() int64 {
+	if x != nil {
+		return x.BlockSize
+	}
+	return 0
+}
+
+func (x *PersistOrder) GetBeneath() string {
+	if x != nil {
+		return x.Beneath
+	}
+	return ""
+}
+
+func (x *PersistOrder) GetOwner() string {
+	if x != nil {
+		return x.Owner
+	}
+	return ""
+}
+
+func (x *PersistOrder) GetGroup() string {
+	if x != nil {
+		return x.Group
+	}
+	return ""
+}
+
+func (x *PersistOrder) GetMode() uint32 {
+	if x != nil {
+		return x.Mode
+	}
+	return 0
+}
+
 // HeartbeatRequest is what a cache node tells the leader.
 type HeartbeatRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2273,14 +2409,20 @@ type HeartbeatRequest struct {
 	// What became of what that asked for last.
 	Warmed []*WarmedBlock `protobuf:"bytes,111,rep,name=warmed,proto3" json:"warmed,omitempty"`
 	// The blocks that were read most since the last report, a few of them.
-	Hot           []*BlockHeat `protobuf:"bytes,90,rep,name=hot,proto3" json:"hot,omitempty"`
+	Hot []*BlockHeat `protobuf:"bytes,90,rep,name=hot,proto3" json:"hot,omitempty"`
+	// Versions whose blocks the node keeps because they may not be in the storage.
+	Kept []uint64 `protobuf:"varint,80,rep,packed,name=kept,proto3" json:"kept,omitempty"`
+	// The node keeps blocks of files that are not in the storage.
+	Keeps bool `protobuf:"varint,81,opt,name=keeps,proto3" json:"keeps,omitempty"`
+	// It does so on a disk.
+	Durable       bool `protobuf:"varint,82,opt,name=durable,proto3" json:"durable,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *HeartbeatRequest) Reset() {
 	*x = HeartbeatRequest{}
-	mi := &file_freshet_v1_admin_proto_msgTypes[37]
+	mi := &file_freshet_v1_admin_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2292,7 +2434,7 @@ func (x *HeartbeatRequest) String() string {
 func (*HeartbeatRequest) ProtoMessage() {}
 
 func (x *HeartbeatRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_freshet_v1_admin_proto_msgTypes[37]
+	mi := &file_freshet_v1_admin_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2305,7 +2447,7 @@ func (x *HeartbeatRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeartbeatRequest.ProtoReflect.Descriptor instead.
 func (*HeartbeatRequest) Descriptor() ([]byte, []int) {
-	return file_freshet_v1_admin_proto_rawDescGZIP(), []int{37}
+	return file_freshet_v1_admin_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *HeartbeatRequest) GetNode() *Node {
@@ -2413,6 +2555,27 @@ func (x *HeartbeatRequest) GetHot() []*BlockHeat {
 	return nil
 }
 
+func (x *HeartbeatRequest) GetKept() []uint64 {
+	if x != nil {
+		return x.Kept
+	}
+	return nil
+}
+
+func (x *HeartbeatRequest) GetKeeps() bool {
+	if x != nil {
+		return x.Keeps
+	}
+	return false
+}
+
+func (x *HeartbeatRequest) GetDurable() bool {
+	if x != nil {
+		return x.Durable
+	}
+	return false
+}
+
 // WarmedBlock is what became of an order to bring a block.
 type WarmedBlock struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2428,7 +2591,7 @@ type WarmedBlock struct {
 
 func (x *WarmedBlock) Reset() {
 	*x = WarmedBlock{}
-	mi := &file_freshet_v1_admin_proto_msgTypes[38]
+	mi := &file_freshet_v1_admin_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2440,7 +2603,7 @@ func (x *WarmedBlock) String() string {
 func (*WarmedBlock) ProtoMessage() {}
 
 func (x *WarmedBlock) ProtoReflect() protoreflect.Message {
-	mi := &file_freshet_v1_admin_proto_msgTypes[38]
+	mi := &file_freshet_v1_admin_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2453,7 +2616,7 @@ func (x *WarmedBlock) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WarmedBlock.ProtoReflect.Descriptor instead.
 func (*WarmedBlock) Descriptor() ([]byte, []int) {
-	return file_freshet_v1_admin_proto_rawDescGZIP(), []int{38}
+	return file_freshet_v1_admin_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *WarmedBlock) GetBlock() *BlockReport {
@@ -2495,7 +2658,7 @@ type CopyOrder struct {
 
 func (x *CopyOrder) Reset() {
 	*x = CopyOrder{}
-	mi := &file_freshet_v1_admin_proto_msgTypes[39]
+	mi := &file_freshet_v1_admin_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2507,7 +2670,7 @@ func (x *CopyOrder) String() string {
 func (*CopyOrder) ProtoMessage() {}
 
 func (x *CopyOrder) ProtoReflect() protoreflect.Message {
-	mi := &file_freshet_v1_admin_proto_msgTypes[39]
+	mi := &file_freshet_v1_admin_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2520,7 +2683,7 @@ func (x *CopyOrder) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CopyOrder.ProtoReflect.Descriptor instead.
 func (*CopyOrder) Descriptor() ([]byte, []int) {
-	return file_freshet_v1_admin_proto_rawDescGZIP(), []int{39}
+	return file_freshet_v1_admin_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *CopyOrder) GetBlock() *Block {
@@ -2549,7 +2712,7 @@ type MountSpec struct {
 
 func (x *MountSpec) Reset() {
 	*x = MountSpec{}
-	mi := &file_freshet_v1_admin_proto_msgTypes[40]
+	mi := &file_freshet_v1_admin_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2561,7 +2724,7 @@ func (x *MountSpec) String() string {
 func (*MountSpec) ProtoMessage() {}
 
 func (x *MountSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_freshet_v1_admin_proto_msgTypes[40]
+	mi := &file_freshet_v1_admin_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2574,7 +2737,7 @@ func (x *MountSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MountSpec.ProtoReflect.Descriptor instead.
 func (*MountSpec) Descriptor() ([]byte, []int) {
-	return file_freshet_v1_admin_proto_rawDescGZIP(), []int{40}
+	return file_freshet_v1_admin_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *MountSpec) GetMount() *Mount {
@@ -2622,14 +2785,18 @@ type HeartbeatResponse struct {
 	// from the storage. They are named again until it reports what became of them.
 	Warm []*CopyOrder `protobuf:"bytes,110,rep,name=warm,proto3" json:"warm,omitempty"`
 	// The node is to be emptied: it keeps no new blocks.
-	Draining      bool `protobuf:"varint,90,opt,name=draining,proto3" json:"draining,omitempty"`
+	Draining bool `protobuf:"varint,90,opt,name=draining,proto3" json:"draining,omitempty"`
+	// Those of the request's kept versions that need not be kept any more.
+	Released []uint64 `protobuf:"varint,80,rep,packed,name=released,proto3" json:"released,omitempty"`
+	// Files that the node is to write to the storage.
+	Persist       []*PersistOrder `protobuf:"bytes,81,rep,name=persist,proto3" json:"persist,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *HeartbeatResponse) Reset() {
 	*x = HeartbeatResponse{}
-	mi := &file_freshet_v1_admin_proto_msgTypes[41]
+	mi := &file_freshet_v1_admin_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2641,7 +2808,7 @@ func (x *HeartbeatResponse) String() string {
 func (*HeartbeatResponse) ProtoMessage() {}
 
 func (x *HeartbeatResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_freshet_v1_admin_proto_msgTypes[41]
+	mi := &file_freshet_v1_admin_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2654,7 +2821,7 @@ func (x *HeartbeatResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeartbeatResponse.ProtoReflect.Descriptor instead.
 func (*HeartbeatResponse) Descriptor() ([]byte, []int) {
-	return file_freshet_v1_admin_proto_rawDescGZIP(), []int{41}
+	return file_freshet_v1_admin_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *HeartbeatResponse) GetClusterId() []byte {
@@ -2762,6 +2929,20 @@ func (x *HeartbeatResponse) GetDraining() bool {
 	return false
 }
 
+func (x *HeartbeatResponse) GetReleased() []uint64 {
+	if x != nil {
+		return x.Released
+	}
+	return nil
+}
+
+func (x *HeartbeatResponse) GetPersist() []*PersistOrder {
+	if x != nil {
+		return x.Persist
+	}
+	return nil
+}
+
 // PermitRequest asks for the permission to publish an upload.
 type PermitRequest struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
@@ -2776,7 +2957,7 @@ type PermitRequest struct {
 
 func (x *PermitRequest) Reset() {
 	*x = PermitRequest{}
-	mi := &file_freshet_v1_admin_proto_msgTypes[42]
+	mi := &file_freshet_v1_admin_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2788,7 +2969,7 @@ func (x *PermitRequest) String() string {
 func (*PermitRequest) ProtoMessage() {}
 
 func (x *PermitRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_freshet_v1_admin_proto_msgTypes[42]
+	mi := &file_freshet_v1_admin_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2801,7 +2982,7 @@ func (x *PermitRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PermitRequest.ProtoReflect.Descriptor instead.
 func (*PermitRequest) Descriptor() ([]byte, []int) {
-	return file_freshet_v1_admin_proto_rawDescGZIP(), []int{42}
+	return file_freshet_v1_admin_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *PermitRequest) GetOp() []byte {
@@ -2841,7 +3022,7 @@ type PermitResponse struct {
 
 func (x *PermitResponse) Reset() {
 	*x = PermitResponse{}
-	mi := &file_freshet_v1_admin_proto_msgTypes[43]
+	mi := &file_freshet_v1_admin_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2853,7 +3034,7 @@ func (x *PermitResponse) String() string {
 func (*PermitResponse) ProtoMessage() {}
 
 func (x *PermitResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_freshet_v1_admin_proto_msgTypes[43]
+	mi := &file_freshet_v1_admin_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2866,7 +3047,7 @@ func (x *PermitResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PermitResponse.ProtoReflect.Descriptor instead.
 func (*PermitResponse) Descriptor() ([]byte, []int) {
-	return file_freshet_v1_admin_proto_rawDescGZIP(), []int{43}
+	return file_freshet_v1_admin_proto_rawDescGZIP(), []int{44}
 }
 
 // CompleteRequest reports an acknowledged upload.
@@ -2880,7 +3061,7 @@ type CompleteRequest struct {
 
 func (x *CompleteRequest) Reset() {
 	*x = CompleteRequest{}
-	mi := &file_freshet_v1_admin_proto_msgTypes[44]
+	mi := &file_freshet_v1_admin_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2892,7 +3073,7 @@ func (x *CompleteRequest) String() string {
 func (*CompleteRequest) ProtoMessage() {}
 
 func (x *CompleteRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_freshet_v1_admin_proto_msgTypes[44]
+	mi := &file_freshet_v1_admin_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2905,7 +3086,7 @@ func (x *CompleteRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CompleteRequest.ProtoReflect.Descriptor instead.
 func (*CompleteRequest) Descriptor() ([]byte, []int) {
-	return file_freshet_v1_admin_proto_rawDescGZIP(), []int{44}
+	return file_freshet_v1_admin_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *CompleteRequest) GetOp() []byte {
@@ -2933,7 +3114,7 @@ type CompleteResponse struct {
 
 func (x *CompleteResponse) Reset() {
 	*x = CompleteResponse{}
-	mi := &file_freshet_v1_admin_proto_msgTypes[45]
+	mi := &file_freshet_v1_admin_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2945,7 +3126,7 @@ func (x *CompleteResponse) String() string {
 func (*CompleteResponse) ProtoMessage() {}
 
 func (x *CompleteResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_freshet_v1_admin_proto_msgTypes[45]
+	mi := &file_freshet_v1_admin_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2958,7 +3139,7 @@ func (x *CompleteResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CompleteResponse.ProtoReflect.Descriptor instead.
 func (*CompleteResponse) Descriptor() ([]byte, []int) {
-	return file_freshet_v1_admin_proto_rawDescGZIP(), []int{45}
+	return file_freshet_v1_admin_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *CompleteResponse) GetEntry() *Entry {
@@ -2987,7 +3168,7 @@ type AbortRequest struct {
 
 func (x *AbortRequest) Reset() {
 	*x = AbortRequest{}
-	mi := &file_freshet_v1_admin_proto_msgTypes[46]
+	mi := &file_freshet_v1_admin_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2999,7 +3180,7 @@ func (x *AbortRequest) String() string {
 func (*AbortRequest) ProtoMessage() {}
 
 func (x *AbortRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_freshet_v1_admin_proto_msgTypes[46]
+	mi := &file_freshet_v1_admin_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3012,7 +3193,7 @@ func (x *AbortRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AbortRequest.ProtoReflect.Descriptor instead.
 func (*AbortRequest) Descriptor() ([]byte, []int) {
-	return file_freshet_v1_admin_proto_rawDescGZIP(), []int{46}
+	return file_freshet_v1_admin_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *AbortRequest) GetOp() []byte {
@@ -3038,7 +3219,7 @@ type AbortResponse struct {
 
 func (x *AbortResponse) Reset() {
 	*x = AbortResponse{}
-	mi := &file_freshet_v1_admin_proto_msgTypes[47]
+	mi := &file_freshet_v1_admin_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3050,7 +3231,7 @@ func (x *AbortResponse) String() string {
 func (*AbortResponse) ProtoMessage() {}
 
 func (x *AbortResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_freshet_v1_admin_proto_msgTypes[47]
+	mi := &file_freshet_v1_admin_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3063,7 +3244,7 @@ func (x *AbortResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AbortResponse.ProtoReflect.Descriptor instead.
 func (*AbortResponse) Descriptor() ([]byte, []int) {
-	return file_freshet_v1_admin_proto_rawDescGZIP(), []int{47}
+	return file_freshet_v1_admin_proto_rawDescGZIP(), []int{48}
 }
 
 // PostEventsRequest is what somebody posted who says that a storage changed.
@@ -3082,7 +3263,7 @@ type PostEventsRequest struct {
 
 func (x *PostEventsRequest) Reset() {
 	*x = PostEventsRequest{}
-	mi := &file_freshet_v1_admin_proto_msgTypes[48]
+	mi := &file_freshet_v1_admin_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3094,7 +3275,7 @@ func (x *PostEventsRequest) String() string {
 func (*PostEventsRequest) ProtoMessage() {}
 
 func (x *PostEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_freshet_v1_admin_proto_msgTypes[48]
+	mi := &file_freshet_v1_admin_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3107,7 +3288,7 @@ func (x *PostEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PostEventsRequest.ProtoReflect.Descriptor instead.
 func (*PostEventsRequest) Descriptor() ([]byte, []int) {
-	return file_freshet_v1_admin_proto_rawDescGZIP(), []int{48}
+	return file_freshet_v1_admin_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *PostEventsRequest) GetBody() []byte {
@@ -3150,7 +3331,7 @@ type PostEventsResponse struct {
 
 func (x *PostEventsResponse) Reset() {
 	*x = PostEventsResponse{}
-	mi := &file_freshet_v1_admin_proto_msgTypes[49]
+	mi := &file_freshet_v1_admin_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3162,7 +3343,7 @@ func (x *PostEventsResponse) String() string {
 func (*PostEventsResponse) ProtoMessage() {}
 
 func (x *PostEventsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_freshet_v1_admin_proto_msgTypes[49]
+	mi := &file_freshet_v1_admin_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3175,7 +3356,7 @@ func (x *PostEventsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PostEventsResponse.ProtoReflect.Descriptor instead.
 func (*PostEventsResponse) Descriptor() ([]byte, []int) {
-	return file_freshet_v1_admin_proto_rawDescGZIP(), []int{49}
+	return file_freshet_v1_admin_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *PostEventsResponse) GetMarked() int64 {
@@ -3373,12 +3554,27 @@ const file_freshet_v1_admin_proto_rawDesc = "" +
 	"\vBlockReport\x12\x17\n" +
 	"\afile_id\x18\x01 \x01(\x04R\x06fileId\x12\x14\n" +
 	"\x05index\x18\x02 \x01(\rR\x05index\x12\x16\n" +
-	"\x06length\x18\x03 \x01(\x03R\x06length\"i\n" +
+	"\x06length\x18\x03 \x01(\x03R\x06length\"\x9f\x01\n" +
 	"\n" +
 	"FinishedOp\x12\x0e\n" +
 	"\x02op\x18\x01 \x01(\fR\x02op\x12-\n" +
 	"\awritten\x18\x02 \x01(\v2\x13.freshet.v1.WrittenR\awritten\x12\x1c\n" +
-	"\tuncertain\x18\x03 \x01(\bR\tuncertain\"\xcb\x04\n" +
+	"\tuncertain\x18\x03 \x01(\bR\tuncertain\x12\x18\n" +
+	"\afailure\x18P \x01(\tR\afailure\x12\x1a\n" +
+	"\bconflict\x18Q \x01(\bR\bconflict\"\x88\x02\n" +
+	"\fPersistOrder\x12\x0e\n" +
+	"\x02op\x18\x01 \x01(\fR\x02op\x12\x17\n" +
+	"\afile_id\x18\x02 \x01(\x04R\x06fileId\x12\x12\n" +
+	"\x04path\x18\x03 \x01(\tR\x04path\x12*\n" +
+	"\x06target\x18\x04 \x01(\v2\x12.freshet.v1.SourceR\x06target\x12\x16\n" +
+	"\x06length\x18\x05 \x01(\x03R\x06length\x12\x1d\n" +
+	"\n" +
+	"block_size\x18\x06 \x01(\x03R\tblockSize\x12\x18\n" +
+	"\abeneath\x18\a \x01(\tR\abeneath\x12\x14\n" +
+	"\x05owner\x18\b \x01(\tR\x05owner\x12\x14\n" +
+	"\x05group\x18\t \x01(\tR\x05group\x12\x12\n" +
+	"\x04mode\x18\n" +
+	" \x01(\rR\x04mode\"\x8f\x05\n" +
 	"\x10HeartbeatRequest\x12$\n" +
 	"\x04node\x18\x01 \x01(\v2\x10.freshet.v1.NodeR\x04node\x12 \n" +
 	"\vincarnation\x18\x02 \x01(\x04R\vincarnation\x12\x12\n" +
@@ -3396,7 +3592,10 @@ const file_freshet_v1_admin_proto_rawDesc = "" +
 	"\vtakes_warms\x18n \x01(\bR\n" +
 	"takesWarms\x12/\n" +
 	"\x06warmed\x18o \x03(\v2\x17.freshet.v1.WarmedBlockR\x06warmed\x12'\n" +
-	"\x03hot\x18Z \x03(\v2\x15.freshet.v1.BlockHeatR\x03hot\"\x80\x01\n" +
+	"\x03hot\x18Z \x03(\v2\x15.freshet.v1.BlockHeatR\x03hot\x12\x12\n" +
+	"\x04kept\x18P \x03(\x04R\x04kept\x12\x14\n" +
+	"\x05keeps\x18Q \x01(\bR\x05keeps\x12\x18\n" +
+	"\adurable\x18R \x01(\bR\adurable\"\x80\x01\n" +
 	"\vWarmedBlock\x12-\n" +
 	"\x05block\x18\x01 \x01(\v2\x17.freshet.v1.BlockReportR\x05block\x12\x18\n" +
 	"\afetched\x18\x02 \x01(\bR\afetched\x12\x12\n" +
@@ -3408,7 +3607,7 @@ const file_freshet_v1_admin_proto_rawDesc = "" +
 	"\tMountSpec\x12'\n" +
 	"\x05mount\x18\x01 \x01(\v2\x11.freshet.v1.MountR\x05mount\x12\x1b\n" +
 	"\tdomain_id\x18\x02 \x01(\fR\bdomainId\x12A\n" +
-	"\x0fmax_op_lifetime\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\rmaxOpLifetime\"\x8a\x04\n" +
+	"\x0fmax_op_lifetime\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\rmaxOpLifetime\"\xda\x04\n" +
 	"\x11HeartbeatResponse\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\fR\tclusterId\x12\x14\n" +
@@ -3426,7 +3625,9 @@ const file_freshet_v1_admin_proto_rawDesc = "" +
 	"\x06pinned\x18\f \x03(\x04R\x06pinned\x12)\n" +
 	"\x04copy\x18\r \x03(\v2\x15.freshet.v1.CopyOrderR\x04copy\x12)\n" +
 	"\x04warm\x18n \x03(\v2\x15.freshet.v1.CopyOrderR\x04warm\x12\x1a\n" +
-	"\bdraining\x18Z \x01(\bR\bdraining\"\x82\x01\n" +
+	"\bdraining\x18Z \x01(\bR\bdraining\x12\x1a\n" +
+	"\breleased\x18P \x03(\x04R\breleased\x122\n" +
+	"\apersist\x18Q \x03(\v2\x18.freshet.v1.PersistOrderR\apersist\"\x82\x01\n" +
 	"\rPermitRequest\x12\x0e\n" +
 	"\x02op\x18\x01 \x01(\fR\x02op\x12\x17\n" +
 	"\anode_id\x18\x02 \x01(\tR\x06nodeId\x12 \n" +
@@ -3508,7 +3709,7 @@ func file_freshet_v1_admin_proto_rawDescGZIP() []byte {
 	return file_freshet_v1_admin_proto_rawDescData
 }
 
-var file_freshet_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 53)
+var file_freshet_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 54)
 var file_freshet_v1_admin_proto_goTypes = []any{
 	(*ListMountsRequest)(nil),          // 0: freshet.v1.ListMountsRequest
 	(*ListMountsResponse)(nil),         // 1: freshet.v1.ListMountsResponse
@@ -3547,141 +3748,144 @@ var file_freshet_v1_admin_proto_goTypes = []any{
 	(*BumpEpochResponse)(nil),          // 34: freshet.v1.BumpEpochResponse
 	(*BlockReport)(nil),                // 35: freshet.v1.BlockReport
 	(*FinishedOp)(nil),                 // 36: freshet.v1.FinishedOp
-	(*HeartbeatRequest)(nil),           // 37: freshet.v1.HeartbeatRequest
-	(*WarmedBlock)(nil),                // 38: freshet.v1.WarmedBlock
-	(*CopyOrder)(nil),                  // 39: freshet.v1.CopyOrder
-	(*MountSpec)(nil),                  // 40: freshet.v1.MountSpec
-	(*HeartbeatResponse)(nil),          // 41: freshet.v1.HeartbeatResponse
-	(*PermitRequest)(nil),              // 42: freshet.v1.PermitRequest
-	(*PermitResponse)(nil),             // 43: freshet.v1.PermitResponse
-	(*CompleteRequest)(nil),            // 44: freshet.v1.CompleteRequest
-	(*CompleteResponse)(nil),           // 45: freshet.v1.CompleteResponse
-	(*AbortRequest)(nil),               // 46: freshet.v1.AbortRequest
-	(*AbortResponse)(nil),              // 47: freshet.v1.AbortResponse
-	(*PostEventsRequest)(nil),          // 48: freshet.v1.PostEventsRequest
-	(*PostEventsResponse)(nil),         // 49: freshet.v1.PostEventsResponse
-	nil,                                // 50: freshet.v1.AddMountRequest.OptionsEntry
-	nil,                                // 51: freshet.v1.UpdateMountRequest.OptionsEntry
-	nil,                                // 52: freshet.v1.GetClusterResponse.RaftEntry
-	(*Mount)(nil),                      // 53: freshet.v1.Mount
-	(*Consistency)(nil),                // 54: freshet.v1.Consistency
-	(*SyncPolicy)(nil),                 // 55: freshet.v1.SyncPolicy
-	(*Operation)(nil),                  // 56: freshet.v1.Operation
-	(*Node)(nil),                       // 57: freshet.v1.Node
-	(*durationpb.Duration)(nil),        // 58: google.protobuf.Duration
-	(*PublisherStatus)(nil),            // 59: freshet.v1.PublisherStatus
-	(*timestamppb.Timestamp)(nil),      // 60: google.protobuf.Timestamp
-	(*Written)(nil),                    // 61: freshet.v1.Written
-	(*BlockHeat)(nil),                  // 62: freshet.v1.BlockHeat
-	(*Block)(nil),                      // 63: freshet.v1.Block
-	(*Source)(nil),                     // 64: freshet.v1.Source
-	(*Entry)(nil),                      // 65: freshet.v1.Entry
-	(*ListPoliciesRequest)(nil),        // 66: freshet.v1.ListPoliciesRequest
-	(*UpdatePolicyRequest)(nil),        // 67: freshet.v1.UpdatePolicyRequest
-	(*ReplacePolicyRequest)(nil),       // 68: freshet.v1.ReplacePolicyRequest
-	(*DeletePolicyRequest)(nil),        // 69: freshet.v1.DeletePolicyRequest
-	(*ListPoliciesResponse)(nil),       // 70: freshet.v1.ListPoliciesResponse
-	(*UpdatePolicyResponse)(nil),       // 71: freshet.v1.UpdatePolicyResponse
-	(*ReplacePolicyResponse)(nil),      // 72: freshet.v1.ReplacePolicyResponse
-	(*DeletePolicyResponse)(nil),       // 73: freshet.v1.DeletePolicyResponse
+	(*PersistOrder)(nil),               // 37: freshet.v1.PersistOrder
+	(*HeartbeatRequest)(nil),           // 38: freshet.v1.HeartbeatRequest
+	(*WarmedBlock)(nil),                // 39: freshet.v1.WarmedBlock
+	(*CopyOrder)(nil),                  // 40: freshet.v1.CopyOrder
+	(*MountSpec)(nil),                  // 41: freshet.v1.MountSpec
+	(*HeartbeatResponse)(nil),          // 42: freshet.v1.HeartbeatResponse
+	(*PermitRequest)(nil),              // 43: freshet.v1.PermitRequest
+	(*PermitResponse)(nil),             // 44: freshet.v1.PermitResponse
+	(*CompleteRequest)(nil),            // 45: freshet.v1.CompleteRequest
+	(*CompleteResponse)(nil),           // 46: freshet.v1.CompleteResponse
+	(*AbortRequest)(nil),               // 47: freshet.v1.AbortRequest
+	(*AbortResponse)(nil),              // 48: freshet.v1.AbortResponse
+	(*PostEventsRequest)(nil),          // 49: freshet.v1.PostEventsRequest
+	(*PostEventsResponse)(nil),         // 50: freshet.v1.PostEventsResponse
+	nil,                                // 51: freshet.v1.AddMountRequest.OptionsEntry
+	nil,                                // 52: freshet.v1.UpdateMountRequest.OptionsEntry
+	nil,                                // 53: freshet.v1.GetClusterResponse.RaftEntry
+	(*Mount)(nil),                      // 54: freshet.v1.Mount
+	(*Consistency)(nil),                // 55: freshet.v1.Consistency
+	(*SyncPolicy)(nil),                 // 56: freshet.v1.SyncPolicy
+	(*Operation)(nil),                  // 57: freshet.v1.Operation
+	(*Node)(nil),                       // 58: freshet.v1.Node
+	(*durationpb.Duration)(nil),        // 59: google.protobuf.Duration
+	(*PublisherStatus)(nil),            // 60: freshet.v1.PublisherStatus
+	(*timestamppb.Timestamp)(nil),      // 61: google.protobuf.Timestamp
+	(*Written)(nil),                    // 62: freshet.v1.Written
+	(*Source)(nil),                     // 63: freshet.v1.Source
+	(*BlockHeat)(nil),                  // 64: freshet.v1.BlockHeat
+	(*Block)(nil),                      // 65: freshet.v1.Block
+	(*Entry)(nil),                      // 66: freshet.v1.Entry
+	(*ListPoliciesRequest)(nil),        // 67: freshet.v1.ListPoliciesRequest
+	(*UpdatePolicyRequest)(nil),        // 68: freshet.v1.UpdatePolicyRequest
+	(*ReplacePolicyRequest)(nil),       // 69: freshet.v1.ReplacePolicyRequest
+	(*DeletePolicyRequest)(nil),        // 70: freshet.v1.DeletePolicyRequest
+	(*ListPoliciesResponse)(nil),       // 71: freshet.v1.ListPoliciesResponse
+	(*UpdatePolicyResponse)(nil),       // 72: freshet.v1.UpdatePolicyResponse
+	(*ReplacePolicyResponse)(nil),      // 73: freshet.v1.ReplacePolicyResponse
+	(*DeletePolicyResponse)(nil),       // 74: freshet.v1.DeletePolicyResponse
 }
 var file_freshet_v1_admin_proto_depIdxs = []int32{
-	53, // 0: freshet.v1.ListMountsResponse.mounts:type_name -> freshet.v1.Mount
-	50, // 1: freshet.v1.AddMountRequest.options:type_name -> freshet.v1.AddMountRequest.OptionsEntry
-	54, // 2: freshet.v1.AddMountRequest.consistency:type_name -> freshet.v1.Consistency
-	53, // 3: freshet.v1.AddMountResponse.mount:type_name -> freshet.v1.Mount
-	51, // 4: freshet.v1.UpdateMountRequest.options:type_name -> freshet.v1.UpdateMountRequest.OptionsEntry
-	54, // 5: freshet.v1.UpdateMountRequest.consistency:type_name -> freshet.v1.Consistency
-	53, // 6: freshet.v1.UpdateMountResponse.mount:type_name -> freshet.v1.Mount
-	53, // 7: freshet.v1.RemoveMountResponse.mount:type_name -> freshet.v1.Mount
-	55, // 8: freshet.v1.ListSyncPoliciesResponse.policies:type_name -> freshet.v1.SyncPolicy
-	55, // 9: freshet.v1.SetSyncPolicyResponse.policy:type_name -> freshet.v1.SyncPolicy
-	55, // 10: freshet.v1.RemoveSyncPolicyResponse.policy:type_name -> freshet.v1.SyncPolicy
+	54, // 0: freshet.v1.ListMountsResponse.mounts:type_name -> freshet.v1.Mount
+	51, // 1: freshet.v1.AddMountRequest.options:type_name -> freshet.v1.AddMountRequest.OptionsEntry
+	55, // 2: freshet.v1.AddMountRequest.consistency:type_name -> freshet.v1.Consistency
+	54, // 3: freshet.v1.AddMountResponse.mount:type_name -> freshet.v1.Mount
+	52, // 4: freshet.v1.UpdateMountRequest.options:type_name -> freshet.v1.UpdateMountRequest.OptionsEntry
+	55, // 5: freshet.v1.UpdateMountRequest.consistency:type_name -> freshet.v1.Consistency
+	54, // 6: freshet.v1.UpdateMountResponse.mount:type_name -> freshet.v1.Mount
+	54, // 7: freshet.v1.RemoveMountResponse.mount:type_name -> freshet.v1.Mount
+	56, // 8: freshet.v1.ListSyncPoliciesResponse.policies:type_name -> freshet.v1.SyncPolicy
+	56, // 9: freshet.v1.SetSyncPolicyResponse.policy:type_name -> freshet.v1.SyncPolicy
+	56, // 10: freshet.v1.RemoveSyncPolicyResponse.policy:type_name -> freshet.v1.SyncPolicy
 	16, // 11: freshet.v1.GetClusterResponse.members:type_name -> freshet.v1.Member
-	52, // 12: freshet.v1.GetClusterResponse.raft:type_name -> freshet.v1.GetClusterResponse.RaftEntry
-	56, // 13: freshet.v1.GetClusterResponse.quarantined_operations:type_name -> freshet.v1.Operation
-	57, // 14: freshet.v1.ListNodesResponse.nodes:type_name -> freshet.v1.Node
+	53, // 12: freshet.v1.GetClusterResponse.raft:type_name -> freshet.v1.GetClusterResponse.RaftEntry
+	57, // 13: freshet.v1.GetClusterResponse.quarantined_operations:type_name -> freshet.v1.Operation
+	58, // 14: freshet.v1.ListNodesResponse.nodes:type_name -> freshet.v1.Node
 	21, // 15: freshet.v1.ListPeersResponse.peers:type_name -> freshet.v1.Peer
 	22, // 16: freshet.v1.Peer.domains:type_name -> freshet.v1.PeerDomain
-	58, // 17: freshet.v1.Peer.since_contact:type_name -> google.protobuf.Duration
-	59, // 18: freshet.v1.PeerDomain.position:type_name -> freshet.v1.PublisherStatus
-	60, // 19: freshet.v1.PeerDomain.last_reset:type_name -> google.protobuf.Timestamp
+	59, // 17: freshet.v1.Peer.since_contact:type_name -> google.protobuf.Duration
+	60, // 18: freshet.v1.PeerDomain.position:type_name -> freshet.v1.PublisherStatus
+	61, // 19: freshet.v1.PeerDomain.last_reset:type_name -> google.protobuf.Timestamp
 	16, // 20: freshet.v1.JoinRaftRequest.member:type_name -> freshet.v1.Member
-	61, // 21: freshet.v1.FinishedOp.written:type_name -> freshet.v1.Written
-	57, // 22: freshet.v1.HeartbeatRequest.node:type_name -> freshet.v1.Node
-	35, // 23: freshet.v1.HeartbeatRequest.added:type_name -> freshet.v1.BlockReport
-	35, // 24: freshet.v1.HeartbeatRequest.removed:type_name -> freshet.v1.BlockReport
-	36, // 25: freshet.v1.HeartbeatRequest.finished:type_name -> freshet.v1.FinishedOp
-	35, // 26: freshet.v1.HeartbeatRequest.damaged:type_name -> freshet.v1.BlockReport
-	38, // 27: freshet.v1.HeartbeatRequest.warmed:type_name -> freshet.v1.WarmedBlock
-	62, // 28: freshet.v1.HeartbeatRequest.hot:type_name -> freshet.v1.BlockHeat
-	35, // 29: freshet.v1.WarmedBlock.block:type_name -> freshet.v1.BlockReport
-	63, // 30: freshet.v1.CopyOrder.block:type_name -> freshet.v1.Block
-	64, // 31: freshet.v1.CopyOrder.source:type_name -> freshet.v1.Source
-	53, // 32: freshet.v1.MountSpec.mount:type_name -> freshet.v1.Mount
-	58, // 33: freshet.v1.MountSpec.max_op_lifetime:type_name -> google.protobuf.Duration
-	58, // 34: freshet.v1.HeartbeatResponse.lease:type_name -> google.protobuf.Duration
-	40, // 35: freshet.v1.HeartbeatResponse.mounts:type_name -> freshet.v1.MountSpec
-	35, // 36: freshet.v1.HeartbeatResponse.free:type_name -> freshet.v1.BlockReport
-	39, // 37: freshet.v1.HeartbeatResponse.copy:type_name -> freshet.v1.CopyOrder
-	39, // 38: freshet.v1.HeartbeatResponse.warm:type_name -> freshet.v1.CopyOrder
-	61, // 39: freshet.v1.CompleteRequest.written:type_name -> freshet.v1.Written
-	65, // 40: freshet.v1.CompleteResponse.entry:type_name -> freshet.v1.Entry
-	0,  // 41: freshet.v1.MountService.ListMounts:input_type -> freshet.v1.ListMountsRequest
-	2,  // 42: freshet.v1.MountService.AddMount:input_type -> freshet.v1.AddMountRequest
-	4,  // 43: freshet.v1.MountService.UpdateMount:input_type -> freshet.v1.UpdateMountRequest
-	6,  // 44: freshet.v1.MountService.RemoveMount:input_type -> freshet.v1.RemoveMountRequest
-	8,  // 45: freshet.v1.PolicyService.ListSyncPolicies:input_type -> freshet.v1.ListSyncPoliciesRequest
-	10, // 46: freshet.v1.PolicyService.SetSyncPolicy:input_type -> freshet.v1.SetSyncPolicyRequest
-	12, // 47: freshet.v1.PolicyService.RemoveSyncPolicy:input_type -> freshet.v1.RemoveSyncPolicyRequest
-	66, // 48: freshet.v1.PolicyService.ListPolicies:input_type -> freshet.v1.ListPoliciesRequest
-	67, // 49: freshet.v1.PolicyService.UpdatePolicy:input_type -> freshet.v1.UpdatePolicyRequest
-	68, // 50: freshet.v1.PolicyService.ReplacePolicy:input_type -> freshet.v1.ReplacePolicyRequest
-	69, // 51: freshet.v1.PolicyService.DeletePolicy:input_type -> freshet.v1.DeletePolicyRequest
-	14, // 52: freshet.v1.ClusterService.GetCluster:input_type -> freshet.v1.GetClusterRequest
-	17, // 53: freshet.v1.ClusterService.ListNodes:input_type -> freshet.v1.ListNodesRequest
-	19, // 54: freshet.v1.ClusterService.ListPeers:input_type -> freshet.v1.ListPeersRequest
-	23, // 55: freshet.v1.ClusterService.JoinPeers:input_type -> freshet.v1.JoinPeersRequest
-	25, // 56: freshet.v1.ClusterService.LeavePeers:input_type -> freshet.v1.LeavePeersRequest
-	27, // 57: freshet.v1.ClusterService.JoinRaft:input_type -> freshet.v1.JoinRaftRequest
-	29, // 58: freshet.v1.ClusterService.RemoveRaft:input_type -> freshet.v1.RemoveRaftRequest
-	31, // 59: freshet.v1.ClusterService.TransferLeadership:input_type -> freshet.v1.TransferLeadershipRequest
-	33, // 60: freshet.v1.ClusterService.BumpEpoch:input_type -> freshet.v1.BumpEpochRequest
-	48, // 61: freshet.v1.EventService.PostEvents:input_type -> freshet.v1.PostEventsRequest
-	37, // 62: freshet.v1.NodeService.Heartbeat:input_type -> freshet.v1.HeartbeatRequest
-	42, // 63: freshet.v1.NodeService.Permit:input_type -> freshet.v1.PermitRequest
-	44, // 64: freshet.v1.NodeService.Complete:input_type -> freshet.v1.CompleteRequest
-	46, // 65: freshet.v1.NodeService.Abort:input_type -> freshet.v1.AbortRequest
-	1,  // 66: freshet.v1.MountService.ListMounts:output_type -> freshet.v1.ListMountsResponse
-	3,  // 67: freshet.v1.MountService.AddMount:output_type -> freshet.v1.AddMountResponse
-	5,  // 68: freshet.v1.MountService.UpdateMount:output_type -> freshet.v1.UpdateMountResponse
-	7,  // 69: freshet.v1.MountService.RemoveMount:output_type -> freshet.v1.RemoveMountResponse
-	9,  // 70: freshet.v1.PolicyService.ListSyncPolicies:output_type -> freshet.v1.ListSyncPoliciesResponse
-	11, // 71: freshet.v1.PolicyService.SetSyncPolicy:output_type -> freshet.v1.SetSyncPolicyResponse
-	13, // 72: freshet.v1.PolicyService.RemoveSyncPolicy:output_type -> freshet.v1.RemoveSyncPolicyResponse
-	70, // 73: freshet.v1.PolicyService.ListPolicies:output_type -> freshet.v1.ListPoliciesResponse
-	71, // 74: freshet.v1.PolicyService.UpdatePolicy:output_type -> freshet.v1.UpdatePolicyResponse
-	72, // 75: freshet.v1.PolicyService.ReplacePolicy:output_type -> freshet.v1.ReplacePolicyResponse
-	73, // 76: freshet.v1.PolicyService.DeletePolicy:output_type -> freshet.v1.DeletePolicyResponse
-	15, // 77: freshet.v1.ClusterService.GetCluster:output_type -> freshet.v1.GetClusterResponse
-	18, // 78: freshet.v1.ClusterService.ListNodes:output_type -> freshet.v1.ListNodesResponse
-	20, // 79: freshet.v1.ClusterService.ListPeers:output_type -> freshet.v1.ListPeersResponse
-	24, // 80: freshet.v1.ClusterService.JoinPeers:output_type -> freshet.v1.JoinPeersResponse
-	26, // 81: freshet.v1.ClusterService.LeavePeers:output_type -> freshet.v1.LeavePeersResponse
-	28, // 82: freshet.v1.ClusterService.JoinRaft:output_type -> freshet.v1.JoinRaftResponse
-	30, // 83: freshet.v1.ClusterService.RemoveRaft:output_type -> freshet.v1.RemoveRaftResponse
-	32, // 84: freshet.v1.ClusterService.TransferLeadership:output_type -> freshet.v1.TransferLeadershipResponse
-	34, // 85: freshet.v1.ClusterService.BumpEpoch:output_type -> freshet.v1.BumpEpochResponse
-	49, // 86: freshet.v1.EventService.PostEvents:output_type -> freshet.v1.PostEventsResponse
-	41, // 87: freshet.v1.NodeService.Heartbeat:output_type -> freshet.v1.HeartbeatResponse
-	43, // 88: freshet.v1.NodeService.Permit:output_type -> freshet.v1.PermitResponse
-	45, // 89: freshet.v1.NodeService.Complete:output_type -> freshet.v1.CompleteResponse
-	47, // 90: freshet.v1.NodeService.Abort:output_type -> freshet.v1.AbortResponse
-	66, // [66:91] is the sub-list for method output_type
-	41, // [41:66] is the sub-list for method input_type
-	41, // [41:41] is the sub-list for extension type_name
-	41, // [41:41] is the sub-list for extension extendee
-	0,  // [0:41] is the sub-list for field type_name
+	62, // 21: freshet.v1.FinishedOp.written:type_name -> freshet.v1.Written
+	63, // 22: freshet.v1.PersistOrder.target:type_name -> freshet.v1.Source
+	58, // 23: freshet.v1.HeartbeatRequest.node:type_name -> freshet.v1.Node
+	35, // 24: freshet.v1.HeartbeatRequest.added:type_name -> freshet.v1.BlockReport
+	35, // 25: freshet.v1.HeartbeatRequest.removed:type_name -> freshet.v1.BlockReport
+	36, // 26: freshet.v1.HeartbeatRequest.finished:type_name -> freshet.v1.FinishedOp
+	35, // 27: freshet.v1.HeartbeatRequest.damaged:type_name -> freshet.v1.BlockReport
+	39, // 28: freshet.v1.HeartbeatRequest.warmed:type_name -> freshet.v1.WarmedBlock
+	64, // 29: freshet.v1.HeartbeatRequest.hot:type_name -> freshet.v1.BlockHeat
+	35, // 30: freshet.v1.WarmedBlock.block:type_name -> freshet.v1.BlockReport
+	65, // 31: freshet.v1.CopyOrder.block:type_name -> freshet.v1.Block
+	63, // 32: freshet.v1.CopyOrder.source:type_name -> freshet.v1.Source
+	54, // 33: freshet.v1.MountSpec.mount:type_name -> freshet.v1.Mount
+	59, // 34: freshet.v1.MountSpec.max_op_lifetime:type_name -> google.protobuf.Duration
+	59, // 35: freshet.v1.HeartbeatResponse.lease:type_name -> google.protobuf.Duration
+	41, // 36: freshet.v1.HeartbeatResponse.mounts:type_name -> freshet.v1.MountSpec
+	35, // 37: freshet.v1.HeartbeatResponse.free:type_name -> freshet.v1.BlockReport
+	40, // 38: freshet.v1.HeartbeatResponse.copy:type_name -> freshet.v1.CopyOrder
+	40, // 39: freshet.v1.HeartbeatResponse.warm:type_name -> freshet.v1.CopyOrder
+	37, // 40: freshet.v1.HeartbeatResponse.persist:type_name -> freshet.v1.PersistOrder
+	62, // 41: freshet.v1.CompleteRequest.written:type_name -> freshet.v1.Written
+	66, // 42: freshet.v1.CompleteResponse.entry:type_name -> freshet.v1.Entry
+	0,  // 43: freshet.v1.MountService.ListMounts:input_type -> freshet.v1.ListMountsRequest
+	2,  // 44: freshet.v1.MountService.AddMount:input_type -> freshet.v1.AddMountRequest
+	4,  // 45: freshet.v1.MountService.UpdateMount:input_type -> freshet.v1.UpdateMountRequest
+	6,  // 46: freshet.v1.MountService.RemoveMount:input_type -> freshet.v1.RemoveMountRequest
+	8,  // 47: freshet.v1.PolicyService.ListSyncPolicies:input_type -> freshet.v1.ListSyncPoliciesRequest
+	10, // 48: freshet.v1.PolicyService.SetSyncPolicy:input_type -> freshet.v1.SetSyncPolicyRequest
+	12, // 49: freshet.v1.PolicyService.RemoveSyncPolicy:input_type -> freshet.v1.RemoveSyncPolicyRequest
+	67, // 50: freshet.v1.PolicyService.ListPolicies:input_type -> freshet.v1.ListPoliciesRequest
+	68, // 51: freshet.v1.PolicyService.UpdatePolicy:input_type -> freshet.v1.UpdatePolicyRequest
+	69, // 52: freshet.v1.PolicyService.ReplacePolicy:input_type -> freshet.v1.ReplacePolicyRequest
+	70, // 53: freshet.v1.PolicyService.DeletePolicy:input_type -> freshet.v1.DeletePolicyRequest
+	14, // 54: freshet.v1.ClusterService.GetCluster:input_type -> freshet.v1.GetClusterRequest
+	17, // 55: freshet.v1.ClusterService.ListNodes:input_type -> freshet.v1.ListNodesRequest
+	19, // 56: freshet.v1.ClusterService.ListPeers:input_type -> freshet.v1.ListPeersRequest
+	23, // 57: freshet.v1.ClusterService.JoinPeers:input_type -> freshet.v1.JoinPeersRequest
+	25, // 58: freshet.v1.ClusterService.LeavePeers:input_type -> freshet.v1.LeavePeersRequest
+	27, // 59: freshet.v1.ClusterService.JoinRaft:input_type -> freshet.v1.JoinRaftRequest
+	29, // 60: freshet.v1.ClusterService.RemoveRaft:input_type -> freshet.v1.RemoveRaftRequest
+	31, // 61: freshet.v1.ClusterService.TransferLeadership:input_type -> freshet.v1.TransferLeadershipRequest
+	33, // 62: freshet.v1.ClusterService.BumpEpoch:input_type -> freshet.v1.BumpEpochRequest
+	49, // 63: freshet.v1.EventService.PostEvents:input_type -> freshet.v1.PostEventsRequest
+	38, // 64: freshet.v1.NodeService.Heartbeat:input_type -> freshet.v1.HeartbeatRequest
+	43, // 65: freshet.v1.NodeService.Permit:input_type -> freshet.v1.PermitRequest
+	45, // 66: freshet.v1.NodeService.Complete:input_type -> freshet.v1.CompleteRequest
+	47, // 67: freshet.v1.NodeService.Abort:input_type -> freshet.v1.AbortRequest
+	1,  // 68: freshet.v1.MountService.ListMounts:output_type -> freshet.v1.ListMountsResponse
+	3,  // 69: freshet.v1.MountService.AddMount:output_type -> freshet.v1.AddMountResponse
+	5,  // 70: freshet.v1.MountService.UpdateMount:output_type -> freshet.v1.UpdateMountResponse
+	7,  // 71: freshet.v1.MountService.RemoveMount:output_type -> freshet.v1.RemoveMountResponse
+	9,  // 72: freshet.v1.PolicyService.ListSyncPolicies:output_type -> freshet.v1.ListSyncPoliciesResponse
+	11, // 73: freshet.v1.PolicyService.SetSyncPolicy:output_type -> freshet.v1.SetSyncPolicyResponse
+	13, // 74: freshet.v1.PolicyService.RemoveSyncPolicy:output_type -> freshet.v1.RemoveSyncPolicyResponse
+	71, // 75: freshet.v1.PolicyService.ListPolicies:output_type -> freshet.v1.ListPoliciesResponse
+	72, // 76: freshet.v1.PolicyService.UpdatePolicy:output_type -> freshet.v1.UpdatePolicyResponse
+	73, // 77: freshet.v1.PolicyService.ReplacePolicy:output_type -> freshet.v1.ReplacePolicyResponse
+	74, // 78: freshet.v1.PolicyService.DeletePolicy:output_type -> freshet.v1.DeletePolicyResponse
+	15, // 79: freshet.v1.ClusterService.GetCluster:output_type -> freshet.v1.GetClusterResponse
+	18, // 80: freshet.v1.ClusterService.ListNodes:output_type -> freshet.v1.ListNodesResponse
+	20, // 81: freshet.v1.ClusterService.ListPeers:output_type -> freshet.v1.ListPeersResponse
+	24, // 82: freshet.v1.ClusterService.JoinPeers:output_type -> freshet.v1.JoinPeersResponse
+	26, // 83: freshet.v1.ClusterService.LeavePeers:output_type -> freshet.v1.LeavePeersResponse
+	28, // 84: freshet.v1.ClusterService.JoinRaft:output_type -> freshet.v1.JoinRaftResponse
+	30, // 85: freshet.v1.ClusterService.RemoveRaft:output_type -> freshet.v1.RemoveRaftResponse
+	32, // 86: freshet.v1.ClusterService.TransferLeadership:output_type -> freshet.v1.TransferLeadershipResponse
+	34, // 87: freshet.v1.ClusterService.BumpEpoch:output_type -> freshet.v1.BumpEpochResponse
+	50, // 88: freshet.v1.EventService.PostEvents:output_type -> freshet.v1.PostEventsResponse
+	42, // 89: freshet.v1.NodeService.Heartbeat:output_type -> freshet.v1.HeartbeatResponse
+	44, // 90: freshet.v1.NodeService.Permit:output_type -> freshet.v1.PermitResponse
+	46, // 91: freshet.v1.NodeService.Complete:output_type -> freshet.v1.CompleteResponse
+	48, // 92: freshet.v1.NodeService.Abort:output_type -> freshet.v1.AbortResponse
+	68, // [68:93] is the sub-list for method output_type
+	43, // [43:68] is the sub-list for method input_type
+	43, // [43:43] is the sub-list for extension type_name
+	43, // [43:43] is the sub-list for extension extendee
+	0,  // [0:43] is the sub-list for field type_name
 }
 
 func init() { file_freshet_v1_admin_proto_init() }
@@ -3694,14 +3898,14 @@ func file_freshet_v1_admin_proto_init() {
 	file_freshet_v1_policy_proto_init()
 	file_freshet_v1_types_proto_init()
 	file_freshet_v1_admin_proto_msgTypes[4].OneofWrappers = []any{}
-	file_freshet_v1_admin_proto_msgTypes[42].OneofWrappers = []any{}
+	file_freshet_v1_admin_proto_msgTypes[43].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_freshet_v1_admin_proto_rawDesc), len(file_freshet_v1_admin_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   53,
+			NumMessages:   54,
 			NumExtensions: 0,
 			NumServices:   5,
 		},

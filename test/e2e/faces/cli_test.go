@@ -124,7 +124,7 @@ func cliCopies(t *testing.T, w *e2e.World) {
 	if _, err := os.Stat(out + "/none"); err == nil {
 		t.Error("a failed copy left a file")
 	}
-	w.A.CLI(t, "fs", "cp", "--write-type", "must_cache", "file:"+src+"/top", "/copies/mc").Want(t, freshet.ExitError, "must_cache")
+	w.A.CLI(t, "fs", "cp", "--write-type", "never", "file:"+src+"/top", "/copies/mc").Want(t, freshet.ExitUsage, "must_cache")
 	w.A.CLI(t, "fs", "cp", "--write-type", "through", "file:"+src+"/top", "/copies/through").Want(t, 0)
 }
 

@@ -71,7 +71,7 @@ func restData(t *testing.T, w *e2e.World) {
 		e2e.HTTP(t, "GET", node+"/v1/data/rest/f?sync_intervall=always", "").Want(t, 400, "sync_intervall")
 		e2e.HTTP(t, "GET", node+"/v1/data/rest/f", "", "X-Freshet-After", "nonsense").Want(t, 400, "token")
 		e2e.HTTP(t, "PUT", node+"/v1/data/rest/new", "x", "If-None-Match", "*").Want(t, 501, "If-None-Match")
-		e2e.HTTP(t, "PUT", node+"/v1/data/rest/new?write_type=must_cache", "x").Want(t, 501, "must_cache")
+		e2e.HTTP(t, "PUT", node+"/v1/data/rest/new?write_type=never", "x").Want(t, 400, "must_cache")
 		e2e.HTTP(t, "PUT", node+"/v1/data/rest/new", "x", "Content-Encoding", "gzip").Want(t, 415)
 		e2e.HTTP(t, "POST", node+"/v1/data/rest/f", "x").Want(t, 405)
 		e2e.HTTP(t, "DELETE", node+"/v1/data/rest/f", "").Want(t, 405)

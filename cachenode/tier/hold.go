@@ -1,0 +1,141 @@
+package tier
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/freshet-io/freshet"
+)
+
+// Hold keeps the blocks of a version, those that it has and those that come, from
+// leaving the tier in any way but by damage, over restarts too if it is a disk, until
+// Release. Blocks that are written from then on are synced to the disk.
+func (t *Tier) Hold(id freshet.FileID) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if _, ok := t.held[id]; ok {
+		return nil
+	}
+	if t.closed {
+		return freshet.Errorf(freshet.KindUnavailable, "hold blocks", "", "the cache tier is closed")
+	}
+	if err := t.medium.hold(id); err != nil {
+		return err
+	}
+	t.held[id] = struct{}{}
+	return nil
+}
+
+// Release makes the blocks of versions like all others.
+func (t *Tier) Release(files ...freshet.FileID) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, id := range files {
+		if _, ok := t.held[id]; ok && !t.closed {
+			delete(t.held, id)
+			t.medium.unhold(id)
+		}
+	}
+}
+
+// Held returns the versions that are held, in no particular order.
+func (t *Tier) Held() []freshet.FileID {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	all := make([]freshet.FileID, 0, len(t.held))
+	for id := range t.held {
+		all = append(all, id)
+	}
+	return all
+}
+
+// HeldBytes returns the bytes that the blocks of versions that are held take.
+func (t *Tier) HeldBytes() int64 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var n int64
+	if len(t.held) == 0 {
+		return 0
+	}
+	for _, e := range t.blocks {
+		if t.holds(e) {
+			n += e.size
+		}
+	}
+	return n
+}
+
+func (t *Tier) isHeld(id freshet.FileID) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	_, ok := t.held[id]
+	return ok
+}
+
+// holds reports whether the block's version is held. The caller holds mu.
+func (t *Tier) holds(e *entry) bool {
+	_, ok := t.held[e.id.File]
+	return ok
+}
+
+func (d *disk) heldPath(id freshet.FileID) string {
+	return filepath.Join(d.dir, dirHeld, fmt.Sprintf("%016x", uint64(id)))
+}
+
+// hold makes an empty file: it has to be found before any block may be evicted.
+func (d *disk) hold(id freshet.FileID) error {
+	err := d.do("hold", func() error {
+		f, err := os.OpenFile(d.heldPath(id), os.O_WRONLY|os.O_CREATE|unix.O_NOFOLLOW, fileMode)
+		if err != nil {
+			return err
+		}
+		return errors.Join(f.Close(), syncDir(filepath.Join(d.dir, dirHeld)))
+	})
+	if err != nil {
+		return diskError("hold blocks", err)
+	}
+	return nil
+}
+
+// unhold leaves a file that can't be removed: the next start finds it, and the
+// cluster says once more that the version need not be held.
+func (d *disk) unhold(id freshet.FileID) { _ = os.Remove(d.heldPath(id)) } //nolint:errcheck // see above
+
+func (d *disk) scanHeld() (map[freshet.FileID]struct{}, error) {
+	entries, err := os.ReadDir(filepath.Join(d.dir, dirHeld))
+	if err != nil {
+		return nil, diskError("open cache tier", err)
+	}
+	held := make(map[freshet.FileID]struct{}, len(entries))
+	for _, e := range entries {
+		if id, err := strconv.ParseUint(e.Name(), 16, 64); err == nil && id != 0 && d.heldPath(freshet.FileID(id)) == filepath.Join(d.dir, dirHeld, e.Name()) {
+			held[freshet.FileID(id)] = struct{}{}
+		}
+	}
+	return held, nil
+}
+
+// settle syncs the directories that have the block's name.
+func (d *disk) settle(id freshet.BlockID) error {
+	err := d.do("sync", func() error {
+		shard := filepath.Dir(d.path(id))
+		return errors.Join(syncDir(shard), syncDir(filepath.Dir(shard)))
+	})
+	if err != nil {
+		return diskError("write block", err)
+	}
+	return nil
+}
+
+func syncDir(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
+}

@@ -1,0 +1,327 @@
+package namespace
+
+import (
+	"time"
+
+	"github.com/freshet-io/freshet"
+	"github.com/freshet-io/freshet/fingerprint"
+)
+
+// Discard drops the unpersisted file at Path or, if Recursive, all below it: nothing
+// of them gets to the storage. Those that may be on their way there at this moment
+// stay; More says that there are such. What the storage holds itself is not touched.
+type Discard struct {
+	Path      freshet.Path `codec:"p"`
+	Recursive bool         `codec:"r"`
+}
+
+// MoveUnpersisted renames an unpersisted file of which the storage has no earlier
+// version, so that it is persisted under its new name. Beneath is what the storage
+// holds there, unknown: nothing. An entry at Path2 is replaced. KindUnavailable while
+// the file may be on its way to the storage.
+type MoveUnpersisted struct {
+	Op      freshet.OpID            `codec:"op"`
+	Path    freshet.Path            `codec:"p"`
+	Path2   freshet.Path            `codec:"p2"`
+	Beneath fingerprint.Fingerprint `codec:"b"`
+}
+
+// QueuePersist has unpersisted files persisted, as soon as may be: those that failed
+// are tried again. Beneath, if Overwrite is set, is what the storage holds instead of
+// what it was thought to hold.
+type QueuePersist struct {
+	Files     []freshet.FileID        `codec:"f"`
+	Overwrite bool                    `codec:"o,omitempty"`
+	Beneath   fingerprint.Fingerprint `codec:"b,omitempty"`
+}
+
+// StopPersist withdraws the uploads of unpersisted files at and below the paths that
+// may not have been published yet. More says that there are others.
+type StopPersist struct {
+	Paths []freshet.Path `codec:"p"`
+}
+
+// PersistFailed ends an upload of an unpersisted file that had no effect. It stays
+// in the queue and is tried again from Next on.
+type PersistFailed struct {
+	Op       freshet.OpID `codec:"op"`
+	Error    string       `codec:"e"`
+	Conflict bool         `codec:"c"`
+	Next     time.Time    `codec:"x"`
+}
+
+// keeps reports whether what the operation writes stays on the nodes.
+func (in *intent) keeps() bool {
+	return in.Kind == OpWrite && in.Persist == 0 && keeps(in.Write)
+}
+
+// checkPersist refuses to persist what is not the unpersisted file at the path.
+func (t *txn) checkPersist(c *Begin, m *mount, key string) error {
+	ch := t.walk(m, key)
+	switch u := t.unpersistedAt(ch.entry()); {
+	case u == nil || u.File != c.Persist:
+		return freshet.Errorf(freshet.KindConflict, "persist", c.Path, "the file was persisted, replaced, moved or removed")
+	case !t.files.persists[c.Persist].IsZero():
+		return freshet.Errorf(freshet.KindConflict, "persist", c.Path, "it is being persisted")
+	}
+	return nil
+}
+
+// completeKept ends a write whose bytes lie on cache nodes: the file becomes visible
+// here, and nothing is published. What covers the path in the storage is remembered,
+// for nothing else may be replaced when the file is persisted.
+func (t *txn) completeKept(in *intent, c *Complete) Result {
+	const op = "write"
+	m := t.mountByID(in.Mount)
+	switch {
+	case m == nil || m.Generation != in.Generation:
+		return Result{Err: freshet.Errorf(freshet.KindConflict, op, in.Path, "the mount was removed or got another storage while the file was written")}
+	case c.Entry == nil || c.Entry.Type != freshet.TypeFile || c.Entry.Length < 0:
+		return Result{Err: freshet.Errorf(freshet.KindInvalid, op, in.Path, "a write that ends without a file")}
+	}
+	if err := t.admitLength(in, c.Entry.Length); err != nil {
+		return Result{Err: err}
+	}
+	was := t.before(in, m, in.Key)
+	ch := t.walk(m, in.Key)
+	if n := ch.entry(); n != nil && n.dir {
+		if in.Key == "" || n.newest() > in.Started || t.holds(n) || ch.present(len(ch.ino)-1) {
+			return Result{Err: freshet.Errorf(freshet.KindConflict, op, in.Path, "%s is a directory", in.Path)}
+		}
+		t.dropSince(m, in.Key, in.Started)
+	}
+	p, ok := t.reach(m, in.Key, in.Started)
+	if !ok {
+		return Result{Err: freshet.Errorf(freshet.KindConflict, op, in.Path, "a file is where a directory above %s should be", in.Path)}
+	}
+	u := Unpersisted{
+		File: in.File, Nodes: c.Nodes, Since: c.At.UTC(), Length: c.Entry.Length, Queued: in.Write == freshet.AsyncThrough, Next: time.Time{},
+	}
+	if len(u.Nodes) == 0 {
+		u.Nodes = []freshet.NodeID{in.Node}
+	}
+	switch n := t.get(p); {
+	case n == nil:
+		held := t.walk(m, in.Key)
+		t.create(p, &inode{mtime: noTime}, t.need(m, in.Key, &held))
+	case t.unpersistedAt(n) != nil:
+		u.Beneath = t.unpersistedAt(n).Beneath
+	default:
+		u.Beneath = n.fingerprint()
+	}
+	t.mark(m, in.Key, false)
+	n := t.edit(p)
+	t.unbind(n.file)
+	n.file = in.File
+	t.bind(p, n.file)
+	n.loaded, n.length, n.mtime, n.blockSize = true, c.Entry.Length, nanos(c.Entry.ModTime), storedBlockSize(in.BlockSize)
+	fp := fingerprint.Unpersisted(uint64(in.File))
+	n.attr = attr{owner: c.Entry.Owner, group: c.Entry.Group, mode: c.Entry.Mode, meta: fp.Meta}
+	n.content, n.change = fp.Content, fp.Change
+	n.validFrom = t.i
+	t.keepUnpersisted(p, u)
+	ch = t.walk(m, in.Key)
+	t.keepListing(&ch, was)
+	res := Result{Installed: true, Completed: freshet.Completed{Info: t.completedInfo(in, m, c.Entry, true)}}
+	t.endIntent(in, true)
+	t.saveOutcome(in.Op, res.Completed)
+	return res
+}
+
+// completePersist ends the upload of an unpersisted file: it is an ordinary file from
+// then on, unless it was replaced or removed meanwhile.
+func (t *txn) completePersist(in *intent, m *mount, e *Entry, definite bool) bool {
+	was := t.before(in, m, in.Key)
+	t.mark(m, in.Key, false)
+	c := t.walk(m, in.Key)
+	n := c.entry()
+	switch u := t.unpersistedAt(n); {
+	case u == nil:
+		return false
+	case u.File != in.Persist: // a newer version, that of ours lies beneath
+		newer := *u
+		newer.Beneath, newer.Conflict = e.Fingerprint, false
+		t.saveUnpersisted(&newer)
+		return true
+	}
+	p := c.at[len(c.at)-1]
+	n = t.edit(p)
+	n.mtime = nanos(e.ModTime)
+	n.attr = attr{owner: e.Owner, group: e.Group, mode: e.Mode, meta: e.Fingerprint.Meta}
+	n.content, n.change = e.Fingerprint.Content, e.Fingerprint.Change
+	t.forgetUnpersisted(in.Persist)
+	t.changes.Persisted = append(t.changes.Persisted, in.Persist)
+	if !definite || !was.clean {
+		return false
+	}
+	n.validFrom = t.i
+	t.keepListing(&c, was)
+	return true
+}
+
+func (t *txn) discardUnpersisted(c *Discard) Result {
+	const op = "remove"
+	r := t.resolve(c.Path)
+	if r.mount == nil {
+		return Result{Err: freshet.Errorf(freshet.KindNotExist, op, c.Path, "no storage is mounted there")}
+	}
+	ch := t.walk(r.mount, r.key)
+	if n := ch.entry(); n != nil && n.dir && t.holds(n) && !c.Recursive {
+		return Result{Err: notEmpty(op, c.Path)}
+	}
+	var res Result
+	for _, u := range t.unpersistedUnder(r.mount, r.key) {
+		if !t.stopPersist(u.File) {
+			res.More = true
+			continue
+		}
+		t.discardFile(r.mount, u)
+		res.Dropped++
+	}
+	return res
+}
+
+func notEmpty(op string, p freshet.Path) error {
+	return freshet.Errorf(freshet.KindConflict, op, p, "the directory is not empty: it holds files that are not in the storage yet; remove it recursively")
+}
+
+func (t *txn) renameUnpersisted(c *MoveUnpersisted) Result {
+	const op = "rename"
+	if o, ok := t.outcome(c.Op); ok {
+		return Result{Done: true, Completed: o.Completed}
+	}
+	begin := Begin{Op: c.Op, Kind: OpRename, Path: c.Path, Path2: c.Path2}
+	m, key, err := t.checkBegin(&begin, c.Path)
+	if err != nil {
+		return Result{Err: err}
+	}
+	key2, err := t.checkRename(&begin, m)
+	if err != nil {
+		return Result{Err: err}
+	}
+	in := &intent{Intent: Intent{Begin: begin, Started: t.i, Mount: m.ID, Generation: m.Generation, Key: key, Key2: key2}, Domain: m.Domain, Root: m.DomainKey}
+	src, dst := t.before(in, m, key), t.before(in, m, key2)
+	c1, c2 := t.walk(m, key), t.walk(m, key2)
+	n, u := c1.entry(), t.unpersistedAt(c1.entry())
+	switch old := c2.entry(); {
+	case u == nil || u.Beneath.Known():
+		return Result{Err: freshet.Errorf(freshet.KindConflict, op, c.Path, "the file was persisted or replaced meanwhile: try again")}
+	case old != nil && old.dir && (c2.present(len(c2.ino)-1) || t.holds(old)):
+		return Result{Err: freshet.Errorf(freshet.KindConflict, op, c.Path2, "is a directory; a file can't replace it")}
+	case !t.stopPersist(u.File) || t.unpersistedAt(old) != nil && !t.stopPersist(old.file):
+		return Result{Err: freshet.Errorf(freshet.KindUnavailable, op, c.Path, "the file is on its way to the storage: try again")}
+	}
+	moved := *u
+	moved.Beneath = c.Beneath
+	if o := t.unpersistedAt(c2.entry()); o != nil {
+		moved.Beneath = o.Beneath
+	}
+	moved.Queued, moved.Next, moved.Conflict = u.Queued, time.Time{}, false
+	in.MoveBytes = n.length
+	if err := t.admit(in, m); err != nil {
+		return Result{Err: err}
+	}
+	t.mark(m, key, false)
+	t.mark(m, key2, false)
+	t.dropSince(m, key2, t.i-1)
+	to, ok := t.reach(m, key2, t.i)
+	if !ok {
+		return Result{Err: freshet.Errorf(freshet.KindConflict, op, c.Path2, "a file is where a directory above it should be")}
+	}
+	c1 = t.walk(m, key)
+	t.move(c1.at[len(c1.at)-1], to)
+	t.remember(mountKey{m.ID, key}, t.i, false)
+	moved.at = to
+	t.saveUnpersisted(&moved)
+	t.edit(to).validFrom = t.i
+	from, at := t.walk(m, key), t.walk(m, key2)
+	t.keepListing(&from, src)
+	t.keepListing(&at, dst)
+	res := Result{Installed: true, Completed: freshet.Completed{Info: infoOf(c.Path2, at.last(), m.ID)}}
+	t.saveOutcome(c.Op, res.Completed)
+	return res
+}
+
+// carry moves the unpersisted files at and below key with a rename of which nothing
+// else is certain.
+func (t *txn) carry(m *mount, key, key2 string) {
+	for _, u := range t.unpersistedUnder(m, key) {
+		to, ok := t.reach(m, key2+t.keyOf(u.at)[len(key):], t.i)
+		if !ok || t.unpersistedAt(t.get(to)) != nil {
+			continue
+		}
+		if old := t.get(to); old != nil {
+			t.detach(to)
+		}
+		t.move(u.at, to)
+	}
+}
+
+func (t *txn) queuePersist(c *QueuePersist) Result {
+	var res Result
+	for _, id := range c.Files {
+		u := t.files.rows[id]
+		if u == nil {
+			continue
+		}
+		due := *u
+		due.Queued, due.Next = true, time.Time{}
+		if c.Overwrite {
+			due.Beneath, due.Conflict = c.Beneath, false
+		}
+		t.saveUnpersisted(&due)
+		res.Dropped++
+	}
+	return res
+}
+
+func (t *txn) stopPersists(c *StopPersist) Result {
+	var res Result
+	for _, p := range c.Paths {
+		if r := t.resolve(p); r.mount != nil {
+			for _, u := range t.unpersistedUnder(r.mount, r.key) {
+				res.More = !t.stopPersist(u.File) || res.More
+			}
+		}
+	}
+	return res
+}
+
+func (t *txn) persistFailed(c *PersistFailed) Result {
+	in := t.intents[c.Op]
+	switch {
+	case in == nil:
+		return Result{Err: unknownOp("persist", c.Op)}
+	case in.Persist == 0 || in.State == IntentQuarantine:
+		return Result{Err: freshet.Errorf(freshet.KindConflict, "persist", in.Path, "operation %s is not the upload of an unpersisted file: %s", c.Op, in.State)}
+	}
+	if u := t.files.rows[in.Persist]; u != nil {
+		failed := *u
+		failed.Attempts++
+		failed.Error, failed.Conflict, failed.Next = c.Error, c.Conflict, c.Next.UTC()
+		t.saveUnpersisted(&failed)
+	}
+	t.endIntent(in, false)
+	return Result{}
+}
+
+// checkUnpersisted refuses one more unpersisted file than may be.
+func (t *txn) checkUnpersisted(c *Begin) error {
+	if len(t.files.rows) < MaxUnpersisted {
+		return nil
+	}
+	return freshet.Errorf(freshet.KindExhausted, "write", c.Path,
+		"%d files are not in the storage yet, the most that may be: wait until some are, have them persisted, or write with cache_through", MaxUnpersisted)
+}
+
+// keeps reports whether what is written so stays on the nodes at first.
+func keeps(w freshet.WriteType) bool { return w == freshet.MustCache || w == freshet.AsyncThrough }
+
+// setsKeeping reports whether a policy's setting makes such writes.
+func setsKeeping(s PolicySetting) bool {
+	if s.Property != freshet.PropertyWriteType {
+		return false
+	}
+	w, err := freshet.ParseWriteType(s.Value)
+	return err == nil && keeps(w)
+}

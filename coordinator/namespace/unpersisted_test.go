@@ -1,0 +1,234 @@
+package namespace_test
+
+import (
+	"slices"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/freshet-io/freshet"
+	"github.com/freshet-io/freshet/coordinator/kv"
+	"github.com/freshet-io/freshet/coordinator/namespace"
+)
+
+func keptOp(n int) freshet.OpID { return freshet.OpID{5, byte(n >> 8), byte(n)} }
+
+// keepFile writes a file that stays on node n1, and returns its version.
+func (c *cluster) keepFile(n int, p freshet.Path, w freshet.WriteType) freshet.FileID {
+	c.t.Helper()
+	b := c.must(namespace.Command{Begin: &namespace.Begin{Op: keptOp(n), Kind: namespace.OpWrite, Path: p, Node: "n1", Incarn: 1, Write: w, At: epochTime}})
+	e := &namespace.Entry{Name: p.Base(), Type: freshet.TypeFile, Length: int64(n), ModTime: epochTime, Mode: 0o644}
+	c.must(namespace.Command{Complete: &namespace.Complete{Op: keptOp(n), Entry: e, At: epochTime}})
+	return b.Intent.File
+}
+
+func (c *cluster) kept() []namespace.UnpersistedFile {
+	c.t.Helper()
+	all, err := c.s.Unpersisted(0, nil)
+	if err != nil {
+		c.t.Fatalf("%v", err)
+	}
+	return all
+}
+
+func (c *cluster) persistBegin(n int, f namespace.UnpersistedFile) namespace.Result {
+	return c.do(namespace.Command{Begin: &namespace.Begin{
+		Op: keptOp(n), Kind: namespace.OpWrite, Path: f.Path, Node: "n1", Incarn: 1, Write: freshet.AsyncThrough, At: epochTime, Persist: f.File,
+	}})
+}
+
+// TestC8WhatIsNotInTheStorageIsNotTheStoragesToRemove: no load, listing, record, mark
+// or expiry touches an unpersisted file, or the directories above it.
+func TestC8WhatIsNotInTheStorageIsNotTheStoragesToRemove(t *testing.T) {
+	c := newCluster(t)
+	id := c.keepFile(1, "/m/d/f", freshet.MustCache)
+	c.load("/m/d/f", nil)
+	c.load("/m/d/f", fileEntry("f", 9))
+	c.load("/m/d", nil)
+	c.load("/m/d", fileEntry("d", 3))
+	m, _ := c.s.MountAt("/m")
+	for _, dir := range []freshet.Path{"/m", "/m/d"} {
+		now := c.s.Applied()
+		c.must(namespace.Command{LoadListing: &namespace.LoadListing{
+			Mount: m.ID, Generation: m.Generation, Dir: dir, Start: now, ListStart: now, Removes: []string{"d", "f"}, Complete: true,
+		}})
+	}
+	c.must(namespace.Command{Expire: &namespace.Expire{Mount: m.ID, Generation: m.Generation, Dir: "/m/d", Names: []string{"f"}, Before: 1 << 40}})
+	c.must(namespace.Command{Mark: &namespace.Mark{Path: "/m", Recursive: true}})
+	l := c.look("/m/d/f")
+	if !l.Found || !l.Unpersisted || l.Info.FileID != id || !l.Servable(0) || l.Info.Length != 1 {
+		t.Fatalf("the file is %+v", l)
+	}
+	if l := c.look("/m/d"); !l.Found || !l.Unpersisted || l.Info.Type != freshet.TypeDirectory {
+		t.Fatalf("the directory is %+v", l)
+	}
+	if live := c.s.FileLive([]freshet.FileID{id}); !live[0] {
+		t.Error("its blocks would be freed")
+	}
+	if over := c.s.Release([]freshet.FileID{id, id + 1, id - 1}); !slices.Equal(over, []freshet.FileID{id - 1}) && len(over) != 0 {
+		t.Errorf("released: %v", over)
+	}
+	c.kind(namespace.Command{Begin: &namespace.Begin{Op: keptOp(9), Kind: namespace.OpRemove, Path: "/m/d", At: epochTime}}, freshet.KindConflict)
+	c.kind(namespace.Command{RemoveMount: &namespace.RemoveMount{Path: "/m"}}, freshet.KindConflict)
+	if heads := c.s.Heads(); len(heads) != 1 || heads[0].High != 0 {
+		t.Errorf("something was published: %+v", heads)
+	}
+}
+
+func TestPersisting(t *testing.T) {
+	c := newCluster(t)
+	id := c.keepFile(1, "/m/f", freshet.AsyncThrough)
+	if r := c.persistBegin(2, c.kept()[0]); r.Err != nil {
+		t.Fatal(r.Err)
+	}
+	if r := c.persistBegin(3, c.kept()[0]); !freshet.IsKind(r.Err, freshet.KindConflict) {
+		t.Errorf("it is persisted twice at a time: %v", r.Err)
+	}
+	c.must(namespace.Command{PersistFailed: &namespace.PersistFailed{Op: keptOp(2), Error: "no", Next: epochTime.Add(time.Hour)}})
+	if f := c.kept()[0]; f.Attempts != 1 || f.Error != "no" || !f.Next.Equal(epochTime.Add(time.Hour)) || !f.Persisting.IsZero() {
+		t.Errorf("after a failure: %+v", f)
+	}
+	c.must(namespace.Command{QueuePersist: &namespace.QueuePersist{Files: []freshet.FileID{id}}})
+	if r := c.persistBegin(4, c.kept()[0]); r.Err != nil {
+		t.Fatal(r.Err)
+	}
+	c.must(namespace.Command{Permit: &namespace.Permit{Op: keptOp(4), Node: "n1", Incarn: 1}})
+	if r := c.must(namespace.Command{Discard: &namespace.Discard{Path: "/m/f"}}); !r.More || r.Dropped != 0 {
+		t.Errorf("what may be on its way was discarded: %+v", r)
+	}
+	e := fileEntry("f", 1)
+	e.Length = 1
+	r := c.must(namespace.Command{Complete: &namespace.Complete{Op: keptOp(4), Entry: e, At: epochTime}})
+	if l := c.look("/m/f"); !r.Installed || r.Completed.Token.Seq != 1 || l.Unpersisted || l.Info.FileID != id || l.Info.Fingerprint != e.Fingerprint || !l.Servable(0) {
+		t.Errorf("persisted: %+v, %+v", r, l)
+	}
+	if over := c.s.Release([]freshet.FileID{id}); !slices.Equal(over, []freshet.FileID{id}) {
+		t.Errorf("released: %v", over)
+	}
+	// The next version knows what lies beneath it.
+	c.keepFile(5, "/m/f", freshet.MustCache)
+	if f := c.kept()[0]; f.Beneath != e.Fingerprint || f.Queued {
+		t.Errorf("beneath: %+v", f)
+	}
+}
+
+func TestUnpersistedIsRenamedAndRemoved(t *testing.T) {
+	c := newCluster(t)
+	c.keepFile(1, "/m/a/f", freshet.AsyncThrough)
+	c.keepFile(2, "/m/a/g", freshet.AsyncThrough)
+	c.persistBegin(3, c.kept()[0])
+	c.must(namespace.Command{MoveUnpersisted: &namespace.MoveUnpersisted{Op: keptOp(4), Path: "/m/a/f", Path2: "/m/b"}})
+	if _, ok := c.s.Intent(keptOp(3)); ok {
+		t.Error("it is still persisted under its old name")
+	}
+	if f := c.kept(); f[0].Path != "/m/b" || c.look("/m/a/f").Found {
+		t.Errorf("after a rename: %+v", f)
+	}
+	// The directory moves, with a mark that makes everything uncertain but that.
+	c.must(namespace.Command{Begin: &namespace.Begin{Op: keptOp(5), Kind: namespace.OpRename, Path: "/m/a", Path2: "/m/c", Recursive: true, At: epochTime}})
+	c.must(namespace.Command{Mark: &namespace.Mark{Path: "/m", Recursive: true}})
+	c.must(namespace.Command{Complete: &namespace.Complete{Op: keptOp(5), Entry: dirEntry("c"), At: epochTime}})
+	if f := c.kept(); f[1].Path != "/m/c/g" {
+		t.Errorf("after a rename of the directory: %+v", f)
+	}
+	if r := c.must(namespace.Command{Discard: &namespace.Discard{Path: "/m/c", Recursive: true}}); r.Dropped != 1 || r.More {
+		t.Errorf("discarded: %+v", r)
+	}
+	c.must(namespace.Command{Discard: &namespace.Discard{Path: "/m/b"}})
+	if f := c.kept(); len(f) != 0 || c.s.UnpersistedTotals() != (namespace.UnpersistedTotals{}) {
+		t.Errorf("left: %+v, %+v", f, c.s.UnpersistedTotals())
+	}
+}
+
+// TestUnpersistedModel holds the table, over random commands, to a plain map of paths,
+// and what a restart reads of it to what it was.
+func TestUnpersistedModel(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		store := kv.NewMemory()
+		c := &cluster{t: t, s: open(t, store)}
+		c.found(mountOf("/m", "/"))
+		model := map[freshet.Path]freshet.FileID{}
+		n := 0
+		paths := rapid.SampledFrom([]freshet.Path{"/m/a", "/m/d/a", "/m/d/b", "/m/d/e/a", "/m/x/a"})
+		dirs := rapid.SampledFrom([]freshet.Path{"/m/d", "/m/d/e", "/m/x"})
+		t.Repeat(map[string]func(*rapid.T){
+			"write": func(t *rapid.T) {
+				n++
+				p := paths.Draw(t, "path")
+				model[p] = c.keepFile(n, p, freshet.AsyncThrough)
+			},
+			"look":                func(t *rapid.T) { c.load(paths.Draw(t, "path"), nil) },
+			"look at a directory": func(t *rapid.T) { c.load(dirs.Draw(t, "dir"), nil) },
+			"discard": func(t *rapid.T) {
+				p := rapid.OneOf(paths, dirs).Draw(t, "path")
+				r := c.do(namespace.Command{Discard: &namespace.Discard{Path: p, Recursive: true}})
+				for q := range model {
+					if r.Err == nil && p.Contains(q) {
+						delete(model, q)
+					}
+				}
+			},
+			"move": func(t *rapid.T) {
+				n++
+				p, q := paths.Draw(t, "from"), paths.Draw(t, "to")
+				if r := c.do(namespace.Command{MoveUnpersisted: &namespace.MoveUnpersisted{Op: keptOp(n), Path: p, Path2: q}}); r.Err == nil {
+					model[q] = model[p]
+					delete(model, p)
+				}
+			},
+			"persist": func(t *rapid.T) {
+				all := c.kept()
+				if len(all) == 0 {
+					return
+				}
+				n++
+				f := all[rapid.IntRange(0, len(all)-1).Draw(t, "which")]
+				if r := c.persistBegin(n, f); r.Err != nil {
+					t.Fatalf("%v", r.Err)
+				}
+				e := fileEntry(f.Path.Base(), n)
+				e.Length = f.Length
+				if rapid.Bool().Draw(t, "succeeds") {
+					c.must(namespace.Command{Complete: &namespace.Complete{Op: keptOp(n), Entry: e, At: epochTime}})
+					delete(model, f.Path)
+					return
+				}
+				c.must(namespace.Command{Abort: &namespace.Abort{Op: keptOp(n), Definite: true}})
+			},
+			"restart": func(*rapid.T) {
+				before, _ := c.s.Hash()
+				c.s = open(c.t, store)
+				if after, _ := c.s.Hash(); after != before {
+					t.Fatalf("a restart changed the state")
+				}
+			},
+			"": func(t *rapid.T) {
+				all := c.kept()
+				if len(all) != len(model) {
+					t.Fatalf("%d files are unpersisted, want %v", len(all), model)
+				}
+				for _, f := range all {
+					l := c.look(f.Path)
+					if model[f.Path] != f.File || !l.Unpersisted || !l.Servable(0) || l.Info.FileID != f.File {
+						t.Fatalf("%+v is %+v, want %v", f, l, model)
+					}
+					for d := f.Path.Parent(); d != "/m"; d = d.Parent() {
+						if !c.look(d).Unpersisted {
+							t.Fatalf("nothing is said to be below %s", d)
+						}
+					}
+				}
+				for _, d := range []freshet.Path{"/m/d", "/m/d/e", "/m/x"} {
+					below := false
+					for p := range model {
+						below = below || d.Contains(p)
+					}
+					if c.look(d).Unpersisted != below {
+						t.Fatalf("%s: %+v, want %v", d, c.look(d), model)
+					}
+				}
+			},
+		})
+	})
+}

@@ -1,0 +1,378 @@
+package ops
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"github.com/freshet-io/freshet"
+	"github.com/freshet-io/freshet/coordinator/namespace"
+)
+
+const (
+	opPersist = "persist"
+	// persistPerNode bounds the files that one node is ordered to write at a time, and
+	// persistBatch those that one pass orders.
+	persistPerNode = 32
+	persistBatch   = 512
+	// A file that could not be persisted is tried again after persistRetry, then after
+	// twice that, up to persistRetryMax; a conflict only then.
+	persistRetry    = time.Second
+	persistRetryMax = 5 * time.Minute
+	// lossEvery is how often it is looked whether the bytes are still where they were
+	// promised to be.
+	lossEvery = time.Second
+	// lossesTold bounds the files that are named in the log when a node is lost.
+	lossesTold = 20
+)
+
+// lossWatch is what the leader knows of unpersisted files whose bytes no live node has.
+type lossWatch struct {
+	lost map[freshet.FileID]struct{}
+}
+
+// persistFiles orders nodes to write what is queued to the storage, until ctx ends.
+func (e *Engine) persistFiles(ctx context.Context, l *lead) error {
+	timer := e.clock.NewTimer(e.opts.Tick)
+	defer timer.Stop()
+	watch := lossWatch{lost: map[freshet.FileID]struct{}{}}
+	looked := time.Duration(0)
+	defer e.metrics.unpersisted.Reset()
+	for {
+		some := e.state.UnpersistedTotals().Files > 0
+		if some {
+			if err := e.persistDue(ctx, l); err != nil && l.ctx.Err() == nil {
+				e.log.Warn("files could not be ordered to be persisted", "error", err)
+			}
+		}
+		if now := e.now(); now-looked >= lossEvery {
+			looked = now
+			e.lookAfter(&watch)
+		}
+		timer.Reset(e.opts.Tick)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-l.persist:
+		case <-timer.C():
+		}
+	}
+}
+
+// persistDue begins what is due and a node can do now.
+func (e *Engine) persistDue(ctx context.Context, l *lead) error {
+	now, at := e.clock.Elapsed(), e.clock.Now()
+	busy := map[freshet.NodeID]int{}
+	for _, in := range e.state.Intents() {
+		if in.Persist != 0 {
+			busy[in.Node]++
+		}
+	}
+	due, err := e.state.Unpersisted(persistBatch, func(u *namespace.Unpersisted, op freshet.OpID) bool {
+		return u.Queued && op.IsZero() && !u.Next.After(at)
+	})
+	if err != nil {
+		return err
+	}
+	var cmds []namespace.Command
+	defer func() { l.begun(len(cmds)) }()
+	for i := range due {
+		f := &due[i]
+		node, incarnation, ok := e.persister(f, busy, now)
+		if !ok || l.checkFences(opPersist, f.Path) != nil || !e.reserve(l) {
+			continue
+		}
+		busy[node]++
+		cmds = append(cmds, namespace.Command{Begin: &namespace.Begin{
+			Op: newOp(freshet.OpID{}), Kind: namespace.OpWrite, Path: f.Path, Node: node, Incarn: incarnation, Write: freshet.AsyncThrough,
+			BlockSize: f.BlockSize, Length: &f.Length, At: at, Owner: f.Owner, Group: f.Group, Persist: f.File,
+		}})
+	}
+	if len(cmds) == 0 {
+		return nil
+	}
+	results, err := e.journal.Propose(ctx, cmds...)
+	for _, r := range results {
+		if r.Err != nil && !freshet.IsKind(r.Err, freshet.KindConflict) { // it changed meanwhile
+			e.log.Warn("a file could not be ordered to be persisted", "error", r.Err)
+		}
+	}
+	return err
+}
+
+// persister returns the node that is to write the file: one that has all of it and
+// the least to do.
+func (e *Engine) persister(f *namespace.UnpersistedFile, busy map[freshet.NodeID]int, now time.Duration) (best freshet.NodeID, incarnation uint64, ok bool) {
+	whole := e.nodes.Whole(f.File, f.Length, f.Nodes, now)
+	for _, id := range f.Nodes { // in an order that is the same each time
+		if inc, has := whole[id]; has && busy[id] < persistPerNode && (!ok || busy[id] < busy[best]) {
+			best, incarnation, ok = id, inc, true
+		}
+	}
+	return best, incarnation, ok
+}
+
+// orders returns the files that the node is to persist and does not say that it does.
+func (e *Engine) orders(h *freshet.Heartbeat) []freshet.PersistOrder {
+	if !h.Keeps || e.state.UnpersistedTotals().Files == 0 {
+		return nil
+	}
+	var all []freshet.PersistOrder
+	for _, in := range e.state.Intents() {
+		if in.Persist == 0 || in.State != namespace.IntentUploading || !own(in, *h) || slices.Contains(h.Active, in.Op) {
+			continue
+		}
+		f, ok := e.state.UnpersistedOf(in.Persist)
+		if !ok {
+			continue
+		}
+		all = append(all, freshet.PersistOrder{
+			Op: in.Op, File: in.Persist, Path: in.Path, Target: freshet.Source{Mount: in.Mount, Key: in.Key}, Length: f.Length, BlockSize: f.BlockSize,
+			Beneath: f.Beneath, Owner: f.Owner, Group: f.Group, Mode: f.Mode,
+		})
+	}
+	return all
+}
+
+// notPersisted is the command that ends an order which had no effect.
+func (e *Engine) notPersisted(in *namespace.Intent, f *freshet.FinishedOp) namespace.Command {
+	wait := persistRetryMax
+	u, ok := e.state.UnpersistedOf(in.Persist)
+	if ok && !f.Conflict && u.Attempts < 16 {
+		wait = min(persistRetry<<u.Attempts, persistRetryMax)
+	}
+	log := e.log.With("path", string(in.Path), "file_id", uint64(in.Persist), "node_id", string(in.Node), "again_in", wait, "error", f.Failure)
+	if f.Conflict {
+		log.Error("a file can't be persisted: the storage holds another version; both are kept")
+	} else {
+		log.Warn("a file could not be persisted; it is tried again")
+	}
+	return namespace.Command{PersistFailed: &namespace.PersistFailed{
+		Op: in.Op, Error: f.Failure, Conflict: f.Conflict, Next: e.clock.Now().Add(wait),
+	}}
+}
+
+// StateOf says in a word what is the matter with an unpersisted file.
+func (e *Engine) StateOf(f *namespace.UnpersistedFile) string {
+	now := e.clock.Elapsed()
+	switch {
+	case e.nodes.AllHeard(now) && len(e.nodes.Whole(f.File, f.Length, f.Nodes, now)) == 0:
+		return freshet.UnpersistedLost
+	case !f.Persisting.IsZero():
+		return freshet.UnpersistedPersisting
+	case f.Conflict:
+		return freshet.UnpersistedConflict
+	case f.Attempts > 0 && f.Error != "" && f.Queued:
+		return freshet.UnpersistedFailed
+	case f.Queued:
+		return freshet.UnpersistedQueued
+	}
+	return freshet.UnpersistedKept
+}
+
+// Kept returns all unpersisted files without their paths, which would have to be read.
+func (e *Engine) Kept() ([]namespace.UnpersistedFile, error) {
+	var all []namespace.UnpersistedFile
+	_, err := e.state.Unpersisted(0, func(u *namespace.Unpersisted, op freshet.OpID) bool {
+		all = append(all, namespace.UnpersistedFile{Unpersisted: *u, Persisting: op})
+		return false
+	})
+	return all, err
+}
+
+// lookAfter finds out whether bytes that no storage has are lost, and says so.
+func (e *Engine) lookAfter(w *lossWatch) {
+	all, err := e.Kept()
+	if err != nil {
+		return
+	}
+	counts := map[string]float64{}
+	for _, s := range []string{
+		freshet.UnpersistedKept, freshet.UnpersistedQueued, freshet.UnpersistedPersisting, freshet.UnpersistedFailed, freshet.UnpersistedConflict, freshet.UnpersistedLost,
+	} {
+		counts[s] = 0
+	}
+	lost := map[freshet.FileID]struct{}{}
+	lag, bytes, told := time.Duration(0), int64(0), 0
+	for i := range all {
+		f := &all[i]
+		state := e.StateOf(f)
+		counts[state]++
+		bytes += f.Length
+		if f.Queued {
+			lag = max(lag, e.clock.Now().Sub(f.Since))
+		}
+		_, was := w.lost[f.File]
+		if state == freshet.UnpersistedLost {
+			lost[f.File] = struct{}{}
+			if told++; !was && told <= lossesTold {
+				path := freshet.Path("")
+				if named, ok := e.state.UnpersistedOf(f.File); ok {
+					path = named.Path
+				}
+				e.log.Error("the bytes of a file that is not in the storage are on no live node; it can be read again when a node that kept it comes back",
+					"path", string(path), "file_id", uint64(f.File), "bytes", f.Length, "nodes", e.nodes.Named(f.Nodes))
+			}
+		}
+	}
+	switch now, before := len(lost), len(w.lost); {
+	case now > before:
+		e.log.Error("files that are not in the storage are on no live node", "files", now)
+	case now < before && now == 0:
+		e.log.Info("no file that is not in the storage is missing any more")
+	}
+	w.lost = lost
+	for s, n := range counts {
+		e.metrics.unpersisted.WithLabelValues(s).Set(n)
+	}
+	e.metrics.unpersistedBytes.Set(float64(bytes))
+	e.metrics.lost.Set(float64(len(lost)))
+	e.metrics.lag.Set(lag.Seconds())
+}
+
+// PersistNow has the queue looked at. It never blocks.
+func (e *Engine) PersistNow() {
+	e.mu.Lock()
+	l := e.lead
+	e.mu.Unlock()
+	if l == nil {
+		return
+	}
+	select {
+	case l.persist <- struct{}{}:
+	default:
+	}
+}
+
+// stopPersists withdraws the uploads of unpersisted files at and below the paths, and
+// waits for those that may be published at this moment.
+func (e *Engine) stopPersists(ctx context.Context, paths ...freshet.Path) error {
+	if e.state.UnpersistedTotals().Files == 0 {
+		return nil
+	}
+	return e.repeat(ctx, func() (again bool, err error) {
+		r, err := e.propose(ctx, namespace.Command{StopPersist: &namespace.StopPersist{Paths: paths}})
+		return r.More, err
+	})
+}
+
+// repeat calls fn until it has nothing more to do.
+func (e *Engine) repeat(ctx context.Context, fn func() (again bool, err error)) error {
+	for from := e.now(); ; {
+		again, err := fn()
+		if err != nil || !again {
+			return err
+		}
+		if e.now()-from > e.opts.EffectTimeout {
+			return freshet.Errorf(freshet.KindUnavailable, opPersist, "", "a file is on its way to the storage, which does not answer: try again later")
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-e.clock.After(50 * time.Millisecond):
+		}
+	}
+}
+
+// discard drops unpersisted files before what they are removed from is; it reports
+// whether there were any.
+func (e *Engine) discard(ctx context.Context, q *freshet.RemoveQuery) (bool, error) {
+	l, err := e.state.Lookup(q.Path)
+	if err != nil || !l.Unpersisted {
+		return false, err
+	}
+	if _, done, err := e.state.OpResult(q.Op); done || err != nil {
+		return false, err // a repetition: what is there now came later
+	}
+	if err := e.checkTarget("remove", q.Path); err != nil {
+		return false, err
+	}
+	term, err := e.leader("remove")
+	if err == nil {
+		err = term.checkFences("remove", q.Path)
+	}
+	if err != nil {
+		return false, err
+	}
+	err = e.repeat(ctx, func() (bool, error) {
+		r, err := e.propose(ctx, namespace.Command{Discard: &namespace.Discard{Path: q.Path, Recursive: q.Recursive}})
+		return r.More, err
+	})
+	return true, err
+}
+
+// renameKept renames an unpersisted file of which the storage has no version; handled
+// is false if the path is nothing of that kind.
+func (e *Engine) renameKept(ctx context.Context, q freshet.RenameQuery) (done freshet.Completed, handled bool, err error) {
+	if q.Path == q.Target || e.state.UnpersistedTotals().Files == 0 {
+		return done, false, nil
+	}
+	err = e.repeat(ctx, func() (bool, error) {
+		if now, ok, err := e.state.OpResult(q.Op); ok || err != nil {
+			done, handled = now, true
+			return false, err
+		}
+		l, err := e.state.Lookup(q.Path)
+		if err != nil {
+			return false, err
+		}
+		f, ok := e.state.UnpersistedOf(l.Info.FileID)
+		if handled = ok && l.Unpersisted && l.Info.Type == freshet.TypeFile && !f.Beneath.Known(); !handled {
+			return false, nil
+		}
+		done, err = e.moveKept(ctx, q)
+		if freshet.IsKind(err, freshet.KindUnavailable) {
+			return true, nil
+		}
+		return false, err
+	})
+	return done, handled, err
+}
+
+func (e *Engine) moveKept(ctx context.Context, q freshet.RenameQuery) (freshet.Completed, error) {
+	begin := namespace.Begin{Op: q.Op, Kind: namespace.OpRename, Path: q.Path, Path2: q.Target}
+	at, release, err := e.place(begin)
+	if err != nil {
+		return freshet.Completed{}, err
+	}
+	defer release()
+	l, err := e.leader(opRename)
+	if err != nil {
+		return freshet.Completed{}, err
+	}
+	if err := l.raise(begin); err != nil {
+		return freshet.Completed{}, err
+	}
+	defer l.lower(q.Op)
+	move := &namespace.MoveUnpersisted{Op: q.Op, Path: q.Path, Path2: q.Target}
+	st, err := at.fs.Stat(ctx, at.key2)
+	switch {
+	case err == nil && st.IsDir():
+		return freshet.Completed{}, freshet.Errorf(freshet.KindConflict, opRename, q.Target, "is a directory; a file can't replace it")
+	case err == nil:
+		move.Beneath = st.Fingerprint
+	case !freshet.IsKind(err, freshet.KindNotExist):
+		return freshet.Completed{}, err
+	}
+	to, err := e.state.Lookup(q.Target)
+	if err != nil {
+		return freshet.Completed{}, err
+	}
+	if (st.Key != "" || st.Fingerprint.Known() || to.Unpersisted) && !q.Overwrite {
+		return freshet.Completed{}, targetExists(q.Target)
+	}
+	if parent, err := e.state.Lookup(q.Target.Parent()); err != nil || !parent.Unpersisted {
+		if err == nil {
+			err = checkParent(ctx, at, at.key2, false)
+		}
+		if err != nil {
+			return freshet.Completed{}, err
+		}
+	}
+	r, err := e.propose(ctx, namespace.Command{MoveUnpersisted: move})
+	return r.Completed, err
+}
+
+func targetExists(p freshet.Path) error {
+	return freshet.Errorf(freshet.KindExist, opRename, p, "exists; ask for it to be overwritten, choose another name, or remove it first")
+}

@@ -1,0 +1,239 @@
+package unpersisted_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/freshet-io/freshet"
+	"github.com/freshet-io/freshet/client"
+	"github.com/freshet-io/freshet/config"
+	"github.com/freshet-io/freshet/test/e2e"
+)
+
+// keep writes a file that stays on a node.
+func keep(t *testing.T, r *e2e.Region, name string, data []byte, w freshet.WriteType) freshet.Completed {
+	t.Helper()
+	done, err := r.S.Files.Write(t.Context(), r.At(name), bytes.NewReader(data), client.WriteOptions{Length: int64(len(data)), Write: w})
+	if err != nil {
+		t.Fatalf("write %s: %v", name, err)
+	}
+	return done
+}
+
+// inStorage is nil if the storage holds these very bytes.
+func inStorage(dir, name string, want []byte) func(context.Context) error {
+	return func(context.Context) error {
+		got, err := os.ReadFile(filepath.Join(dir, name))
+		if err == nil && !bytes.Equal(got, want) {
+			err = fmt.Errorf("the storage holds %d other bytes at %s", len(got), name)
+		}
+		return err
+	}
+}
+
+func notInStorage(t *testing.T, dir, name string) {
+	t.Helper()
+	if _, err := os.Stat(filepath.Join(dir, name)); !os.IsNotExist(err) {
+		t.Errorf("%s is in the storage: %v", name, err)
+	}
+}
+
+type status struct {
+	Count, Queued, Failed, Conflicts, Lost int `json:",string"`
+	Files                                  []struct{ Path, State, Error string }
+}
+
+func pending(t *testing.T, r *e2e.Region) status {
+	t.Helper()
+	var s status
+	r.CLI(t, "persist", "status", "-o", "json").Want(t, 0).JSON(t, &s)
+	return s
+}
+
+// drained is nil when everything is in the storage. Who is asked may not have a leader
+// at the moment.
+func drained(t *testing.T, r *e2e.Region) func(context.Context) error {
+	return func(context.Context) error {
+		ran := r.CLI(t, "persist", "status", "-o", "json")
+		if ran.Code != 0 {
+			return fmt.Errorf("exit code %d: %s", ran.Code, ran.Err)
+		}
+		var s status
+		if ran.JSON(t, &s); s.Count > 0 {
+			return fmt.Errorf("not in the storage: %+v", s)
+		}
+		return nil
+	}
+}
+
+func world(t *testing.T, opts e2e.Options) (*e2e.World, string) {
+	dir := ""
+	mount := opts.Mount
+	opts.Mount = func(region string, m *config.Mount) {
+		dir = m.UFS[len("file://"):]
+		if mount != nil {
+			mount(region, m)
+		}
+	}
+	w := e2e.NewDirWorld(t, opts)
+	return w, dir
+}
+
+// TestMustCache: a file is visible and complete, survives the death of its node, and is
+// in the storage only once somebody wants that.
+func TestMustCache(t *testing.T) {
+	w, dir := world(t, e2e.Options{Lone: true, Coordinators: 1, Nodes: 1})
+	r := w.A
+	one, two := e2e.Content("new/one", 1, 300_000), e2e.Content("two", 1, 70_000)
+	keep(t, r, "new/one", one, freshet.MustCache)
+	e2e.Put(t, r, "two", two)
+	over := e2e.Content("two", 2, 90_000)
+	keep(t, r, "two", over, freshet.MustCache)
+	keep(t, r, "empty", nil, freshet.MustCache)
+	e2e.Seen(t, "the new version is read", e2e.Shows(r, "two", over))
+	e2e.Seen(t, "a new file is read", e2e.Shows(r, "new/one", one))
+	notInStorage(t, dir, "new/one")
+	if err := inStorage(dir, "two", two)(t.Context()); err != nil {
+		t.Error(err)
+	}
+
+	// A look at the storage, which has neither, changes nothing.
+	r.CLI(t, "sync", "now", string(r.Root), "--recursive").Want(t, 0)
+	r.CLI(t, "fs", "ls", string(r.At("new")), "--sync-interval", "always").Want(t, 0, "one")
+	e2e.Seen(t, "a new file is read after a sync", e2e.Shows(r, "new/one", one))
+
+	n := r.Nodes[0]
+	if err := n.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	e2e.Seen(t, "the loss is told", func(context.Context) error {
+		if s := pending(t, r); s.Lost != 2 && s.Lost != 3 {
+			return fmt.Errorf("%+v", s)
+		}
+		return nil
+	})
+	r.CLI(t, "cluster", "status").Want(t, freshet.ExitUnhealthy, "neither in the storage nor on a live cache node", "n1")
+	r.CLI(t, "fs", "cat", string(r.At("new/one"))).Want(t, freshet.ExitUnavailable, "not in the storage", "n1")
+	r.CLI(t, "explain", string(r.At("new/one"))).Want(t, 0, "not in the storage", "lost")
+	if err := n.Start(); err != nil {
+		t.Fatal(err)
+	}
+	e2e.Seen(t, "the file is back with its node", e2e.Shows(r, "new/one", one))
+	e2e.Seen(t, "the overwritten file is back with its node", e2e.Shows(r, "two", over))
+
+	r.CLI(t, "fs", "mv", string(r.At("new/one")), string(r.At("new/uno"))).Want(t, 0)
+	r.CLI(t, "fs", "mv", string(r.At("new")), string(r.At("old"))).Want(t, 0)
+	r.CLI(t, "fs", "rm", string(r.At("empty"))).Want(t, 0)
+	r.CLI(t, "persist", "--recursive", "--wait", string(r.Root)).Want(t, 0)
+	for name, want := range map[string][]byte{"old/uno": one, "two": over} {
+		if err := inStorage(dir, name, want)(t.Context()); err != nil {
+			t.Error(err)
+		}
+		e2e.Seen(t, name+" is read once it is in the storage", e2e.Shows(r, name, want))
+	}
+	for _, name := range []string{"new/one", "new/uno", "old/one", "empty"} {
+		notInStorage(t, dir, name)
+	}
+}
+
+// TestAsyncThrough: files get to the storage by themselves, whoever dies, under the
+// name that they have by then; and the other region sees them then.
+func TestAsyncThrough(t *testing.T) {
+	w, dir := world(t, e2e.Options{})
+	r := w.A
+	wants := map[string][]byte{}
+	for i := range 12 {
+		name := fmt.Sprintf("d/f%02d", i)
+		wants[name] = e2e.Content(name, 1, 150_000+i)
+		keep(t, r, name, wants[name], freshet.AsyncThrough)
+		if i == 4 {
+			leader, err := r.Leader(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := leader.Kill(); err != nil {
+				t.Fatal(err)
+			}
+			if err := r.AwaitLeader(t.Context(), leader); err != nil {
+				t.Fatal(err)
+			}
+			if err := leader.Start(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for _, n := range r.Nodes {
+		if err := n.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		if err := n.Start(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	e2e.Seen(t, "everything gets to the storage", drained(t, r))
+	for name, want := range wants {
+		if err := inStorage(dir, name, want)(t.Context()); err != nil {
+			t.Error(err)
+		}
+		e2e.Seen(t, "the other region has "+name, e2e.Shows(w.B, name, want))
+	}
+}
+
+// TestAConflictIsTold: what somebody else has put into the storage is not replaced.
+func TestAConflictIsTold(t *testing.T) {
+	w, dir := world(t, e2e.Options{Lone: true, Coordinators: 1, Nodes: 1})
+	r := w.A
+	ours, theirs := e2e.Content("f", 1, 50_000), e2e.Content("f", 2, 60_000)
+	keep(t, r, "f", ours, freshet.MustCache)
+	if err := os.WriteFile(filepath.Join(dir, "f"), theirs, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	r.CLI(t, "persist", "--wait", string(r.At("f"))).Want(t, freshet.ExitPartly, "conflict")
+	if err := inStorage(dir, "f", theirs)(t.Context()); err != nil {
+		t.Error(err)
+	}
+	e2e.Seen(t, "ours is kept", e2e.Shows(r, "f", ours))
+	r.CLI(t, "explain", string(r.At("f"))).Want(t, 0, "--overwrite")
+	r.CLI(t, "persist", "--overwrite", "--wait", string(r.At("f"))).Want(t, 0)
+	if err := inStorage(dir, "f", ours)(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestStorageAway: while the storage can't be written, files are acknowledged and wait;
+// a full cache makes writers fail with a reason, and nothing is dropped.
+func TestStorageAway(t *testing.T) {
+	w, dir := world(t, e2e.Options{Lone: true, Coordinators: 1, Nodes: 1})
+	r := w.A
+	if os.Geteuid() == 0 {
+		// Permissions stop nobody: a file in the place of the directory does.
+		if err := os.WriteFile(filepath.Join(dir, "x"), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	keep(t, r, "d/f", e2e.Content("d/f", 1, 40_000), freshet.MustCache)
+	if err := os.Rename(filepath.Join(dir, "d"), filepath.Join(dir, "away")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "d"), []byte("x"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r.CLI(t, "persist", string(r.At("d/f"))).Want(t, 0)
+	e2e.Seen(t, "the failure is told", func(context.Context) error {
+		if s := pending(t, r); s.Failed+s.Conflicts != 1 {
+			return fmt.Errorf("%+v", s)
+		}
+		return nil
+	})
+	if err := os.Remove(filepath.Join(dir, "d")); err != nil {
+		t.Fatal(err)
+	}
+	e2e.Seen(t, "it gets to the storage when that works again", drained(t, r))
+	if err := inStorage(dir, "d/f", e2e.Content("d/f", 1, 40_000))(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
