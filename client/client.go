@@ -26,6 +26,8 @@ type Options struct {
 	Host string
 	// Node is preferred for writes, if set: a node in the caller's own process.
 	Node freshet.NodeID
+	// Leases keep answers of the coordinators; nil keeps none. Somebody else runs them.
+	Leases *Leases
 }
 
 // Client reads and writes files of one region. Safe for concurrent use.
@@ -39,6 +41,22 @@ type Client struct {
 // New returns a Client.
 func New(ns rpc.Namespace, nodes Nodes, opts Options) *Client {
 	return &Client{Namespace: ns, nodes: nodes, opts: opts}
+}
+
+// Locate answers where the bytes of a range are, from what is kept if anything is.
+func (c *Client) Locate(ctx context.Context, q freshet.LocateQuery) (freshet.Location, error) {
+	if c.opts.Leases == nil {
+		return c.Namespace.Locate(ctx, q)
+	}
+	return c.opts.Leases.Locate(ctx, c.Namespace, q)
+}
+
+// Stat returns what is known of p, from what is kept if anything is.
+func (c *Client) Stat(ctx context.Context, p freshet.Path, opts freshet.ReadOptions) (freshet.Status, error) {
+	if c.opts.Leases == nil {
+		return c.Namespace.Stat(ctx, p, opts)
+	}
+	return c.opts.Leases.Stat(ctx, c.Namespace, p, opts)
 }
 
 // ReadOptions guide Open.

@@ -37,7 +37,9 @@ type File struct {
 	Audit Audit `yaml:"audit"`
 	// Metadata is what a coordinator remembers and asks for ahead.
 	Metadata Metadata `yaml:"metadata"`
-	Cache    Cache    `yaml:"cache"`
+	// Leases let clients keep answers for a while.
+	Leases Leases `yaml:"leases"`
+	Cache  Cache  `yaml:"cache"`
 	// Coordinators are the client addresses that a cache node talks to.
 	Coordinators []string `yaml:"coordinators"`
 	Locality     Locality `yaml:"locality"`

@@ -188,6 +188,7 @@ func (f *File) checkCoordinator(p *problems) {
 	f.checkSyncEngine(p)
 	f.checkAudit(p)
 	f.checkMetadata(p)
+	f.checkLeases(p)
 	f.checkAuth(p)
 	if len(f.Cache.Tiers) > 0 {
 		p.add("cache.tiers", "belongs into the file of a cache node")
@@ -238,6 +239,7 @@ func (f *File) checkCacheNode(p *problems) {
 	if f.Metadata != (Metadata{}) {
 		p.add("metadata", "belongs into the file of a coordinator")
 	}
+	f.checkKept(p)
 	f.checkCache(p)
 	f.checkBlockSize(p)
 }

@@ -24,6 +24,8 @@ func (c *Coordinator) Locate(ctx context.Context, q freshet.LocateQuery) (freshe
 	if err := c.prepare(ctx, q.Path, q.Options); err != nil {
 		return freshet.Location{}, err
 	}
+	ask := c.askToKeep(q.Path, &q.Options)
+	defer ask.Drop()
 	e, err := c.sync.Entry(ctx, q.Path, c.locateRule(&q))
 	if err != nil {
 		return freshet.Location{}, c.leaderHint(err)
@@ -43,7 +45,9 @@ func (c *Coordinator) Locate(ctx context.Context, q freshet.LocateQuery) (freshe
 	if !loc.Cacheable {
 		loc.Info.FileID = 0
 	}
-	loc.Blocks, err = c.blocks(&e.Info, &q, loc.Cacheable)
+	if loc.Blocks, err = c.blocks(&e.Info, &q, loc.Cacheable); err == nil && loc.Cacheable {
+		loc.Lease = ask.Grant(c.keep(&e.Lookup, &e.Verdict))
+	}
 	return loc, err
 }
 

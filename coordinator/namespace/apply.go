@@ -70,6 +70,8 @@ func (t *txn) applyRare(c *Command) Result {
 		return t.removeMember(c.RemoveMember)
 	case c.SetVersion != nil:
 		return t.setVersion(c.SetVersion)
+	case c.SetLeases != nil:
+		return t.setLeases(c.SetLeases)
 	case c.AddMount != nil:
 		return t.addMount(c.AddMount)
 	case c.UpdateMount != nil:

@@ -20,7 +20,10 @@ import (
 //	   belong to who made it
 //	4  policies set the size of the blocks of new versions of files, and bound the
 //	   copies of blocks
-const Version = versionBlocks
+//	5  clients may keep answers under a lease
+const Version = versionLeases
+
+const versionLeases = 5
 
 // SetVersion puts a version in force. It changes nothing if a later one is.
 type SetVersion struct {
@@ -38,6 +41,8 @@ func Needs(c *Command) int {
 		return 3
 	case c.ChangePolicy != nil && slices.ContainsFunc(c.ChangePolicy.Set, setsBlocks):
 		return versionBlocks
+	case c.SetLeases != nil:
+		return versionLeases
 	}
 	return 1
 }

@@ -72,20 +72,27 @@ func (p *Process) CacheNode(ctx context.Context, f *config.File) error {
 
 	gsrv := rpc.NewServer(rpc.ServerOptions{TLS: id.Server(), MaxMessage: rpc.MaxDataMessage, Log: p.Log})
 	freshetv1.RegisterBlockServiceServer(gsrv.Registrar(), rpc.NewBlockServer(node))
-	files := client.New(leader, ownNode{node, self.ID, pool}, client.Options{Host: self.Host, Node: self.ID})
+	var kept *client.Leases
+	if n := *f.Leases.Max; n > 0 {
+		kept = client.NewLeases(leader.Leases(), client.LeaseOptions{Max: n, Log: p.Log, Metrics: p.Metrics})
+	}
+	files := client.New(leader, ownNode{node, self.ID, pool}, client.Options{Host: self.Host, Node: self.ID, Leases: kept})
 	mux := http.NewServeMux()
 	p.common(mux, httpL, func(context.Context) error { return node.Ready() })
 	mux.Handle("/", rest.NotFound())
 	handler := rest.WithRequestID(splitRoutes(rest.NewData(files, p.Log), mux))
 
 	p.Ready(Addresses{Data: self.GRPC, HTTP: self.HTTP})
-	return run.Ordered(ctx,
-		run.Part{Name: "storages", Run: func(ctx context.Context) error { return p.keepOpen(ctx, mounts) }},
+	parts := []run.Part{{Name: "storages", Run: func(ctx context.Context) error { return p.keepOpen(ctx, mounts) }}}
+	if kept != nil {
+		parts = append(parts, run.Part{Name: "leases", Run: kept.Run})
+	}
+	return run.Ordered(ctx, append(parts,
 		run.Part{Name: "cache", Run: blocks.Run},
 		run.Part{Name: "cache node", Run: node.Run},
 		run.Part{Name: "gRPC", Run: func(ctx context.Context) error { return gsrv.Serve(ctx, grpcL) }},
 		run.Part{Name: "HTTP", Run: func(ctx context.Context) error { return p.serveHTTP(ctx, httpL, handler, id) }},
-	)
+	)...)
 }
 
 func hostOf(f *config.File) string {
