@@ -104,7 +104,7 @@ func TestNothingOlderIsKeptThanWasChanged(t *testing.T) {
 				if len(holders) > 0 {
 					h = rapid.SampledFrom(holders).Draw(rt, "client")
 				}
-				switch what := rapid.SampledFrom([]string{"open", "ask", "ask", "ask", "change", "change", "hear", "sleep", "deaf", "again", "leader", "rest"}).Draw(rt, "what"); {
+				switch what := rapid.SampledFrom([]string{"open", "ask", "ask", "ask", "change", "change", "given up", "hear", "sleep", "deaf", "again", "leader", "rest"}).Draw(rt, "what"); {
 				case what == "open" && len(holders) < 4:
 					holders = append(holders, &holder{s: open(freshet.LeaseID{}), kept: map[freshet.Path]answer{}})
 				case what == "ask" && h != nil:
@@ -142,6 +142,13 @@ func TestNothingOlderIsKeptThanWasChanged(t *testing.T) {
 					}
 					check()
 					release()
+				case what == "given up": // a change that is not made after all
+					p := rapid.SampledFrom(lines).Draw(rt, "line")
+					ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+					if release, err := table.Guard(ctx, term, func() []freshet.Path { return []freshet.Path{p} }); err == nil {
+						release()
+					}
+					cancel()
 				case what == "hear" && h != nil:
 					take(h)
 					obey(h)

@@ -18,6 +18,7 @@ type Session struct {
 	// The table's lock guards what follows.
 	held   map[freshet.Path]*lease
 	last   time.Duration  // until when anything that was granted may be kept
+	broken []*lease       // that the client was told, or will be, to drop
 	queue  []freshet.Path // to be told
 	told   uint64         // number of the last break that Next returned
 	acked  uint64         // number of the last that the client has carried out
@@ -87,6 +88,13 @@ func (s *Session) Ack(number uint64) error {
 		return freshet.Errorf(freshet.KindInvalid, opOpen, "", "break %d is acknowledged, %d were told", number, s.told)
 	}
 	s.acked = max(s.acked, number)
+	s.broken = slices.DeleteFunc(s.broken, func(l *lease) bool {
+		over := l.broken == 0 || l.broken <= number
+		if over && l.broken != 0 && s.held[l.path] == l {
+			s.t.drop(l)
+		}
+		return over
+	})
 	s.wake()
 	return nil
 }
@@ -282,6 +290,7 @@ func (a *Ask) Grant(keep time.Duration) time.Duration {
 		at.leases[a.session] = l
 	}
 	t.ages.MoveToBack(l.age)
+	l.broken = 0 // what calls it back next is another break
 	l.until = max(l.until, t.opts.Clock.Elapsed()+freshet.AwaitFor(keep))
 	l.session.last = max(l.session.last, l.until)
 	t.metrics.grants.Inc()

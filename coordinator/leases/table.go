@@ -77,6 +77,9 @@ type lease struct {
 	path    freshet.Path
 	until   time.Duration // by clock.Elapsed: it has run out everywhere then
 	age     *list.Element
+	// broken is the number of the break that calls it back, 0 if none does. It stays
+	// until the client has dropped it: the next change has to wait for that too.
+	broken uint64
 }
 
 // New returns a Table of no term.
@@ -347,17 +350,21 @@ func (t *Table) breakLine(p freshet.Path, waits []wait) []wait {
 	now := t.opts.Clock.Elapsed()
 	told := map[*Session]uint64{}
 	for _, l := range broken {
-		t.drop(l)
 		if l.until <= now {
+			t.drop(l)
 			continue
 		}
-		number, ok := told[l.session]
-		if !ok {
-			number = l.session.tell(p)
-			told[l.session] = number
+		if l.broken == 0 {
+			number, ok := told[l.session]
+			if !ok {
+				number = l.session.tell(p)
+				told[l.session] = number
+			}
+			l.broken = number
+			l.session.broken = append(l.session.broken, l)
+			t.metrics.breaks.Inc()
 		}
-		waits = append(waits, wait{l.session, number, l.until})
-		t.metrics.breaks.Inc()
+		waits = append(waits, wait{l.session, l.broken, l.until})
 	}
 	return waits
 }
