@@ -84,7 +84,8 @@ func NewLeases(h rpc.Leases, opts LeaseOptions) *Leases {
 	return l
 }
 
-// The pauses between attempts to have a session, and where there will be none for long.
+// The pauses between attempts to have a session grow up to maxRetry, and to offRetry where
+// there is no such thing: not yet, or not at all.
 const (
 	firstRetry = 100 * time.Millisecond
 	maxRetry   = 2 * time.Second
@@ -97,12 +98,13 @@ func (l *Leases) Run(ctx context.Context) error {
 	wait := firstRetry
 	for ctx.Err() == nil {
 		s, err := l.holder.OpenLeases(ctx, previous)
+		longest := maxRetry
 		if err == nil {
 			wait = firstRetry
 			previous = s.ID()
 			err = l.hold(ctx, s)
 		} else if freshet.IsKind(err, freshet.KindUnsupported) {
-			wait = offRetry
+			longest = offRetry
 		}
 		if ctx.Err() != nil {
 			break
@@ -113,7 +115,7 @@ func (l *Leases) Run(ctx context.Context) error {
 		case <-l.opts.Clock.After(pause):
 		case <-ctx.Done():
 		}
-		wait = min(2*wait, max(maxRetry, wait))
+		wait = min(2*wait, longest)
 	}
 	return nil
 }

@@ -48,7 +48,7 @@ func main() {
 	flag.StringVar(&b.storages, "storages", "local,s3,hdfs,azure,gcs,sqs", "comma-separated storages of the parts storages and notices; sqs is for notices only")
 	flag.IntVar(&b.noticeRounds, "changes", 60, "changes by others of the notices measurement")
 	flag.DurationVar(&b.pause, "pause", 200*time.Millisecond, "longest pause between two of these changes")
-	only := flag.String("only", "", "comma-separated parts: inodes, meta, complete, create, sync, read, latency, failover, elections, storages, notices")
+	only := flag.String("only", "", "comma-separated parts: inodes, meta, complete, create, sync, read, lease, latency, failover, elections, storages, notices")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
@@ -113,6 +113,7 @@ func (b *bench) run(ctx context.Context, only string) error {
 		{"create", b.creates},
 		{"sync", b.syncs},
 		{"read", b.reads},
+		{"lease", b.leases},
 		{"latency", b.latencies},
 		{"failover", b.failovers},
 		{"elections", b.elections},
