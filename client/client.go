@@ -1,7 +1,7 @@
 // Package client owns files over a region: finding the bytes of a range,
 // choosing nodes, going on elsewhere when one fails, and never joining bytes of
 // two versions. It knows coordinators and nodes only by the interfaces below and
-// keeps no cache.
+// keeps nothing but answers of coordinators, under leases.
 package client
 
 import (

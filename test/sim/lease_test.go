@@ -162,6 +162,13 @@ func (s *stream) Close() {
 	}
 }
 
+// detain lets an answer that may be kept take longer than the word that it may not.
+func (s *site) detain(ctx context.Context, lease time.Duration) {
+	if lease > 0 && s.w.chance.below(5) == 0 {
+		pause(ctx, s.w.chance.upTo(300*time.Millisecond))
+	}
+}
+
 // wait stands still while the process does.
 func (h *holder) wait(ctx context.Context) {
 	for h.frozen.Load() && ctx.Err() == nil {
