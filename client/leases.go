@@ -107,7 +107,7 @@ func (l *Leases) Run(ctx context.Context) error {
 			longest = offRetry
 		}
 		if ctx.Err() != nil {
-			break
+			return nil //nolint:nilerr // it was told to end
 		}
 		l.opts.Log.Debug("no answers are kept: there is no session with the leader", "error", err)
 		pause := wait/2 + rand.N(wait) //nolint:gosec // spreads those who come back
