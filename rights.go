@@ -1,5 +1,7 @@
 package freshet
 
+import "time"
+
 // Rights is what decides who may use an entry: its own owner, group and mode, or
 // those of its mount where the storage keeps none.
 type Rights struct {
@@ -17,4 +19,6 @@ type Rights struct {
 	// MountOf is the path of the mount whose settings they are, "" if they are the
 	// entry's own.
 	MountOf Path
+	// Keep is for how long an answer may be kept that rests on them.
+	Keep time.Duration
 }

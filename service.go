@@ -11,6 +11,9 @@ type ReadOptions struct {
 	SyncInterval *Interval
 	// After: the answer sees at least the write that this token proves.
 	After Token
+	// Lease is the session under which the caller would keep the answer. It is of no
+	// use together with the others, nor for listings.
+	Lease LeaseID
 }
 
 // Freshness says under which rule an answer counts as fresh.
@@ -31,6 +34,9 @@ type Status struct {
 	Info        Info
 	Freshness   Freshness
 	CachedBytes int64
+	// Lease is for how long the answer may be kept unless it is called back; see
+	// KeepFor. 0: not at all.
+	Lease time.Duration
 }
 
 // StatOutcome is the answer about one of many paths: Err, or else Status.
@@ -129,6 +135,9 @@ type LocateQuery struct {
 	// StaleFingerprint is the text form of the version that the storage
 	// refused as stale: look at the storage again.
 	StaleFingerprint string
+	// Again says that the answer before was of no use: an answer that the caller's own
+	// process keeps is not to be given again. It does not travel.
+	Again bool
 }
 
 // BeginWriteQuery asks to write one file.

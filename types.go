@@ -127,6 +127,9 @@ type Location struct {
 	Source    Source
 	Blocks    []Block
 	Cacheable bool
+	// Lease is for how long the answer may be kept unless it is called back; see
+	// KeepFor. 0: not at all.
+	Lease time.Duration
 }
 
 // Ticket is the permission to write one file: who writes, as which version and

@@ -2,6 +2,7 @@ package auth
 
 import (
 	"context"
+	"time"
 
 	"github.com/freshet-io/freshet"
 	"github.com/freshet-io/freshet/acl"
@@ -18,7 +19,11 @@ func (g *Guard) Stat(ctx context.Context, p freshet.Path, opts freshet.ReadOptio
 	if err := g.use(ctx, "stat", p, opts, nothing, nothing); err != nil {
 		return freshet.Status{}, err
 	}
-	return g.region.Stat(ctx, p, opts)
+	st, err := g.region.Stat(ctx, p, opts)
+	if err == nil && st.Lease > 0 {
+		st.Lease, err = g.keep(ctx, "stat", p, nothing, st.Lease)
+	}
+	return st, err
 }
 
 // List implements rpc.Namespace. A recursive listing ends with an error at the first
@@ -163,7 +168,34 @@ func (g *Guard) Locate(ctx context.Context, q freshet.LocateQuery) (freshet.Loca
 	if err := g.use(ctx, "read", q.Path, q.Options, read, nothing); err != nil {
 		return freshet.Location{}, err
 	}
-	return g.region.Locate(ctx, q)
+	loc, err := g.region.Locate(ctx, q)
+	if err == nil && loc.Lease > 0 {
+		loc.Lease, err = g.keep(ctx, "read", q.Path, read, loc.Lease)
+	}
+	return loc, err
+}
+
+// keep returns for how long a caller may keep an answer about a file that the region
+// lets it keep for a time. The caller's rights are looked at again: from when the lease
+// was granted on, a change of them calls it back; what was found before may have changed
+// in between. An access control list may change unnoticed, so who needs one keeps
+// nothing.
+func (g *Guard) keep(ctx context.Context, op string, p freshet.Path, want acl.Perm, granted time.Duration) (time.Duration, error) {
+	who, w, err := g.reach(ctx, op, p, freshet.ReadOptions{})
+	if err != nil || who.Super {
+		return granted, err
+	}
+	if r := w.entry(); r != nil && want != 0 {
+		if err := g.need(ctx, who, r, want, op, p); err != nil {
+			return 0, err
+		}
+	}
+	for i := range w.at {
+		if granted = min(granted, w.at[i].Keep); w.at[i].Listed && who.Name != w.at[i].Owner {
+			granted = 0
+		}
+	}
+	return max(granted, 0), nil
 }
 
 // BeginWrite implements rpc.Namespace. A file that is there takes the right to write

@@ -1,7 +1,7 @@
 // Package client owns files over a region: finding the bytes of a range,
 // choosing nodes, going on elsewhere when one fails, and never joining bytes of
 // two versions. It knows coordinators and nodes only by the interfaces below and
-// keeps no cache.
+// keeps nothing but answers of coordinators, under leases.
 package client
 
 import (
@@ -31,6 +31,8 @@ type Options struct {
 	// ReadAhead is how many blocks ahead of a sequential reader nodes are asked to
 	// fetch what none of them holds. 0 is 2; negative: none.
 	ReadAhead int
+	// Leases keep answers of the coordinators; nil keeps none. Somebody else runs them.
+	Leases *Leases
 }
 
 const defaultReadAhead = 2
@@ -52,6 +54,22 @@ func New(ns rpc.Namespace, nodes Nodes, opts Options) *Client {
 	c.near, _ = nodes.(near)   // not all have
 	c.ahead, _ = nodes.(ahead) // what these do
 	return c
+}
+
+// Locate answers where the bytes of a range are, from what is kept if anything is.
+func (c *Client) Locate(ctx context.Context, q freshet.LocateQuery) (freshet.Location, error) {
+	if c.opts.Leases == nil {
+		return c.Namespace.Locate(ctx, q)
+	}
+	return c.opts.Leases.Locate(ctx, c.Namespace, q)
+}
+
+// Stat returns what is known of p, from what is kept if anything is.
+func (c *Client) Stat(ctx context.Context, p freshet.Path, opts freshet.ReadOptions) (freshet.Status, error) {
+	if c.opts.Leases == nil {
+		return c.Namespace.Stat(ctx, p, opts)
+	}
+	return c.opts.Leases.Stat(ctx, c.Namespace, p, opts)
 }
 
 // ReadOptions guide Open.

@@ -93,6 +93,7 @@ func (r *Reader) locate(off int64, stale string) error {
 	loc, err := r.c.Locate(r.ctx, freshet.LocateQuery{
 		Path: r.path, Offset: off, Length: n, Options: r.opts.ReadOptions, Host: r.c.opts.Host,
 		Rack: r.c.opts.Rack, Zone: r.c.opts.Zone, StaleFingerprint: stale,
+		Again: r.fails > 0,
 	})
 	if err != nil {
 		return err

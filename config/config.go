@@ -39,7 +39,9 @@ type File struct {
 	Metadata Metadata `yaml:"metadata"`
 	// Placement says which cache nodes hold blocks.
 	Placement Placement `yaml:"placement"`
-	Cache     Cache     `yaml:"cache"`
+	// Leases let clients keep answers for a while.
+	Leases Leases `yaml:"leases"`
+	Cache  Cache  `yaml:"cache"`
 	// Coordinators are the client addresses that a cache node talks to.
 	Coordinators []string `yaml:"coordinators"`
 	Locality     Locality `yaml:"locality"`

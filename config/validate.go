@@ -190,6 +190,7 @@ func (f *File) checkCoordinator(p *problems) {
 	f.checkAudit(p)
 	f.checkMetadata(p)
 	f.checkPlacement(p)
+	f.checkLeases(p)
 	f.checkAuth(p)
 	if len(f.Cache.Tiers) > 0 {
 		p.add("cache.tiers", "belongs into the file of a cache node")
@@ -243,6 +244,7 @@ func (f *File) checkCacheNode(p *problems) {
 	if f.Placement != (Placement{}) {
 		p.add("placement", "belongs into the file of a coordinator")
 	}
+	f.checkKept(p)
 	f.checkCache(p)
 	f.checkBlockSize(p)
 }

@@ -24,6 +24,7 @@ import (
 	"github.com/freshet-io/freshet/coordinator/activesync"
 	"github.com/freshet-io/freshet/coordinator/journal"
 	"github.com/freshet-io/freshet/coordinator/kv"
+	"github.com/freshet-io/freshet/coordinator/leases"
 	"github.com/freshet-io/freshet/coordinator/metasync"
 	"github.com/freshet-io/freshet/coordinator/namespace"
 	"github.com/freshet-io/freshet/coordinator/ops"
@@ -74,6 +75,9 @@ type Options struct {
 	ProbeTimeout time.Duration
 	// Active are the settings of active sync.
 	Active activesync.Options
+	// Leases say for how long clients may keep answers. Clock and Metrics are set by
+	// New.
+	Leases leases.Options
 	// Clean says when what dead writers left in the storages is ended.
 	Clean Clean
 	// Audit says how fast the leader compares what is cached with the storages.
@@ -135,6 +139,8 @@ type Coordinator struct {
 	ops     *ops.Engine
 	nodes   *placement.Nodes
 	active  *activesync.Engine
+	leases  *leases.Table
+	holders holders
 	metrics *metrics
 
 	term     atomic.Uint64 // of the memory of validations
@@ -181,6 +187,8 @@ func New(opts Options, deps Deps) (*Coordinator, error) {
 	c := &Coordinator{opts: opts, openers: deps.Openers, scratch: deps.Scratch, clock: deps.Clock, log: deps.Log}
 	c.hooks.Store(&Hooks{})
 	c.contacts.init(deps.Clock)
+	opts.Leases.Clock, opts.Leases.Metrics = deps.Clock, deps.Metrics
+	c.leases = leases.New(opts.Leases)
 	c.pins.changed() // nothing was read yet
 	c.bounds.changed()
 	c.lead.init()
@@ -203,10 +211,10 @@ func New(opts Options, deps Deps) (*Coordinator, error) {
 	if opts.Sync.Prefetch.Rule == nil {
 		opts.Sync.Prefetch.Rule = c.ruleOf(nil)
 	}
-	c.sync = metasync.New(metasync.Deps{State: c.state, Propose: c.journal.Propose, Storage: c.storage}, opts.Sync)
+	c.sync = metasync.New(metasync.Deps{State: c.state, Propose: c.commit, Storage: c.storage}, opts.Sync)
 	c.nodes = placement.New(opts.Placement)
 	c.ops = ops.New(ops.Deps{
-		Journal: c.sync.Effects(c.journal.Propose), State: c.state, Storage: storages{c}, Nodes: c.nodes,
+		Journal: c.sync.Effects(c.commit), State: c.state, Storage: storages{c}, Nodes: c.nodes,
 		Clock: deps.Clock, Log: deps.Log, Metrics: deps.Metrics,
 	}, opts.Ops)
 	c.active = activesync.New(activesync.Deps{
@@ -288,6 +296,7 @@ func (c *Coordinator) Attach(h Hooks) { c.hooks.Store(&h) }
 func (c *Coordinator) Run(ctx context.Context) error {
 	g := run.NewGroup(ctx)
 	g.Cleanup("close storages", c.mounts.Close)
+	g.Cleanup("await proposals", c.awaitSettled)
 	g.Go("journal", c.journal.Run)
 	g.Go("lead", c.runLeader)
 	g.Go("open storages", c.keepMounts)
@@ -302,6 +311,7 @@ func (c *Coordinator) Close() error { return errors.Join(c.journal.Close(), c.mo
 // applied is told of each log entry; it must not block.
 func (c *Coordinator) applied(a journal.Applied) {
 	c.noteMarks(&a)
+	c.appliedLeases(a.Changes.Marked)
 	c.watch.note(a.Changes)
 	if a.Changes.Subs {
 		c.contacts.changed()

@@ -94,6 +94,8 @@ func (c *Coordinator) leadTerm(ctx, term context.Context, number uint64, first b
 	defer context.AfterFunc(term, func() { cancel(context.Cause(term)) })()
 	c.lead.began(cancel)
 	c.enterTerm(number)
+	c.leases.Enter(number, c.state.Leases())
+	defer c.leases.Leave()
 	c.versions.begin(number)
 	if !c.retry(ctx, "take over", func() error { return c.takeOver(ctx, first) }) {
 		return nil
@@ -237,7 +239,7 @@ func (c *Coordinator) propose(ctx context.Context, cmds ...namespace.Command) ([
 	if op := freshet.OpOf(ctx); !op.IsZero() && len(cmds) == 1 {
 		cmds[0].Once = &op
 	}
-	results, err := c.journal.Propose(ctx, cmds...)
+	results, err := c.commit(ctx, cmds...)
 	if err != nil {
 		return nil, c.leaderHint(err)
 	}

@@ -25,6 +25,8 @@ func (c *Coordinator) Locate(ctx context.Context, q freshet.LocateQuery) (freshe
 	if err := c.prepare(ctx, q.Path, q.Options); err != nil {
 		return freshet.Location{}, err
 	}
+	ask := c.askToKeep(q.Path, &q.Options)
+	defer ask.Drop()
 	e, err := c.sync.Entry(ctx, q.Path, c.locateRule(&q))
 	if err != nil {
 		return freshet.Location{}, c.leaderHint(err)
@@ -49,6 +51,9 @@ func (c *Coordinator) Locate(ctx context.Context, q freshet.LocateQuery) (freshe
 	}
 	if loc.Cacheable && e.Info.Fingerprint.IsUnpersisted() {
 		err = c.keptBlocks(&e.Info, loc.Blocks, err)
+	}
+	if err == nil && loc.Cacheable {
+		loc.Lease = ask.Grant(c.keep(&e.Lookup, &e.Verdict))
 	}
 	return loc, err
 }

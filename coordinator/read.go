@@ -38,6 +38,8 @@ func (c *Coordinator) Stat(ctx context.Context, p freshet.Path, opts freshet.Rea
 	if err := c.prepare(ctx, p, opts); err != nil {
 		return freshet.Status{}, err
 	}
+	ask := c.askToKeep(p, &opts)
+	defer ask.Drop()
 	e, ok := c.answers.Get().(*metasync.Entry)
 	if !ok {
 		e = new(metasync.Entry)
@@ -59,8 +61,11 @@ func (c *Coordinator) Stat(ctx context.Context, p freshet.Path, opts freshet.Rea
 	}
 	st.Freshness = c.freshness(l, e.Verdict, opts.SyncInterval)
 	st.Freshness.Fresh = true // else it would not have been answered
-	if !e.Cached {
+	switch {
+	case !e.Cached:
 		st.Freshness.Age = 0
+	case ask != nil && e.Info.FileID != 0:
+		st.Lease = ask.Grant(c.keep(l, &e.Verdict))
 	}
 	return st, nil
 }

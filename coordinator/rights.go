@@ -28,6 +28,7 @@ func (c *Coordinator) Rights(ctx context.Context, p freshet.Path, opts freshet.R
 		return freshet.Rights{}, c.leaderHint(err)
 	}
 	r := freshet.Rights{Path: p, Type: e.Info.Type, Owner: e.Info.Owner, Group: e.Info.Group, Mode: e.Info.Mode}
+	r.Keep = c.keepRights(&e)
 	m, ok := c.state.MountAt(p)
 	if !ok {
 		r.Mode = virtualMode
@@ -39,8 +40,9 @@ func (c *Coordinator) Rights(ctx context.Context, p freshet.Path, opts freshet.R
 	}
 	defer release()
 	if !fs.Features().OwnerAndMode {
+		keep := r.Keep
 		r = ufs.MountRights(m, e.Info.Type)
-		r.Path = p
+		r.Path, r.Keep = p, keep
 		return r, nil
 	}
 	r.Kept = true
@@ -100,6 +102,7 @@ func (t *tops) rights(ctx context.Context, elapsed func() time.Duration, m fresh
 	have, ok := t.held[k]
 	t.mu.Unlock()
 	if ok && now-have.at < topLife {
+		have.rights.Keep = topLife - (now - have.at)
 		return have.rights, nil
 	}
 	st, err := fs.Stat(ctx, k.key)
@@ -116,6 +119,7 @@ func (t *tops) rights(ctx context.Context, elapsed func() time.Duration, m fresh
 	if t.held == nil || len(t.held) >= maxTops {
 		t.held = map[topKey]top{}
 	}
+	r.Keep = topLife
 	t.held[k] = top{r, now}
 	return r, nil
 }

@@ -132,6 +132,13 @@ func (c *Coordinator) RestoreSnapshot(ctx context.Context, from io.Reader, opts 
 		return r, nil
 	}
 	c.log.Warn("the state is replaced by a snapshot", "snapshot_index", r.Index, "snapshot_entries", r.Entries, "entries", r.ReplacedEntries, "epoch", epoch)
+	term, _ := c.enterLeases()
+	release, err := c.leases.Guard(ctx, term, func() []freshet.Path { return []freshet.Path{freshet.Root} })
+	if err != nil {
+		prepared.remove()
+		return freshet.Restored{}, c.leaderHint(err)
+	}
+	defer release()
 	if err := c.journal.Restore(ctx, index, prepared.size, prepared); err != nil {
 		return freshet.Restored{}, c.leaderHint(err)
 	}

@@ -143,6 +143,9 @@ func (c *Coordinator) tidyOnce(ctx context.Context, past *ages) (more bool, err 
 	if err := c.expireOnce(ctx); err != nil {
 		return false, err
 	}
+	if err := c.restLeases(ctx); err != nil {
+		return false, err
+	}
 	return false, c.compact(ctx, past, heads, now)
 }
 

@@ -195,7 +195,7 @@ func (c *Coordinator) startWarms(ctx context.Context, wg *sync.WaitGroup) {
 
 // runWarm makes one warm and records how it ended, unless the term ended.
 func (c *Coordinator) runWarm(term, job context.Context, id uint64, r *runningWarm) {
-	if !c.awaitSettled(job) {
+	if !c.awaitReports(job) {
 		return
 	}
 	err := r.job.Run(job)
@@ -226,9 +226,9 @@ func (c *Coordinator) runWarm(term, job context.Context, id uint64, r *runningWa
 // settlePause is how often is looked whether the nodes have told what they hold.
 const settlePause = 100 * time.Millisecond
 
-// awaitSettled waits until this leader knows what the nodes hold: what is cached is to
+// awaitReports waits until this leader knows what the nodes hold: what is cached is to
 // be skipped. False at the end of ctx.
-func (c *Coordinator) awaitSettled(ctx context.Context) bool {
+func (c *Coordinator) awaitReports(ctx context.Context) bool {
 	for !c.nodes.Settled(c.clock.Elapsed()) {
 		select {
 		case <-c.clock.After(settlePause):

@@ -70,6 +70,12 @@ func unsent(method string, v any, argument bool) any {
 			v.IfGeneration = 0 // there is none yet
 		}
 		return v
+	case freshet.LocateQuery:
+		v.Again = false // of the caller's own process
+		return v
+	case freshet.ListQuery:
+		v.Options.Lease = freshet.LeaseID{} // listings are not kept
+		return v
 	case freshet.MkdirQuery:
 		v.Owner, v.Group = "", "" // the member that leads says, never the caller
 		return v

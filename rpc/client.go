@@ -48,7 +48,7 @@ func newOp(op freshet.OpID) freshet.OpID {
 // Stat implements Namespace.
 func (c *Coordinator) Stat(ctx context.Context, p freshet.Path, opts freshet.ReadOptions) (freshet.Status, error) {
 	interval, token := readOptionsToWire(opts)
-	req := &freshetv1.StatRequest{Path: string(p), SyncInterval: interval, After: token}
+	req := &freshetv1.StatRequest{Path: string(p), SyncInterval: interval, After: token, Lease: leaseToWire(opts.Lease)}
 	var a answerStat
 	if err := c.conn.Invoke(ctx, freshetv1.NamespaceService_Stat_FullMethodName, req, &a, c.direct...); err != nil {
 		return freshet.Status{}, ErrorOf(err)
@@ -120,7 +120,7 @@ func (c *Coordinator) Locate(ctx context.Context, q freshet.LocateQuery) (freshe
 	interval, token := readOptionsToWire(q.Options)
 	r, err := c.ns.Locate(ctx, &freshetv1.LocateRequest{
 		Path: string(q.Path), Offset: q.Offset, Length: q.Length, SyncInterval: interval, After: token,
-		Host: q.Host, Rack: q.Rack, Zone: q.Zone, StaleFingerprint: q.StaleFingerprint,
+		Host: q.Host, Rack: q.Rack, Zone: q.Zone, StaleFingerprint: q.StaleFingerprint, Lease: leaseToWire(q.Options.Lease),
 	})
 	if err != nil {
 		return freshet.Location{}, ErrorOf(err)

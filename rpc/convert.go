@@ -413,7 +413,7 @@ func blockOfWire(b *freshetv1.Block) freshet.Block {
 }
 
 func locationToWire(l freshet.Location) *freshetv1.LocateResponse {
-	out := &freshetv1.LocateResponse{Entry: EntryToWire(l.Info), Source: sourceToWire(l.Source), Cacheable: l.Cacheable}
+	out := &freshetv1.LocateResponse{Entry: EntryToWire(l.Info), Source: sourceToWire(l.Source), Cacheable: l.Cacheable, LeaseNs: leaseTimeToWire(l.Lease)}
 	for _, b := range l.Blocks {
 		out.Blocks = append(out.Blocks, blockToWire(b))
 	}
@@ -426,7 +426,7 @@ func locationOfWire(r *freshetv1.LocateResponse) (freshet.Location, error) {
 		return freshet.Location{}, err
 	}
 	src, err := sourceOfWire(r.GetSource())
-	out := freshet.Location{Info: info, Source: src, Cacheable: r.GetCacheable()}
+	out := freshet.Location{Info: info, Source: src, Cacheable: r.GetCacheable(), Lease: leaseTimeOfWire(r.GetLeaseNs())}
 	for _, b := range r.GetBlocks() {
 		out.Blocks = append(out.Blocks, blockOfWire(b))
 	}

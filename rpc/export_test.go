@@ -62,9 +62,16 @@ func DirectAnswers() []Direct {
 				err := read(b, &a)
 				return a.status, errOr(err, a.err)
 			},
-			Reference: func(m proto.Message) (any, error) { return referenceStatus(m.(*freshetv1.StatResponse).GetEntry()) },
-			Write:     func(v any) ([]byte, error) { return write(&answerStat{status: v.(freshet.Status)}) },
-			ToMessage: func(v any) proto.Message { return &freshetv1.StatResponse{Entry: statusToWire(v.(freshet.Status))} },
+			Reference: func(m proto.Message) (any, error) {
+				r := m.(*freshetv1.StatResponse)
+				st, err := referenceStatus(r.GetEntry())
+				st.Lease = leaseTimeOfWire(r.GetLeaseNs())
+				return st, err
+			},
+			Write: func(v any) ([]byte, error) { return write(&answerStat{status: v.(freshet.Status)}) },
+			ToMessage: func(v any) proto.Message {
+				return &freshetv1.StatResponse{Entry: statusToWire(v.(freshet.Status)), LeaseNs: leaseTimeToWire(v.(freshet.Status).Lease)}
+			},
 		},
 		{
 			Name: "batch", Message: func() proto.Message { return new(freshetv1.BatchStatResponse) },

@@ -36,7 +36,7 @@ func (s *NamespaceServer) Stat(ctx context.Context, req *freshetv1.StatRequest) 
 		if err != nil {
 			return nil, err
 		}
-		return &freshetv1.StatResponse{Entry: statusToWire(st)}, nil
+		return &freshetv1.StatResponse{Entry: statusToWire(st), LeaseNs: leaseTimeToWire(st.Lease)}, nil
 	}
 	return serve(ctx, s.forward, req, local,
 		func(c grpc.ClientConnInterface, ctx context.Context, req *freshetv1.StatRequest) (*freshetv1.StatResponse, error) {
@@ -46,6 +46,9 @@ func (s *NamespaceServer) Stat(ctx context.Context, req *freshetv1.StatRequest) 
 
 func (s *NamespaceServer) stat(ctx context.Context, req *freshetv1.StatRequest) (freshet.Status, error) {
 	p, opts, err := readArgs(ctx, req.GetPath(), req.GetSyncInterval(), req.GetAfter())
+	if err == nil {
+		opts.Lease, err = leaseOfWire(req.GetLease())
+	}
 	if err != nil {
 		return freshet.Status{}, err
 	}
@@ -282,6 +285,9 @@ func (s *NamespaceServer) Locate(ctx context.Context, req *freshetv1.LocateReque
 
 func (s *NamespaceServer) locate(ctx context.Context, req *freshetv1.LocateRequest) (*freshetv1.LocateResponse, error) {
 	p, opts, err := readArgs(ctx, req.GetPath(), req.GetSyncInterval(), req.GetAfter())
+	if err == nil {
+		opts.Lease, err = leaseOfWire(req.GetLease())
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -33,6 +33,7 @@ func withoutOp() map[string]string {
 	add("says what shall be: done again, it changes nothing", "CancelSync", "CancelWarm", "FreeCache", "Persist", "DrainNode", "DecommissionNode", "JoinPeers", "LeavePeers", "JoinRaft")
 	add("the members of the log are not part of the state; a second removal says that there is no such member", "RemoveRaft")
 	add("never repeated by the connection: it might hand over twice", "TransferLeadership")
+	add("changes nothing that is kept", "HoldLeases")
 	add("a stream of the client is never repeated by the connection", "RestoreSnapshot")
 	return m
 }

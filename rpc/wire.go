@@ -52,6 +52,7 @@ const (
 	timeNanos   = 2<<3 | asVarint
 
 	statEntry = 1<<3 | asBytes
+	statLease = 100 // its number: the key takes two bytes
 
 	batchResult   = 1<<3 | asBytes
 	resultEntry   = 1<<3 | asBytes
@@ -223,6 +224,9 @@ func (a *answerStat) size() int { return entrySize(&a.status.Info) + statusSize 
 func (a *answerStat) appendTo(b []byte) ([]byte, error) {
 	w := writer{b: b}
 	w.status(statEntry, &a.status)
+	if ns := leaseTimeToWire(a.status.Lease); ns != 0 {
+		w.b = protowire.AppendVarint(protowire.AppendTag(w.b, statLease, protowire.VarintType), ns)
+	}
 	return w.b, w.err
 }
 

@@ -301,15 +301,20 @@ func (m *maker) outcome(r *resultFields) (out freshet.StatOutcome, err error) {
 
 func (a *answerStat) readFrom(b []byte) error {
 	var e entryFields
+	lease := uint64(0)
 	c := cursor{rest: b}
 	for c.next() {
-		if c.key == uint64(statEntry) {
+		switch c.key {
+		case uint64(statEntry):
 			c.into(e.read)
+		case statLease<<3 | uint64(asVarint):
+			lease = c.value
 		}
 	}
 	if c.err == nil {
 		var m maker
 		a.err = m.status(&e, &a.status)
+		a.status.Lease = leaseTimeOfWire(lease)
 	}
 	return c.err
 }

@@ -100,6 +100,26 @@ func (j *Journal) Propose(ctx context.Context, cmds ...namespace.Command) ([]nam
 	return out.results, out.err
 }
 
+// Settle waits until all commands whose proposal has ended were applied by this member,
+// or never will be: also those of which Propose said that the outcome is unknown. An
+// error means that this is not known in the present term.
+func (j *Journal) Settle(ctx context.Context) error {
+	s := j.session.Load()
+	if s == nil {
+		return unavailable(opPropose, errStopped)
+	}
+	// Who takes from the queue hands what it took to Raft before it gives the turn back.
+	select {
+	case <-s.batcher.turn:
+		s.batcher.turn <- struct{}{}
+	case <-ctx.Done():
+		return ended(opPropose, ctx)
+	case <-s.batcher.over:
+		return unavailable(opPropose, errStopped)
+	}
+	return j.await(s.raft.Barrier(0))
+}
+
 // enqueue refuses what would make the queue longer than it may be.
 func (b *batcher) enqueue(p *proposal) error {
 	size := int64(len(p.data))

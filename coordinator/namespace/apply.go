@@ -92,6 +92,8 @@ func (t *txn) applyRare(c *Command) Result {
 		return t.setVersion(c.SetVersion)
 	case c.SetNodeRole != nil:
 		return t.setNodeRole(c.SetNodeRole)
+	case c.SetLeases != nil:
+		return t.setLeases(c.SetLeases)
 	case c.AddMount != nil:
 		return t.addMount(c.AddMount)
 	case c.UpdateMount != nil:

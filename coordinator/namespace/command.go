@@ -24,6 +24,7 @@ type Command struct {
 	RemoveMember *RemoveMember `codec:"rmmem,omitempty"`
 	SetVersion   *SetVersion   `codec:"ver,omitempty"`
 	SetNodeRole  *NodeRole     `codec:"node,omitempty"`
+	SetLeases    *SetLeases    `codec:"lease,omitempty"`
 
 	// Once, beside the one field, makes a change of settings happen once: a command
 	// with the ID of one that was applied does nothing, and its result is Done.

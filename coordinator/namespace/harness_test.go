@@ -86,11 +86,13 @@ func (c *cluster) batch(cmds ...namespace.Command) []namespace.Result {
 	if err != nil {
 		c.t.Fatalf("decode: %v", err)
 	}
+	lines, before := c.s.Lines(decoded), c.served()
 	results, changes := c.s.Apply(c.i, decoded)
 	if err := c.s.Err(); err != nil {
 		c.t.Fatalf("apply: %v", err)
 	}
 	c.last = changes
+	c.wantLines(lines, before)
 	return results
 }
 

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/freshet-io/freshet"
 	"github.com/freshet-io/freshet/coordinator/kv"
@@ -82,9 +83,10 @@ type meta struct {
 	LastGen   uint64
 	LastInode uint64
 	LastFile  uint64
-	Entries   uint64 // rows of the inode table
-	LastQuota uint64 `codec:",omitempty"`
-	Version   int    `codec:",omitempty"` // in force, 0 is 1
+	Entries   uint64        // rows of the inode table
+	LastQuota uint64        `codec:",omitempty"`
+	Version   int           `codec:",omitempty"` // in force, 0 is 1
+	Leases    time.Duration `codec:",omitempty"` // see SetLeases
 }
 
 // mountKey names a path inside a mount.

@@ -22,7 +22,7 @@ import (
 //	   copies of blocks
 //	5  warms that go on without their callers; cache nodes are drained and
 //	   decommissioned; files are visible before they are in the storage: the write
-//	   types must_cache and async_through
+//	   types must_cache and async_through; clients may keep answers under a lease
 const Version = versionDataPath
 
 const versionDataPath = 5
@@ -55,6 +55,8 @@ func Needs(c *Command) int {
 	case c.StartWarm != nil || c.EndWarm != nil:
 		return versionDataPath
 	case c.SetNodeRole != nil:
+		return versionDataPath
+	case c.SetLeases != nil:
 		return versionDataPath
 	}
 	return 1

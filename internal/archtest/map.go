@@ -26,6 +26,7 @@ func rules() map[string]rule {
 		root:                    {pure: true, imports: []string{"fingerprint", "acl"}},
 		"invalidation":          pure(),
 		"coordinator/placement": pure(),
+		"internal/pathtree":     pure(),
 		"coordinator/namespace": pure("coordinator/kv", "invalidation", stateProto),
 
 		// Storages. Wrappers and kinds know the contract, not each other.
@@ -46,6 +47,7 @@ func rules() map[string]rule {
 		"coordinator/kv":         {},
 		"coordinator/kv/...":     acting("coordinator/kv"),
 		"coordinator/journal":    acting("coordinator/namespace", stateProto),
+		"coordinator/leases":     acting("internal/pathtree"),
 		"coordinator/metasync":   acting("coordinator/namespace", "ufs"),
 		"coordinator/ops":        acting("coordinator/namespace", "coordinator/placement", "ufs", "invalidation"),
 		"coordinator/activesync": acting("coordinator/namespace", "ufs", "ufs/events", "invalidation"),
@@ -71,7 +73,7 @@ func rules() map[string]rule {
 		"rpc/...":     acting("rpc", "proto/..."),
 		"proto/...":   {imports: []string{"proto/..."}}, // generated
 		"docs/api":    {},                               // holds the OpenAPI description
-		"client":      acting("rpc"),
+		"client":      acting("rpc", "internal/pathtree"),
 		"auth":        acting("rpc"), // stands between the faces and a coordinator
 		"client/...":  acting("client", "rpc"),
 		"gateway/...": acting("client", "rpc", clientProto),

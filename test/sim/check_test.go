@@ -237,7 +237,7 @@ func (w *world) explained() {
 	for key, spells := range w.bucket.past {
 		for _, sp := range spells {
 			// What takes several steps may be refused half-way: only a write is all or nothing.
-			if a := writes[sp.version]; a != nil && a.outcome == refused {
+			if a := writes[sp.version]; a != nil && a.outcome == refused && !a.spans(a.site.rebuilt) {
 				w.violation(key, "%s was told that nothing was written of version %d of %s, which %s holds from %.3fs on",
 					a.site.name, a.version, a.key, key, sp.at.Sub(w.start).Seconds())
 			}

@@ -42,6 +42,10 @@ func (a *attempt) covers(key string) bool {
 	return false
 }
 
+// spans reports whether a moment fell into the attempt. A cluster that was made anew in the
+// middle of one knows nothing of it, and says so.
+func (a *attempt) spans(at time.Time) bool { return at.After(a.began) && at.Before(a.ended) }
+
 // history is what clients did and were told.
 type history struct {
 	w *world

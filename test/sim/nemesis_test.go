@@ -64,7 +64,7 @@ func (n *nemesis) after(most time.Duration, fn func()) {
 
 func (n *nemesis) step() {
 	s, d := n.site(), n.dice
-	switch d.below(18) {
+	switch d.below(20) {
 	case 0, 1:
 		n.isolate(s)
 	case 2, 3:
@@ -92,6 +92,8 @@ func (n *nemesis) step() {
 		n.bump(s)
 	case 14:
 		n.remount(s)
+	case 18, 19:
+		n.freeze(s)
 	case 15:
 		n.disturb(s, 45*time.Second)
 	default:

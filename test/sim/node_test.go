@@ -290,7 +290,9 @@ type router struct{ s *site }
 var _ rpc.Namespace = router{}
 
 func (r router) Stat(ctx context.Context, p freshet.Path, opts freshet.ReadOptions) (freshet.Status, error) {
-	return call(ctx, r.s, func(c *coordinator.Coordinator) (freshet.Status, error) { return c.Stat(ctx, p, opts) })
+	st, err := call(ctx, r.s, func(c *coordinator.Coordinator) (freshet.Status, error) { return c.Stat(ctx, p, opts) })
+	r.s.detain(ctx, st.Lease)
+	return st, err
 }
 
 func (r router) List(ctx context.Context, q freshet.ListQuery) (freshet.ListPage, error) {
@@ -323,7 +325,9 @@ func (r router) SetAttr(ctx context.Context, q freshet.SetAttrQuery) (freshet.Co
 }
 
 func (r router) Locate(ctx context.Context, q freshet.LocateQuery) (freshet.Location, error) {
-	return call(ctx, r.s, func(c *coordinator.Coordinator) (freshet.Location, error) { return c.Locate(ctx, q) })
+	loc, err := call(ctx, r.s, func(c *coordinator.Coordinator) (freshet.Location, error) { return c.Locate(ctx, q) })
+	r.s.detain(ctx, loc.Lease)
+	return loc, err
 }
 
 func (r router) BeginWrite(ctx context.Context, q freshet.BeginWriteQuery) (freshet.BeginWriteAnswer, error) {

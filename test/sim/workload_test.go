@@ -38,7 +38,8 @@ type actor struct {
 }
 
 func newActor(w *world, s *site, seed, stream uint64) *actor {
-	a := &actor{w: w, s: s, dice: newDice(seed, stream), files: client.New(router{s}, nodesOf{s}, client.Options{})}
+	a := &actor{w: w, s: s, dice: newDice(seed, stream)}
+	a.files = s.clientFor(a.dice)
 	for _, key := range fileKeys {
 		if covers(s.prefix, key) {
 			a.keys = append(a.keys, key)

@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/freshet-io/freshet"
 	"github.com/freshet-io/freshet/coordinator"
 	"github.com/freshet-io/freshet/coordinator/journal"
@@ -79,6 +81,7 @@ type world struct {
 
 	settings settings
 	hist     history
+	kept     struct{ hits, dropped float64 }
 }
 
 // settings shape a world.
@@ -91,6 +94,7 @@ type settings struct {
 	records uint64        // kept in a log; 0: the default
 	latency time.Duration // of the storage, at most, one way
 	rebuild bool          // a cluster is made anew once
+	leases  bool          // clients keep answers
 }
 
 var siteNames = []string{"west", "east", "north"}
@@ -115,6 +119,9 @@ func newWorld(t testing.TB, s settings) *world {
 	}
 	for _, s := range w.sites {
 		s.begin()
+		if w.settings.leases {
+			s.beginKeepers(w)
+		}
 	}
 	return w
 }
@@ -141,6 +148,7 @@ func (w *world) close() {
 	w.net.Heal()
 	for _, s := range w.sites {
 		s.setMood(mood{})
+		s.endKeepers(w)
 		s.end()
 	}
 	w.calls.Wait()
@@ -177,6 +185,7 @@ type site struct {
 	peers   []crosscluster.PeerConfig
 	raft    *journal.MemoryNetwork
 	domain  freshet.DomainID
+	keep    keepers
 
 	mu       sync.Mutex
 	feeling  mood
@@ -342,11 +351,22 @@ type member struct {
 	raft  string
 	log   *journal.Memory
 	kv    *kv.Memory
+	// metrics are those of its processes.
+	metrics []*prometheus.Registry
 
 	mu   sync.Mutex
 	c    *coordinator.Coordinator
 	p    *process
 	quit func(crashed bool)
+}
+
+// registry makes that of a new process.
+func (m *member) registry() *prometheus.Registry {
+	r := prometheus.NewRegistry()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.metrics = append(m.metrics, r)
+	return r
 }
 
 // region is a coordinator as the bus sees it.
@@ -392,6 +412,9 @@ func (m *member) start(founder bool) {
 		Wrap:    func(fs ufs.FS) ufs.FS { return retry.New(&flaky{fs, p}, retry.Options{}) },
 		Tick:    time.Second,
 	}
+	if w.settings.leases {
+		opts.Leases.Length = leaseLength
+	}
 	if s.records > 0 {
 		opts.Retention = coordinator.Retention{Records: s.records, Age: 5 * time.Second, Most: s.records}
 	}
@@ -400,7 +423,7 @@ func (m *member) start(founder bool) {
 			opts.Found = append(opts.Found, journal.Server{ID: other.raft, Addr: other.raft})
 		}
 	}
-	c, err := coordinator.New(opts, coordinator.Deps{Store: m.kv, Openers: w.open, Clock: w.clock, Log: log})
+	c, err := coordinator.New(opts, coordinator.Deps{Store: m.kv, Openers: w.open, Clock: w.clock, Log: log, Metrics: m.registry()})
 	if err != nil {
 		w.t.Fatal(err)
 	}

@@ -83,8 +83,12 @@ func (p *Process) CacheNode(ctx context.Context, f *config.File) error {
 	freshetv1.RegisterBlockServiceServer(gsrv.Registrar(), rpc.NewBlockServer(node))
 	freshetv1.RegisterReadAheadServiceServer(gsrv.Registrar(), rpc.NewAheadServer(node))
 	rpc.RegisterRanges(gsrv.Registrar(), rpc.NewRangeServer(node))
+	var kept *client.Leases
+	if n := *f.Leases.Max; n > 0 {
+		kept = client.NewLeases(leader.Leases(), client.LeaseOptions{Max: n, Log: p.Log, Metrics: p.Metrics})
+	}
 	files := client.New(leader, ownNode{node, self.ID, pool}, client.Options{
-		Host: self.Host, Rack: f.Locality.Rack, Zone: f.Locality.Zone, Node: self.ID,
+		Host: self.Host, Rack: f.Locality.Rack, Zone: f.Locality.Zone, Node: self.ID, Leases: kept,
 	})
 	mux := http.NewServeMux()
 	p.common(mux, httpL, func(context.Context) error { return node.Ready() })
@@ -92,14 +96,17 @@ func (p *Process) CacheNode(ctx context.Context, f *config.File) error {
 	handler := rest.WithRequestID(splitRoutes(rest.NewData(files, p.Log), mux))
 
 	p.Ready(Addresses{Data: self.GRPC, HTTP: self.HTTP})
-	return run.Ordered(ctx,
-		run.Part{Name: "storages", Run: func(ctx context.Context) error { return p.keepOpen(ctx, mounts) }},
+	parts := []run.Part{{Name: "storages", Run: func(ctx context.Context) error { return p.keepOpen(ctx, mounts) }}}
+	if kept != nil {
+		parts = append(parts, run.Part{Name: "leases", Run: kept.Run})
+	}
+	return run.Ordered(ctx, append(parts,
 		run.Part{Name: "cache", Run: blocks.Run},
 		run.Part{Name: "cache node", Run: node.Run},
 		run.Part{Name: "socket", Run: func(ctx context.Context) error { return p.serveSocket(ctx, sock, node) }},
 		run.Part{Name: "gRPC", Run: func(ctx context.Context) error { return gsrv.Serve(ctx, grpcL) }},
 		run.Part{Name: "HTTP", Run: func(ctx context.Context) error { return p.serveHTTP(ctx, httpL, handler, id) }},
-	)
+	)...)
 }
 
 // fillOf returns how the node fetches blocks.

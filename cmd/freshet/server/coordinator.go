@@ -22,6 +22,7 @@ import (
 	"github.com/freshet-io/freshet/coordinator/journal"
 	"github.com/freshet-io/freshet/coordinator/kv"
 	"github.com/freshet-io/freshet/coordinator/kv/pebblekv"
+	"github.com/freshet-io/freshet/coordinator/leases"
 	"github.com/freshet-io/freshet/coordinator/metasync"
 	"github.com/freshet-io/freshet/coordinator/namespace"
 	"github.com/freshet-io/freshet/coordinator/placement"
@@ -244,6 +245,7 @@ func (p *Process) coordinatorOptions(cfg *config.File, parts coordinatorParts, w
 		State:   namespace.Options{CacheBytes: entries, Alloc: offheap.New().Alloc},
 		Version: version.Get().Version,
 		Sync:    syncOptions(cfg),
+		Leases:  leases.Options{Length: cfg.Leases.Length.Value(), Max: *cfg.Leases.Max},
 	}
 	opts.Journal.Listener, opts.Journal.Dial = parts.raft, nil
 	if parts.id != nil {
@@ -287,6 +289,19 @@ func syncLimits(f *config.File) metasync.Limits {
 	return metasync.Limits{Parallel: f.SyncEngine.Parallel, PerMount: f.SyncEngine.PerMount}
 }
 
+// holder lets clients of a coordinator keep answers. Anybody may: what a session may
+// keep, each call is asked for in the name of its caller.
+type holder struct{ c *coordinator.Coordinator }
+
+// OpenLeases implements rpc.Leases.
+func (h holder) OpenLeases(ctx context.Context, previous freshet.LeaseID) (rpc.LeaseSession, error) {
+	s, err := h.c.OpenLeases(ctx, previous)
+	if err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
 // faces are the servers of a coordinator.
 func (p *Process) faces(ctx context.Context, cfg *config.File, parts coordinatorParts, c *coordinator.Coordinator, b *bus, conns *rpc.Conns) ([]run.Part, error) {
 	forward := rpc.NewForwarder(c, conns)
@@ -326,6 +341,7 @@ func (p *Process) faces(ctx context.Context, cfg *config.File, parts coordinator
 	rpc.RegisterNamespace(srv.Registrar(), ns)
 	register(srv.Registrar(), services, rpc.NewNodeServer(c, forward))
 	freshetv1.RegisterCheckServiceServer(srv.Registrar(), rpc.NewCheckServer(served, forward))
+	freshetv1.RegisterLeaseServiceServer(srv.Registrar(), rpc.NewLeaseServer(holder{c}, forward, ctx.Done()))
 	freshetv1.RegisterStateServiceServer(srv.Registrar(), rpc.NewStateServer(served, forward))
 	if cfg.Auth.Mode != config.AuthSimple { // in whose name each call of many is made is not told
 		freshetv1.RegisterBatchServiceServer(srv.Registrar(), rpc.NewBatchServer(c, forward))

@@ -33,7 +33,9 @@ type StatRequest struct {
 	// Overrides the sync interval for this request: "always", "never" or a duration.
 	SyncInterval string `protobuf:"bytes,2,opt,name=sync_interval,json=syncInterval,proto3" json:"sync_interval,omitempty"`
 	// Session token: the answer sees at least that write.
-	After         string `protobuf:"bytes,3,opt,name=after,proto3" json:"after,omitempty"`
+	After string `protobuf:"bytes,3,opt,name=after,proto3" json:"after,omitempty"`
+	// The session of LeaseService under which the caller would keep the answer.
+	Lease         []byte `protobuf:"bytes,100,opt,name=lease,proto3" json:"lease,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -89,10 +91,20 @@ func (x *StatRequest) GetAfter() string {
 	return ""
 }
 
+func (x *StatRequest) GetLease() []byte {
+	if x != nil {
+		return x.Lease
+	}
+	return nil
+}
+
 // StatResponse is one entry.
 type StatResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Entry         *Entry                 `protobuf:"bytes,1,opt,name=entry,proto3" json:"entry,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Entry *Entry                 `protobuf:"bytes,1,opt,name=entry,proto3" json:"entry,omitempty"`
+	// For how many nanoseconds from before it was asked for, less one part in a hundred,
+	// the answer may be kept unless it is called back; 0: not at all.
+	LeaseNs       uint64 `protobuf:"varint,100,opt,name=lease_ns,json=leaseNs,proto3" json:"lease_ns,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -132,6 +144,13 @@ func (x *StatResponse) GetEntry() *Entry {
 		return x.Entry
 	}
 	return nil
+}
+
+func (x *StatResponse) GetLeaseNs() uint64 {
+	if x != nil {
+		return x.LeaseNs
+	}
+	return 0
 }
 
 // BatchStatRequest asks for up to 1,000 entries.
@@ -1675,8 +1694,10 @@ type LocateRequest struct {
 	// look again.
 	StaleFingerprint string `protobuf:"bytes,7,opt,name=stale_fingerprint,json=staleFingerprint,proto3" json:"stale_fingerprint,omitempty"`
 	// Locality of the caller; empty: that of a node on the same host.
-	Rack          string `protobuf:"bytes,90,opt,name=rack,proto3" json:"rack,omitempty"`
-	Zone          string `protobuf:"bytes,91,opt,name=zone,proto3" json:"zone,omitempty"`
+	Rack string `protobuf:"bytes,90,opt,name=rack,proto3" json:"rack,omitempty"`
+	Zone string `protobuf:"bytes,91,opt,name=zone,proto3" json:"zone,omitempty"`
+	// The session of LeaseService under which the caller would keep the answer.
+	Lease         []byte `protobuf:"bytes,100,opt,name=lease,proto3" json:"lease,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1774,6 +1795,13 @@ func (x *LocateRequest) GetZone() string {
 	return ""
 }
 
+func (x *LocateRequest) GetLease() []byte {
+	if x != nil {
+		return x.Lease
+	}
+	return nil
+}
+
 // LocateResponse needs no second question.
 type LocateResponse struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
@@ -1782,7 +1810,10 @@ type LocateResponse struct {
 	// Those of a long range may end before it does: ask again from there.
 	Blocks []*Block `protobuf:"bytes,3,rep,name=blocks,proto3" json:"blocks,omitempty"`
 	// False: read from the source, leave nothing behind.
-	Cacheable     bool `protobuf:"varint,4,opt,name=cacheable,proto3" json:"cacheable,omitempty"`
+	Cacheable bool `protobuf:"varint,4,opt,name=cacheable,proto3" json:"cacheable,omitempty"`
+	// For how many nanoseconds from before it was asked for, less one part in a hundred,
+	// the answer may be kept unless it is called back; 0: not at all.
+	LeaseNs       uint64 `protobuf:"varint,100,opt,name=lease_ns,json=leaseNs,proto3" json:"lease_ns,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1843,6 +1874,13 @@ func (x *LocateResponse) GetCacheable() bool {
 		return x.Cacheable
 	}
 	return false
+}
+
+func (x *LocateResponse) GetLeaseNs() uint64 {
+	if x != nil {
+		return x.LeaseNs
+	}
+	return 0
 }
 
 // BeginWriteRequest asks to write one file.
@@ -2492,13 +2530,15 @@ var File_freshet_v1_namespace_proto protoreflect.FileDescriptor
 const file_freshet_v1_namespace_proto_rawDesc = "" +
 	"\n" +
 	"\x1afreshet/v1/namespace.proto\x12\n" +
-	"freshet.v1\x1a\x18freshet/v1/explain.proto\x1a\x17freshet/v1/policy.proto\x1a\x16freshet/v1/quota.proto\x1a\x16freshet/v1/types.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\\\n" +
+	"freshet.v1\x1a\x18freshet/v1/explain.proto\x1a\x17freshet/v1/policy.proto\x1a\x16freshet/v1/quota.proto\x1a\x16freshet/v1/types.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"r\n" +
 	"\vStatRequest\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12#\n" +
 	"\rsync_interval\x18\x02 \x01(\tR\fsyncInterval\x12\x14\n" +
-	"\x05after\x18\x03 \x01(\tR\x05after\"7\n" +
+	"\x05after\x18\x03 \x01(\tR\x05after\x12\x14\n" +
+	"\x05lease\x18d \x01(\fR\x05lease\"R\n" +
 	"\fStatResponse\x12'\n" +
-	"\x05entry\x18\x01 \x01(\v2\x11.freshet.v1.EntryR\x05entry\"c\n" +
+	"\x05entry\x18\x01 \x01(\v2\x11.freshet.v1.EntryR\x05entry\x12\x19\n" +
+	"\blease_ns\x18d \x01(\x04R\aleaseNs\"c\n" +
 	"\x10BatchStatRequest\x12\x14\n" +
 	"\x05paths\x18\x01 \x03(\tR\x05paths\x12#\n" +
 	"\rsync_interval\x18\x02 \x01(\tR\fsyncInterval\x12\x14\n" +
@@ -2627,7 +2667,7 @@ const file_freshet_v1_namespace_proto_rawDesc = "" +
 	"\aelapsed\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\aelapsed\x12\x12\n" +
 	"\x04done\x18\x06 \x01(\bR\x04done\x12\x18\n" +
 	"\acurrent\x18\a \x01(\tR\acurrent\x12\x14\n" +
-	"\x05fresh\x18\b \x01(\x03R\x05fresh\"\xf7\x01\n" +
+	"\x05fresh\x18\b \x01(\x03R\x05fresh\"\x8d\x02\n" +
 	"\rLocateRequest\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x16\n" +
 	"\x06offset\x18\x02 \x01(\x03R\x06offset\x12\x16\n" +
@@ -2637,12 +2677,14 @@ const file_freshet_v1_namespace_proto_rawDesc = "" +
 	"\x04host\x18\x06 \x01(\tR\x04host\x12+\n" +
 	"\x11stale_fingerprint\x18\a \x01(\tR\x10staleFingerprint\x12\x12\n" +
 	"\x04rack\x18Z \x01(\tR\x04rack\x12\x12\n" +
-	"\x04zone\x18[ \x01(\tR\x04zone\"\xae\x01\n" +
+	"\x04zone\x18[ \x01(\tR\x04zone\x12\x14\n" +
+	"\x05lease\x18d \x01(\fR\x05lease\"\xc9\x01\n" +
 	"\x0eLocateResponse\x12'\n" +
 	"\x05entry\x18\x01 \x01(\v2\x11.freshet.v1.EntryR\x05entry\x12*\n" +
 	"\x06source\x18\x02 \x01(\v2\x12.freshet.v1.SourceR\x06source\x12)\n" +
 	"\x06blocks\x18\x03 \x03(\v2\x11.freshet.v1.BlockR\x06blocks\x12\x1c\n" +
-	"\tcacheable\x18\x04 \x01(\bR\tcacheable\"\xf2\x01\n" +
+	"\tcacheable\x18\x04 \x01(\bR\tcacheable\x12\x19\n" +
+	"\blease_ns\x18d \x01(\x04R\aleaseNs\"\xf2\x01\n" +
 	"\x11BeginWriteRequest\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x1d\n" +
 	"\n" +

@@ -1,0 +1,178 @@
+package leases_test
+
+import (
+	"context"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/freshet-io/freshet"
+	"github.com/freshet-io/freshet/coordinator/leases"
+)
+
+// holder is a client as it should be: it keeps answers by its own clock, and drops what it
+// is told to, now or later or never.
+type holder struct {
+	s    *leases.Session
+	kept map[freshet.Path]answer
+	deaf bool // takes nothing from its session
+	next []freshet.LeaseBreak
+}
+
+type answer struct {
+	version int
+	until   time.Time
+}
+
+// TestNothingOlderIsKeptThanWasChanged: whatever clients do, once a change has been made
+// nobody may take an answer from before it for fresh. Versions stand for the state.
+func TestNothingOlderIsKeptThanWasChanged(t *testing.T) {
+	t.Parallel()
+	files := []freshet.Path{"/a/f", "/a/g", "/a/b/f", "/c"}
+	lines := []freshet.Path{"/a/f", "/a/g", "/a/b/f", "/c", "/a", "/a/b", "/", "/a/f/x", "/d"}
+	rapid.Check(t, func(rt *rapid.T) {
+		var failure any // rapid wants to have it outside of the bubble
+		defer func() {
+			if failure != nil {
+				panic(failure)
+			}
+		}()
+		synctest.Test(t, func(t *testing.T) {
+			defer func() { failure = recover() }()
+			table := leases.New(leases.Options{Length: length, Max: 5, Clock: bubbleClock{start: time.Now()}})
+			term, allowed := uint64(1), time.Duration(0)
+			table.Enter(term, 0)
+			version := map[freshet.Path]int{}
+			var holders []*holder
+			open := func(previous freshet.LeaseID) *leases.Session {
+				if err := table.Begin(t.Context(), func(_ context.Context, d time.Duration) error { allowed = d; return nil }); err != nil {
+					rt.Fatal(err)
+				}
+				s, err := table.Open(previous)
+				if err != nil {
+					rt.Fatal(err)
+				}
+				return s
+			}
+			// take has a holder hear what there is without waiting.
+			take := func(h *holder) {
+				for !h.deaf {
+					ctx, cancel := context.WithCancel(t.Context())
+					got := make(chan bool)
+					go func() {
+						b, err := h.s.Next(ctx)
+						if err == nil {
+							h.next = append(h.next, b)
+						}
+						got <- err == nil
+					}()
+					synctest.Wait()
+					cancel()
+					if !<-got {
+						return
+					}
+				}
+			}
+			obey := func(h *holder) {
+				for _, b := range h.next {
+					for _, p := range b.Paths {
+						for q := range h.kept {
+							if p.Contains(q) || q.Contains(p) {
+								delete(h.kept, q)
+							}
+						}
+					}
+					if err := h.s.Ack(b.Number); err != nil {
+						rt.Fatal(err)
+					}
+				}
+				h.next = nil
+			}
+			check := func() {
+				for i, h := range holders {
+					for p, a := range h.kept {
+						if time.Now().Before(a.until) && a.version != version[p] {
+							rt.Fatalf("client %d takes version %d of %s for fresh, it is %d", i, a.version, p, version[p])
+						}
+					}
+				}
+			}
+			for range rapid.IntRange(5, 60).Draw(rt, "steps") {
+				var h *holder
+				if len(holders) > 0 {
+					h = rapid.SampledFrom(holders).Draw(rt, "client")
+				}
+				switch what := rapid.SampledFrom([]string{"open", "ask", "ask", "ask", "change", "change", "given up", "hear", "sleep", "deaf", "again", "leader", "rest"}).Draw(rt, "what"); {
+				case what == "open" && len(holders) < 4:
+					holders = append(holders, &holder{s: open(freshet.LeaseID{}), kept: map[freshet.Path]answer{}})
+				case what == "ask" && h != nil:
+					p := rapid.SampledFrom(files).Draw(rt, "file")
+					sent := time.Now()
+					ask := table.Ask(h.s.ID(), p)
+					time.Sleep(time.Duration(rapid.IntRange(0, 30).Draw(rt, "look")) * time.Millisecond) // fake time
+					v := version[p]
+					if d := ask.Grant(time.Duration(rapid.IntRange(0, 3000).Draw(rt, "keep")) * time.Millisecond); d > 0 {
+						// A break may have come meanwhile: it would void what is on its way.
+						h.kept[p] = answer{v, sent.Add(freshet.KeepFor(d))}
+					}
+				case what == "change":
+					p := rapid.SampledFrom(lines).Draw(rt, "line")
+					done := make(chan func(), 1)
+					go func() {
+						release, err := table.Guard(t.Context(), term, func() []freshet.Path { return []freshet.Path{p} })
+						if err != nil {
+							rt.Error(err)
+						}
+						done <- release
+					}()
+					synctest.Wait()
+					for _, h := range holders {
+						take(h)
+						if rapid.Bool().Draw(rt, "obeys") {
+							obey(h)
+						}
+					}
+					release := <-done
+					for _, q := range files {
+						if p.Contains(q) || q.Contains(p) {
+							version[q]++
+						}
+					}
+					check()
+					release()
+				case what == "given up": // a change that is not made after all
+					p := rapid.SampledFrom(lines).Draw(rt, "line")
+					ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+					if release, err := table.Guard(ctx, term, func() []freshet.Path { return []freshet.Path{p} }); err == nil {
+						release()
+					}
+					cancel()
+				case what == "hear" && h != nil:
+					take(h)
+					obey(h)
+				case what == "sleep":
+					time.Sleep(time.Duration(rapid.IntRange(0, 2500).Draw(rt, "sleep")) * time.Millisecond) // fake time
+				case what == "deaf" && h != nil:
+					h.deaf = !h.deaf
+				case what == "again" && h != nil: // its stream broke
+					h.kept, h.next = map[freshet.Path]answer{}, nil
+					h.s = open(h.s.ID())
+				case what == "leader": // the clients do not know of it yet
+					term++
+					table.Enter(term, allowed)
+					for _, h := range holders {
+						h.s, h.next = open(freshet.LeaseID{}), nil
+					}
+				case what == "rest":
+					if err := table.Rest(t.Context(), func(context.Context) error { allowed = 0; return nil }); err != nil {
+						rt.Fatal(err)
+					}
+				}
+				check()
+			}
+			table.Leave()
+		})
+	})
+}
