@@ -102,12 +102,13 @@ func interruptions() []interrupted {
 			// asked for first, the new one must be there if that is gone.
 			if err != nil {
 				if got, _, oerr := e.open(key, ufs.OpenOptions{Length: -1}); oerr == nil && bytes.Equal(got, e.large()) {
+					e.wantLargeOrNothing(key+"-moved", err)
 					return
 				}
 			}
 			e.wantLarge(key+"-moved", err)
 		}},
-		{"remove", (*env).putLarge, interruptedRemove, (*env).wantLargeOrNothing},
+		{"remove", (*env).putLarge, interruptedRemove, (*env).wantLargeOrRemoved},
 		{"remove tree", func(e *env, key string) { e.fill(key, 4*e.h.PageSize) }, interruptedRemove, func(e *env, key string, err error) {
 			if err == nil {
 				e.wantAbsent(key)
@@ -122,12 +123,24 @@ func (e *env) wantLarge(key string, _ error) { e.wantContent(key, e.large()) }
 func (e *env) wantLargeOrNothing(key string, err error) {
 	e.Helper()
 	got, _, oerr := e.open(key, ufs.OpenOptions{Length: -1})
-	if freshet.IsKind(oerr, freshet.KindNotExist) {
+	e.largeOrNothing(key, err, got, oerr)
+}
+
+// wantLargeOrRemoved is wantLargeOrNothing after a removal, which the storage may carry
+// out late if it was given up, even while the file is read.
+func (e *env) wantLargeOrRemoved(key string, err error) {
+	e.Helper()
+	got, _, oerr := e.open(key, ufs.OpenOptions{Length: -1})
+	if err != nil && oerr != nil {
+		e.wantAbsent(key)
 		return
 	}
-	if err != nil && oerr != nil {
-		// The storage may carry out late what was given up, even while it is read.
-		e.wantAbsent(key)
+	e.largeOrNothing(key, err, got, oerr)
+}
+
+func (e *env) largeOrNothing(key string, err error, got []byte, oerr error) {
+	e.Helper()
+	if freshet.IsKind(oerr, freshet.KindNotExist) {
 		return
 	}
 	if oerr != nil || !bytes.Equal(got, e.large()) {
