@@ -237,12 +237,12 @@ func (w *world) explained() {
 	for key, spells := range w.bucket.past {
 		for _, sp := range spells {
 			// What takes several steps may be refused half-way: only a write is all or nothing.
-			if a := writes[sp.version]; a != nil && a.outcome == refused && !a.spans(a.site.rebuilt) {
+			if a := writes[sp.version]; a != nil && a.denied() {
 				w.violation(key, "%s was told that nothing was written of version %d of %s, which %s holds from %.3fs on",
 					a.site.name, a.version, a.key, key, sp.at.Sub(w.start).Seconds())
 			}
 			if !slices.ContainsFunc(w.hist.attempts, func(a *attempt) bool {
-				return a.covers(key) && !a.began.After(sp.at) && (a.outcome != refused || a.version == 0) &&
+				return a.covers(key) && !a.began.After(sp.at) && (!a.denied() || a.version == 0) &&
 					(a.version == 0 || a.version == sp.version) && (a.outcome != acked || !a.ended.Before(sp.at))
 			}) {
 				w.violation(key, "nobody asked for version %d at %s at %.3fs", sp.version, key, sp.at.Sub(w.start).Seconds())

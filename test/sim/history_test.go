@@ -42,9 +42,12 @@ func (a *attempt) covers(key string) bool {
 	return false
 }
 
-// spans reports whether a moment fell into the attempt. A cluster that was made anew in the
-// middle of one knows nothing of it, and says so.
-func (a *attempt) spans(at time.Time) bool { return at.After(a.began) && at.Before(a.ended) }
+// denied reports whether the client was told, by a cluster that must know, that nothing was
+// or ever will be done. A cluster that was made anew in the middle of an attempt knows nothing
+// of it, and says that it does not exist.
+func (a *attempt) denied() bool {
+	return a.outcome == refused && !(a.site.rebuilt.After(a.began) && a.site.rebuilt.Before(a.ended))
+}
 
 // history is what clients did and were told.
 type history struct {
