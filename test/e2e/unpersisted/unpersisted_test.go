@@ -125,6 +125,16 @@ func TestMustCache(t *testing.T) {
 	e2e.Seen(t, "the file is back with its node", e2e.Shows(r, "new/one", one))
 	e2e.Seen(t, "the overwritten file is back with its node", e2e.Shows(r, "two", over))
 
+	late := e2e.Content("late", 1, 50_000)
+	keep(t, r, "late", late, freshet.MustCache)
+	if s := pending(t, r); s.Lost > 0 { // though the node has not reported it yet
+		t.Errorf("what was just written passes for lost: %+v", s)
+	}
+	r.CLI(t, "persist", "--wait", string(r.At("late"))).Want(t, 0)
+	if err := inStorage(dir, "late", late)(t.Context()); err != nil {
+		t.Error(err)
+	}
+
 	r.CLI(t, "fs", "mv", string(r.At("new/one")), string(r.At("new/uno"))).Want(t, 0)
 	r.CLI(t, "fs", "mv", string(r.At("new")), string(r.At("old"))).Want(t, 0)
 	r.CLI(t, "fs", "rm", string(r.At("empty"))).Want(t, 0)
