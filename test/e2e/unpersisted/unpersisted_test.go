@@ -118,7 +118,9 @@ func TestMustCache(t *testing.T) {
 	})
 	r.CLI(t, "cluster", "status").Want(t, freshet.ExitUnhealthy, "neither in the storage nor on a live cache node", "n1")
 	r.CLI(t, "fs", "cat", string(r.At("new/one"))).Want(t, freshet.ExitUnavailable, "not in the storage", "n1")
-	r.CLI(t, "explain", string(r.At("new/one"))).Want(t, 0, "not in the storage", "lost")
+	r.CLI(t, "explain", string(r.At("new/one"))).Want(t, 0, "not in the storage", "lost", "not in the storage yet, last invalidated")
+	r.CLI(t, "cluster", "decommission", "n1").Want(t, freshet.ExitConflict, "3 files", "not in the storage")
+	r.CLI(t, "cluster", "decommission", "n1", "--force", "--dry-run").Want(t, 0, "3 files", "not in the storage", "--undo")
 	if err := n.Start(); err != nil {
 		t.Fatal(err)
 	}
