@@ -64,9 +64,7 @@ func (f *File) checkFetches(p *problems) {
 		{"cache.fetch.requests", &c.Fetch.Requests, DefaultFetchRequests, 4096},
 		{"cache.background.blocks", &c.Background.Blocks, DefaultBackgroundBlocks, 1024},
 	} {
-		if *n.at == 0 {
-			*n.at = n.def
-		}
+		usual(p, n.key, n.at, n.def)
 		if *n.at < 1 || *n.at > n.most {
 			p.add(n.key, "%d is out of range; allowed is 1 to %d", *n.at, n.most)
 		}

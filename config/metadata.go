@@ -40,9 +40,7 @@ func (f *File) checkMetadata(p *problems) {
 	}
 	setDefault(&m.AbsentMemory, DefaultAbsentMemory)
 	setDefault(&m.PrefetchMemory, DefaultPrefetchMemory)
-	if m.PrefetchShare == 0 {
-		m.PrefetchShare = DefaultPrefetchShare
-	}
+	usual(p, "metadata.prefetch_share", &m.PrefetchShare, DefaultPrefetchShare)
 	if n := *m.AbsentPaths; n < 0 || n > maxAbsentPaths {
 		p.add("metadata.absent_paths", "%d is not between 0, which remembers none, and %d", n, maxAbsentPaths)
 	}

@@ -27,12 +27,8 @@ func (f *File) checkPlacement(p *problems) {
 	default:
 		p.add("placement.policy", "%q is not known; use \"rendezvous\", \"local_first\" or \"most_available\"", l.Policy)
 	}
-	if l.HotCopies == 0 {
-		l.HotCopies = DefaultHotCopies
-	}
-	if l.HotReads == 0 {
-		l.HotReads = DefaultHotReads
-	}
+	usual(p, "placement.hot_copies", &l.HotCopies, DefaultHotCopies)
+	usual(p, "placement.hot_reads", &l.HotReads, DefaultHotReads)
 	if l.HotCopies < 1 || l.HotCopies > 64 {
 		p.add("placement.hot_copies", "%d is not between 1, which makes none, and 64", l.HotCopies)
 	}

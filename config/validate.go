@@ -341,9 +341,7 @@ func (f *File) checkSyncEngine(p *problems) {
 		value *int
 		def   int
 	}{{"sync_engine.parallel", &e.Parallel, DefaultParallel}, {"sync_engine.per_mount", &e.PerMount, DefaultPerMount}} {
-		if *k.value == 0 {
-			*k.value = k.def
-		}
+		usual(p, k.key, k.value, k.def)
 		if *k.value < 1 || *k.value > maxSlots {
 			p.add(k.key, "%d is not between 1 and %d", *k.value, maxSlots)
 		}
@@ -359,6 +357,20 @@ func (f *File) checkLog(p *problems) {
 	if !slices.Contains([]string{"text", "json"}, f.Log.Format) {
 		p.add("log.format", "%q is not text or json", f.Log.Format)
 	}
+}
+
+// usual sets a number that the file does not have. A 0 that it has is left for the check
+// of the key.
+func usual[T int | float64](p *problems, key string, at *T, v T) {
+	if *at != 0 {
+		return
+	}
+	if p.tree != nil {
+		if n := find(p.tree, key); n != nil && n.Kind == yaml.ScalarNode && n.Tag != "!!null" {
+			return
+		}
+	}
+	*at = v
 }
 
 func setDefault[T ~string](s *T, v T) {
