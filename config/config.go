@@ -144,8 +144,8 @@ type SyncRule struct {
 // SyncEngine bounds the questions to storages about entries and listings that
 // are on their way at once. It can change while the coordinator runs.
 type SyncEngine struct {
-	Parallel int `yaml:"parallel"`  // in all
-	PerMount int `yaml:"per_mount"` // of one mount
+	Parallel int `yaml:"parallel,omitempty"`  // in all
+	PerMount int `yaml:"per_mount,omitempty"` // of one mount
 }
 
 // Cache configures a cache node's tiers.
@@ -165,16 +165,16 @@ type Cache struct {
 // Fetch bounds how blocks that readers wait for are fetched. What is not given has the
 // default.
 type Fetch struct {
-	Blocks   int  `yaml:"blocks"`   // at a time
-	Range    Size `yaml:"range"`    // of one request
-	Parallel int  `yaml:"parallel"` // requests for one block at a time
-	Requests int  `yaml:"requests"` // at a time for all, beyond one for each block
+	Blocks   int  `yaml:"blocks,omitempty"`   // at a time
+	Range    Size `yaml:"range"`              // of one request
+	Parallel int  `yaml:"parallel,omitempty"` // requests for one block at a time
+	Requests int  `yaml:"requests,omitempty"` // at a time for all, beyond one for each block
 }
 
 // Background bounds what is fetched although no reader waits for it.
 type Background struct {
-	Blocks int  `yaml:"blocks"` // at a time
-	Rate   Size `yaml:"rate"`   // bytes a second; not given: no bound
+	Blocks int  `yaml:"blocks,omitempty"` // at a time
+	Rate   Size `yaml:"rate"`             // bytes a second; not given: no bound
 }
 
 // Tier is where blocks are kept.

@@ -12,7 +12,7 @@ type Metadata struct {
 	Prefetch *bool `yaml:"prefetch"`
 	// PrefetchShare is how many storage calls prefetching may make for each call of
 	// readers.
-	PrefetchShare float64 `yaml:"prefetch_share"`
+	PrefetchShare float64 `yaml:"prefetch_share,omitempty"`
 	// PrefetchMemory bounds the memory for entries that were prefetched and not used
 	// yet.
 	PrefetchMemory Size `yaml:"prefetch_memory"`

@@ -7,9 +7,9 @@ type Placement struct {
 	Policy string `yaml:"policy"`
 	// HotCopies is how many copies a block gets at most for being read much, where no
 	// policy sets replication_max; 1 makes none.
-	HotCopies int `yaml:"hot_copies"`
+	HotCopies int `yaml:"hot_copies,omitempty"`
 	// HotReads is how many reads a second one copy is to serve before there is another.
-	HotReads int `yaml:"hot_reads"`
+	HotReads int `yaml:"hot_reads,omitempty"`
 }
 
 // Defaults of placement.
