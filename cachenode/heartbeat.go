@@ -20,7 +20,7 @@ const minHeartbeatTimeout = 3 * time.Second
 func (n *Node) heartbeats(ctx context.Context) error {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	failed := false
+	failed, refused := false, false
 	// A node may start before its leader does: only who has been answered is lost.
 	level := slog.LevelInfo
 	for {
@@ -32,11 +32,15 @@ func (n *Node) heartbeats(ctx context.Context) error {
 			return nil
 		}
 		err := n.heartbeat(ctx)
-		if err != nil && !failed {
+		conflict := freshet.IsKind(err, freshet.KindConflict) // which does not pass by itself
+		if conflict && !refused {
+			n.deps.Log.Error("heartbeat failed: somebody has to look; the node serves reads and publishes nothing until then", "error", err)
+		} else if err != nil && !failed {
 			n.deps.Log.Log(ctx, level, "heartbeat failed; the node serves reads and publishes nothing until a leader answers", "error", err)
 		} else if err == nil && failed {
 			n.deps.Log.Info("heartbeat is answered again")
 		}
+		refused = conflict
 		if failed = err != nil; !failed {
 			level = slog.LevelWarn
 		}
@@ -187,12 +191,23 @@ func (n *Node) knows(op freshet.OpID) bool {
 	return ended || n.uploads[op] != nil
 }
 
-// checkReply refuses an answer from the cluster's past.
+// checkReply refuses an answer from the cluster's past, and one of another cluster as long
+// as the node keeps what only it has: that cluster knows nothing of it, and would have it
+// dropped.
 func (n *Node) checkReply(reply freshet.HeartbeatReply) error {
 	n.mu.Lock()
-	defer n.mu.Unlock()
-	if reply.Cluster == n.cluster && (reply.Epoch < n.epoch || reply.Epoch == n.epoch && reply.Term < n.term) {
-		return freshet.Errorf(freshet.KindStale, "heartbeat", "", "the answer is of epoch %d, term %d; the node has seen epoch %d, term %d", reply.Epoch, reply.Term, n.epoch, n.term)
+	cluster, epoch, term := n.cluster, n.epoch, n.term
+	n.mu.Unlock()
+	if reply.Cluster == cluster {
+		if reply.Epoch < epoch || reply.Epoch == epoch && reply.Term < term {
+			return freshet.Errorf(freshet.KindStale, "heartbeat", "", "the answer is of epoch %d, term %d; the node has seen epoch %d, term %d", reply.Epoch, reply.Term, epoch, term)
+		}
+		return nil
+	}
+	if kept := len(n.deps.Blocks.Kept()); kept > 0 && cluster != (freshet.ClusterID{}) {
+		return freshet.Errorf(freshet.KindConflict, "heartbeat", "",
+			"the coordinators are of cluster %s, and this node keeps %d files of cluster %s that are not in the storage: have it join that one again and persist them, or give them up: stop it and remove its cache directories",
+			reply.Cluster, kept, cluster)
 	}
 	return nil
 }

@@ -10,6 +10,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/google/uuid"
+
 	"github.com/freshet-io/freshet"
 	"github.com/freshet-io/freshet/fingerprint"
 	"github.com/freshet-io/freshet/ufs"
@@ -19,6 +21,43 @@ func keptTicket(b *bed, file freshet.FileID) freshet.Ticket {
 	t := b.ticket(file)
 	t.Write = freshet.MustCache
 	return t
+}
+
+// TestWhatIsKeptIsNotLostToAnotherCluster, which knows nothing of it.
+func TestWhatIsKeptIsNotLostToAnotherCluster(t *testing.T) {
+	t.Parallel()
+	bubble(t, settings{dir: t.TempDir()}, func(t *testing.T, b *bed) {
+		data := random(2*blockSize, 3)
+		ticket := keptTicket(b, 2)
+		_, err := b.node.Write(t.Context(), ticket, bytes.NewReader(data), int64(len(data)))
+		check(t, err)
+		b.nextBeat()
+		var own uuid.UUID
+		b.leader.set(func() {
+			own = b.leader.reply.Cluster
+			b.leader.reply.Cluster, b.leader.reply.Released = uuid.UUID{8}, []freshet.FileID{ticket.File}
+		})
+		b.nextBeat()
+		b.nextBeat()
+		if kept, have := b.blocks.Kept(), len(b.blocks.List()); len(kept) != 1 || have != 2 {
+			t.Errorf("%v are kept, and %d blocks are there", kept, have)
+		}
+		b.leader.set(func() { b.leader.reply.Cluster, b.leader.reply.Released = own, nil })
+		b.nextBeat()
+		b.nextBeat()
+		if err := b.node.Ready(); err != nil || len(b.blocks.List()) != 2 {
+			t.Errorf("back in its cluster: %v, %d blocks", err, len(b.blocks.List()))
+		}
+		// Without anything that only it has, it goes along.
+		b.leader.set(func() { b.leader.reply.Released = []freshet.FileID{ticket.File} })
+		b.nextBeat()
+		b.leader.set(func() { b.leader.reply.Cluster = uuid.UUID{8} })
+		b.nextBeat()
+		b.nextBeat()
+		if n := len(b.blocks.List()); n != 0 {
+			t.Errorf("%d blocks of another cluster stay", n)
+		}
+	})
 }
 
 // TestKeptUploads: what stays on the node is there when it is acknowledged, touches no
