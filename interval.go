@@ -2,6 +2,7 @@ package freshet
 
 import (
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -117,7 +118,7 @@ func parseWord[T word](what string, names []string, s string) (T, error) {
 			return T(i), nil
 		}
 	}
-	return 0, Errorf(KindInvalid, "parse "+what, "", "%q is not a %s: use one of %q", s, what, names)
+	return 0, Errorf(KindInvalid, "parse "+what, "", "%q is not a %s: use one of %s", s, what, strings.Join(names, ", "))
 }
 
 func writeTypes() []string {

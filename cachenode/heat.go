@@ -3,6 +3,7 @@ package cachenode
 import (
 	"cmp"
 	"slices"
+	"strings"
 	"sync"
 
 	"github.com/freshet-io/freshet"
@@ -10,7 +11,7 @@ import (
 )
 
 const (
-	// maxReason bounds the reason why a directory does not serve, in bytes.
+	// maxReason bounds the text of an error that is told to the leader, in bytes.
 	maxReason = 300
 	// Of up to heatKept blocks the reads are counted between two heartbeats, and the
 	// heatTold that were read most, heatLeast times at least, are told.
@@ -26,13 +27,19 @@ func directories(s *store.Store) []freshet.CacheDirectory {
 		for _, d := range t.Dirs {
 			one := freshet.CacheDirectory{Tier: string(t.Kind), Path: d.Path, State: d.State, Used: d.Used, Capacity: d.Capacity}
 			if d.Err != nil {
-				one.Reason = d.Err.Error()
-				one.Reason = one.Reason[:min(len(one.Reason), maxReason)]
+				one.Reason = reasonOf(d.Err)
 			}
 			all = append(all, one)
 		}
 	}
 	return all
+}
+
+// reasonOf returns what a heartbeat tells of an error: the leader keeps it, and a
+// heartbeat with a text that is cut within a letter, or is none, could not be sent.
+func reasonOf(err error) string {
+	s := err.Error()
+	return strings.ToValidUTF8(s[:min(len(s), maxReason)], "")
 }
 
 // heat counts the reads of blocks between two heartbeats.

@@ -193,7 +193,7 @@ func (u *upload) failPersist(why error) error {
 	if u.writer != nil && u.abortWriter() != nil {
 		n.leave(u)
 	}
-	n.finish(u, freshet.FinishedOp{Failure: why.Error(), Conflict: otherVersion(why)})
+	n.finish(u, freshet.FinishedOp{Failure: reasonOf(why), Conflict: otherVersion(why)})
 	return why
 }
 

@@ -157,7 +157,7 @@ func (n *Node) warmBlock(ctx context.Context, o freshet.BlockCopy) {
 		r, result := freshet.WarmedBlock{Block: id, Fetched: !here}, "fetched"
 		switch {
 		case err != nil:
-			r.Fetched, r.Kind, r.Error, result = false, freshet.KindOf(err), err.Error(), "failed"
+			r.Fetched, r.Kind, r.Error, result = false, freshet.KindOf(err), reasonOf(err), "failed"
 		case here:
 			result = "held"
 		}

@@ -1,8 +1,10 @@
 package cachenode_test
 
 import (
+	"strings"
 	"testing"
 	"testing/synctest"
+	"unicode/utf8"
 
 	"github.com/freshet-io/freshet"
 )
@@ -19,7 +21,7 @@ func TestBlocksAreBroughtAsTheLeaderOrders(t *testing.T) {
 		check(t, err)
 		b.nextBeat()
 		b.blocks.Clear()
-		good, bad := b.ordered(1, "f", done.Info), b.ordered(2, "nothing", done.Info)
+		good, bad := b.ordered(1, "f", done.Info), b.ordered(2, "nothing"+strings.Repeat("ж", 124), done.Info)
 		b.leader.set(func() { b.leader.reply.Warm = []freshet.BlockCopy{good, bad} })
 		b.nextBeat()
 		synctest.Wait() // it reports by itself when all is done
@@ -30,7 +32,7 @@ func TestBlocksAreBroughtAsTheLeaderOrders(t *testing.T) {
 		if r := got[good.Block.ID]; len(got) != 2 || !r.Fetched || r.Kind != freshet.KindOK {
 			t.Errorf("reported %+v", got)
 		}
-		if r := got[bad.Block.ID]; r.Kind != freshet.KindStale || r.Error == "" {
+		if r := got[bad.Block.ID]; r.Kind != freshet.KindStale || r.Error == "" || len(r.Error) > 300 || !utf8.ValidString(r.Error) {
 			t.Errorf("of what the storage does not have: %+v", r)
 		}
 		if _, ok := b.blocks.Stat(good.Block.ID); !ok {

@@ -169,7 +169,8 @@ func (f *File) locate(ctx context.Context, stale string) (*version, error) {
 
 func (f *File) query(off int64, stale string) freshet.LocateQuery {
 	return freshet.LocateQuery{
-		Path: f.path, Offset: off, Length: window, Options: f.opts.ReadOptions, Host: f.c.opts.Host, StaleFingerprint: stale,
+		Path: f.path, Offset: off, Length: window, Options: f.opts.ReadOptions,
+		Host: f.c.opts.Host, Rack: f.c.opts.Rack, Zone: f.c.opts.Zone, StaleFingerprint: stale,
 	}
 }
 

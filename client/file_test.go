@@ -86,6 +86,28 @@ func openFile(t *testing.T, w client.Nodes) *client.File {
 	return f
 }
 
+// TestQuestionsSayWhereTheCallerIs, whichever way the file is read.
+func TestQuestionsSayWhereTheCallerIs(t *testing.T) {
+	w := newWorld(blockSize)
+	c := client.New(&locator{ns: w}, w, client.Options{Host: "h", Rack: "r", Zone: "z"})
+	if _, err := c.OpenFile(t.Context(), "/f", client.ReadOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	r, err := c.Open(t.Context(), "/f", client.ReadOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = r.Close()
+	for i, q := range w.locates {
+		if q.Host != "h" || q.Rack != "r" || q.Zone != "z" {
+			t.Errorf("question %d: host %q, rack %q, zone %q", i, q.Host, q.Rack, q.Zone)
+		}
+	}
+	if len(w.locates) != 2 {
+		t.Errorf("%d questions", len(w.locates))
+	}
+}
+
 // locator is a coordinator that can only locate.
 type locator struct {
 	world

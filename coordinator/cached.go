@@ -23,6 +23,9 @@ func (c *Coordinator) InspectCache(ctx context.Context, q freshet.CacheQuery) (f
 	if err != nil {
 		return freshet.CachePage{}, err
 	}
+	if !c.nodes.Exists(q.Place, c.clock.Elapsed()) {
+		return freshet.CachePage{}, freshet.Errorf(freshet.KindNotExist, opInspect, "", "no cache node fits: %s; see 'freshet cluster nodes'", q.Place)
+	}
 	if st.Info.Type == freshet.TypeFile {
 		if q.PageToken != "" {
 			return freshet.CachePage{}, freshet.Errorf(freshet.KindInvalid, opInspect, q.Path, "a file has no second page")

@@ -87,7 +87,7 @@ func (c *Coordinator) problems(s *freshet.ClusterStatus, peers []journal.Peer, m
 		say("no cache node is live: data can't be read or written")
 	}
 	if s.DeadNodes > 0 {
-		say("%d cache nodes do not answer", s.DeadNodes)
+		say("cache nodes do not answer: %s", c.silentNodes())
 	}
 	for _, m := range mounts {
 		if why := c.unopened(m.ID); why != "" {

@@ -1,9 +1,11 @@
 package coordinator
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"sync/atomic"
 
 	"github.com/freshet-io/freshet"
@@ -106,11 +108,22 @@ func (c *Coordinator) DecommissionNode(ctx context.Context, q freshet.Decommissi
 	if err != nil {
 		return freshet.NodeDrain{}, err
 	}
-	d := c.drainOf(&n)
+	d, kept := c.drainOf(&n), c.keptOn(n.status.Node.ID)
 	if state := d.State(); !q.Force && state != "drained" && state != "decommissioned" {
-		return d, freshet.Errorf(freshet.KindConflict, op, "", "%s is %s, not drained: drain it first with 'freshet cluster drain %s --wait', or --force to lose what only it holds in the cache", d.Name, state, d.Name)
+		loses := "what only it holds in the cache"
+		if kept > 0 {
+			loses += fmt.Sprintf(", and %d files that are kept there and are not in the storage", kept)
+		}
+		return d, freshet.Errorf(freshet.KindConflict, op, "", "%s is %s, not drained: drain it first with 'freshet cluster drain %s --wait', or --force to lose %s", d.Name, state, d.Name, loses)
 	}
-	return c.setRole(ctx, &n, freshet.RoleDecommissioned, q.DryRun)
+	d, err = c.setRole(ctx, &n, freshet.RoleDecommissioned, q.DryRun)
+	if err == nil && kept > 0 {
+		d.WaitsFor = []string{fmt.Sprintf("%d files that are kept there are not in the storage: 'freshet cluster drain %s --undo' brings them back while its disks are there", kept, d.Name)}
+		if !q.DryRun {
+			c.log.Warn("a cache node was decommissioned that keeps files which are not in the storage", "node", d.Name, "node_id", string(d.ID), "files", kept)
+		}
+	}
+	return d, err
 }
 
 func (c *Coordinator) setRole(ctx context.Context, n *fleetNode, role freshet.NodeRole, dryRun bool) (freshet.NodeDrain, error) {
@@ -186,6 +199,21 @@ func (c *Coordinator) drainOf(n *fleetNode) freshet.NodeDrain {
 		}
 	}
 	return d
+}
+
+// silentNodes names the cache nodes that do not answer, some of them if they are many.
+func (c *Coordinator) silentNodes() string {
+	const most = 5
+	var names []string
+	for _, n := range c.nodes.List(c.clock.Elapsed()) {
+		if !n.Live && n.Role != freshet.RoleDecommissioned {
+			names = append(names, cmp.Or(n.Node.Name, string(n.Node.ID)))
+		}
+	}
+	if len(names) > most {
+		names = append(names[:most], fmt.Sprintf("and %d more", len(names)-most))
+	}
+	return strings.Join(names, ", ")
 }
 
 // keptOn counts the files that are in no storage and that the node keeps.

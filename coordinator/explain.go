@@ -153,6 +153,8 @@ func (c *Coordinator) explainAge(x *freshet.Explanation, v metasync.Verdict) {
 	case v.Age >= 0:
 		x.ValidatedAt = c.clock.Now().Add(-v.Age).UTC()
 		x.LastValidation = fmt.Sprintf("a look at the storage that began %s ago", v.Age.Round(time.Millisecond))
+	case v.Valid == namespace.Unshakable:
+		x.LastValidation = "none: the storage does not have this version yet"
 	case v.Valid > 0 && v.Loaded:
 		x.LastValidation = fmt.Sprintf("loaded or written at log index %d; when is not known to the present leader", v.Valid)
 	default:

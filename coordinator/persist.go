@@ -254,10 +254,10 @@ func (c *Coordinator) keptProblems() []string {
 			names = append(names, name)
 		}
 		slices.Sort(names)
-		out = append(out, fmt.Sprintf("%d files are neither in the storage nor on a live cache node: bring back %s; see \"freshet persist status\"", n, strings.Join(names, ", ")))
+		out = append(out, fmt.Sprintf("files are neither in the storage nor on a live cache node, %d of them: bring back %s; see \"freshet persist status\"", n, strings.Join(names, ", ")))
 	}
 	if n := counts[freshet.UnpersistedConflict]; n > 0 {
-		out = append(out, fmt.Sprintf("%d files can't be persisted, because the storage holds other versions; see \"freshet persist status\"", n))
+		out = append(out, fmt.Sprintf("files can't be persisted, because the storage holds other versions, %d of them; see \"freshet persist status\"", n))
 	}
 	if lag > persistLag {
 		out = append(out, fmt.Sprintf("a file waits to be persisted since %s; see \"freshet persist status\"", lag.Round(time.Second)))

@@ -79,7 +79,7 @@ func (c *Coordinator) StartWarm(ctx context.Context, q freshet.WarmQuery) (fresh
 	}
 	switch n := c.nodes.Takers(q.Place, c.clock.Elapsed()); {
 	case n == 0:
-		return freshet.WarmJob{}, freshet.Errorf(freshet.KindUnavailable, op, "", "no live cache node of this release: %s", q.Place)
+		return freshet.WarmJob{}, freshet.Errorf(freshet.KindUnavailable, op, "", "no live cache node that takes warms fits: %s; see 'freshet cluster nodes'", q.Place)
 	case n < q.Replicas:
 		return freshet.WarmJob{}, freshet.Errorf(freshet.KindUnavailable, op, "", "%d copies of each block are asked for, and %d cache nodes live that could take one (%s)", q.Replicas, n, q.Place)
 	}

@@ -2,6 +2,7 @@ package rpc
 
 import (
 	"context"
+	"errors"
 	"strconv"
 
 	"google.golang.org/grpc"
@@ -159,7 +160,9 @@ func PropertiesToWire(all []freshet.Setting) (*freshetv1.PolicyProperties, error
 		var err error
 		number := func() *int32 {
 			var n int64
-			n, err = strconv.ParseInt(s.Value, 10, 32)
+			if n, err = strconv.ParseInt(s.Value, 10, 32); err != nil {
+				err = errors.New("use a whole number")
+			}
 			return new(int32(n))
 		}
 		switch s.Property {
@@ -175,7 +178,9 @@ func PropertiesToWire(all []freshet.Setting) (*freshetv1.PolicyProperties, error
 			w.TtlAction = &s.Value
 		case freshet.PropertyPinned:
 			var b bool
-			b, err = strconv.ParseBool(s.Value)
+			if b, err = strconv.ParseBool(s.Value); err != nil {
+				err = errors.New("use true or false")
+			}
 			w.Pinned = &b
 		case freshet.PropertyBlockSize:
 			w.BlockSize = &s.Value

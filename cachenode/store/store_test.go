@@ -21,6 +21,7 @@ import (
 	"github.com/freshet-io/freshet/cachenode/tier"
 	"github.com/freshet-io/freshet/fingerprint"
 	"github.com/freshet-io/freshet/internal/clock"
+	"github.com/freshet-io/freshet/test/child"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -470,7 +471,7 @@ func TestFullDisk(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	if err := syscall.Mount("none", dir, "tmpfs", 0, "size=8m"); err != nil {
-		t.Skipf("no file system can be mounted here: %v", err)
+		child.Lacks(t, "the right to mount", err)
 	}
 	w := newWorld(t, dirs(store.SSD, 64<<20, filepath.Join(dir, "cache")))
 	t.Cleanup(func() { check(t, syscall.Unmount(dir, syscall.MNT_DETACH)) })

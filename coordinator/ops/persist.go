@@ -230,6 +230,21 @@ func (e *Engine) lookAfter(w *lossWatch) {
 	e.metrics.lag.Set(lag.Seconds())
 }
 
+// acknowledged has the nodes looked for a file that only they have at once, and not when
+// they have sent their next heartbeats.
+func (e *Engine) acknowledged(in *namespace.Intent, c *namespace.Complete) {
+	if in.Persist != 0 || in.Write != freshet.MustCache && in.Write != freshet.AsyncThrough {
+		return
+	}
+	nodes := c.Nodes
+	if len(nodes) == 0 {
+		nodes = []freshet.NodeID{in.Node}
+	}
+	for _, id := range nodes {
+		e.nodes.Acknowledged(id, in.File, c.Entry.Length, in.BlockSize)
+	}
+}
+
 // PersistNow has the queue looked at. It never blocks.
 func (e *Engine) PersistNow() {
 	e.mu.Lock()

@@ -8,7 +8,8 @@ import (
 )
 
 // Keeper is Writer for what stays on nodes: among those that keep such blocks and, if
-// durable, on a disk.
+// durable, on a disk. If not, one that has a disk is preferred to one that is as near and
+// has memory alone, for that loses what it keeps when its process ends.
 func (n *Nodes) Keeper(preferred freshet.NodeID, caller freshet.Locality, key uint64, durable bool, now time.Duration) (freshet.Node, uint64, bool) {
 	n.mu.RLock()
 	defer n.mu.RUnlock()
@@ -17,11 +18,39 @@ func (n *Nodes) Keeper(preferred freshet.NodeID, caller freshet.Locality, key ui
 		return at.Node, at.incarnation, true
 	}
 	able := slices.DeleteFunc(n.staying(now), func(at *node) bool { return !may(at) })
-	best := n.writer(able, mix(key), n.near(caller))
+	from := n.near(caller)
+	best := n.writer(able, mix(key), from)
 	if best == nil {
 		return freshet.Node{}, 0, false
 	}
+	if !best.durable {
+		beside := slices.DeleteFunc(able, func(at *node) bool { return !at.durable || from.distance(at) != from.distance(best) })
+		if on := n.writer(beside, mix(key), from); on != nil {
+			best = on
+		}
+	}
 	return best.Node, best.incarnation, true
+}
+
+// Acknowledged takes note that a node has all blocks of a version that has just become
+// visible and is nowhere else. The node reports them too, with its next heartbeat; until
+// then nobody could read the file, and it would pass for lost. Of a node whose full
+// report is on the way nothing is noted.
+func (n *Nodes) Acknowledged(id freshet.NodeID, file freshet.FileID, length, blockSize int64) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	at := n.byID[id]
+	if at == nil || !at.full || blockSize <= 0 {
+		return
+	}
+	for i := uint32(0); length > 0; i++ {
+		b := freshet.BlockReport{ID: freshet.BlockID{File: file, Index: i}, Length: min(length, blockSize)}
+		if n.index.add(b, at.slot) {
+			at.blocks++
+		}
+		n.mark(keyOf(b.ID))
+		length -= blockSize
+	}
 }
 
 // Whole returns those of the nodes that live and hold all bytes of the version, with

@@ -89,6 +89,17 @@ func (n *Nodes) Takers(p freshet.CachePlace, now time.Duration) int {
 	return len(slices.DeleteFunc(n.staying(now), func(at *node) bool { return !at.warms || !within(at, p) }))
 }
 
+// Exists reports whether a node is in the place, whether it lives or not, or could be
+// without this leader knowing it yet.
+func (n *Nodes) Exists(p freshet.CachePlace, now time.Duration) bool {
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	if p == (freshet.CachePlace{}) || !n.settled(now) {
+		return true
+	}
+	return slices.ContainsFunc(n.slots, func(at *node) bool { return at != nil && within(at, p) })
+}
+
 // Settled reports whether all nodes that live have told this leader what they hold, or
 // had the time to.
 func (n *Nodes) Settled(now time.Duration) bool {

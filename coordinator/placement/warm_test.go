@@ -67,6 +67,12 @@ func TestSpreadNamesWhoHoldsABlockAndWhoCouldTakeIt(t *testing.T) {
 	if got := n.Takers(freshet.CachePlace{Zone: "z2"}, now); got != 1 {
 		t.Errorf("%d nodes of z2 take warms", got)
 	}
+	if !n.Exists(freshet.CachePlace{Zone: "z2"}, now) || n.Exists(freshet.CachePlace{Zone: "z7"}, now) || !n.Exists(freshet.CachePlace{}, now) {
+		t.Error("it is not known which places there are")
+	}
+	if fresh := placement.New(placement.Options{}); !fresh.Exists(freshet.CachePlace{Zone: "z7"}, time.Second) {
+		t.Error("a leader that has heard of nobody yet knows that a zone does not exist")
+	}
 	shares, count, bytes := n.Shares(7, 2, freshet.CachePlace{}, now)
 	if len(shares) != 1 || shares[0] != (freshet.NodeShare{Node: "n-a", Tier: "memory", Blocks: 2, Bytes: 20}) || count != 2 || bytes != 20 {
 		t.Errorf("shares %+v, %d blocks, %d bytes", shares, count, bytes)

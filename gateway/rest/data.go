@@ -252,7 +252,9 @@ func (d *Data) put(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	h := w.Header()
-	h.Set(HeaderToken, done.Token.String())
+	if !done.Token.IsZero() { // what is not in the storage yet has none
+		h.Set(HeaderToken, done.Token.String())
+	}
 	if tag := done.Info.Fingerprint.ETag(); tag != "" {
 		h.Set("ETag", tag)
 	}

@@ -111,6 +111,16 @@ func FailOrSkip(tb testing.TB, err error) {
 	tb.Skipf("SKIP %s: %s; make test-backends installs the rest", un.Backend, un.Reason)
 }
 
+// Lacks ends a test for which this machine lacks something that is no backend, such as
+// the right to mount: it fails under CI=true, and is skipped elsewhere.
+func Lacks(tb testing.TB, what string, err error) {
+	tb.Helper()
+	if os.Getenv("CI") == "true" {
+		tb.Fatalf("this machine lacks %s: %v", what, err)
+	}
+	tb.Skipf("SKIP this machine lacks %s: %v", what, err)
+}
+
 // Run runs a step of making a backend. An error carries the end of its output.
 func Run(cmd *exec.Cmd) error {
 	out, err := cmd.CombinedOutput()

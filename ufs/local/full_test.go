@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/freshet-io/freshet"
+	"github.com/freshet-io/freshet/test/child"
 	"github.com/freshet-io/freshet/ufs"
 	"github.com/freshet-io/freshet/ufs/local"
 	"github.com/freshet-io/freshet/ufs/ufstest"
@@ -23,7 +24,7 @@ import (
 func small(t *testing.T, dir string) {
 	t.Helper()
 	if err := syscall.Mount("none", dir, "tmpfs", 0, "size=1m,nr_inodes=64"); err != nil {
-		t.Skipf("no file system can be mounted here: %v", err)
+		child.Lacks(t, "the right to mount", err)
 	}
 	t.Cleanup(func() {
 		if err := syscall.Unmount(dir, syscall.MNT_DETACH); err != nil && !errors.Is(err, syscall.EINVAL) {

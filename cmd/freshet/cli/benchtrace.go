@@ -90,6 +90,11 @@ type replayed struct {
 func (a *app) replay(ctx context.Context, s *session, root freshet.Path, records []load.Record, f *traceFlags) (err error) {
 	writes := slices.ContainsFunc(records, func(r load.Record) bool { return r.Kind == load.Write })
 	own := root
+	if writes || f.make {
+		if _, err := s.coord.Stat(ctx, root, freshet.ReadOptions{}); err != nil {
+			return err
+		}
+	}
 	if (writes || f.make) && !f.dryRun {
 		g, err := a.newGround(ctx, s, root)
 		if err != nil {

@@ -91,8 +91,8 @@ func (a *app) clusterNodes() *cobra.Command {
 				return a.print(r, func(t *table) {
 					t.row("NODE", "STATE", "TIER", "USED", "CAPACITY", "BLOCKS", "GRPC", "HTTP", "LAST HEARD")
 					for _, n := range r.GetNodes() {
-						t.row(n.GetName(), nodeState(n), n.GetTier(), bytesText(n.GetUsedBytes()), bytesText(n.GetCapacityBytes()),
-							n.GetBlocks(), n.GetGrpc(), n.GetHttp(), ageText(n.GetSinceHeartbeat()))
+						t.row(n.GetName(), nodeState(n), dash(n.GetTier()), bytesText(n.GetUsedBytes()), bytesText(n.GetCapacityBytes()),
+							n.GetBlocks(), n.GetGrpc(), dash(n.GetHttp()), heardText(n))
 					}
 					directoriesTable(t, r.GetNodes())
 				})

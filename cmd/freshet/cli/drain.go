@@ -24,6 +24,14 @@ func nodeState(n *freshetv1.Node) string {
 	return n.GetState()
 }
 
+// heardText is how long ago a node was heard; of one that was let go nobody knows.
+func heardText(n *freshetv1.Node) string {
+	if n.GetState() == string(freshet.RoleDecommissioned) {
+		return "-"
+	}
+	return ageText(n.GetSinceHeartbeat())
+}
+
 // directoriesTable shows the directories that do not serve.
 func directoriesTable(t *table, nodes []*freshetv1.Node) {
 	first := true
@@ -95,7 +103,7 @@ func (a *app) followDrain(ctx context.Context, s *session, d *freshetv1.NodeDrai
 		select {
 		case <-time.After(drainPoll):
 		case <-ctx.Done():
-			return nil, ctx.Err()
+			return nil, freshet.Errorf(freshet.KindDeadline, "drain node", "", "stopped waiting for %s, which goes on draining: %w", d.GetName(), context.Cause(ctx))
 		}
 		r, err := s.fleet.GetDrain(ctx, &freshetv1.GetDrainRequest{Node: d.GetId()})
 		switch {

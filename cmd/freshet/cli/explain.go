@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"strings"
 
@@ -233,7 +234,11 @@ func ownerText(e *freshetv1.Entry) string {
 
 func stampsTable(t *table, x *freshetv1.ExplainResponse) {
 	t.line("")
-	t.line(fmt.Sprintf("  held from log index %d on, last invalidated at %d", x.GetValidFrom(), x.GetNeed()))
+	if x.GetValidFrom() == math.MaxUint64 { // nothing that is said of the storage concerns it
+		t.line(fmt.Sprintf("  not in the storage yet, last invalidated at log index %d", x.GetNeed()))
+	} else {
+		t.line(fmt.Sprintf("  held from log index %d on, last invalidated at %d", x.GetValidFrom(), x.GetNeed()))
+	}
 	if len(x.GetStamps()) == 0 {
 		return
 	}

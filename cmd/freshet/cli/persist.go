@@ -42,7 +42,7 @@ func (a *app) persistCommand() *cobra.Command {
 					if dryRun {
 						what = "would be queued"
 					}
-					t.line(fmt.Sprintf("%s of %s %s", freshet.FormatSize(r.GetBytes()), countText(r.GetCount(), "file", "files"), what))
+					t.line(fmt.Sprintf("%s of %s %s", bytesText(r.GetBytes()), countText(r.GetCount(), "file", "files"), what))
 				})
 			})
 		},
@@ -62,7 +62,7 @@ func (a *app) persistOutcome(r *freshetv1.PersistResponse, left *freshetv1.ListU
 	stuck := left.GetFailed() + left.GetConflicts() + left.GetLost()
 	if stuck == 0 {
 		return a.print(r, func(t *table) {
-			t.line(fmt.Sprintf("%s of %s are in the storage", freshet.FormatSize(r.GetBytes()), countText(r.GetCount(), "file", "files")))
+			t.line(fmt.Sprintf("%s of %s are in the storage", bytesText(r.GetBytes()), countText(r.GetCount(), "file", "files")))
 		})
 	}
 	if err := a.printUnpersisted(left); err != nil {
@@ -100,7 +100,7 @@ func (a *app) followPersist(ctx context.Context, s *session, path string) (*fres
 			if r.GetQueued() <= stuckFiles(r) {
 				return r, nil
 			}
-			a.progress("%s of %s are not in the storage yet, %d are being written", freshet.FormatSize(r.GetBytes()), countText(r.GetCount(), "file", "files"), r.GetPersisting())
+			a.progress("%s of %s are not in the storage yet, %d are being written", bytesText(r.GetBytes()), countText(r.GetCount(), "file", "files"), r.GetPersisting())
 		case !freshet.IsKind(rpc.ErrorOf(err), freshet.KindUnavailable, freshet.KindNotLeader) || time.Since(heard) > syncPatience:
 			return nil, err
 		}
@@ -137,14 +137,14 @@ func (a *app) persistStatus() *cobra.Command {
 
 func (a *app) printUnpersisted(r *freshetv1.ListUnpersistedResponse) error {
 	return a.print(r, func(t *table) {
-		t.line(fmt.Sprintf("%s of %s not in the storage: %d queued, %d being written, %d failed, %d conflicts, %d lost", freshet.FormatSize(r.GetBytes()),
+		t.line(fmt.Sprintf("%s of %s not in the storage: %d queued, %d being written, %d failed, %d conflicts, %d lost", bytesText(r.GetBytes()),
 			countText(r.GetCount(), "file", "files"), r.GetQueued(), r.GetPersisting(), r.GetFailed(), r.GetConflicts(), r.GetLost()))
 		if len(r.GetFiles()) == 0 {
 			return
 		}
 		t.row("PATH", "SIZE", "STATE", "SINCE", "NODES", "ATTEMPTS", "ERROR")
 		for _, f := range r.GetFiles() {
-			t.row(f.GetPath(), freshet.FormatSize(f.GetLength()), f.GetState(), timeText(f.GetSince()), dash(strings.Join(f.GetNodes(), ",")), f.GetAttempts(), dash(f.GetError()))
+			t.row(f.GetPath(), bytesText(f.GetLength()), f.GetState(), timeText(f.GetSince()), dash(strings.Join(f.GetNodes(), ",")), f.GetAttempts(), dash(f.GetError()))
 		}
 	})
 }

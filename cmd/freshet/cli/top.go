@@ -42,14 +42,14 @@ type topFrame struct {
 
 // topFigures are those of a cache node, or of all.
 type topFigures struct {
-	ReadsPerSecond           float64 `json:"readsPerSecond"` // of blocks
-	BytesPerSecond           float64 `json:"bytesPerSecond"`
-	HitRatio                 float64 `json:"hitRatio"` // share of bytes that came from caches; 1 if nothing was read
-	StorageBytesPerSecond    float64 `json:"storageBytesPerSecond"`
-	StorageRequestsPerSecond float64 `json:"storageRequestsPerSecond"`
-	UploadsPerSecond         float64 `json:"uploadsPerSecond"`
-	WarmedPerSecond          float64 `json:"warmedPerSecond"`
-	EvictionsPerSecond       float64 `json:"evictionsPerSecond"`
+	ReadsPerSecond           float64  `json:"readsPerSecond"` // of blocks
+	BytesPerSecond           float64  `json:"bytesPerSecond"`
+	HitRatio                 *float64 `json:"hitRatio"` // share of bytes that came from caches; null if nothing was read
+	StorageBytesPerSecond    float64  `json:"storageBytesPerSecond"`
+	StorageRequestsPerSecond float64  `json:"storageRequestsPerSecond"`
+	UploadsPerSecond         float64  `json:"uploadsPerSecond"`
+	WarmedPerSecond          float64  `json:"warmedPerSecond"`
+	EvictionsPerSecond       float64  `json:"evictionsPerSecond"`
 }
 
 type topNode struct {
@@ -150,7 +150,7 @@ func (w *watcher) frame(ctx context.Context) (*topFrame, error) {
 		return nil, err
 	}
 	f := &topFrame{
-		Cluster: c.GetName(), Leader: c.GetLeader(), Healthy: c.GetHealthy(), Problems: c.GetProblems(), Entries: c.GetEntries(), Mounts: c.GetMounts(),
+		Cluster: c.GetName(), Leader: c.GetLeader(), Healthy: c.GetHealthy(), Problems: append([]string{}, c.GetProblems()...), Entries: c.GetEntries(), Mounts: c.GetMounts(),
 		Nodes: []topNode{}, Members: []topMember{}, Jobs: []topJob{},
 	}
 	var addrs []string
@@ -224,11 +224,11 @@ func (f *topFrame) addNode(n *freshetv1.Node, r rates, failed error) {
 	sum.HitRatio = cachedShare(sum.BytesPerSecond, sum.StorageBytesPerSecond)
 }
 
-func cachedShare(all, storage float64) float64 {
+func cachedShare(all, storage float64) *float64 {
 	if all <= 0 {
-		return 1
+		return nil
 	}
-	return 1 - storage/all
+	return new(1 - storage/all)
 }
 
 func (f *topFrame) addMember(m *freshetv1.Member, r rates, failed error) {

@@ -161,8 +161,8 @@ func topTables(t *table, f *topFrame) {
 	t.row("NODE", "STATE", "TIERS", "USED", "CAPACITY", "READS/S", "BYTES/S", "HITS", "STORAGE/S", "REQUESTS/S", "UPLOADS/S", "WARMED/S", "EVICTED/S")
 	figures := func(name, state, tier, used, capacity string, n *topFigures) {
 		hits := "-"
-		if n.BytesPerSecond > 0 {
-			hits = percent(n.HitRatio)
+		if n.HitRatio != nil {
+			hits = percent(*n.HitRatio)
 		}
 		t.row(name, state, tier, used, capacity, rateText(n.ReadsPerSecond), bytesText(int64(n.BytesPerSecond)), hits, bytesText(int64(n.StorageBytesPerSecond)),
 			rateText(n.StorageRequestsPerSecond), rateText(n.UploadsPerSecond), rateText(n.WarmedPerSecond), rateText(n.EvictionsPerSecond))

@@ -21,6 +21,7 @@ import (
 	"github.com/freshet-io/freshet/client"
 	"github.com/freshet-io/freshet/cmd/freshet/fleet"
 	"github.com/freshet-io/freshet/rpc/local"
+	"github.com/freshet-io/freshet/test/child"
 	"github.com/freshet-io/freshet/test/e2e"
 )
 
@@ -131,7 +132,7 @@ func other(t *testing.T, w *e2e.World, binary string, attr *syscall.SysProcAttr,
 func asRoot(t *testing.T) {
 	t.Helper()
 	if os.Getuid() != 0 {
-		t.Skip("only root can run a program in another root or as another user")
+		child.Lacks(t, "root, who alone can run a program in another root or as another user", os.ErrPermission)
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 
 	"github.com/freshet-io/freshet/client"
 	"github.com/freshet-io/freshet/cmd/freshet/fleet"
+	"github.com/freshet-io/freshet/test/child"
 	"github.com/freshet-io/freshet/test/e2e"
 )
 
@@ -72,7 +73,7 @@ func onTerminal(t *testing.T, key string, args ...string) string {
 	t.Helper()
 	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0)
 	if err != nil {
-		t.Skip("no terminals here:", err)
+		child.Lacks(t, "terminals", err)
 	}
 	defer func() { _ = master.Close() }() // the program has ended
 	fd := int(master.Fd())
@@ -85,7 +86,7 @@ func onTerminal(t *testing.T, key string, args ...string) string {
 	}
 	slave, err := os.OpenFile(fmt.Sprintf("/dev/pts/%d", n), os.O_RDWR|unix.O_NOCTTY, 0)
 	if err != nil {
-		t.Skip("no terminals here:", err)
+		child.Lacks(t, "terminals", err)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), e2e.Patience)
 	defer cancel()
