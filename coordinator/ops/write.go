@@ -307,6 +307,9 @@ func (e *Engine) Completes(ctx context.Context, qs []freshet.CompleteQuery) ([]f
 			continue
 		}
 		e.opts.Hook(PointComplete, op)
+		if in.Write == freshet.MustCache || in.Write == freshet.AsyncThrough {
+			e.nodes.Took(in.Node, in.Incarn, in.File, qs[i].Written.Length, in.BlockSize)
+		}
 		at = append(at, i)
 		cmds = append(cmds, e.complete(in, &qs[i].Written, false))
 	}

@@ -51,6 +51,26 @@ func (n *Nodes) Whole(file freshet.FileID, length int64, among []freshet.NodeID,
 	return whole
 }
 
+// Took notes that a node holds a whole file of length bytes, which it has just told by
+// another way than its next heartbeat: who was told that the file is there can read it
+// at once. It counts only for the run of the node that is heard; a full report that is
+// on its way will say it too.
+func (n *Nodes) Took(id freshet.NodeID, incarnation uint64, file freshet.FileID, length, blockSize int64) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	at := n.byID[id]
+	if at == nil || at.incarnation != incarnation || !at.full || blockSize <= 0 {
+		return
+	}
+	for off := int64(0); off < length; off += blockSize {
+		b := freshet.BlockReport{ID: freshet.BlockID{File: file, Index: uint32(off / blockSize)}, Length: min(blockSize, length-off)} //nolint:gosec // blocks are numbered by 32 bits
+		if n.index.add(b, at.slot) {
+			at.blocks++
+		}
+		n.mark(keyOf(b.ID))
+	}
+}
+
 // AllHeard reports whether this leader has listened for long enough to have heard from
 // every node that lives.
 func (n *Nodes) AllHeard(now time.Duration) bool {
