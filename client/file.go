@@ -158,6 +158,11 @@ func changed(p freshet.Path, was, is freshet.Source) error {
 		"the file changed while it was read (version %s, then %s); read it again", was.Fingerprint, is.Fingerprint)
 }
 
+// shorter is changed for a version that does not reach to where the reader is.
+func shorter(p freshet.Path, was freshet.Source) error {
+	return freshet.Errorf(freshet.KindStale, "read", p, "the file changed while it was read (it was version %s, and is shorter now); read it again", was.Fingerprint)
+}
+
 // locate asks for the beginning of the file.
 func (f *File) locate(ctx context.Context, stale string) (*version, error) {
 	loc, err := f.c.Locate(ctx, f.query(0, stale))
@@ -203,6 +208,9 @@ func (v *version) find(off int64) (*freshet.Block, bool) {
 // look asks where the blocks from off on are.
 func (v *version) look(ctx context.Context, off int64) error {
 	loc, err := v.f.c.Locate(ctx, v.f.query(off, ""))
+	if freshet.IsKind(err, freshet.KindInvalid) {
+		return shorter(v.f.path, v.source)
+	}
 	if err != nil {
 		return err
 	}

@@ -95,6 +95,9 @@ func (r *Reader) locate(off int64, stale string) error {
 		Rack: r.c.opts.Rack, Zone: r.c.opts.Zone, StaleFingerprint: stale,
 		Again: r.fails > 0,
 	})
+	if r.pinned && freshet.IsKind(err, freshet.KindInvalid) {
+		return shorter(r.path, r.loc.Source)
+	}
 	if err != nil {
 		return err
 	}

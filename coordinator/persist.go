@@ -176,6 +176,9 @@ func (c *Coordinator) describeKept(f *namespace.UnpersistedFile) freshet.Unpersi
 	}
 }
 
+// errOvertaken says that an answer is of a version that has gone meanwhile.
+var errOvertaken = freshet.Errorf(freshet.KindUnavailable, opLocate, "", "the file was changed meanwhile: try again")
+
 // keptBlocks sees to it that the bytes of a file that no storage has are where an
 // answer says: else the error names the nodes that should have them. err is why there
 // is no answer.
@@ -192,7 +195,11 @@ func (c *Coordinator) keptBlocks(info *freshet.Info, blocks []freshet.Block, err
 		}
 		f, ok := c.state.UnpersistedOf(info.FileID)
 		if !ok { // it was persisted, or replaced, this very moment
-			return freshet.Errorf(freshet.KindUnavailable, opLocate, info.Path, "the file was changed meanwhile: try again")
+			return errOvertaken
+		}
+		if !c.nodes.AllHeard(c.clock.Elapsed()) {
+			return freshet.Errorf(freshet.KindUnavailable, opLocate, info.Path,
+				"the file is not in the storage yet, and the cache nodes have not told this leader what they hold: try again in a few seconds")
 		}
 		return freshet.Errorf(freshet.KindUnavailable, opLocate, info.Path,
 			"the file is not in the storage yet, and no live cache node has its bytes from %d on: bring back %s, which kept them", blocks[i].Offset, strings.Join(c.nodes.Named(f.Nodes), ", "))

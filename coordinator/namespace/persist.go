@@ -205,7 +205,7 @@ func (t *txn) renameUnpersisted(c *MoveUnpersisted) Result {
 	n, u := c1.entry(), t.unpersistedAt(c1.entry())
 	switch old := c2.entry(); {
 	case u == nil || u.Beneath.Known():
-		return Result{Err: freshet.Errorf(freshet.KindConflict, op, c.Path, "the file was persisted or replaced meanwhile: try again")}
+		return Result{Err: freshet.Errorf(freshet.KindUnavailable, op, c.Path, "the file was persisted or replaced meanwhile: try again")}
 	case old != nil && old.dir && (c2.present(len(c2.ino)-1) || t.holds(old)):
 		return Result{Err: freshet.Errorf(freshet.KindConflict, op, c.Path2, "is a directory; a file can't replace it")}
 	case !t.stopPersist(u.File) || t.unpersistedAt(old) != nil && !t.stopPersist(old.file):

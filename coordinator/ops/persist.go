@@ -241,7 +241,11 @@ func (e *Engine) acknowledged(in *namespace.Intent, c *namespace.Complete) {
 		nodes = []freshet.NodeID{in.Node}
 	}
 	for _, id := range nodes {
-		e.nodes.Acknowledged(id, in.File, c.Entry.Length, in.BlockSize)
+		incarnation := uint64(0)
+		if id == in.Node {
+			incarnation = in.Incarn
+		}
+		e.nodes.Acknowledged(id, incarnation, in.File, c.Entry.Length, in.BlockSize)
 	}
 }
 

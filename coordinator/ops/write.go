@@ -299,7 +299,6 @@ func (e *Engine) Completes(ctx context.Context, qs []freshet.CompleteQuery) ([]f
 	out := make([]freshet.Each[freshet.Completed], len(qs))
 	at := make([]int, 0, len(qs))
 	cmds := make([]namespace.Command, 0, len(qs))
-	ins := make([]namespace.Intent, 0, len(qs))
 	for i := range qs {
 		op := qs[i].Op
 		in, ok := e.state.Intent(op)
@@ -308,8 +307,10 @@ func (e *Engine) Completes(ctx context.Context, qs []freshet.CompleteQuery) ([]f
 			continue
 		}
 		e.opts.Hook(PointComplete, op)
-		at, ins = append(at, i), append(ins, in)
-		cmds = append(cmds, e.complete(in, &qs[i].Written, false))
+		at = append(at, i)
+		c := e.complete(in, &qs[i].Written, false)
+		e.acknowledged(&in, c.Complete) // before anybody can see the file
+		cmds = append(cmds, c)
 	}
 	if len(cmds) == 0 {
 		return out, nil
@@ -324,7 +325,6 @@ func (e *Engine) Completes(ctx context.Context, qs []freshet.CompleteQuery) ([]f
 			continue
 		}
 		to.Answer = results[i].Completed
-		e.acknowledged(&ins[i], cmds[i].Complete)
 		e.opts.Hook(PointDone, qs[at[i]].Op)
 		e.metrics.written.Inc()
 	}

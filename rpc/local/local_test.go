@@ -351,6 +351,34 @@ func TestANodeThatDiesLeavesTheDescriptors(t *testing.T) {
 
 // TestDamageIsNeverRead damages a block on the disk while it is open: what was read
 // before does not count.
+// TestAnAnswerOfBeforeEndsNoConnection: readers that know a node by an earlier life ask
+// beside those that know it by its own. Its connection stays, and Close ends it.
+func TestAnAnswerOfBeforeEndsNoConnection(t *testing.T) {
+	if !local.Supported {
+		t.Skip("this system has no local reads")
+	}
+	w := newWorld(t, tier.Memory)
+	p := local.New(w, local.Options{})
+	before := w.node
+	before.Incarnation--
+	for range 3 {
+		if !p.Near(t.Context(), w.node) {
+			t.Error("the node is not reached")
+		}
+		if p.Near(t.Context(), before) {
+			t.Error("a life that has ended is reached")
+		}
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- p.Close() }()
+	select {
+	case err := <-ended:
+		check(t, err)
+	case <-time.After(time.Minute):
+		t.Fatal("Close waits for a connection that it does not know")
+	}
+}
+
 func TestDamageIsNeverRead(t *testing.T) {
 	if !local.Supported {
 		t.Skip("this system has no local reads")

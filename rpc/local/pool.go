@@ -395,8 +395,11 @@ func (p *Pool) reach(ctx context.Context, n freshet.Node) *conn {
 	}
 	at := p.hosts[h]
 	if at == nil {
+		if !p.succeeds(h) {
+			p.mu.Unlock()
+			return nil
+		}
 		at = new(peer)
-		p.forget(n.ID)
 		p.hosts[h] = at
 	}
 	p.mu.Unlock()
@@ -439,13 +442,20 @@ func (p *Pool) start(c *conn) bool {
 	return true
 }
 
-// forget drops what is known of the node's earlier lives. It is called with mu held.
-func (p *Pool) forget(n freshet.NodeID) {
-	for h := range p.hosts {
-		if h.node == n {
-			delete(p.hosts, h) // its process has gone, and with it the connection
+// succeeds drops what is known of the node's earlier lives, whose processes have gone,
+// and with them the connections. It returns false if a later one is known: who asks has
+// an answer of before. It is called with mu held.
+func (p *Pool) succeeds(h host) bool {
+	for other := range p.hosts {
+		if other.node != h.node {
+			continue
 		}
+		if other.incarnation > h.incarnation {
+			return false
+		}
+		delete(p.hosts, other)
 	}
+	return true
 }
 
 func (p *Pool) path(n freshet.Node) string {
