@@ -33,7 +33,11 @@ func CheckDurableReplicas(n int, w WriteType) error {
 type BlockKeep struct {
 	Cluster ClusterID
 	Epoch   uint64
-	Block   Block
+	// Node, in this run of it, is whom the request is for: another one may not have what
+	// was kept before.
+	Node        NodeID
+	Incarnation uint64
+	Block       Block
 }
 
 // KeepOrder tells a node to keep a durable copy of a file that is in no storage.

@@ -21,8 +21,8 @@ type Peers interface {
 const copyTimeout = 2 * time.Minute
 
 // copier has other nodes keep copies of the blocks of an upload as they are written. Of
-// each copy one goroutine is in charge, which goes on with another node, from the first
-// block on, when one fails. A nil copier makes no copies.
+// each copy one goroutine is in charge, which goes on with another node when one fails. A
+// nil copier makes no copies.
 type copier struct {
 	peers  Peers
 	keep   freshet.BlockKeep // without the block
@@ -36,6 +36,7 @@ type copier struct {
 	mu      sync.Mutex
 	changed chan struct{} // closed when any of the below changes
 	spare   []freshet.Node
+	kept    map[freshet.NodeID]int // blocks, by those that had no room for more
 	blocks  []freshet.Block
 	ended   bool // there are no more blocks
 	holding []freshet.NodeID
@@ -52,7 +53,7 @@ func (n *Node) newCopier(u *upload) *copier {
 	}
 	c := &copier{
 		peers: n.deps.Peers, keep: freshet.BlockKeep{Cluster: u.keep.meta.Cluster, Epoch: u.epoch}, from: n.opts.Node, room: n.opts.RoomTimeout, clock: n.deps.Clock,
-		copies: t.DurableReplicas - 1, changed: make(chan struct{}),
+		copies: t.DurableReplicas - 1, changed: make(chan struct{}), kept: map[freshet.NodeID]int{},
 	}
 	for _, at := range t.Keepers {
 		if at.ID != n.opts.Node.ID && !slices.ContainsFunc(c.spare, func(o freshet.Node) bool { return o.ID == at.ID }) {
@@ -122,12 +123,12 @@ func (c *copier) update(change func()) {
 func (c *copier) run(ctx context.Context) {
 	var full time.Duration // since when nobody has had room; 0: somebody has
 	for ctx.Err() == nil && c.failure() == nil {
-		node, ok := c.next()
+		node, from, ok := c.next()
 		if !ok {
 			c.fail()
 			return
 		}
-		kept, err := c.copyTo(ctx, node)
+		kept, err := c.copyTo(ctx, node, from)
 		if err == nil {
 			c.update(func() { c.holding = append(c.holding, node.ID) })
 			return
@@ -135,17 +136,21 @@ func (c *copier) run(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		if kept > 0 {
+		if kept > from {
 			full = 0
 		}
 		if !freshet.IsKind(err, freshet.KindExhausted) {
-			c.give(node, err, false)
+			c.giveUp(node, err)
 			continue
 		}
 		if full == 0 {
 			full = c.clock.Elapsed()
 		}
-		c.give(node, err, c.clock.Elapsed()-full < c.room)
+		if c.clock.Elapsed()-full >= c.room {
+			c.giveUp(node, err)
+			continue
+		}
+		c.update(func() { c.spare, c.kept[node.ID] = append(c.spare, node), kept })
 		select {
 		case <-time.After(roomPause):
 		case <-ctx.Done():
@@ -153,48 +158,41 @@ func (c *copier) run(ctx context.Context) {
 	}
 }
 
-// next takes a node that has no copy yet.
-func (c *copier) next() (freshet.Node, bool) {
+// next takes a node that has no copy yet, and says how many blocks it has.
+func (c *copier) next() (node freshet.Node, kept int, ok bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if len(c.spare) == 0 {
-		return freshet.Node{}, false
+		return node, 0, false
 	}
-	node := c.spare[0]
+	node = c.spare[0]
 	c.spare = c.spare[1:]
-	return node, true
+	return node, c.kept[node.ID], true
 }
 
-// give gives a node up, or puts it back behind the others.
-func (c *copier) give(node freshet.Node, err error, again bool) {
-	c.update(func() {
-		if again {
-			c.spare = append(c.spare, node)
-		} else {
-			c.why = append(c.why, node.Name+": "+err.Error())
-		}
-	})
+func (c *copier) giveUp(node freshet.Node, err error) {
+	c.update(func() { c.why = append(c.why, node.Name+": "+err.Error()) })
 }
 
 func (c *copier) fail() {
 	c.update(func() {
 		if c.err == nil {
 			c.err = freshet.Errorf(freshet.KindExhausted, opWrite, "",
-				"%d of the %d copies on other nodes that durable_replicas asks for could not be made, and no further node can keep one; nothing was written: write it again when more nodes live, or ask for fewer replicas (%s)",
-				c.copies-len(c.holding), c.copies, strings.Join(c.why, "; "))
+				"the file could not be made durable on %d nodes, as durable_replicas asks for, and no further node can keep a copy; nothing was written: write it again when more nodes live, or ask for fewer replicas (%s)",
+				c.copies+1, strings.Join(c.why, "; "))
 		}
 	})
 }
 
-// copyTo has a node keep all blocks, and returns how many it does.
-func (c *copier) copyTo(ctx context.Context, node freshet.Node) (kept int, err error) {
+// copyTo has a node keep all blocks from the kept-th on, and returns how many it has then.
+func (c *copier) copyTo(ctx context.Context, node freshet.Node, kept int) (int, error) {
 	for {
 		b, ok := c.await(ctx, kept)
 		if !ok {
 			return kept, context.Cause(ctx)
 		}
 		q := c.keep
-		q.Block = b
+		q.Node, q.Incarnation, q.Block = node.ID, node.Incarnation, b
 		err := c.ask(ctx, node, q)
 		if freshet.IsKind(err, freshet.KindUnavailable) && ctx.Err() == nil { // a connection may have broken
 			err = c.ask(ctx, node, q)

@@ -25,7 +25,7 @@ const (
 //
 // KindUnsupported: the node has memory alone. KindExhausted: there is no room.
 // KindUnavailable: the node stops or is drained, or no node gave the block. KindConflict:
-// the request is of another cluster or epoch.
+// the request is of another cluster or epoch, or for another node, or run of this one.
 func (n *Node) KeepBlock(ctx context.Context, q freshet.BlockKeep) error {
 	if err := n.mayKeep(q); err != nil {
 		return err
@@ -58,6 +58,8 @@ func (n *Node) mayKeep(q freshet.BlockKeep) error {
 		return freshet.Errorf(freshet.KindUnavailable, opKeep, "", "the node is stopping, or not registered with a coordinator yet")
 	case n.draining.Load():
 		return freshet.Errorf(freshet.KindUnavailable, opKeep, "", "the node is being drained")
+	case q.Node != n.opts.Node.ID || q.Incarnation != n.deps.Identity.Incarnation():
+		return freshet.Errorf(freshet.KindConflict, opKeep, "", "the node was restarted or replaced meanwhile")
 	case q.Cluster != cluster || q.Epoch < epoch:
 		return freshet.Errorf(freshet.KindConflict, opKeep, "", "the cluster was restored or replaced meanwhile")
 	case q.Epoch > epoch:
@@ -214,7 +216,7 @@ func (n *Node) keepFile(ctx context.Context, o freshet.KeepOrder) {
 			Offset: at, Length: min(o.BlockSize, o.Length-at), Nodes: o.Nodes,
 		}
 		one, cancel := context.WithTimeout(ctx, copyTimeout)
-		err := n.KeepBlock(one, freshet.BlockKeep{Cluster: cluster, Epoch: epoch, Block: b})
+		err := n.KeepBlock(one, freshet.BlockKeep{Cluster: cluster, Epoch: epoch, Node: n.opts.Node.ID, Incarnation: n.deps.Identity.Incarnation(), Block: b})
 		cancel()
 		if err != nil {
 			if ctx.Err() == nil {

@@ -169,7 +169,7 @@ func New(deps Deps, opts Options) *Node {
 	if deps.Clock == nil {
 		deps.Clock = clock.Real{}
 	}
-	opts.Node.ID = deps.Identity.Node()
+	opts.Node.ID, opts.Node.Incarnation = deps.Identity.Node(), deps.Identity.Incarnation()
 	n := &Node{
 		opts: opts, deps: deps, metrics: newMetrics(deps.Metrics, deps.Blocks),
 		wake: make(chan struct{}, 1), remains: make(chan remain, maxRemains), dirty: newChanges(),

@@ -29,7 +29,11 @@ type KeepBlockRequest struct {
 	ClusterId []byte                 `protobuf:"bytes,1,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
 	Epoch     uint64                 `protobuf:"varint,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
 	// With the nodes that hold it.
-	Block         *Block `protobuf:"bytes,3,opt,name=block,proto3" json:"block,omitempty"`
+	Block *Block `protobuf:"bytes,3,opt,name=block,proto3" json:"block,omitempty"`
+	// Whom the request is for: another node at the same address, or another run of it,
+	// refuses it, for it may not have what was kept before.
+	NodeId        string `protobuf:"bytes,4,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
+	Incarnation   uint64 `protobuf:"varint,5,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -83,6 +87,20 @@ func (x *KeepBlockRequest) GetBlock() *Block {
 		return x.Block
 	}
 	return nil
+}
+
+func (x *KeepBlockRequest) GetNodeId() string {
+	if x != nil {
+		return x.NodeId
+	}
+	return ""
+}
+
+func (x *KeepBlockRequest) GetIncarnation() uint64 {
+	if x != nil {
+		return x.Incarnation
+	}
+	return 0
 }
 
 // KeepBlockResponse is empty.
@@ -197,12 +215,14 @@ var File_freshet_v1_keep_proto protoreflect.FileDescriptor
 const file_freshet_v1_keep_proto_rawDesc = "" +
 	"\n" +
 	"\x15freshet/v1/keep.proto\x12\n" +
-	"freshet.v1\x1a\x16freshet/v1/types.proto\"p\n" +
+	"freshet.v1\x1a\x16freshet/v1/types.proto\"\xab\x01\n" +
 	"\x10KeepBlockRequest\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\fR\tclusterId\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12'\n" +
-	"\x05block\x18\x03 \x01(\v2\x11.freshet.v1.BlockR\x05block\"\x13\n" +
+	"\x05block\x18\x03 \x01(\v2\x11.freshet.v1.BlockR\x05block\x12\x17\n" +
+	"\anode_id\x18\x04 \x01(\tR\x06nodeId\x12 \n" +
+	"\vincarnation\x18\x05 \x01(\x04R\vincarnation\"\x13\n" +
 	"\x11KeepBlockResponse\"\x83\x01\n" +
 	"\tKeepOrder\x12\x17\n" +
 	"\afile_id\x18\x01 \x01(\x04R\x06fileId\x12\x16\n" +
