@@ -120,6 +120,9 @@ func (n *Node) checkTicket(t freshet.Ticket, declared int64) error {
 	case t.Write == freshet.AsyncThrough && !n.deps.Blocks.Durable():
 		return freshet.Errorf(freshet.KindUnsupported, opWrite, "",
 			"async_through needs a cache tier on a disk, and this node has memory alone: give it one, or write with cache_through, or with must_cache if what is written may be lost with the node")
+	case kept(t.Write) && t.DurableReplicas > 1 && (!n.deps.Blocks.Durable() || n.deps.Peers == nil):
+		return freshet.Errorf(freshet.KindUnsupported, opWrite, "",
+			"durable_replicas=%d needs cache tiers on disks, and this node has memory alone: give it one, or write with cache_through, or with must_cache and one replica if what is written may be lost with the node", t.DurableReplicas)
 	case kept(t.Write) && declared > n.deps.Blocks.Capacity():
 		return freshet.Errorf(freshet.KindExhausted, opWrite, "", "the file of %s does not fit into this node's cache of %s; write it with cache_through or through",
 			freshet.FormatSize(declared), freshet.FormatSize(n.deps.Blocks.Capacity()))

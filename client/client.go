@@ -93,6 +93,10 @@ type WriteOptions struct {
 	// BlockSize is that of the file's blocks in bytes; 0 leaves it to the policy of
 	// the path.
 	BlockSize int64
+	// DurableReplicas is on how many nodes a file of must_cache or async_through is
+	// durable when Write returns; 0 leaves it to the policy of the path. Other write types
+	// refuse it.
+	DurableReplicas int
 }
 
 // Whole reads a whole file.
@@ -108,7 +112,7 @@ func (c *Client) Write(ctx context.Context, p freshet.Path, body io.Reader, opts
 	}
 	q := freshet.BeginWriteQuery{
 		Op: op, Path: p, Write: opts.Write, BlockSize: opts.BlockSize, Host: c.opts.Host,
-		Rack: c.opts.Rack, Zone: c.opts.Zone, Node: c.opts.Node,
+		Rack: c.opts.Rack, Zone: c.opts.Zone, Node: c.opts.Node, DurableReplicas: opts.DurableReplicas,
 	}
 	if opts.Length >= 0 {
 		q.Length = &opts.Length

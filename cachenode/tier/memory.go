@@ -73,6 +73,7 @@ func (m *memory) removeAside(string)                             {}
 func (m *memory) hold(freshet.FileID) error                      { return nil }
 func (m *memory) unhold(freshet.FileID)                          {}
 func (m *memory) settle(freshet.BlockID) error                   { return nil }
+func (m *memory) sync(freshet.BlockID) error                     { return nil }
 func (m *memory) probe() error                                   { return nil }
 func (m *memory) stuck() bool                                    { return false }
 

@@ -476,6 +476,8 @@ type medium interface {
 	// hold makes it durable that a version is held; unhold ends that.
 	hold(id freshet.FileID) error
 	unhold(id freshet.FileID)
+	// sync makes the bytes of a published block durable.
+	sync(id freshet.BlockID) error
 	// settle makes the name of a published block durable.
 	settle(id freshet.BlockID) error
 	probe() error

@@ -95,10 +95,16 @@ func (t *txn) completeKept(in *intent, c *Complete) Result {
 		return Result{Err: freshet.Errorf(freshet.KindConflict, op, in.Path, "a file is where a directory above %s should be", in.Path)}
 	}
 	u := Unpersisted{
-		File: in.File, Nodes: c.Nodes, Since: c.At.UTC(), Length: c.Entry.Length, Queued: in.Write == freshet.AsyncThrough, Next: time.Time{},
+		File: in.File, Since: c.At.UTC(), Length: c.Entry.Length, Queued: in.Write == freshet.AsyncThrough, Next: time.Time{},
 	}
-	if len(u.Nodes) == 0 {
+	if u.Nodes = distinct(c.Nodes); len(u.Nodes) == 0 {
 		u.Nodes = []freshet.NodeID{in.Node}
+	}
+	if len(u.Nodes) < in.Replicas {
+		return Result{Err: freshet.Errorf(freshet.KindInvalid, op, in.Path, "the file is durable on %d nodes, and %d were promised", len(u.Nodes), in.Replicas)}
+	}
+	if in.Replicas > 1 {
+		u.Replicas = in.Replicas
 	}
 	switch n := t.get(p); {
 	case n == nil:
@@ -317,8 +323,11 @@ func (t *txn) checkUnpersisted(c *Begin) error {
 // keeps reports whether what is written so stays on the nodes at first.
 func keeps(w freshet.WriteType) bool { return w == freshet.MustCache || w == freshet.AsyncThrough }
 
-// setsKeeping reports whether a policy's setting makes such writes.
+// setsKeeping reports whether a policy's setting makes such writes, or is about them.
 func setsKeeping(s PolicySetting) bool {
+	if s.Property == freshet.PropertyDurableReplicas {
+		return true
+	}
 	if s.Property != freshet.PropertyWriteType {
 		return false
 	}

@@ -121,8 +121,13 @@ func (e *Engine) beginOf(q freshet.BeginWriteQuery) (*namespace.Begin, error) {
 	spread, now := binary.BigEndian.Uint64(q.Op[8:]), e.clock.Elapsed()
 	caller := freshet.Locality{Host: q.Host, Rack: q.Rack, Zone: q.Zone}
 	node, incarnation, ok := e.nodes.Writer(q.Node, caller, spread, now)
+	replicas := 0
 	if keeps := q.Write == freshet.MustCache || q.Write == freshet.AsyncThrough; ok && keeps {
-		if node, incarnation, ok = e.nodes.Keeper(q.Node, caller, spread, q.Write == freshet.AsyncThrough, now); !ok {
+		var err error
+		if replicas, err = e.replicasOf(&q, now); err != nil {
+			return nil, err
+		}
+		if node, incarnation, ok = e.nodes.Keeper(q.Node, caller, spread, replicas > 1 || q.Write == freshet.AsyncThrough, now); !ok {
 			return nil, freshet.Errorf(freshet.KindUnsupported, opWrite, q.Path,
 				"no live cache node can keep a file of write type %s: async_through needs a node with a cache tier on a disk, and both need nodes of this release; or write with cache_through", q.Write)
 		}
@@ -134,6 +139,7 @@ func (e *Engine) beginOf(q freshet.BeginWriteQuery) (*namespace.Begin, error) {
 	return &namespace.Begin{
 		Op: q.Op, Kind: namespace.OpWrite, Path: q.Path, Node: node.ID, Incarn: incarnation,
 		Write: q.Write, BlockSize: q.BlockSize, Length: q.Length, At: e.clock.Now(), Owner: q.Owner, Group: q.Group,
+		Replicas: replicas,
 	}, nil
 }
 
@@ -176,7 +182,9 @@ func (e *Engine) beginAnswer(b *beginning) (freshet.BeginWriteAnswer, error) {
 		return freshet.BeginWriteAnswer{}, freshet.Errorf(freshet.KindUnavailable, opWrite, b.q.Path,
 			"the cache node that began this write has not been heard of; try again in a few seconds")
 	}
-	return freshet.BeginWriteAnswer{Ticket: ticketOf(b.in, node)}, nil
+	t := ticketOf(b.in, node)
+	e.addKeepers(&t, &b.in)
+	return freshet.BeginWriteAnswer{Ticket: t}, nil
 }
 
 // doneBefore returns the outcome of an operation that has ended.
@@ -346,6 +354,7 @@ func (e *Engine) complete(in namespace.Intent, w *freshet.Written, uncertain boo
 			Name: in.Path.Base(), Type: freshet.TypeFile, Length: w.Length, ModTime: w.ModTime,
 			Owner: w.Owner, Group: w.Group, Mode: w.Mode, Fingerprint: w.Fingerprint,
 		},
+		Nodes: keepersOf(&in, w),
 	}}
 }
 
