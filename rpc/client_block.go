@@ -41,9 +41,6 @@ func (p *NodePool) ReadBlock(ctx context.Context, n freshet.Node, q freshet.Bloc
 		Block: blockToWire(q.Block), Source: sourceToWire(q.Source), Offset: q.Offset, Length: q.Length,
 		ReadType: q.Type.String(), OnlyCached: q.Cached,
 	}
-	for _, b := range q.Ahead {
-		req.Ahead = append(req.Ahead, blockToWire(b))
-	}
 	stream, err := freshetv1.NewBlockServiceClient(conn).ReadBlock(ctx, req, p.raw...)
 	if err != nil {
 		cancel()

@@ -4,11 +4,12 @@
 //
 // No paths are exchanged, so the two need to share nothing but the socket. A client
 // trusts a node whose ID and incarnation the coordinator named; every byte it
-// verifies by the checksums that come with the descriptor. Where anything is
+// verifies by the checksums that come with the descriptor. A block that the node does
+// not hold is read while the node fetches it, each byte when the node has said that it
+// is there; the node has just made the checksums of these. Where anything is
 // missing (the socket, the right to use it, the block, the node itself) the bytes
 // are streamed: this package never fails a read that a stream could answer. It never
-// decides which version of a file is fresh, and never asks for what a node does not
-// hold.
+// decides which version of a file is fresh.
 package local
 
 import (
@@ -96,8 +97,15 @@ type answer struct {
 	loan    uint64
 	layout  freshet.BlockLayout
 	isLoan  bool
-	fd      int // of a loan, else -1
+	fd      int  // of a loan or a draft, else -1
+	isDraft bool // which is lent as loan, too
+	from    string
+	isHave  bool
+	have    int64 // of a draft, or how far one has come
 }
+
+// lends reports whether the answer comes with a descriptor.
+func (a *answer) lends() bool { return a.isLoan || a.isDraft }
 
 // decodeAnswer reads a datagram of a node, all but the descriptor.
 func decodeAnswer(b []byte) (answer, error) {
@@ -124,6 +132,10 @@ func decodeAnswer(b []byte) (answer, error) {
 			return a, err
 		}
 		a.loan, a.isLoan = w.Loan.GetLoan(), true
+	case *freshetv1.LocalAnswer_Draft:
+		return a, a.setDraft(w.Draft)
+	case *freshetv1.LocalAnswer_Progress:
+		a.have, a.isHave = w.Progress.GetHave(), true
 	default:
 		return a, freshet.Errorf(freshet.KindCorrupt, "read answer", "", "the answer says nothing that is known")
 	}

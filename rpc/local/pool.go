@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/freshet-io/freshet"
+	"github.com/freshet-io/freshet/fingerprint"
 	"github.com/freshet-io/freshet/internal/clock"
 	freshetv1 "github.com/freshet-io/freshet/proto/freshet/v1"
 	"github.com/freshet-io/freshet/rpc"
@@ -59,6 +60,7 @@ type Pool struct {
 	closed  bool
 	hosts   map[host]*peer
 	open    map[key]*descriptor
+	drafts  map[*draft]struct{}
 	asking  map[key]chan struct{} // closed when it was answered
 	refused map[key]time.Duration // until when
 	tick    uint64
@@ -70,6 +72,7 @@ type Pool struct {
 // Stats count what a Pool has done.
 type Stats struct {
 	Local       int64 // reads by a descriptor
+	Drafts      int64 // blocks that were read while the node fetched them
 	Descriptors int   // that are kept open now
 }
 
@@ -105,7 +108,7 @@ func New(next Nodes, opts Options) *Pool {
 	}
 	opts.Off = opts.Off || !Supported
 	return &Pool{
-		next: next, opts: opts, stop: make(chan struct{}), hosts: map[host]*peer{}, open: map[key]*descriptor{},
+		next: next, opts: opts, stop: make(chan struct{}), hosts: map[host]*peer{}, open: map[key]*descriptor{}, drafts: map[*draft]struct{}{},
 		asking: map[key]chan struct{}{}, refused: map[key]time.Duration{},
 	}
 }
@@ -119,8 +122,8 @@ func (p *Pool) Close() error {
 		return nil
 	}
 	p.closed = true
-	hosts, open := p.hosts, p.open
-	p.hosts, p.open = nil, nil
+	hosts, open, drafts := p.hosts, p.open, p.drafts
+	p.hosts, p.open, p.drafts = nil, nil, nil
 	p.mu.Unlock()
 	close(p.stop)
 	for _, h := range hosts {
@@ -131,6 +134,9 @@ func (p *Pool) Close() error {
 		h.mu.Unlock()
 	}
 	for _, d := range open {
+		d.release()
+	}
+	for d := range drafts {
 		d.release()
 	}
 	p.wg.Wait()
@@ -151,8 +157,11 @@ func (p *Pool) WriteFile(ctx context.Context, t freshet.Ticket, body io.Reader, 
 	return p.next.WriteFile(ctx, t, body, length)
 }
 
-// ReadAhead asks over the network.
+// ReadAhead asks at the socket if there is one, else over the network.
 func (p *Pool) ReadAhead(ctx context.Context, n freshet.Node, q freshet.BlockRead) error {
+	if c := p.reach(ctx, n); c != nil && c.readAhead(ctx, q) == nil {
+		return nil
+	}
 	return p.next.ReadAhead(ctx, n, q)
 }
 
@@ -161,10 +170,17 @@ func (p *Pool) Near(ctx context.Context, n freshet.Node) bool {
 	return p.reach(ctx, n) != nil
 }
 
-// ReadBlock reads a range of a block, by its descriptor if there is one.
+// ReadBlock reads a range of a block, by its descriptor if there is one, or while the
+// node fetches it.
 func (p *Pool) ReadBlock(ctx context.Context, n freshet.Node, q freshet.BlockRead) (freshet.BlockStream, error) {
 	if q.Length < 0 {
 		q.Length = q.Block.Length - q.Offset
+	}
+	if p.fetches(&n, &q) {
+		if s, err := p.fetch(ctx, n, q); s != nil || err != nil {
+			return s, err
+		}
+		return p.next.ReadBlock(ctx, n, q)
 	}
 	if d := p.borrow(ctx, &n, &q.Block, &q.Source); d != nil {
 		d.release()
@@ -279,14 +295,17 @@ func (p *Pool) ask(ctx context.Context, k key, n *freshet.Node, b *freshet.Block
 		return nil
 	}
 	if a.layout.Length != b.Length {
-		closeAll([]int{a.fd})
-		c.release(a.loan)
+		c.giveBack(a)
 		return nil
 	}
-	d, err := newDescriptor(k, src.Fingerprint, a.layout, a.fd, func() { c.release(a.loan) })
+	return p.accept(k, src.Fingerprint, c, a)
+}
+
+// accept takes over what an answer lends; nil if it can't be used.
+func (p *Pool) accept(k key, version fingerprint.Fingerprint, c *conn, a answer) *descriptor {
+	d, err := newDescriptor(k, version, a.layout, a.fd, func() { c.release(a.loan) })
 	if err != nil {
-		closeAll([]int{a.fd})
-		c.release(a.loan)
+		c.giveBack(a)
 		return nil
 	}
 	d.loan, d.from = a.loan, c
@@ -303,9 +322,9 @@ func wireOf(b *freshet.Block, src *freshet.Source) *freshetv1.ReadBlockRequest {
 func (p *Pool) keep(d *descriptor) *descriptor {
 	d.acquire()
 	p.mu.Lock()
-	if p.closed || d.from.isRecalled(d.loan) {
-		p.mu.Unlock()
-		d.release() // the caller's reference stays
+	if had := p.open[d.key]; p.closed || had != nil || d.from.isRecalled(d.loan) {
+		p.mu.Unlock() // somebody else may have asked at the same time
+		d.release()   // the caller's reference stays
 		return d
 	}
 	var oldest *descriptor
@@ -365,6 +384,7 @@ func (p *Pool) recalled(from *conn, loans []uint64) {
 		_, ok := wanted[d.loan]
 		return ok && d.from == from
 	})
+	p.recallDrafts(from, wanted)
 }
 
 func (p *Pool) closeWhere(which func(*descriptor) bool) {

@@ -43,8 +43,8 @@ func (b *bench) bigStorages(ctx context.Context, do func(context.Context, *place
 }
 
 // mounted starts a region that has the storage mounted at /m.
-func (b *bench) mounted(ctx context.Context, name, tier string, p *place) (*fleet.Fleet, *fleet.Session, error) {
-	f, _, err := b.cluster(ctx, clusterOptions{name: name, clusters: 1, coordinators: 1, tier: tier, bare: true, env: p.env})
+func (b *bench) mounted(ctx context.Context, name, tier string, p *place, sockets bool) (*fleet.Fleet, *fleet.Session, error) {
+	f, _, err := b.cluster(ctx, clusterOptions{name: name, clusters: 1, coordinators: 1, tier: tier, bare: true, sockets: sockets, env: p.env})
 	if err != nil {
 		return nil, nil, err
 	}
@@ -78,15 +78,20 @@ func (b *bench) cold(ctx context.Context, p *place) error {
 	}
 	content = nil //nolint:ineffassign,wastedassign // for the collector
 	for _, tier := range []string{"disk", "memory"} {
-		if err := b.coldOne(ctx, p, tier); err != nil {
-			return fmt.Errorf("%s tier: %w", tier, err)
+		for _, way := range []string{"gRPC", "the socket"} {
+			if err := b.coldOne(ctx, p, tier, way); err != nil {
+				return fmt.Errorf("%s tier, %s: %w", tier, way, err)
+			}
 		}
 	}
 	return nil
 }
 
-func (b *bench) coldOne(ctx context.Context, p *place, tier string) error {
-	f, s, err := b.mounted(ctx, "cold-"+p.name+"-"+tier, tier, p)
+// coldOne measures a client that reads in one of two ways.
+func (b *bench) coldOne(ctx context.Context, p *place, tier, way string) error {
+	local := way == "the socket"
+	name := fmt.Sprintf("cold-%s-%s-%t", p.name, tier, local)
+	f, s, err := b.mounted(ctx, name, tier, p, local)
 	if err != nil {
 		return err
 	}
@@ -107,14 +112,17 @@ func (b *bench) coldOne(ctx context.Context, p *place, tier string) error {
 		}
 		return readRanges(ctx, p.rival, fmt.Sprintf("cold-%d", theirs-1))
 	}}
-	if err := b.contest(ctx, "cold-"+p.name, once, our, their); err != nil {
+	if err := b.contest(ctx, name, once, our, their); err != nil {
 		return err
+	}
+	if n := s.Local.Stats().Drafts; local != (n > 0) {
+		return fmt.Errorf("%d blocks were read while they were fetched", n)
 	}
 	bare := "the SDK's ranged GET, 8 MiB each, eight at a time"
 	if p.name == "local" {
 		bare = "a copy of the file"
 	}
-	b.addBig(fmt.Sprintf("%s: cold read of 128 MiB, %s tier", p.name, tier), bare, our, their)
+	b.addBig(fmt.Sprintf("%s: cold read of 128 MiB over %s, %s tier", p.name, way, tier), bare, our, their)
 	return nil
 }
 
@@ -173,7 +181,7 @@ func (b *bench) uploads(ctx context.Context) error { return b.bigStorages(ctx, b
 func (b *bench) upload(ctx context.Context, p *place) error {
 	content := make([]byte, bigSize)
 	_, _ = rand.Read(content) // never fails
-	f, s, err := b.mounted(ctx, "upload-"+p.name, "disk", p)
+	f, s, err := b.mounted(ctx, "upload-"+p.name, "disk", p, false)
 	if err != nil {
 		return err
 	}
