@@ -71,7 +71,7 @@ func (c *conn) greet(ctx context.Context, n freshet.Node) error {
 		return err
 	case a.err != nil:
 		return a.err
-	case a.isLoan:
+	case a.isLoan || a.room != nil:
 		closeAll([]int{a.fd})
 	case a.welcome == nil:
 	case a.welcome.GetNodeId() == string(n.ID) && a.welcome.GetIncarnation() == n.Incarnation:
@@ -127,6 +127,8 @@ func (c *conn) deliver(a answer) {
 	} else if a.isLoan {
 		closeAll([]int{a.fd})
 		c.release(a.loan)
+	} else if a.room != nil { // nobody asked for it
+		closeAll([]int{a.fd})
 	}
 }
 
@@ -161,7 +163,7 @@ func (c *conn) receive(b, control []byte) (answer, error) {
 	}
 	a, err := decodeAnswer(b[:n])
 	want := 0
-	if a.isLoan {
+	if a.isLoan || a.room != nil {
 		want = 1
 	}
 	if err == nil && len(fds) != want {
@@ -171,7 +173,7 @@ func (c *conn) receive(b, control []byte) (answer, error) {
 		closeAll(fds)
 		return answer{}, err
 	}
-	if a.isLoan {
+	if want == 1 {
 		a.fd = fds[0]
 	}
 	return a, nil

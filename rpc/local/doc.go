@@ -1,6 +1,8 @@
 // Package local owns the Unix socket of a cache node, both ends of it: a client on
 // the node's host asks for a block and gets the descriptor of the file that holds
-// it. Reads then cost no message.
+// it. Reads then cost no message. What it writes it puts into memory that it shares
+// with the node, which takes it from there: a client never has a descriptor by which
+// it could change a block.
 //
 // No paths are exchanged, so the two need to share nothing but the socket. A client
 // trusts a node whose ID and incarnation the coordinator named; every byte it
@@ -96,6 +98,9 @@ type answer struct {
 	loan    uint64
 	layout  freshet.BlockLayout
 	isLoan  bool
+	room    *freshetv1.LocalRoom // with a descriptor
+	taken   int                  // slots
+	outcome *freshetv1.LocalOutcome
 	fd      int // of a loan, else -1
 }
 
@@ -124,6 +129,15 @@ func decodeAnswer(b []byte) (answer, error) {
 			return a, err
 		}
 		a.loan, a.isLoan = w.Loan.GetLoan(), true
+	case *freshetv1.LocalAnswer_Room:
+		if !roomIsSane(w.Room) {
+			return a, freshet.Errorf(freshet.KindCorrupt, "write file", "", "the node describes impossible memory")
+		}
+		a.room = w.Room
+	case *freshetv1.LocalAnswer_Taken:
+		a.taken = int(w.Taken.GetSlots())
+	case *freshetv1.LocalAnswer_Outcome:
+		a.outcome = w.Outcome
 	default:
 		return a, freshet.Errorf(freshet.KindCorrupt, "read answer", "", "the answer says nothing that is known")
 	}

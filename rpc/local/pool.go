@@ -61,8 +61,10 @@ type Pool struct {
 	open    map[key]*descriptor
 	asking  map[key]chan struct{} // closed when it was answered
 	refused map[key]time.Duration // until when
-	tick    uint64
-	stats   Stats
+	// As refused: nodes that shared no memory for a write.
+	unshared map[host]time.Duration
+	tick     uint64
+	stats    Stats
 
 	sweeping bool
 }
@@ -70,6 +72,7 @@ type Pool struct {
 // Stats count what a Pool has done.
 type Stats struct {
 	Local       int64 // reads by a descriptor
+	Writes      int64 // files that went through shared memory
 	Descriptors int   // that are kept open now
 }
 
@@ -106,7 +109,7 @@ func New(next Nodes, opts Options) *Pool {
 	opts.Off = opts.Off || !Supported
 	return &Pool{
 		next: next, opts: opts, stop: make(chan struct{}), hosts: map[host]*peer{}, open: map[key]*descriptor{},
-		asking: map[key]chan struct{}{}, refused: map[key]time.Duration{},
+		asking: map[key]chan struct{}{}, refused: map[key]time.Duration{}, unshared: map[host]time.Duration{},
 	}
 }
 
@@ -144,11 +147,6 @@ func (p *Pool) Stats() Stats {
 	s := p.stats
 	s.Descriptors = len(p.open)
 	return s
-}
-
-// WriteFile writes over the network.
-func (p *Pool) WriteFile(ctx context.Context, t freshet.Ticket, body io.Reader, length int64) (freshet.Completed, error) {
-	return p.next.WriteFile(ctx, t, body, length)
 }
 
 // ReadAhead asks over the network.

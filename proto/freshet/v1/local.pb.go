@@ -34,6 +34,8 @@ type LocalRequest struct {
 	//	*LocalRequest_Open
 	//	*LocalRequest_Release
 	//	*LocalRequest_Damage
+	//	*LocalRequest_Write
+	//	*LocalRequest_Filled
 	What          isLocalRequest_What `protobuf_oneof:"what"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -119,6 +121,24 @@ func (x *LocalRequest) GetDamage() *LocalDamage {
 	return nil
 }
 
+func (x *LocalRequest) GetWrite() *LocalWrite {
+	if x != nil {
+		if x, ok := x.What.(*LocalRequest_Write); ok {
+			return x.Write
+		}
+	}
+	return nil
+}
+
+func (x *LocalRequest) GetFilled() *LocalFilled {
+	if x != nil {
+		if x, ok := x.What.(*LocalRequest_Filled); ok {
+			return x.Filled
+		}
+	}
+	return nil
+}
+
 type isLocalRequest_What interface {
 	isLocalRequest_What()
 }
@@ -142,6 +162,15 @@ type LocalRequest_Damage struct {
 	Damage *LocalDamage `protobuf:"bytes,5,opt,name=damage,proto3,oneof"`
 }
 
+type LocalRequest_Write struct {
+	// Begins a write, and says what of its bytes is there.
+	Write *LocalWrite `protobuf:"bytes,130,opt,name=write,proto3,oneof"`
+}
+
+type LocalRequest_Filled struct {
+	Filled *LocalFilled `protobuf:"bytes,131,opt,name=filled,proto3,oneof"`
+}
+
 func (*LocalRequest_Hello) isLocalRequest_What() {}
 
 func (*LocalRequest_Open) isLocalRequest_What() {}
@@ -149,6 +178,10 @@ func (*LocalRequest_Open) isLocalRequest_What() {}
 func (*LocalRequest_Release) isLocalRequest_What() {}
 
 func (*LocalRequest_Damage) isLocalRequest_What() {}
+
+func (*LocalRequest_Write) isLocalRequest_What() {}
+
+func (*LocalRequest_Filled) isLocalRequest_What() {}
 
 // LocalHello begins a connection.
 type LocalHello struct {
@@ -313,6 +346,9 @@ type LocalAnswer struct {
 	//	*LocalAnswer_Loan
 	//	*LocalAnswer_Refusal
 	//	*LocalAnswer_Recall
+	//	*LocalAnswer_Room
+	//	*LocalAnswer_Taken
+	//	*LocalAnswer_Outcome
 	What          isLocalAnswer_What `protobuf_oneof:"what"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -398,6 +434,33 @@ func (x *LocalAnswer) GetRecall() *LocalRecall {
 	return nil
 }
 
+func (x *LocalAnswer) GetRoom() *LocalRoom {
+	if x != nil {
+		if x, ok := x.What.(*LocalAnswer_Room); ok {
+			return x.Room
+		}
+	}
+	return nil
+}
+
+func (x *LocalAnswer) GetTaken() *LocalTaken {
+	if x != nil {
+		if x, ok := x.What.(*LocalAnswer_Taken); ok {
+			return x.Taken
+		}
+	}
+	return nil
+}
+
+func (x *LocalAnswer) GetOutcome() *LocalOutcome {
+	if x != nil {
+		if x, ok := x.What.(*LocalAnswer_Outcome); ok {
+			return x.Outcome
+		}
+	}
+	return nil
+}
+
 type isLocalAnswer_What interface {
 	isLocalAnswer_What()
 }
@@ -418,6 +481,19 @@ type LocalAnswer_Recall struct {
 	Recall *LocalRecall `protobuf:"bytes,5,opt,name=recall,proto3,oneof"`
 }
 
+type LocalAnswer_Room struct {
+	// To a client that writes, all with the number of its request.
+	Room *LocalRoom `protobuf:"bytes,130,opt,name=room,proto3,oneof"`
+}
+
+type LocalAnswer_Taken struct {
+	Taken *LocalTaken `protobuf:"bytes,131,opt,name=taken,proto3,oneof"`
+}
+
+type LocalAnswer_Outcome struct {
+	Outcome *LocalOutcome `protobuf:"bytes,132,opt,name=outcome,proto3,oneof"`
+}
+
 func (*LocalAnswer_Welcome) isLocalAnswer_What() {}
 
 func (*LocalAnswer_Loan) isLocalAnswer_What() {}
@@ -425,6 +501,12 @@ func (*LocalAnswer_Loan) isLocalAnswer_What() {}
 func (*LocalAnswer_Refusal) isLocalAnswer_What() {}
 
 func (*LocalAnswer_Recall) isLocalAnswer_What() {}
+
+func (*LocalAnswer_Room) isLocalAnswer_What() {}
+
+func (*LocalAnswer_Taken) isLocalAnswer_What() {}
+
+func (*LocalAnswer_Outcome) isLocalAnswer_What() {}
 
 // LocalWelcome says who answers.
 type LocalWelcome struct {
@@ -716,13 +798,15 @@ var File_freshet_v1_local_proto protoreflect.FileDescriptor
 const file_freshet_v1_local_proto_rawDesc = "" +
 	"\n" +
 	"\x16freshet/v1/local.proto\x12\n" +
-	"freshet.v1\x1a\x16freshet/v1/block.proto\x1a\x16freshet/v1/types.proto\"\xf3\x01\n" +
+	"freshet.v1\x1a\x16freshet/v1/block.proto\x1a\x1cfreshet/v1/local_write.proto\x1a\x16freshet/v1/types.proto\"\xd8\x02\n" +
 	"\fLocalRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12.\n" +
 	"\x05hello\x18\x02 \x01(\v2\x16.freshet.v1.LocalHelloH\x00R\x05hello\x122\n" +
 	"\x04open\x18\x03 \x01(\v2\x1c.freshet.v1.ReadBlockRequestH\x00R\x04open\x124\n" +
 	"\arelease\x18\x04 \x01(\v2\x18.freshet.v1.LocalReleaseH\x00R\arelease\x121\n" +
-	"\x06damage\x18\x05 \x01(\v2\x17.freshet.v1.LocalDamageH\x00R\x06damageB\x06\n" +
+	"\x06damage\x18\x05 \x01(\v2\x17.freshet.v1.LocalDamageH\x00R\x06damage\x12/\n" +
+	"\x05write\x18\x82\x01 \x01(\v2\x16.freshet.v1.LocalWriteH\x00R\x05write\x122\n" +
+	"\x06filled\x18\x83\x01 \x01(\v2\x17.freshet.v1.LocalFilledH\x00R\x06filledB\x06\n" +
 	"\x04what\"&\n" +
 	"\n" +
 	"LocalHello\x12\x18\n" +
@@ -732,13 +816,16 @@ const file_freshet_v1_local_proto_rawDesc = "" +
 	"\vLocalDamage\x12'\n" +
 	"\x05block\x18\x01 \x01(\v2\x11.freshet.v1.BlockR\x05block\x12*\n" +
 	"\x06source\x18\x02 \x01(\v2\x12.freshet.v1.SourceR\x06source\x12\x14\n" +
-	"\x05chunk\x18\x03 \x01(\x04R\x05chunk\"\xf1\x01\n" +
+	"\x05chunk\x18\x03 \x01(\x04R\x05chunk\"\x87\x03\n" +
 	"\vLocalAnswer\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x124\n" +
 	"\awelcome\x18\x02 \x01(\v2\x18.freshet.v1.LocalWelcomeH\x00R\awelcome\x12+\n" +
 	"\x04loan\x18\x03 \x01(\v2\x15.freshet.v1.LocalLoanH\x00R\x04loan\x124\n" +
 	"\arefusal\x18\x04 \x01(\v2\x18.freshet.v1.LocalRefusalH\x00R\arefusal\x121\n" +
-	"\x06recall\x18\x05 \x01(\v2\x17.freshet.v1.LocalRecallH\x00R\x06recallB\x06\n" +
+	"\x06recall\x18\x05 \x01(\v2\x17.freshet.v1.LocalRecallH\x00R\x06recall\x12,\n" +
+	"\x04room\x18\x82\x01 \x01(\v2\x15.freshet.v1.LocalRoomH\x00R\x04room\x12/\n" +
+	"\x05taken\x18\x83\x01 \x01(\v2\x16.freshet.v1.LocalTakenH\x00R\x05taken\x125\n" +
+	"\aoutcome\x18\x84\x01 \x01(\v2\x18.freshet.v1.LocalOutcomeH\x00R\aoutcomeB\x06\n" +
 	"\x04what\"I\n" +
 	"\fLocalWelcome\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12 \n" +
@@ -787,25 +874,35 @@ var file_freshet_v1_local_proto_goTypes = []any{
 	(*LocalRefusal)(nil),     // 7: freshet.v1.LocalRefusal
 	(*LocalRecall)(nil),      // 8: freshet.v1.LocalRecall
 	(*ReadBlockRequest)(nil), // 9: freshet.v1.ReadBlockRequest
-	(*Block)(nil),            // 10: freshet.v1.Block
-	(*Source)(nil),           // 11: freshet.v1.Source
+	(*LocalWrite)(nil),       // 10: freshet.v1.LocalWrite
+	(*LocalFilled)(nil),      // 11: freshet.v1.LocalFilled
+	(*Block)(nil),            // 12: freshet.v1.Block
+	(*Source)(nil),           // 13: freshet.v1.Source
+	(*LocalRoom)(nil),        // 14: freshet.v1.LocalRoom
+	(*LocalTaken)(nil),       // 15: freshet.v1.LocalTaken
+	(*LocalOutcome)(nil),     // 16: freshet.v1.LocalOutcome
 }
 var file_freshet_v1_local_proto_depIdxs = []int32{
 	1,  // 0: freshet.v1.LocalRequest.hello:type_name -> freshet.v1.LocalHello
 	9,  // 1: freshet.v1.LocalRequest.open:type_name -> freshet.v1.ReadBlockRequest
 	2,  // 2: freshet.v1.LocalRequest.release:type_name -> freshet.v1.LocalRelease
 	3,  // 3: freshet.v1.LocalRequest.damage:type_name -> freshet.v1.LocalDamage
-	10, // 4: freshet.v1.LocalDamage.block:type_name -> freshet.v1.Block
-	11, // 5: freshet.v1.LocalDamage.source:type_name -> freshet.v1.Source
-	5,  // 6: freshet.v1.LocalAnswer.welcome:type_name -> freshet.v1.LocalWelcome
-	6,  // 7: freshet.v1.LocalAnswer.loan:type_name -> freshet.v1.LocalLoan
-	7,  // 8: freshet.v1.LocalAnswer.refusal:type_name -> freshet.v1.LocalRefusal
-	8,  // 9: freshet.v1.LocalAnswer.recall:type_name -> freshet.v1.LocalRecall
-	10, // [10:10] is the sub-list for method output_type
-	10, // [10:10] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	10, // 4: freshet.v1.LocalRequest.write:type_name -> freshet.v1.LocalWrite
+	11, // 5: freshet.v1.LocalRequest.filled:type_name -> freshet.v1.LocalFilled
+	12, // 6: freshet.v1.LocalDamage.block:type_name -> freshet.v1.Block
+	13, // 7: freshet.v1.LocalDamage.source:type_name -> freshet.v1.Source
+	5,  // 8: freshet.v1.LocalAnswer.welcome:type_name -> freshet.v1.LocalWelcome
+	6,  // 9: freshet.v1.LocalAnswer.loan:type_name -> freshet.v1.LocalLoan
+	7,  // 10: freshet.v1.LocalAnswer.refusal:type_name -> freshet.v1.LocalRefusal
+	8,  // 11: freshet.v1.LocalAnswer.recall:type_name -> freshet.v1.LocalRecall
+	14, // 12: freshet.v1.LocalAnswer.room:type_name -> freshet.v1.LocalRoom
+	15, // 13: freshet.v1.LocalAnswer.taken:type_name -> freshet.v1.LocalTaken
+	16, // 14: freshet.v1.LocalAnswer.outcome:type_name -> freshet.v1.LocalOutcome
+	15, // [15:15] is the sub-list for method output_type
+	15, // [15:15] is the sub-list for method input_type
+	15, // [15:15] is the sub-list for extension type_name
+	15, // [15:15] is the sub-list for extension extendee
+	0,  // [0:15] is the sub-list for field type_name
 }
 
 func init() { file_freshet_v1_local_proto_init() }
@@ -814,18 +911,24 @@ func file_freshet_v1_local_proto_init() {
 		return
 	}
 	file_freshet_v1_block_proto_init()
+	file_freshet_v1_local_write_proto_init()
 	file_freshet_v1_types_proto_init()
 	file_freshet_v1_local_proto_msgTypes[0].OneofWrappers = []any{
 		(*LocalRequest_Hello)(nil),
 		(*LocalRequest_Open)(nil),
 		(*LocalRequest_Release)(nil),
 		(*LocalRequest_Damage)(nil),
+		(*LocalRequest_Write)(nil),
+		(*LocalRequest_Filled)(nil),
 	}
 	file_freshet_v1_local_proto_msgTypes[4].OneofWrappers = []any{
 		(*LocalAnswer_Welcome)(nil),
 		(*LocalAnswer_Loan)(nil),
 		(*LocalAnswer_Refusal)(nil),
 		(*LocalAnswer_Recall)(nil),
+		(*LocalAnswer_Room)(nil),
+		(*LocalAnswer_Taken)(nil),
+		(*LocalAnswer_Outcome)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
