@@ -2,6 +2,7 @@ package local
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net"
 	"os"
@@ -31,9 +32,9 @@ type Taker interface {
 
 // Sizes and bounds of the memory that is shared for a write.
 const (
-	slotSize  = 512 << 10 // bytes
+	slotSize  = 1 << 20 // bytes
 	maxSlots  = 4
-	maxWrites = 64 // of all clients
+	maxWrites = 32 // of all clients
 )
 
 // A client says within firstTimeout that there is something to take.
@@ -88,69 +89,40 @@ func (s *Server) takeFile(ctx context.Context, n *session, id uint64, q *freshet
 		defer s.mu.Unlock()
 		s.writing--
 	}()
-	in, file, err := newIncoming(slotsFor(q.GetLength()), func() error {
-		return s.send(n, &freshetv1.LocalAnswer{Id: id, What: &freshetv1.LocalAnswer_Taken{Taken: &freshetv1.LocalTaken{Slots: 1}}}, nil)
-	})
+	in, file, err := newIncoming(s, n, id, slotsFor(q.GetLength()))
 	if err != nil {
 		return refuse(freshet.Errorf(freshet.KindExhausted, "write file", "", "share memory: %w", err))
 	}
+	defer in.free()
 	err = s.send(n, &freshetv1.LocalAnswer{Id: id, What: &freshetv1.LocalAnswer_Room{Room: in.describe()}}, file)
 	_ = file.Close() // the client has its copy, or never will
 	if err != nil {
-		in.free()
 		return err
 	}
-	return s.takeFrom(ctx, n, in, func(ctx context.Context) error {
-		done, err := s.taker.Write(ctx, t, in, q.GetLength())
-		result := "written"
-		if err != nil {
-			result = "failed"
-		}
-		s.writes.WithLabelValues(result).Inc()
-		return s.send(n, &freshetv1.LocalAnswer{Id: id, What: &freshetv1.LocalAnswer_Outcome{Outcome: rpc.OutcomeToWire(done, err)}}, nil)
-	})
-}
-
-// takeFrom calls write when the client has put the first bytes into the room, and
-// waits for the client to go. The file goes on when the server ends: the node knows
-// for how long.
-func (s *Server) takeFrom(ctx context.Context, n *session, in *incoming, write func(context.Context) error) error {
-	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	defer cancel()
-	left := make(chan error, 1)
-	go func() {
-		err := in.receive(n.conn, func() (*freshetv1.LocalRequest, error) { return s.next(n, make([]byte, smallMessage)) })
-		cancel() // the client has gone
-		left <- err
-	}()
-	var failed error
-	select {
-	case <-in.first:
-		s.mu.Lock()
-		n.taken = !s.stopped
-		s.mu.Unlock()
-		if n.taken {
-			failed = write(ctx)
-		}
-	case err := <-left:
-		left <- err
+	if err := in.begin(); err != nil {
+		return err
 	}
+	s.mu.Lock()
+	n.taken = !s.stopped
+	s.mu.Unlock()
+	if !n.taken {
+		return net.ErrClosed
+	}
+	// The file goes on when the server ends: the node knows for how long.
+	ctx, in.left = context.WithCancel(context.WithoutCancel(ctx))
+	defer in.left()
+	done, err := s.taker.Write(ctx, t, in, q.GetLength())
 	in.close()
-	if failed != nil || !n.taken {
-		_ = n.conn.Close() // what was to be said can't be
-	} else if err := n.conn.SetReadDeadline(time.Now().Add(writeTimeout)); err != nil { //nolint:forbidigo // the kernel's clock
-		_ = n.conn.Close() // as above
+	result := "written"
+	if err != nil {
+		result = "failed"
 	}
-	err := <-left // the client closes when it has the outcome
-	in.free()
-	if failed != nil {
-		err = failed
+	s.writes.WithLabelValues(result).Inc()
+	if err := s.send(n, &freshetv1.LocalAnswer{Id: id, What: &freshetv1.LocalAnswer_Outcome{Outcome: rpc.OutcomeToWire(done, err)}}, nil); err != nil {
+		return err
 	}
-	return err
+	return in.farewell()
 }
-
-// smallMessage is more than what a client says while it writes.
-const smallMessage = 256
 
 // filled is what a client says of a slot.
 type filled struct {
@@ -160,119 +132,154 @@ type filled struct {
 
 // incoming is the body of a file in memory that its client fills.
 type incoming struct {
-	room   []byte
-	slots  int
-	tell   func() error // that one more slot is free
-	pieces chan filled
-	first  chan struct{} // closed with the first of them
-	gone   chan struct{} // closed when no more will come
-	quit   chan struct{} // closed when nobody wants more
+	room  []byte
+	slots int
+	conn  *net.UnixConn
+	hear  func() (*freshetv1.LocalRequest, error)
+	tell  func(taken int) error
+	left  func() // called when the client has gone, once it has said all
 
 	// Of the one who takes.
+	ahead *filled // heard already
 	slot  int
-	taken bool // the slot before is not given back yet
+	taken int // slots that were not given back yet
 	ended bool
-	rest  []byte // of a slot, for Read
+	rest  []byte        // of a slot, for Read
+	gone  chan struct{} // closed when the client has gone; nil before the end
 
 	mu     sync.Mutex // Read may go on when the room is given up
 	closed bool
 }
 
-func newIncoming(slots int, tell func() error) (*incoming, *os.File, error) {
+func newIncoming(s *Server, n *session, id uint64, slots int) (*incoming, *os.File, error) {
 	f, room, err := newRoom(slots * slotSize)
 	if err != nil {
 		return nil, nil, err
 	}
 	return &incoming{
-		room: room, slots: slots, tell: tell, pieces: make(chan filled, slots),
-		first: make(chan struct{}), gone: make(chan struct{}), quit: make(chan struct{}),
+		room: room, slots: slots, conn: n.conn,
+		hear: func() (*freshetv1.LocalRequest, error) { return s.next(n, make([]byte, smallMessage)) }, // two may wait for a moment
+		tell: func(taken int) error {
+			m := &freshetv1.LocalTaken{Slots: uint32(taken)} //nolint:gosec // at most maxSlots
+			return s.send(n, &freshetv1.LocalAnswer{Id: id, What: &freshetv1.LocalAnswer_Taken{Taken: m}}, nil)
+		},
 	}, f, nil
 }
+
+// smallMessage is more than what a client says while it writes.
+const smallMessage = 256
 
 func (in *incoming) describe() *freshetv1.LocalRoom {
 	return &freshetv1.LocalRoom{Slots: uint32(in.slots), SlotSize: slotSize} //nolint:gosec // at most maxSlots
 }
 
-// receive hears what the client has filled, until it goes.
-func (in *incoming) receive(c *net.UnixConn, next func() (*freshetv1.LocalRequest, error)) error {
-	defer close(in.gone)
-	if err := c.SetReadDeadline(time.Now().Add(firstTimeout)); err != nil { //nolint:forbidigo // the kernel's clock
-		return err
-	}
-	for begun, ended := false, false; ; begun = true {
-		m, err := next()
-		if err != nil {
-			return err
-		}
-		f := filled{bytes: int(m.GetFilled().GetBytes()), end: m.GetFilled().GetEnd()}
-		if m.GetFilled() == nil || ended || f.bytes > slotSize || (f.bytes < slotSize && !f.end) {
-			return freshet.Errorf(freshet.KindInvalid, "write file", "", "the client fills what it has not")
-		}
-		ended = f.end
-		select {
-		case in.pieces <- f:
-		default:
-			return freshet.Errorf(freshet.KindInvalid, "write file", "", "the client fills what was not taken yet")
-		}
-		if !begun {
-			close(in.first)
-			if err := c.SetReadDeadline(time.Time{}); err != nil {
-				return err
-			}
-		}
-	}
+// begin waits for the first bytes.
+func (in *incoming) begin() error {
+	f, err := in.await(context.Background(), firstTimeout)
+	in.ahead = &f
+	return err
 }
 
 // Next returns the next bytes where they are; see Taker.
 func (in *incoming) Next(ctx context.Context, idle time.Duration) ([]byte, error) {
-	if in.taken {
-		in.taken = false
-		if err := in.tell(); err != nil {
-			return nil, errLeft()
-		}
-	}
 	if in.ended {
 		return nil, io.EOF
 	}
-	f, err := in.await(ctx, idle)
+	// Half of them at a time: each word wakes the client.
+	if in.taken >= max(in.slots/2, 1) {
+		if err := in.tell(in.taken); err != nil {
+			return nil, errLeft()
+		}
+		in.taken = 0
+	}
+	f, err := in.next(ctx, idle)
 	if err != nil {
 		return nil, err
 	}
 	at := in.slot * slotSize
 	in.slot = (in.slot + 1) % in.slots
-	in.taken, in.ended = !f.end, f.end
+	in.taken++
 	b := in.room[at : at+f.bytes : at+f.bytes]
-	if f.end {
-		return b, io.EOF
+	if !f.end {
+		return b, nil
 	}
-	return b, nil
+	in.ended = true
+	in.gone = make(chan struct{})
+	go in.watch()
+	return b, io.EOF
 }
 
-// await waits for the next slot, for idle if it is not 0.
+func (in *incoming) next(ctx context.Context, idle time.Duration) (filled, error) {
+	if f := in.ahead; f != nil {
+		in.ahead = nil
+		return *f, nil
+	}
+	return in.await(ctx, idle)
+}
+
+// await waits for the client to fill a slot, for idle if it is not 0.
 func (in *incoming) await(ctx context.Context, idle time.Duration) (filled, error) {
-	select {
-	case f := <-in.pieces:
-		return f, nil
-	default:
-	}
-	var late <-chan time.Time
+	var until time.Time
 	if idle > 0 {
-		timer := time.NewTimer(idle)
-		defer timer.Stop()
-		late = timer.C
+		until = time.Now().Add(idle) //nolint:forbidigo // the kernel's clock
 	}
-	select {
-	case f := <-in.pieces:
-		return f, nil
-	case <-in.gone:
-		return filled{}, errLeft()
-	case <-in.quit:
+	if !in.listen(until) {
 		return filled{}, io.ErrClosedPipe
-	case <-ctx.Done():
+	}
+	// Only now, so that it has the last word.
+	defer context.AfterFunc(ctx, in.deafen)()
+	m, err := in.hear()
+	switch {
+	case err == nil:
+	case ctx.Err() != nil:
 		return filled{}, context.Cause(ctx)
-	case <-late:
+	case !errors.Is(err, os.ErrDeadlineExceeded):
+		return filled{}, errLeft()
+	case in.isClosed():
+		return filled{}, io.ErrClosedPipe
+	default:
 		return filled{}, freshet.Errorf(freshet.KindUnavailable, "write file", "", "the client sent nothing for %s; the upload was dropped", idle)
 	}
+	f := filled{bytes: int(m.GetFilled().GetBytes()), end: m.GetFilled().GetEnd()}
+	if m.GetFilled() == nil || f.bytes > slotSize || (f.bytes < slotSize && !f.end) {
+		return filled{}, freshet.Errorf(freshet.KindInvalid, "write file", "", "the client says what makes no sense; nothing was written")
+	}
+	return f, nil
+}
+
+// listen lets the next read of the connection wait so long; false: nobody wants it.
+func (in *incoming) listen(until time.Time) bool {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return !in.closed && in.conn.SetReadDeadline(until) == nil
+}
+
+// deafen ends a read that is waiting.
+func (in *incoming) deafen() { _ = in.conn.SetReadDeadline(time.Unix(1, 0)) } //nolint:errcheck // it has ended then
+
+// watch waits for the client to go, which has said all that it has to say. What it
+// says then ends the connection as well.
+func (in *incoming) watch() {
+	defer close(in.gone)
+	if in.listen(time.Time{}) {
+		_, _ = in.hear() //nolint:errcheck // it is an error in any case
+	}
+	if !in.isClosed() {
+		in.left()
+	}
+}
+
+// farewell waits for the client to go, which has the outcome. A connection that is
+// closed from this side first may lose it.
+func (in *incoming) farewell() error {
+	if in.gone != nil {
+		<-in.gone // close has ended it
+	}
+	err := in.conn.SetReadDeadline(time.Now().Add(writeTimeout)) //nolint:forbidigo // the kernel's clock
+	for err == nil {
+		_, err = in.hear()
+	}
+	return err
 }
 
 func errLeft() error {
@@ -313,14 +320,22 @@ func (in *incoming) Close() error {
 func (in *incoming) close() {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	if !in.closed {
-		in.closed = true
-		close(in.quit)
-	}
+	in.closed = true
+	in.deafen()
+}
+
+func (in *incoming) isClosed() bool {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return in.closed
 }
 
 // free gives the memory back.
 func (in *incoming) free() {
 	in.close()
+	_ = in.conn.Close() // whoever still waits for it must end
+	if in.gone != nil {
+		<-in.gone
+	}
 	unmapRoom(in.room)
 }
