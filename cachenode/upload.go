@@ -198,6 +198,10 @@ func (u *upload) receive(fs ufs.FS, body io.Reader, declared int64) (err error) 
 
 // take takes the body to where it goes.
 func (u *upload) take(body io.Reader, declared int64) (err error) {
+	// Where the storage and the tier must have the same bytes, they are copied first.
+	if s, ok := body.(Shared); ok && u.keep != nil {
+		return u.copyFrom(inPlace{s}, declared)
+	}
 	p := startPump(body, declared)
 	defer func() {
 		p.end()
@@ -208,7 +212,7 @@ func (u *upload) take(body io.Reader, declared int64) (err error) {
 	return u.copyFrom(p, declared)
 }
 
-func (u *upload) copyFrom(p *pump, declared int64) error {
+func (u *upload) copyFrom(p source, declared int64) error {
 	var b []byte
 	for {
 		var end error

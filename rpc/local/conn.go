@@ -71,7 +71,7 @@ func (c *conn) greet(ctx context.Context, n freshet.Node) error {
 		return err
 	case a.err != nil:
 		return a.err
-	case a.lends():
+	case a.hasDescriptor():
 		closeAll([]int{a.fd})
 	case a.welcome == nil:
 	case a.welcome.GetNodeId() == string(n.ID) && a.welcome.GetIncarnation() == n.Incarnation:
@@ -134,6 +134,8 @@ func (c *conn) giveBack(a answer) {
 	if a.lends() {
 		closeAll([]int{a.fd})
 		c.release(a.loan)
+	} else if a.room != nil { // nobody asked for it
+		closeAll([]int{a.fd})
 	}
 }
 
@@ -168,7 +170,7 @@ func (c *conn) receive(b, control []byte) (answer, error) {
 	}
 	a, err := decodeAnswer(b[:n])
 	want := 0
-	if a.lends() {
+	if a.hasDescriptor() {
 		want = 1
 	}
 	if err == nil && len(fds) != want {
@@ -178,7 +180,7 @@ func (c *conn) receive(b, control []byte) (answer, error) {
 		closeAll(fds)
 		return answer{}, err
 	}
-	if a.lends() {
+	if want == 1 {
 		a.fd = fds[0]
 	}
 	return a, nil

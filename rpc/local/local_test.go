@@ -64,6 +64,12 @@ type world struct {
 
 func newWorld(t testing.TB, kind tier.Kind, users ...uint32) *world {
 	t.Helper()
+	return newWorldOf(t, kind, func(w *world) local.Lender { return w }, users...)
+}
+
+// newWorldOf starts a world whose socket serves what node returns.
+func newWorldOf(t testing.TB, kind tier.Kind, node func(*world) local.Lender, users ...uint32) *world {
+	t.Helper()
 	run, err := os.MkdirTemp("", "fl-") //nolint:usetesting // a socket's path must be short
 	check(t, err)
 	w := &world{t: t, dir: t.TempDir(), socket: filepath.Join(run, "s"), node: freshet.Node{ID: "n", Incarnation: 3}}
@@ -78,7 +84,7 @@ func newWorld(t testing.TB, kind tier.Kind, users ...uint32) *world {
 	check(t, err)
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
-	srv := local.NewServer(w, local.ServerOptions{Node: "n", Incarnation: 3, Users: users})
+	srv := local.NewServer(node(w), local.ServerOptions{Node: "n", Incarnation: 3, Users: users})
 	go func() { ended <- srv.Serve(ctx, l) }()
 	w.stop = sync.OnceFunc(func() {
 		cancel()

@@ -63,8 +63,10 @@ type Pool struct {
 	drafts  map[*draft]struct{}
 	asking  map[key]chan struct{} // closed when it was answered
 	refused map[key]time.Duration // until when
-	tick    uint64
-	stats   Stats
+	// As refused: nodes that shared no memory for a write.
+	unshared map[host]time.Duration
+	tick     uint64
+	stats    Stats
 
 	sweeping bool
 }
@@ -73,6 +75,7 @@ type Pool struct {
 type Stats struct {
 	Local       int64 // reads by a descriptor
 	Drafts      int64 // blocks that were read while the node fetched them
+	Writes      int64 // files that went through shared memory
 	Descriptors int   // that are kept open now
 }
 
@@ -109,7 +112,7 @@ func New(next Nodes, opts Options) *Pool {
 	opts.Off = opts.Off || !Supported
 	return &Pool{
 		next: next, opts: opts, stop: make(chan struct{}), hosts: map[host]*peer{}, open: map[key]*descriptor{}, drafts: map[*draft]struct{}{},
-		asking: map[key]chan struct{}{}, refused: map[key]time.Duration{},
+		asking: map[key]chan struct{}{}, refused: map[key]time.Duration{}, unshared: map[host]time.Duration{},
 	}
 }
 
@@ -150,11 +153,6 @@ func (p *Pool) Stats() Stats {
 	s := p.stats
 	s.Descriptors = len(p.open)
 	return s
-}
-
-// WriteFile writes over the network.
-func (p *Pool) WriteFile(ctx context.Context, t freshet.Ticket, body io.Reader, length int64) (freshet.Completed, error) {
-	return p.next.WriteFile(ctx, t, body, length)
 }
 
 // ReadAhead asks at the socket if there is one, else over the network.

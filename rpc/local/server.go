@@ -66,12 +66,15 @@ const (
 // Server lends blocks over a socket. It is used once.
 type Server struct {
 	lender  Lender
+	taker   Taker // nil: nothing is written by the socket
 	opts    ServerOptions
 	results *prometheus.CounterVec
+	writes  *prometheus.CounterVec
 
 	mu       sync.Mutex
 	sessions map[*session]struct{}
 	stopped  bool
+	writing  int // files
 	wg       sync.WaitGroup
 }
 
@@ -87,6 +90,7 @@ type session struct {
 	loans map[uint64]*held
 	last  uint64
 	ended bool
+	taken bool // a file comes in, which ends by itself
 }
 
 // held is a loan with what became of it.
@@ -112,8 +116,10 @@ func NewServer(l Lender, opts ServerOptions) *Server {
 	for _, r := range []string{"lent", "draft", "absent", "exhausted", "failed"} {
 		s.results.WithLabelValues(r)
 	}
+	s.taker, _ = l.(Taker) // not every node takes files so
+	s.writes = newWriteCounter()
 	if opts.Metrics != nil {
-		opts.Metrics.MustRegister(s.results,
+		opts.Metrics.MustRegister(s.results, s.writes,
 			prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "freshet_local_clients", Help: "Clients that are connected to the Unix socket."},
 				func() float64 { n, _ := s.count(); return float64(n) }),
 			prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "freshet_local_loans", Help: "Descriptors of blocks that clients on this host hold."},
@@ -198,7 +204,9 @@ func (s *Server) closeAll() {
 	defer s.mu.Unlock()
 	s.stopped = true
 	for n := range s.sessions {
-		_ = n.conn.Close() // ends its reads
+		if !n.taken {
+			_ = n.conn.Close() // ends its reads
+		}
 	}
 }
 
@@ -295,8 +303,10 @@ func (s *Server) handle(ctx context.Context, n *session, m *freshetv1.LocalReque
 			s.lender.Inspect(req, int64(min(w.Damage.GetChunk(), freshet.MaxBlockSize))) //nolint:gosec // bounded
 		}
 		return err
+	case *freshetv1.LocalRequest_Write:
+		return s.takeFile(ctx, n, m.GetId(), w.Write)
 	}
-	return freshet.Errorf(freshet.KindInvalid, "serve local client", "", "a second hello")
+	return freshet.Errorf(freshet.KindInvalid, "serve local client", "", "a request out of place")
 }
 
 // lend answers a request for a block. An error ends the connection.

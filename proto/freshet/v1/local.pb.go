@@ -36,6 +36,8 @@ type LocalRequest struct {
 	//	*LocalRequest_Damage
 	//	*LocalRequest_Fetch
 	//	*LocalRequest_Await
+	//	*LocalRequest_Write
+	//	*LocalRequest_Filled
 	What          isLocalRequest_What `protobuf_oneof:"what"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -139,6 +141,24 @@ func (x *LocalRequest) GetAwait() *LocalAwait {
 	return nil
 }
 
+func (x *LocalRequest) GetWrite() *LocalWrite {
+	if x != nil {
+		if x, ok := x.What.(*LocalRequest_Write); ok {
+			return x.Write
+		}
+	}
+	return nil
+}
+
+func (x *LocalRequest) GetFilled() *LocalFilled {
+	if x != nil {
+		if x, ok := x.What.(*LocalRequest_Filled); ok {
+			return x.Filled
+		}
+	}
+	return nil
+}
+
 type isLocalRequest_What interface {
 	isLocalRequest_What()
 }
@@ -172,6 +192,15 @@ type LocalRequest_Await struct {
 	Await *LocalAwait `protobuf:"bytes,71,opt,name=await,proto3,oneof"`
 }
 
+type LocalRequest_Write struct {
+	// Begins a write, and says what of its bytes is there.
+	Write *LocalWrite `protobuf:"bytes,130,opt,name=write,proto3,oneof"`
+}
+
+type LocalRequest_Filled struct {
+	Filled *LocalFilled `protobuf:"bytes,131,opt,name=filled,proto3,oneof"`
+}
+
 func (*LocalRequest_Hello) isLocalRequest_What() {}
 
 func (*LocalRequest_Open) isLocalRequest_What() {}
@@ -183,6 +212,10 @@ func (*LocalRequest_Damage) isLocalRequest_What() {}
 func (*LocalRequest_Fetch) isLocalRequest_What() {}
 
 func (*LocalRequest_Await) isLocalRequest_What() {}
+
+func (*LocalRequest_Write) isLocalRequest_What() {}
+
+func (*LocalRequest_Filled) isLocalRequest_What() {}
 
 // LocalHello begins a connection.
 type LocalHello struct {
@@ -349,6 +382,9 @@ type LocalAnswer struct {
 	//	*LocalAnswer_Recall
 	//	*LocalAnswer_Draft
 	//	*LocalAnswer_Progress
+	//	*LocalAnswer_Room
+	//	*LocalAnswer_Taken
+	//	*LocalAnswer_Outcome
 	What          isLocalAnswer_What `protobuf_oneof:"what"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -452,6 +488,33 @@ func (x *LocalAnswer) GetProgress() *LocalProgress {
 	return nil
 }
 
+func (x *LocalAnswer) GetRoom() *LocalRoom {
+	if x != nil {
+		if x, ok := x.What.(*LocalAnswer_Room); ok {
+			return x.Room
+		}
+	}
+	return nil
+}
+
+func (x *LocalAnswer) GetTaken() *LocalTaken {
+	if x != nil {
+		if x, ok := x.What.(*LocalAnswer_Taken); ok {
+			return x.Taken
+		}
+	}
+	return nil
+}
+
+func (x *LocalAnswer) GetOutcome() *LocalOutcome {
+	if x != nil {
+		if x, ok := x.What.(*LocalAnswer_Outcome); ok {
+			return x.Outcome
+		}
+	}
+	return nil
+}
+
 type isLocalAnswer_What interface {
 	isLocalAnswer_What()
 }
@@ -480,6 +543,19 @@ type LocalAnswer_Progress struct {
 	Progress *LocalProgress `protobuf:"bytes,71,opt,name=progress,proto3,oneof"`
 }
 
+type LocalAnswer_Room struct {
+	// To a client that writes, all with the number of its request.
+	Room *LocalRoom `protobuf:"bytes,130,opt,name=room,proto3,oneof"`
+}
+
+type LocalAnswer_Taken struct {
+	Taken *LocalTaken `protobuf:"bytes,131,opt,name=taken,proto3,oneof"`
+}
+
+type LocalAnswer_Outcome struct {
+	Outcome *LocalOutcome `protobuf:"bytes,132,opt,name=outcome,proto3,oneof"`
+}
+
 func (*LocalAnswer_Welcome) isLocalAnswer_What() {}
 
 func (*LocalAnswer_Loan) isLocalAnswer_What() {}
@@ -491,6 +567,12 @@ func (*LocalAnswer_Recall) isLocalAnswer_What() {}
 func (*LocalAnswer_Draft) isLocalAnswer_What() {}
 
 func (*LocalAnswer_Progress) isLocalAnswer_What() {}
+
+func (*LocalAnswer_Room) isLocalAnswer_What() {}
+
+func (*LocalAnswer_Taken) isLocalAnswer_What() {}
+
+func (*LocalAnswer_Outcome) isLocalAnswer_What() {}
 
 // LocalWelcome says who answers.
 type LocalWelcome struct {
@@ -1030,7 +1112,7 @@ var File_freshet_v1_local_proto protoreflect.FileDescriptor
 const file_freshet_v1_local_proto_rawDesc = "" +
 	"\n" +
 	"\x16freshet/v1/local.proto\x12\n" +
-	"freshet.v1\x1a\x16freshet/v1/block.proto\x1a\x16freshet/v1/types.proto\"\xd3\x02\n" +
+	"freshet.v1\x1a\x16freshet/v1/block.proto\x1a\x1cfreshet/v1/local_write.proto\x1a\x16freshet/v1/types.proto\"\xb8\x03\n" +
 	"\fLocalRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12.\n" +
 	"\x05hello\x18\x02 \x01(\v2\x16.freshet.v1.LocalHelloH\x00R\x05hello\x122\n" +
@@ -1038,7 +1120,9 @@ const file_freshet_v1_local_proto_rawDesc = "" +
 	"\arelease\x18\x04 \x01(\v2\x18.freshet.v1.LocalReleaseH\x00R\arelease\x121\n" +
 	"\x06damage\x18\x05 \x01(\v2\x17.freshet.v1.LocalDamageH\x00R\x06damage\x12.\n" +
 	"\x05fetch\x18F \x01(\v2\x16.freshet.v1.LocalFetchH\x00R\x05fetch\x12.\n" +
-	"\x05await\x18G \x01(\v2\x16.freshet.v1.LocalAwaitH\x00R\x05awaitB\x06\n" +
+	"\x05await\x18G \x01(\v2\x16.freshet.v1.LocalAwaitH\x00R\x05await\x12/\n" +
+	"\x05write\x18\x82\x01 \x01(\v2\x16.freshet.v1.LocalWriteH\x00R\x05write\x122\n" +
+	"\x06filled\x18\x83\x01 \x01(\v2\x17.freshet.v1.LocalFilledH\x00R\x06filledB\x06\n" +
 	"\x04what\"&\n" +
 	"\n" +
 	"LocalHello\x12\x18\n" +
@@ -1048,7 +1132,7 @@ const file_freshet_v1_local_proto_rawDesc = "" +
 	"\vLocalDamage\x12'\n" +
 	"\x05block\x18\x01 \x01(\v2\x11.freshet.v1.BlockR\x05block\x12*\n" +
 	"\x06source\x18\x02 \x01(\v2\x12.freshet.v1.SourceR\x06source\x12\x14\n" +
-	"\x05chunk\x18\x03 \x01(\x04R\x05chunk\"\xda\x02\n" +
+	"\x05chunk\x18\x03 \x01(\x04R\x05chunk\"\xf0\x03\n" +
 	"\vLocalAnswer\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x124\n" +
 	"\awelcome\x18\x02 \x01(\v2\x18.freshet.v1.LocalWelcomeH\x00R\awelcome\x12+\n" +
@@ -1056,7 +1140,10 @@ const file_freshet_v1_local_proto_rawDesc = "" +
 	"\arefusal\x18\x04 \x01(\v2\x18.freshet.v1.LocalRefusalH\x00R\arefusal\x121\n" +
 	"\x06recall\x18\x05 \x01(\v2\x17.freshet.v1.LocalRecallH\x00R\x06recall\x12.\n" +
 	"\x05draft\x18F \x01(\v2\x16.freshet.v1.LocalDraftH\x00R\x05draft\x127\n" +
-	"\bprogress\x18G \x01(\v2\x19.freshet.v1.LocalProgressH\x00R\bprogressB\x06\n" +
+	"\bprogress\x18G \x01(\v2\x19.freshet.v1.LocalProgressH\x00R\bprogress\x12,\n" +
+	"\x04room\x18\x82\x01 \x01(\v2\x15.freshet.v1.LocalRoomH\x00R\x04room\x12/\n" +
+	"\x05taken\x18\x83\x01 \x01(\v2\x16.freshet.v1.LocalTakenH\x00R\x05taken\x125\n" +
+	"\aoutcome\x18\x84\x01 \x01(\v2\x18.freshet.v1.LocalOutcomeH\x00R\aoutcomeB\x06\n" +
 	"\x04what\"I\n" +
 	"\fLocalWelcome\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12 \n" +
@@ -1127,8 +1214,13 @@ var file_freshet_v1_local_proto_goTypes = []any{
 	(*LocalAwait)(nil),       // 11: freshet.v1.LocalAwait
 	(*LocalProgress)(nil),    // 12: freshet.v1.LocalProgress
 	(*ReadBlockRequest)(nil), // 13: freshet.v1.ReadBlockRequest
-	(*Block)(nil),            // 14: freshet.v1.Block
-	(*Source)(nil),           // 15: freshet.v1.Source
+	(*LocalWrite)(nil),       // 14: freshet.v1.LocalWrite
+	(*LocalFilled)(nil),      // 15: freshet.v1.LocalFilled
+	(*Block)(nil),            // 16: freshet.v1.Block
+	(*Source)(nil),           // 17: freshet.v1.Source
+	(*LocalRoom)(nil),        // 18: freshet.v1.LocalRoom
+	(*LocalTaken)(nil),       // 19: freshet.v1.LocalTaken
+	(*LocalOutcome)(nil),     // 20: freshet.v1.LocalOutcome
 }
 var file_freshet_v1_local_proto_depIdxs = []int32{
 	1,  // 0: freshet.v1.LocalRequest.hello:type_name -> freshet.v1.LocalHello
@@ -1137,20 +1229,25 @@ var file_freshet_v1_local_proto_depIdxs = []int32{
 	3,  // 3: freshet.v1.LocalRequest.damage:type_name -> freshet.v1.LocalDamage
 	9,  // 4: freshet.v1.LocalRequest.fetch:type_name -> freshet.v1.LocalFetch
 	11, // 5: freshet.v1.LocalRequest.await:type_name -> freshet.v1.LocalAwait
-	14, // 6: freshet.v1.LocalDamage.block:type_name -> freshet.v1.Block
-	15, // 7: freshet.v1.LocalDamage.source:type_name -> freshet.v1.Source
-	5,  // 8: freshet.v1.LocalAnswer.welcome:type_name -> freshet.v1.LocalWelcome
-	6,  // 9: freshet.v1.LocalAnswer.loan:type_name -> freshet.v1.LocalLoan
-	7,  // 10: freshet.v1.LocalAnswer.refusal:type_name -> freshet.v1.LocalRefusal
-	8,  // 11: freshet.v1.LocalAnswer.recall:type_name -> freshet.v1.LocalRecall
-	10, // 12: freshet.v1.LocalAnswer.draft:type_name -> freshet.v1.LocalDraft
-	12, // 13: freshet.v1.LocalAnswer.progress:type_name -> freshet.v1.LocalProgress
-	13, // 14: freshet.v1.LocalFetch.read:type_name -> freshet.v1.ReadBlockRequest
-	15, // [15:15] is the sub-list for method output_type
-	15, // [15:15] is the sub-list for method input_type
-	15, // [15:15] is the sub-list for extension type_name
-	15, // [15:15] is the sub-list for extension extendee
-	0,  // [0:15] is the sub-list for field type_name
+	14, // 6: freshet.v1.LocalRequest.write:type_name -> freshet.v1.LocalWrite
+	15, // 7: freshet.v1.LocalRequest.filled:type_name -> freshet.v1.LocalFilled
+	16, // 8: freshet.v1.LocalDamage.block:type_name -> freshet.v1.Block
+	17, // 9: freshet.v1.LocalDamage.source:type_name -> freshet.v1.Source
+	5,  // 10: freshet.v1.LocalAnswer.welcome:type_name -> freshet.v1.LocalWelcome
+	6,  // 11: freshet.v1.LocalAnswer.loan:type_name -> freshet.v1.LocalLoan
+	7,  // 12: freshet.v1.LocalAnswer.refusal:type_name -> freshet.v1.LocalRefusal
+	8,  // 13: freshet.v1.LocalAnswer.recall:type_name -> freshet.v1.LocalRecall
+	10, // 14: freshet.v1.LocalAnswer.draft:type_name -> freshet.v1.LocalDraft
+	12, // 15: freshet.v1.LocalAnswer.progress:type_name -> freshet.v1.LocalProgress
+	18, // 16: freshet.v1.LocalAnswer.room:type_name -> freshet.v1.LocalRoom
+	19, // 17: freshet.v1.LocalAnswer.taken:type_name -> freshet.v1.LocalTaken
+	20, // 18: freshet.v1.LocalAnswer.outcome:type_name -> freshet.v1.LocalOutcome
+	13, // 19: freshet.v1.LocalFetch.read:type_name -> freshet.v1.ReadBlockRequest
+	20, // [20:20] is the sub-list for method output_type
+	20, // [20:20] is the sub-list for method input_type
+	20, // [20:20] is the sub-list for extension type_name
+	20, // [20:20] is the sub-list for extension extendee
+	0,  // [0:20] is the sub-list for field type_name
 }
 
 func init() { file_freshet_v1_local_proto_init() }
@@ -1159,6 +1256,7 @@ func file_freshet_v1_local_proto_init() {
 		return
 	}
 	file_freshet_v1_block_proto_init()
+	file_freshet_v1_local_write_proto_init()
 	file_freshet_v1_types_proto_init()
 	file_freshet_v1_local_proto_msgTypes[0].OneofWrappers = []any{
 		(*LocalRequest_Hello)(nil),
@@ -1167,6 +1265,8 @@ func file_freshet_v1_local_proto_init() {
 		(*LocalRequest_Damage)(nil),
 		(*LocalRequest_Fetch)(nil),
 		(*LocalRequest_Await)(nil),
+		(*LocalRequest_Write)(nil),
+		(*LocalRequest_Filled)(nil),
 	}
 	file_freshet_v1_local_proto_msgTypes[4].OneofWrappers = []any{
 		(*LocalAnswer_Welcome)(nil),
@@ -1175,6 +1275,9 @@ func file_freshet_v1_local_proto_init() {
 		(*LocalAnswer_Recall)(nil),
 		(*LocalAnswer_Draft)(nil),
 		(*LocalAnswer_Progress)(nil),
+		(*LocalAnswer_Room)(nil),
+		(*LocalAnswer_Taken)(nil),
+		(*LocalAnswer_Outcome)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
