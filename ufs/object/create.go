@@ -48,9 +48,10 @@ type writer struct {
 	pooled   *[]byte // what buf is part of
 	give     func()  // gives the memory of buf back, if it was taken
 	total    int64
-	parts    Parts
-	sent     int  // parts handed to run
-	done     bool // Commit or Abort came to a definite end
+	begun    chan struct{} // of an upload in parts: closed when Begin has returned
+	parts    Parts         // nil until then
+	sent     int           // parts handed to run
+	done     bool          // Commit or Abort came to a definite end
 
 	slots  chan struct{}
 	wg     sync.WaitGroup
@@ -122,16 +123,14 @@ func (w *writer) Write(p []byte) (int, error) {
 		if err := ufs.ContextError(w.ctx, op, w.key); err != nil {
 			return n, err
 		}
-		if w.parts == nil && len(w.buf)+len(p) > w.f.limits.SinglePut {
-			if err := w.start(op); err != nil {
-				return n, err
-			}
+		if w.begun == nil && len(w.buf)+len(p) > w.f.limits.SinglePut {
+			w.start()
 		}
 		size := w.f.limits.SinglePut
-		if w.parts != nil {
+		if w.begun != nil {
 			size = w.size()
 		}
-		if w.parts != nil && len(w.buf) >= size {
+		if w.begun != nil && len(w.buf) >= size {
 			if err := w.flush(op); err != nil {
 				return n, err
 			}
@@ -143,7 +142,7 @@ func (w *writer) Write(p []byte) (int, error) {
 		k := min(min(cap(w.buf), size)-len(w.buf), len(p))
 		w.buf = append(w.buf, p[:k]...)
 		p, n, w.total = p[k:], n+k, w.total+int64(k)
-		if w.parts != nil && len(w.buf) == size {
+		if w.begun != nil && len(w.buf) == size {
 			if err := w.flush(op); err != nil {
 				return n, err
 			}
@@ -163,7 +162,7 @@ func (w *writer) size() int {
 // reserve makes room in a buffer that is to hold size bytes, for at least one of
 // the next n.
 func (w *writer) reserve(op string, size, n int) error {
-	if w.parts == nil && w.opts.Size < 0 && len(w.buf)+n <= firstBuffer {
+	if w.begun == nil && w.opts.Size < 0 && len(w.buf)+n <= firstBuffer {
 		size = min(size, firstBuffer)
 	}
 	if rest := w.opts.Size - w.total; rest > 0 {
@@ -219,19 +218,25 @@ func (w *writer) putOptions() PutOptions {
 	return PutOptions{Op: w.opts.Op, IfAbsent: w.opts.IfAbsent, IfMatch: w.opts.IfMatch, Size: w.opts.Size}
 }
 
-// start makes the upload one in parts.
-func (w *writer) start(op string) error {
-	parts, err := w.f.store.Begin(w.ctx, w.f.root+w.key, w.putOptions())
-	if err != nil {
-		err = w.f.failure(w.ctx, op, w.key, err) // it changes nothing that others see
-		w.fail(err)
-		return w.failed() // which may be why this request ended
-	}
-	w.parts = parts
-	if p, ok := parts.(Preparer); ok {
-		w.run(func() error { return w.f.failure(w.ctx, "write", w.key, p.Prepare(w.ctx)) })
-	}
-	return nil
+// start makes the upload one in parts. The first part is filled meanwhile.
+func (w *writer) start() {
+	const op = "write"
+	w.begun = make(chan struct{})
+	w.run(func() error {
+		parts, err := w.f.store.Begin(w.ctx, w.f.root+w.key, w.putOptions())
+		if err != nil {
+			err = w.f.failure(w.ctx, op, w.key, err) // it changes nothing that others see
+			w.fail(err)                              // before the parts are let go
+			close(w.begun)
+			return err
+		}
+		w.parts = parts
+		close(w.begun)
+		if p, ok := parts.(Preparer); ok {
+			return w.f.failure(w.ctx, op, w.key, p.Prepare(w.ctx))
+		}
+		return nil
+	})
 }
 
 // flush hands the current part to the background, when a slot is free.
@@ -260,6 +265,9 @@ func (w *writer) flush(op string) error {
 	}
 	if !w.run(func() error {
 		defer done()
+		if <-w.begun; w.parts == nil {
+			return nil // Begin has failed, which is known
+		}
 		if err := w.parts.Part(w.ctx, number, data); err != nil {
 			return w.f.failure(w.ctx, "write", w.key, err) // the transport may still hold the buffer: it is not used again
 		}
@@ -312,7 +320,7 @@ func (w *writer) commit(ctx context.Context, op string) (Object, error) {
 	if w.opts.Size >= 0 && w.total != w.opts.Size {
 		return Object{}, ufs.Errorf(freshet.KindInvalid, op, w.key, "%d bytes were written, %d were announced", w.total, w.opts.Size)
 	}
-	if w.parts != nil && len(w.buf) > 0 {
+	if w.begun != nil && len(w.buf) > 0 {
 		if err := w.flush(op); err != nil {
 			return Object{}, err
 		}

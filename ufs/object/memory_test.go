@@ -17,7 +17,7 @@ import (
 	"github.com/freshet-io/freshet/ufs/object"
 )
 
-// counting is a store that counts the parts that it is sent at a time.
+// counting is a store that counts the bytes of parts that it is sent at a time.
 type counting struct {
 	*flat
 
@@ -36,8 +36,8 @@ func (s *counting) Begin(ctx context.Context, name string, o object.PutOptions) 
 }
 
 func (u countedUpload) Part(ctx context.Context, number int, data []byte) error {
-	n := u.s.now.Add(1)
-	defer u.s.now.Add(-1)
+	n := u.s.now.Add(int64(len(data)))
+	defer u.s.now.Add(-int64(len(data)))
 	for most := u.s.most.Load(); n > most && !u.s.most.CompareAndSwap(most, n); most = u.s.most.Load() {
 	}
 	return u.Parts.Part(ctx, number, data)
@@ -69,8 +69,8 @@ func TestUploadsShareMemory(t *testing.T) {
 				if err := group.Wait(); err != nil {
 					t.Fatal(err)
 				}
-				if most := s.most.Load(); most > max(size/part, 1) {
-					t.Errorf("%d parts at a time in the memory of %d", most, size/part)
+				if most := s.most.Load(); most > max(size, part) {
+					t.Errorf("%d bytes of parts at a time in the memory of %d", most, size)
 				}
 				give, err := memory.Take(t.Context(), size) // nothing was kept
 				if err != nil {
@@ -175,4 +175,40 @@ func memoryOfUploadsThatFail(t *testing.T) {
 		t.Fatal(err)
 	}
 	give()
+}
+
+// The first part is filled while the storage begins the upload; that it can't is told.
+func TestUploadBeginsBesideItsData(t *testing.T) {
+	for _, refused := range []bool{false, true} {
+		s, asked := newFlat(), make(chan struct{})
+		s.fail = func(call, _ string) error {
+			if call != "begin" {
+				return nil
+			}
+			<-asked
+			if refused {
+				return object.Errorf(freshet.KindPermission, "no")
+			}
+			return nil
+		}
+		w, err := object.New(s, object.Options{}).Create(t.Context(), "f", ufs.CreateOptions{Size: -1, Vouched: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		size := 2*s.limits.PartSize + 1
+		if _, err := w.Write(make([]byte, size)); err != nil {
+			t.Errorf("write: %v", err)
+		}
+		close(asked)
+		st, err := w.Commit(t.Context())
+		if refused && !freshet.IsKind(err, freshet.KindPermission) || !refused && (err != nil || st.Length != int64(size)) {
+			t.Errorf("refused %v: %+v, %v", refused, st, err)
+		}
+		if err := w.Abort(t.Context()); err != nil {
+			t.Errorf("abort: %v", err)
+		}
+		if refused && (len(s.objects) != 0 || s.calls["part"]+s.calls["complete"] != 0) {
+			t.Errorf("an upload that was not begun went on: %v", s.calls)
+		}
+	}
 }
