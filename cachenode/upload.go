@@ -251,11 +251,10 @@ func (u *upload) put(b []byte) error {
 	if u.keep != nil {
 		return u.keep.write(u.ctx, b)
 	}
-	if _, err := u.writer.Write(b); err != nil {
-		return err
-	}
-	u.tee.write(b)
-	return nil
+	wait := u.tee.beside(b)
+	_, err := u.writer.Write(b)
+	wait()
+	return err
 }
 
 // causeOf returns why the upload was ended, if it was, else err.

@@ -116,6 +116,7 @@ func TestMistakesAreNamedWithTheirPlace(t *testing.T) {
 		{"eviction", cacheNode + "  # end\nlog: {level: loud, format: xml}\n", []string{"log.level", "loud", "log.format", "xml"}},
 		{"eviction policy", strings.Replace(cacheNode, "block_size", "eviction: clock\n  block_size", 1), []string{"cache.eviction", "clock", "sieve"}},
 		{"fetches", strings.Replace(cacheNode, "block_size", "fetch: {blocks: -1, range: 1KiB, parallel: 65, requests: 5000}\n  block_size", 1), []string{"cache.fetch.blocks", "-1", "cache.fetch.range", "1KiB", "cache.fetch.parallel", "65", "cache.fetch.requests"}},
+		{"memory of uploads", strings.Replace(cacheNode, "block_size", "uploads: {memory: 1KiB}\n  block_size", 1), []string{"cache.uploads.memory", "1KiB"}},
 		{"background", strings.Replace(cacheNode, "block_size", "background: {blocks: 2000, rate: 1}\n  block_size", 1), []string{"cache.background.blocks", "2000", "cache.background.rate"}},
 		{"address", strings.Replace(coordinator, "127.0.0.1:7480", "127.0.0.1", 1), []string{"f.yaml:3", "listen.http", "host:port"}},
 		{"port", strings.Replace(coordinator, "127.0.0.1:7480", "127.0.0.1:99999", 1), []string{"listen.http", "99999"}},
