@@ -146,6 +146,7 @@ func TestSlowNodesAreAskedByFewRequests(t *testing.T) {
 			all.Go(func() { _ = get(t.Context(), t, l, 1, i*8) })
 			time.Sleep(laneAfter) // of the fake clock
 		}
+		synctest.Wait()
 		if n.opened != maxLanes {
 			t.Errorf("%d streams instead of %d", n.opened, maxLanes)
 		}
