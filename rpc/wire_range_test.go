@@ -29,7 +29,8 @@ func FuzzRangesAsked(f *testing.F) {
 	f.Add(marshal(f, &freshetv1.ReadRangesRequest{}))
 	f.Add(marshal(f, &freshetv1.ReadRangesRequest{Ranges: []*freshetv1.BlockRange{
 		{FileId: 1, Index: 2, BlockLength: 3, Fingerprint: "local:a", Offset: 4, Length: 5},
-		{FileId: 1 << 60, Index: 1<<32 - 1, BlockLength: -1, Fingerprint: "local:a", Offset: -5, Length: 1 << 40}, {},
+		{FileId: 1 << 60, Index: 1<<32 - 1, BlockLength: -1, Fingerprint: "local:a", Offset: -5, Length: 1 << 40},
+		{},
 	}}))
 	f.Add([]byte{10, 3, 0x22, 1, 0xff})                                             // no text
 	f.Add([]byte{10, 6, 0x10, 0xff, 0xff, 0xff, 0xff, 0x7f, 0x7d, 1, 2, 3, 4})      // too large an index, a field that nobody knows

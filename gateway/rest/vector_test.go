@@ -2,6 +2,7 @@ package rest_test
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -93,5 +94,7 @@ func TestScatteredBytesArriveInOrder(t *testing.T) {
 	}
 	client.CloseIdleConnections()
 	_ = srv.Close()
-	<-done
+	if err := <-done; !errors.Is(err, http.ErrServerClosed) {
+		t.Error(err)
+	}
 }
