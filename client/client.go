@@ -41,18 +41,21 @@ const defaultReadAhead = 2
 type Client struct {
 	rpc.Namespace
 
-	nodes Nodes
-	near  near  // nil if the nodes are no such thing
-	ahead ahead // as above
-	opts  Options
+	nodes  Nodes
+	near   near   // nil if the nodes are no such thing
+	ahead  ahead  // as above
+	shared shared // as above
+	opts   Options
 }
 
 // New returns a Client. Nodes may also have the methods Near and ReadBlockAt, by which
-// blocks on this host are read without a message, and ReadAhead.
+// blocks on this host are read without a message, ReadRange and ReadRanges, by which
+// small reads share messages, and ReadAhead.
 func New(ns rpc.Namespace, nodes Nodes, opts Options) *Client {
 	c := &Client{Namespace: ns, nodes: nodes, opts: opts}
-	c.near, _ = nodes.(near)   // not all have
-	c.ahead, _ = nodes.(ahead) // what these do
+	c.near, _ = nodes.(near)     // not all have
+	c.ahead, _ = nodes.(ahead)   // what these do
+	c.shared, _ = nodes.(shared) // as above
 	return c
 }
 

@@ -187,6 +187,8 @@ type version struct {
 
 	mu    sync.RWMutex
 	parts [][]freshet.Block // each in order and without gaps; the first one that has a place counts
+
+	holders map[freshet.BlockID]freshet.Node // what was seen of blocks; see note
 }
 
 // maxParts bounds what is remembered of where blocks are.
@@ -292,15 +294,15 @@ func (v *version) readNear(ctx context.Context, b *freshet.Block, off int64, p [
 	return !known && b.Fetch.Socket != "" && at.ReadBlockAt(ctx, &b.Fetch, b, &v.source, p, off-b.Offset)
 }
 
-// readFar reads by a stream, from the first node that has one.
+// readFar reads from a node that holds the block, else by a stream from the first node
+// that has one.
 func (v *version) readFar(ctx context.Context, b *freshet.Block, off int64, p []byte) error {
+	if v.readShared(ctx, b, off, p) {
+		return nil
+	}
 	last := freshet.Errorf(freshet.KindUnavailable, "read", v.f.path, "no cache node is live")
 	for _, n := range v.f.c.candidates(ctx, *b) {
-		body, err := v.f.c.nodes.ReadBlock(ctx, n, v.request(b, off, int64(len(p))))
-		if err == nil {
-			_, err = io.ReadFull(body, p)
-			_ = body.Close() // read only
-		}
+		err := v.readStream(ctx, n, b, off, p)
 		if err == nil {
 			return nil
 		}
@@ -339,6 +341,9 @@ func (v *version) readRanges(ctx context.Context, ranges []Range) error {
 			}
 			p, off = p[n:], off+n
 		}
+	}
+	if len(rest) > 1 {
+		rest = v.readTogether(ctx, rest)
 	}
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(maxParallel)

@@ -14,10 +14,10 @@ import (
 
 // NodePool calls cache nodes by their addresses. Safe for concurrent use.
 type NodePool struct {
-	conns  *Conns
-	room   room
-	ranges rangeGathers
-	raw    []grpc.CallOption // of calls whose messages are parcels
+	conns *Conns
+	room  room
+	lanes rangeLanes
+	raw   []grpc.CallOption // of calls whose messages are parcels
 }
 
 // NewNodePool returns a pool over conns, which should allow messages of

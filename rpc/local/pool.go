@@ -163,6 +163,32 @@ func (p *Pool) ReadAhead(ctx context.Context, n freshet.Node, q freshet.BlockRea
 	return p.next.ReadAhead(ctx, n, q)
 }
 
+// ranges is what the way over the network may have besides.
+type ranges interface {
+	ReadRange(ctx context.Context, n freshet.Node, r rpc.RangeRead) error
+	ReadRanges(ctx context.Context, n freshet.Node, reads []rpc.RangeRead) ([]error, error)
+}
+
+// ReadRange reads over the network. KindUnsupported: it can't.
+func (p *Pool) ReadRange(ctx context.Context, n freshet.Node, r rpc.RangeRead) error {
+	if at, ok := p.next.(ranges); ok {
+		return at.ReadRange(ctx, n, r)
+	}
+	return noRanges()
+}
+
+// ReadRanges reads over the network, as ReadRange does.
+func (p *Pool) ReadRanges(ctx context.Context, n freshet.Node, reads []rpc.RangeRead) ([]error, error) {
+	if at, ok := p.next.(ranges); ok {
+		return at.ReadRanges(ctx, n, reads)
+	}
+	return nil, noRanges()
+}
+
+func noRanges() error {
+	return freshet.Errorf(freshet.KindUnsupported, "read ranges", "", "the way to the nodes has no such call")
+}
+
 // Near reports whether blocks of the node can be read by their descriptors.
 func (p *Pool) Near(ctx context.Context, n freshet.Node) bool {
 	return p.reach(ctx, n) != nil

@@ -83,7 +83,7 @@ func (p *Process) CacheNode(ctx context.Context, f *config.File) error {
 	freshetv1.RegisterBlockServiceServer(gsrv.Registrar(), rpc.NewBlockServer(node))
 	freshetv1.RegisterKeepServiceServer(gsrv.Registrar(), rpc.NewKeepServer(node))
 	freshetv1.RegisterReadAheadServiceServer(gsrv.Registrar(), rpc.NewAheadServer(node))
-	rpc.RegisterRanges(gsrv.Registrar(), rpc.NewRangeServer(node))
+	freshetv1.RegisterRangeServiceServer(gsrv.Registrar(), rpc.NewRangeServer(node, ctx.Done()))
 	var kept *client.Leases
 	if n := *f.Leases.Max; n > 0 {
 		kept = client.NewLeases(leader.Leases(), client.LeaseOptions{Max: n, Log: p.Log, Metrics: p.Metrics})
