@@ -218,6 +218,11 @@ chaos: build backends ## fault tests with SEEDS seeds instead of the few of `mak
 soak: build backends ## two regions at work for SOAK while their coordinators are killed; the members' states stay equal
 	FRESHET_SOAK=$(SOAK) $(GO) test -count 1 -timeout $(CHAOS_TIMEOUT) -run '^TestSoak$$' $(TESTFLAGS) ./test/chaos
 
+.PHONY: soak-data
+soak-data: SOAK = 30m
+soak-data: build backends ## two regions write and read two storages in all ways for SOAK (30m) through small caches, while nodes are killed; nothing grows
+	FRESHET_SOAK_DATA=$(SOAK) $(GO) test -count 1 -v -timeout $(CHAOS_TIMEOUT) -run '^TestSoakOfTheDataPath$$' $(TESTFLAGS) ./test/e2e/faults
+
 .PHONY: scale
 scale: ## the test of a state of INODES inodes, instead of the million of `make test`
 	FRESHET_SCALE_INODES=$(INODES) $(GO) test -count 1 -timeout $(SCALE_TIMEOUT) -v $(TESTFLAGS) ./test/scale ./test/join

@@ -90,6 +90,8 @@ type Heartbeat struct {
 	// Keeps says that the node keeps blocks of files that are not in the storage, and
 	// does what HeartbeatReply.Persist asks for; Durable that it does so on a disk.
 	Keeps, Durable bool
+	// Took are files of HeartbeatReply.Keep that the node keeps durably by now.
+	Took []FileID
 }
 
 // Damage is what cache nodes found of the blocks of one version.
@@ -137,6 +139,10 @@ type HeartbeatReply struct {
 	// Persist lists files that the node is to write to the storage. They are named
 	// again until the node reports the upload as active or finished.
 	Persist []PersistOrder
+	// Keep lists files that are in no storage, of which the node is to keep a durable
+	// copy. They are named again until it has reported that, or the leader thinks better
+	// of it.
+	Keep []KeepOrder
 	// Settled lists reported Finished ops that need not be reported again.
 	Settled []OpID
 	// Abort lists Active ops that the cluster no longer knows.

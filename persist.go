@@ -52,6 +52,9 @@ type Unpersisted struct {
 	Failed       int64 // the last attempt failed; they are tried again
 	Conflicts    int64 // the storage holds another version
 	Lost         int64 // no live node has all of their bytes
+	// Short are those of which fewer live nodes than was promised have all bytes, but one
+	// has.
+	Short int64
 	// Oldest is how long ago the oldest of those that are queued was acknowledged.
 	Oldest time.Duration
 	Files  []UnpersistedFile
@@ -69,13 +72,16 @@ const (
 
 // UnpersistedFile is a file that is not in the storage.
 type UnpersistedFile struct {
-	Path     Path
-	File     FileID
-	Length   int64
-	Since    time.Time // when it was acknowledged
-	State    string
-	Nodes    []string // names, or IDs, of the nodes that keep it
-	Attempts int      // that failed
-	Error    string   // of the last one
-	Next     time.Time
+	Path   Path
+	File   FileID
+	Length int64
+	Since  time.Time // when it was acknowledged
+	State  string
+	Nodes  []string // names, or IDs, of the nodes that keep it
+	// Replicas is on how many nodes it was durable when it was acknowledged; on Live nodes
+	// that live is all of it.
+	Replicas, Live int
+	Attempts       int    // that failed
+	Error          string // of the last one
+	Next           time.Time
 }

@@ -20,13 +20,16 @@ const (
 	PropertyBlockSize      Property = "block_size"      // of the versions of files that are made from then on
 	PropertyReplicationMin Property = "replication_min" // live copies of a cached block at least
 	PropertyReplicationMax Property = "replication_max" // live copies of a cached block at most, 0 for no limit
+	// PropertyDurableReplicas is on how many cache nodes a file that is not in the storage
+	// yet is durable when it is acknowledged.
+	PropertyDurableReplicas Property = "durable_replicas"
 )
 
 // Properties returns all properties, in the order in which they are shown.
 func Properties() []Property {
 	return []Property{
 		PropertySyncInterval, PropertyConsistency, PropertyWriteType, PropertyTTL, PropertyTTLAction,
-		PropertyPinned, PropertyBlockSize, PropertyReplicationMin, PropertyReplicationMax,
+		PropertyPinned, PropertyBlockSize, PropertyReplicationMin, PropertyReplicationMax, PropertyDurableReplicas,
 	}
 }
 
@@ -127,6 +130,9 @@ func ParseSetting(p Property, value string) (string, error) {
 			return "", Errorf(KindInvalid, op, "", "%s is %q: use a number of copies from 0 to %d", p, value, MaxCopies)
 		}
 		return strconv.Itoa(n), nil
+	case PropertyDurableReplicas:
+		n, err := ParseDurableReplicas(value)
+		return strconv.Itoa(n), err
 	}
 	return "", Errorf(KindInvalid, op, "", "%q is not a property of a policy: use one of %q", string(p), Properties())
 }
@@ -167,7 +173,7 @@ func DefaultSettings() []Setting {
 		set(PropertySyncInterval, Never.String()), set(PropertyConsistency, LevelInvalidate.String()),
 		set(PropertyWriteType, CacheThrough.String()), set(PropertyTTL, Never.String()), set(PropertyTTLAction, "free"),
 		set(PropertyPinned, "false"), set(PropertyBlockSize, FormatSize(DefaultBlockSize)),
-		set(PropertyReplicationMin, "0"), set(PropertyReplicationMax, "0"),
+		set(PropertyReplicationMin, "0"), set(PropertyReplicationMax, "0"), set(PropertyDurableReplicas, "1"),
 	}
 }
 

@@ -9,9 +9,6 @@ type BlockRead struct {
 	Offset int64 // in the block, bytes
 	Length int64 // bytes; < 0: to the end of the block
 	Type   ReadType
-	// Ahead are the blocks of the file that the reader is about to ask the same node
-	// for.
-	Ahead []Block
 	// Cached asks only for what the node holds itself; KindNotExist otherwise.
 	// It is how one node reads from another.
 	Cached bool

@@ -150,6 +150,9 @@ type BeginWriteQuery struct {
 	// Rack and Zone of the caller; "" for those of a node on the same host.
 	Rack, Zone string
 	Node       NodeID // preferred, if it lives
+	// DurableReplicas is on how many nodes a file of must_cache or async_through is
+	// durable when it is acknowledged; 0: by the policy of the path.
+	DurableReplicas int
 	// Length in bytes, if it is known, is checked against quotas at once; else they
 	// are asked before the file becomes visible.
 	Length *int64

@@ -145,6 +145,11 @@ type Ticket struct {
 	// Owner and Group of a file that is new, and of the directories made for it, ""
 	// for those of Freshet's own user.
 	Owner, Group string
+	// DurableReplicas is on how many nodes the file has to be durable before it becomes
+	// visible; 0 is 1. Keepers are nodes for the copies besides that of Node, the best
+	// first; they may be more than are needed.
+	DurableReplicas int
+	Keepers         []Node
 }
 
 // Written is what a finished upload reports: the fingerprint is the one that the
@@ -156,4 +161,7 @@ type Written struct {
 	Owner       string
 	Group       string
 	Mode        uint32
+	// Nodes keep the blocks of a file that is not in the storage; none: that which
+	// reports it.
+	Nodes []NodeID
 }

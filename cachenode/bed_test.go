@@ -187,6 +187,7 @@ type bed struct {
 	mounts   *storages
 	blocks   *store.Store
 	registry *prometheus.Registry
+	dir      string
 	stop     func()
 
 	mu     sync.Mutex
@@ -203,12 +204,13 @@ type settings struct {
 	store    *mem.Store
 	wrap     func(ufs.FS) ufs.FS
 	log      *slog.Logger
+	net      *network // of other nodes
 }
 
 // newBed starts a node and waits until it has registered, if a leader answers.
 func newBed(t testing.TB, s settings) *bed {
 	t.Helper()
-	b := &bed{t: t, leader: s.leader, registry: prometheus.NewRegistry(), at: map[string]func(){}, store: s.store}
+	b := &bed{t: t, leader: s.leader, registry: prometheus.NewRegistry(), at: map[string]func(){}, store: s.store, dir: s.dir}
 	if b.leader == nil {
 		b.leader = newLeader()
 	}
@@ -242,9 +244,14 @@ func newBed(t testing.TB, s settings) *bed {
 	}
 	check(t, err)
 	s.opts.Hook = b.point
-	b.node = cachenode.New(cachenode.Deps{
+	deps := cachenode.Deps{
 		Coordinator: b.leader, Mounts: b.mounts, Blocks: b.blocks, Identity: identity, Metrics: b.registry, Log: s.log,
-	}, s.opts)
+	}
+	if s.net != nil {
+		deps.Remote, deps.Peers = s.net, s.net
+	}
+	b.node = cachenode.New(deps, s.opts)
+	s.net.join(b)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
 	go func() { defer close(done); check(t, b.node.Run(ctx)) }()

@@ -100,7 +100,7 @@ func (n *Node) report() (freshet.Heartbeat, changes) {
 		Capacity: t.Capacity(), Tier: t.Name(), TakesCopies: true,
 		TakesWarms: true, Warmed: n.warms.report(), // before the changes are taken: they have what was brought
 		Directories: directories(t), Hot: n.heat.take(),
-		Kept: n.askKept(), Keeps: true, Durable: t.Durable(),
+		Kept: n.askKept(), Keeps: true, Durable: t.Durable(), Took: n.keeps.report(), // before the changes are taken, as above
 	}
 	n.mu.Lock()
 	hb.Term, hb.Full, hb.MountRevision, hb.PinRevision = n.term, n.needFull, n.revision, n.pins
@@ -160,6 +160,7 @@ func (n *Node) apply(hb freshet.Heartbeat, reply freshet.HeartbeatReply, sent ti
 	n.warms.take(reply.Warm)
 	n.draining.Store(reply.Draining)
 	n.persists.take(reply.Persist, n.knows)
+	n.keeps.take(reply.Keep)
 	n.update(func() {
 		if hb.Full {
 			n.pins = reply.PinRevision
@@ -271,5 +272,5 @@ func (n *Node) noteCaching(mounts []freshet.Mount) {
 		}
 		keeps[m.ID] = c
 	}
-	n.update(func() { n.keeps = keeps })
+	n.update(func() { n.cachings = keeps })
 }

@@ -29,11 +29,15 @@ type keep struct {
 	current *tier.Writer
 	written int64
 	done    []freshet.BlockID // committed
+	copies  *copier           // nil: no other node keeps them too
 }
 
 // write takes the next bytes of the file.
 func (k *keep) write(ctx context.Context, p []byte) error {
 	for len(p) > 0 {
+		if err := k.copies.failure(); err != nil {
+			return err
+		}
 		if k.current == nil {
 			if err := k.next(ctx); err != nil {
 				return err
@@ -101,6 +105,7 @@ func (k *keep) commit() error {
 	k.current = nil
 	if err == nil {
 		k.done = append(k.done, id)
+		k.copies.add(freshet.Block{ID: id, Offset: int64(id.Index) * k.ticket.BlockSize, Length: w.Written()})
 	}
 	return err
 }
@@ -131,9 +136,15 @@ func (n *Node) writeKept(ctx context.Context, u *upload, receive func() error) (
 	t := u.ticket
 	cluster, _, _ := n.identity()
 	u.keep.meta = tier.Meta{Cluster: cluster, Epoch: u.epoch, Fingerprint: fingerprint.Unpersisted(uint64(t.File))}
+	u.keep.copies = n.newCopier(u)
+	defer u.keep.copies.stop()
 	err := receive()
 	if err == nil {
 		err = u.keep.finish()
+	}
+	var others []freshet.NodeID
+	if err == nil {
+		others, err = u.keep.copies.wait(u.ctx)
 	}
 	if err != nil {
 		return freshet.Completed{}, u.abandon(u.causeOf(err))
@@ -149,6 +160,9 @@ func (n *Node) writeKept(ctx context.Context, u *upload, receive func() error) (
 	}
 	w := freshet.Written{
 		Length: u.length, ModTime: n.deps.Clock.Now().UTC(), Fingerprint: u.keep.meta.Fingerprint, Owner: t.Owner, Group: t.Group, Mode: 0o644,
+	}
+	if len(others) > 0 {
+		w.Nodes = append([]freshet.NodeID{n.opts.Node.ID}, others...)
 	}
 	n.finish(u, freshet.FinishedOp{Written: &w})
 	done, err := n.complete(ctx, t.Op, w)

@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/freshet-io/freshet"
+	"github.com/freshet-io/freshet/cachenode/fill"
 	"github.com/freshet-io/freshet/cachenode/tier"
 )
 
@@ -52,3 +53,28 @@ func (n *Node) Inspect(req freshet.BlockRead, chunk int64) {
 // ReadAhead begins to bring a block into the cache for a client that will want it,
 // and reports whether it is there or on its way.
 func (n *Node) ReadAhead(_ context.Context, req freshet.BlockRead) bool { return n.filler.Ahead(req) }
+
+// Fetch is Lend for a read that the node answers whether it holds the block or not: the
+// block is lent if it is held, else a draft of it, with up to where the bytes that are
+// asked for have come. KindUnsupported, and all others but KindStale: the bytes are to
+// be had by Read.
+func (n *Node) Fetch(ctx context.Context, req freshet.BlockRead) (l *tier.Loan, d *fill.Draft, have int64, err error) {
+	for range maxLooks {
+		l, err = n.Lend(ctx, req)
+		if !freshet.IsKind(err, freshet.KindNotExist) || n.draining.Load() {
+			return l, nil, 0, err
+		}
+		var again bool
+		if d, have, again, err = n.filler.Draft(ctx, req); again {
+			continue
+		}
+		if err == nil {
+			n.heat.note(req.Block.ID)
+		}
+		return nil, d, have, err
+	}
+	return nil, nil, 0, freshet.Errorf(freshet.KindNotExist, "lend block", "", "the block comes and goes")
+}
+
+// maxLooks bounds how often a block is looked for that comes and goes.
+const maxLooks = 4

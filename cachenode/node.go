@@ -54,6 +54,7 @@ type Deps struct {
 	Blocks      *store.Store // not run by the node
 	Identity    *Identity
 	Remote      fill.Remote // nil: other nodes' caches are not used
+	Peers       Peers       // nil: no other node keeps copies of files that are in no storage
 	Log         *slog.Logger
 	Metrics     prometheus.Registerer
 	Clock       clock.Clock
@@ -132,6 +133,7 @@ type Node struct {
 	copies   copies
 	warms    warms
 	persists persists
+	keeps    keeps
 	heat     heat
 	// draining: the leader has the node emptied, so it keeps nothing new.
 	draining atomic.Bool
@@ -151,7 +153,7 @@ type Node struct {
 	lease    time.Duration // on the clock's Elapsed; publishing is allowed before it
 	needFull bool
 	running  bool
-	keeps    map[freshet.MountID]ufs.Caching // of the mounts
+	cachings map[freshet.MountID]ufs.Caching // of the mounts
 	changed  chan struct{}                   // closed when any of the above or an upload changes
 	uploads  map[freshet.OpID]*upload
 	finished map[freshet.OpID]freshet.FinishedOp
@@ -167,7 +169,7 @@ func New(deps Deps, opts Options) *Node {
 	if deps.Clock == nil {
 		deps.Clock = clock.Real{}
 	}
-	opts.Node.ID = deps.Identity.Node()
+	opts.Node.ID, opts.Node.Incarnation = deps.Identity.Node(), deps.Identity.Incarnation()
 	n := &Node{
 		opts: opts, deps: deps, metrics: newMetrics(deps.Metrics, deps.Blocks),
 		wake: make(chan struct{}, 1), remains: make(chan remain, maxRemains), dirty: newChanges(),
@@ -177,6 +179,7 @@ func New(deps Deps, opts Options) *Node {
 	n.copies.wake = make(chan struct{}, copyWorkers)
 	n.warms.wake = make(chan struct{}, warmWorkers)
 	n.persists.wake = make(chan struct{}, persistWorkers)
+	n.keeps.wake = make(chan struct{}, keepWorkers)
 	n.kill, n.killAll = context.WithCancel(context.Background())
 	n.filler = fill.New(fill.Deps{
 		Blocks: deps.Blocks, Mounts: deps.Mounts, Remote: deps.Remote, AwaitMount: n.awaitMount, Identity: n.identity, Self: opts.Node.ID,
@@ -202,6 +205,7 @@ func (n *Node) Run(ctx context.Context) error {
 		run.Part{Name: "copies", Run: n.copyBlocks},
 		run.Part{Name: "warms", Run: n.warmBlocks},
 		run.Part{Name: "persists", Run: n.persistFiles},
+		run.Part{Name: "copies of kept files", Run: n.keepFiles},
 		run.Part{Name: "uploads", Run: n.drain},
 	)
 }
@@ -253,7 +257,7 @@ func (n *Node) identity() (freshet.ClusterID, uint64, bool) {
 func (n *Node) caching(id freshet.MountID) ufs.Caching {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if c, ok := n.keeps[id]; ok {
+	if c, ok := n.cachings[id]; ok {
 		return c
 	}
 	return n.opts.Caching

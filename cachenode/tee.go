@@ -34,6 +34,24 @@ func newTee(blocks *store.Store, ticket freshet.Ticket, total int64) *tee {
 	return &tee{blocks: blocks, file: ticket.File, blockSize: ticket.BlockSize, total: total, limit: blocks.Capacity() / 2}
 }
 
+// besideBytes is from how many bytes on the storage and the tier are written to at the
+// same time.
+const besideBytes = 64 << 10
+
+// beside is write while the caller does something else with p, until it calls wait.
+func (t *tee) beside(p []byte) (wait func()) {
+	if t == nil || t.stopped || len(p) < besideBytes {
+		t.write(p)
+		return func() {}
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		t.write(p)
+	}()
+	return func() { <-done }
+}
+
 // write takes the next bytes of the file.
 func (t *tee) write(p []byte) {
 	if t == nil {

@@ -120,6 +120,9 @@ func (n *Node) checkTicket(t freshet.Ticket, declared int64) error {
 	case t.Write == freshet.AsyncThrough && !n.deps.Blocks.Durable():
 		return freshet.Errorf(freshet.KindUnsupported, opWrite, "",
 			"async_through needs a cache tier on a disk, and this node has memory alone: give it one, or write with cache_through, or with must_cache if what is written may be lost with the node")
+	case kept(t.Write) && t.DurableReplicas > 1 && (!n.deps.Blocks.Durable() || n.deps.Peers == nil):
+		return freshet.Errorf(freshet.KindUnsupported, opWrite, "",
+			"durable_replicas=%d needs cache tiers on disks, and this node has memory alone: give it one, or write with cache_through, or with must_cache and one replica if what is written may be lost with the node", t.DurableReplicas)
 	case kept(t.Write) && declared > n.deps.Blocks.Capacity():
 		return freshet.Errorf(freshet.KindExhausted, opWrite, "", "the file of %s does not fit into this node's cache of %s; write it with cache_through or through",
 			freshet.FormatSize(declared), freshet.FormatSize(n.deps.Blocks.Capacity()))
@@ -195,6 +198,10 @@ func (u *upload) receive(fs ufs.FS, body io.Reader, declared int64) (err error) 
 
 // take takes the body to where it goes.
 func (u *upload) take(body io.Reader, declared int64) (err error) {
+	// Where the storage and the tier must have the same bytes, they are copied first.
+	if s, ok := body.(Shared); ok && u.keep != nil {
+		return u.copyFrom(inPlace{s}, declared)
+	}
 	p := startPump(body, declared)
 	defer func() {
 		p.end()
@@ -205,7 +212,7 @@ func (u *upload) take(body io.Reader, declared int64) (err error) {
 	return u.copyFrom(p, declared)
 }
 
-func (u *upload) copyFrom(p *pump, declared int64) error {
+func (u *upload) copyFrom(p source, declared int64) error {
 	var b []byte
 	for {
 		var end error
@@ -244,11 +251,10 @@ func (u *upload) put(b []byte) error {
 	if u.keep != nil {
 		return u.keep.write(u.ctx, b)
 	}
-	if _, err := u.writer.Write(b); err != nil {
-		return err
-	}
-	u.tee.write(b)
-	return nil
+	wait := u.tee.beside(b)
+	_, err := u.writer.Write(b)
+	wait()
+	return err
 }
 
 // causeOf returns why the upload was ended, if it was, else err.

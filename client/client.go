@@ -41,18 +41,21 @@ const defaultReadAhead = 2
 type Client struct {
 	rpc.Namespace
 
-	nodes Nodes
-	near  near  // nil if the nodes are no such thing
-	ahead ahead // as above
-	opts  Options
+	nodes  Nodes
+	near   near   // nil if the nodes are no such thing
+	ahead  ahead  // as above
+	shared shared // as above
+	opts   Options
 }
 
 // New returns a Client. Nodes may also have the methods Near and ReadBlockAt, by which
-// blocks on this host are read without a message, and ReadAhead.
+// blocks on this host are read without a message, ReadRange and ReadRanges, by which
+// small reads share messages, and ReadAhead.
 func New(ns rpc.Namespace, nodes Nodes, opts Options) *Client {
 	c := &Client{Namespace: ns, nodes: nodes, opts: opts}
-	c.near, _ = nodes.(near)   // not all have
-	c.ahead, _ = nodes.(ahead) // what these do
+	c.near, _ = nodes.(near)     // not all have
+	c.ahead, _ = nodes.(ahead)   // what these do
+	c.shared, _ = nodes.(shared) // as above
 	return c
 }
 
@@ -93,6 +96,10 @@ type WriteOptions struct {
 	// BlockSize is that of the file's blocks in bytes; 0 leaves it to the policy of
 	// the path.
 	BlockSize int64
+	// DurableReplicas is on how many nodes a file of must_cache or async_through is
+	// durable when Write returns; 0 leaves it to the policy of the path. Other write types
+	// refuse it.
+	DurableReplicas int
 }
 
 // Whole reads a whole file.
@@ -108,7 +115,7 @@ func (c *Client) Write(ctx context.Context, p freshet.Path, body io.Reader, opts
 	}
 	q := freshet.BeginWriteQuery{
 		Op: op, Path: p, Write: opts.Write, BlockSize: opts.BlockSize, Host: c.opts.Host,
-		Rack: c.opts.Rack, Zone: c.opts.Zone, Node: c.opts.Node,
+		Rack: c.opts.Rack, Zone: c.opts.Zone, Node: c.opts.Node, DurableReplicas: opts.DurableReplicas,
 	}
 	if opts.Length >= 0 {
 		q.Length = &opts.Length

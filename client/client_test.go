@@ -34,6 +34,7 @@ type world struct {
 	// known is the version that the coordinator believes in, until it is told
 	// that the storage refused it.
 	known   int
+	strict  bool // as a real coordinator, it refuses to locate what is behind the end
 	locates []freshet.LocateQuery
 	reads   []string
 	// read, if set, answers instead of a node that is all right.
@@ -65,6 +66,9 @@ func (w *world) Locate(_ context.Context, q freshet.LocateQuery) (freshet.Locati
 	w.locates = append(w.locates, q)
 	if q.StaleFingerprint == version(w.known).String() {
 		w.known = w.version
+	}
+	if w.strict && q.Offset > w.length {
+		return freshet.Location{}, freshet.Errorf(freshet.KindInvalid, "locate", q.Path, "offset %d is out of range", q.Offset)
 	}
 	end := w.length
 	if q.Length >= 0 {
@@ -330,6 +334,21 @@ func TestAFileThatBecameShorterEndsTheRead(t *testing.T) {
 		w.version, w.length = 2, 100
 		got, err := drain(r, how)
 		if err != nil || len(got) != 0 {
+			t.Errorf("%d bytes and %v", len(got), err)
+		}
+	})
+}
+
+func TestAFileThatBecameShorterInTheMiddleIsStale(t *testing.T) {
+	both(t, func(t *testing.T, how string) {
+		w := newWorld(2500)
+		w.strict = true
+		w.read = func(freshet.Node, freshet.BlockRead, io.Reader) (io.Reader, error) {
+			w.read, w.version, w.length = nil, 2, 100
+			return bytes.NewReader(bytesOf(1, 0, blockSize)), nil
+		}
+		got, err := drain(open(t, w, client.Whole()), how)
+		if !freshet.IsKind(err, freshet.KindStale) || !bytes.Equal(got, bytesOf(1, 0, blockSize)) {
 			t.Errorf("%d bytes and %v", len(got), err)
 		}
 	})

@@ -158,6 +158,11 @@ func changed(p freshet.Path, was, is freshet.Source) error {
 		"the file changed while it was read (version %s, then %s); read it again", was.Fingerprint, is.Fingerprint)
 }
 
+// shorter is changed for a version that does not reach to where the reader is.
+func shorter(p freshet.Path, was freshet.Source) error {
+	return freshet.Errorf(freshet.KindStale, "read", p, "the file changed while it was read (it was version %s, and is shorter now); read it again", was.Fingerprint)
+}
+
 // locate asks for the beginning of the file.
 func (f *File) locate(ctx context.Context, stale string) (*version, error) {
 	loc, err := f.c.Locate(ctx, f.query(0, stale))
@@ -182,6 +187,8 @@ type version struct {
 
 	mu    sync.RWMutex
 	parts [][]freshet.Block // each in order and without gaps; the first one that has a place counts
+
+	holders map[freshet.BlockID]freshet.Node // what was seen of blocks; see note
 }
 
 // maxParts bounds what is remembered of where blocks are.
@@ -203,6 +210,9 @@ func (v *version) find(off int64) (*freshet.Block, bool) {
 // look asks where the blocks from off on are.
 func (v *version) look(ctx context.Context, off int64) error {
 	loc, err := v.f.c.Locate(ctx, v.f.query(off, ""))
+	if freshet.IsKind(err, freshet.KindInvalid) {
+		return shorter(v.f.path, v.source)
+	}
 	if err != nil {
 		return err
 	}
@@ -284,15 +294,15 @@ func (v *version) readNear(ctx context.Context, b *freshet.Block, off int64, p [
 	return !known && b.Fetch.Socket != "" && at.ReadBlockAt(ctx, &b.Fetch, b, &v.source, p, off-b.Offset)
 }
 
-// readFar reads by a stream, from the first node that has one.
+// readFar reads from a node that holds the block, else by a stream from the first node
+// that has one.
 func (v *version) readFar(ctx context.Context, b *freshet.Block, off int64, p []byte) error {
+	if v.readShared(ctx, b, off, p) {
+		return nil
+	}
 	last := freshet.Errorf(freshet.KindUnavailable, "read", v.f.path, "no cache node is live")
 	for _, n := range v.f.c.candidates(ctx, *b) {
-		body, err := v.f.c.nodes.ReadBlock(ctx, n, v.request(b, off, int64(len(p))))
-		if err == nil {
-			_, err = io.ReadFull(body, p)
-			_ = body.Close() // read only
-		}
+		err := v.readStream(ctx, n, b, off, p)
 		if err == nil {
 			return nil
 		}
@@ -331,6 +341,9 @@ func (v *version) readRanges(ctx context.Context, ranges []Range) error {
 			}
 			p, off = p[n:], off+n
 		}
+	}
+	if len(rest) > 1 {
+		rest = v.readTogether(ctx, rest)
 	}
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(maxParallel)

@@ -219,6 +219,25 @@ func TestAFileIsOfOneVersion(t *testing.T) {
 	})
 }
 
+func TestAFileThatBecomesShorterIsStale(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(2500)
+		w.strict = true
+		f := openFile(t, &guarded{world: w})
+		b := make([]byte, 500)
+		if _, err := f.ReadAt(b, 0); err != nil {
+			t.Fatal(err)
+		}
+		w.read = func(freshet.Node, freshet.BlockRead, io.Reader) (io.Reader, error) {
+			w.version, w.length = 2, 100
+			return nil, freshet.Errorf(freshet.KindUnavailable, "read block", "", "the node is gone")
+		}
+		if _, err := f.ReadAt(b, 2000); !freshet.IsKind(err, freshet.KindStale) {
+			t.Errorf("got %v", err)
+		}
+	})
+}
+
 func TestAVectoredReadIsOfOneVersion(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(5000)

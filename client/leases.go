@@ -28,15 +28,18 @@ type LeaseOptions struct {
 
 // Leases keeps answers of coordinators about files for as long as they allow, and drops
 // them when they call them back: what is given is what the leader would have said at that
-// moment (L1 in docs/protocol.md). Run holds the session without which nothing is kept.
+// moment (L1 in docs/protocol.md). Run holds the session without which nothing is kept:
+// from when somebody asks, until nobody has for a while.
 // Safe for concurrent use.
 type Leases struct {
 	opts    LeaseOptions
 	holder  rpc.Leases
 	metrics *leaseMetrics
+	wanted  chan struct{} // of length 1: somebody asked while there was no session
 
 	mu      sync.Mutex
 	session freshet.LeaseID // zero while there is none
+	used    bool            // somebody asked since Run looked last
 	tree    pathtree.Tree[map[string]*kept]
 	order   list.List // of *kept, the one used last at the back
 	asks    map[askKey]*ask
@@ -79,7 +82,7 @@ func NewLeases(h rpc.Leases, opts LeaseOptions) *Leases {
 	if opts.Log == nil {
 		opts.Log = slog.New(slog.DiscardHandler)
 	}
-	l := &Leases{opts: opts, holder: h, asks: map[askKey]*ask{}}
+	l := &Leases{opts: opts, holder: h, wanted: make(chan struct{}, 1), asks: map[askKey]*ask{}}
 	l.metrics = newLeaseMetrics(opts.Metrics, l)
 	return l
 }
@@ -92,17 +95,30 @@ const (
 	offRetry   = 30 * time.Second
 )
 
-// Run holds a session with the leader until ctx ends.
+// idleAfter is for how long nobody has to ask until a session is ended, at least; it is up
+// to twice as long. While there are sessions, the first change under a new leader waits for
+// what they may keep (L4).
+const idleAfter = 10 * time.Second
+
+// Run holds a session with the leader while one is wanted, until ctx ends.
 func (l *Leases) Run(ctx context.Context) error {
 	var previous freshet.LeaseID
 	wait := firstRetry
-	for ctx.Err() == nil {
+	for {
+		select {
+		case <-l.wanted:
+		case <-ctx.Done():
+			return nil
+		}
 		s, err := l.holder.OpenLeases(ctx, previous)
 		longest := maxRetry
 		if err == nil {
 			wait = firstRetry
 			previous = s.ID()
-			err = l.hold(ctx, s)
+			if err = l.hold(ctx, s); err == nil {
+				continue
+			}
+			l.want() // a new leader is told at once that nothing is kept any more
 		} else if freshet.IsKind(err, freshet.KindUnsupported) {
 			longest = offRetry
 		}
@@ -117,14 +133,73 @@ func (l *Leases) Run(ctx context.Context) error {
 		}
 		wait = min(2*wait, longest)
 	}
-	return nil
 }
 
-// hold drops what the session calls back, and everything when it ends.
+// want has Run open a session.
+func (l *Leases) want() {
+	select {
+	case l.wanted <- struct{}{}:
+	default:
+	}
+}
+
+// farewell is how long the leader has to answer that a session is over.
+const farewell = time.Second
+
+// hold drops what the session calls back, and everything when it ends: with an error, or
+// because nobody wants it any more.
 func (l *Leases) hold(ctx context.Context, s rpc.LeaseSession) error {
 	defer s.Close()
 	l.enter(s.ID())
-	defer l.enter(freshet.LeaseID{})
+	listening, deaf := context.WithCancel(context.WithoutCancel(ctx))
+	over := make(chan struct{})
+	idle := false
+	var watching sync.WaitGroup
+	watching.Go(func() {
+		defer deaf()
+		idle = l.awaitIdle(ctx, over)
+		l.enter(freshet.LeaseID{})
+		s.End() // after everything was dropped
+		select {
+		case <-over:
+		case <-l.opts.Clock.After(farewell):
+		}
+	})
+	err := l.follow(listening, s)
+	close(over)
+	watching.Wait()
+	if idle {
+		return nil
+	}
+	return err
+}
+
+// awaitIdle waits until nobody has asked for a while, false if the session is over or ctx
+// ends before.
+func (l *Leases) awaitIdle(ctx context.Context, over <-chan struct{}) bool {
+	timer := l.opts.Clock.NewTimer(idleAfter)
+	defer timer.Stop()
+	for {
+		select {
+		case <-timer.C():
+		case <-over:
+			return false
+		case <-ctx.Done():
+			return false
+		}
+		l.mu.Lock()
+		used := l.used
+		l.used = false
+		l.mu.Unlock()
+		if !used {
+			return true
+		}
+		timer.Reset(idleAfter)
+	}
+}
+
+// follow drops what the session calls back until it ends.
+func (l *Leases) follow(ctx context.Context, s rpc.LeaseSession) error {
 	for {
 		b, err := s.Next(ctx)
 		if err != nil {
@@ -143,7 +218,7 @@ func (l *Leases) hold(ctx context.Context, s rpc.LeaseSession) error {
 func (l *Leases) enter(id freshet.LeaseID) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.session = id
+	l.session, l.used = id, l.used || !id.IsZero()
 	l.tree = pathtree.Tree[map[string]*kept]{}
 	l.order.Init()
 	for _, a := range l.asks {
@@ -345,9 +420,10 @@ func (l *Leases) status(p freshet.Path, caller string) (st freshet.Status, ok bo
 // its own asks for more than a lease says.
 func keeps(opts *freshet.ReadOptions) bool { return opts.SyncInterval == nil && opts.After.IsZero() }
 
-// find returns what is kept of a path for a caller, nil if nothing is. The caller holds
-// mu.
+// find returns what is kept of a path for a caller who asks, nil if nothing is. The caller
+// holds mu.
 func (l *Leases) find(p freshet.Path, caller string) *kept {
+	l.used = true
 	all, _ := l.tree.Get(p)
 	k := all[caller]
 	if k != nil {
@@ -361,6 +437,9 @@ func (l *Leases) find(p freshet.Path, caller string) *kept {
 func (l *Leases) begin(key askKey) (a *ask, session freshet.LeaseID, first bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.session.IsZero() {
+		l.want()
+	}
 	if a = l.asks[key]; a != nil || l.session.IsZero() {
 		return a, l.session, false
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -43,10 +44,13 @@ type heldSession struct {
 	breaks chan freshet.LeaseBreak
 	acked  chan uint64
 	over   chan struct{}
+	end    sync.Once
+	ended  atomic.Bool // it was said that nothing is kept
 }
 
 func (s *heldSession) ID() freshet.LeaseID { return s.id }
 func (s *heldSession) Close()              {}
+func (s *heldSession) End()                { s.ended.Store(true); s.end.Do(func() { close(s.over) }) }
 func (s *heldSession) Ack(n uint64) error  { s.acked <- n; return nil }
 func (s *heldSession) Next(ctx context.Context) (freshet.LeaseBreak, error) {
 	select {
@@ -140,13 +144,31 @@ func keeping(t *testing.T, maxKept int, f func(k *keeper)) {
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error)
 		go func() { done <- kept.Run(ctx) }()
-		synctest.Wait()
-		f(&keeper{t, l, kept, client.New(l, nil, client.Options{Leases: kept})})
+		k := &keeper{t, l, kept, client.New(l, nil, client.Options{Leases: kept})}
+		k.begin()
+		f(k)
 		cancel()
 		if err := <-done; err != nil {
 			t.Error(err)
 		}
 	})
+}
+
+// begin asks something, so that there is a session.
+func (k *keeper) begin() {
+	k.Helper()
+	synctest.Wait()
+	if k.kept.Holds() || len(k.l.opens) > 0 {
+		k.Error("there is a session that nobody wanted")
+	}
+	k.want("no session yet", freshet.LocateQuery{Path: "/first"}, 1, 1)
+	synctest.Wait()
+	if !k.kept.Holds() {
+		k.Error("there is no session")
+	}
+	k.l.mu.Lock()
+	defer k.l.mu.Unlock()
+	k.l.asked = nil
 }
 
 // locate returns the version of a file, and how many questions it took.
@@ -331,9 +353,10 @@ func TestALostSession(t *testing.T) {
 		k.want("first", freshet.LocateQuery{}, 1, 1)
 		k.l.mu.Lock()
 		k.l.refuse = freshet.Errorf(freshet.KindUnavailable, "test", "", "no leader")
-		first, over := k.l.now.id, k.l.now.over
+		now := k.l.now
+		first, over := now.id, func() { now.end.Do(func() { close(now.over) }) }
 		k.l.mu.Unlock()
-		close(over)
+		over()
 		synctest.Wait()
 		for range 2 {
 			k.want("no session", freshet.LocateQuery{}, 1, 1)
@@ -353,6 +376,62 @@ func TestALostSession(t *testing.T) {
 		k.want("kept again", freshet.LocateQuery{}, 1, 0)
 	})
 }
+
+// A session that nobody uses ends in order, and the next begins when it is wanted.
+func TestASessionLastsWhileItIsWanted(t *testing.T) {
+	keeping(t, 0, func(k *keeper) {
+		for range 100 {
+			k.locate(freshet.LocateQuery{})
+			time.Sleep(time.Second) // fake time
+			if !k.kept.Holds() || len(k.l.opens) != 1 {
+				k.Fatalf("there is a session: %t, the one of number %d", k.kept.Holds(), len(k.l.opens))
+			}
+		}
+		s := k.l.now
+		if s.ended.Load() {
+			k.Error("a session ends that is used")
+		}
+		time.Sleep(25 * time.Second) // fake time
+		if k.kept.Holds() || k.kept.Len() != 0 || !s.ended.Load() || len(k.l.opens) != 1 {
+			k.Errorf("nobody wants it, but there is a session: %t, its leader was told: %t, %d were opened", k.kept.Holds(), s.ended.Load(), len(k.l.opens))
+		}
+		k.want("no session", freshet.LocateQuery{}, 1, 1)
+		synctest.Wait()
+		k.want("a new session", freshet.LocateQuery{}, 1, 1)
+		k.want("kept again", freshet.LocateQuery{}, 1, 0)
+	})
+}
+
+// A session ends in order too when it is told to end, even if its leader is silent.
+func TestASilentLeaderIsNotWaitedFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := &leader{version: 1}
+		kept := client.NewLeases(deaf{l}, client.LeaseOptions{Clock: bubbleClock{start: time.Now()}})
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error)
+		go func() { done <- kept.Run(ctx) }()
+		if _, err := kept.Locate(ctx, l, freshet.LocateQuery{Path: "/f", Length: -1}); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		cancel()
+		if err := <-done; err != nil || kept.Holds() {
+			t.Errorf("%v, it holds a session: %t", err, kept.Holds())
+		}
+	})
+}
+
+// deaf opens sessions that hear nothing of their end.
+type deaf struct{ *leader }
+
+func (d deaf) OpenLeases(ctx context.Context, previous freshet.LeaseID) (rpc.LeaseSession, error) {
+	s, err := d.leader.OpenLeases(ctx, previous)
+	return deafSession{s}, err
+}
+
+type deafSession struct{ rpc.LeaseSession }
+
+func (deafSession) End() {}
 
 func TestWhatWasNotUsedGoesFirst(t *testing.T) {
 	keeping(t, 3, func(k *keeper) {

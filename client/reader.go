@@ -95,6 +95,9 @@ func (r *Reader) locate(off int64, stale string) error {
 		Rack: r.c.opts.Rack, Zone: r.c.opts.Zone, StaleFingerprint: stale,
 		Again: r.fails > 0,
 	})
+	if r.pinned && freshet.IsKind(err, freshet.KindInvalid) {
+		return shorter(r.path, r.loc.Source)
+	}
 	if err != nil {
 		return err
 	}
@@ -285,7 +288,7 @@ func (r *Reader) openOn(b freshet.Block) error {
 	var last error
 	for _, node := range candidates {
 		body, err := r.c.nodes.ReadBlock(r.ctx, node, freshet.BlockRead{
-			Block: b, Source: r.loc.Source, Offset: skip, Length: n, Type: r.opts.Read, Ahead: r.following(b, node.ID),
+			Block: b, Source: r.loc.Source, Offset: skip, Length: n, Type: r.opts.Read,
 		})
 		if err == nil {
 			r.body, r.left = body, n
@@ -300,26 +303,6 @@ func (r *Reader) openOn(b freshet.Block) error {
 		}
 	}
 	return last
-}
-
-// following returns the block after b if the reader is about to ask the same node for all
-// of it.
-func (r *Reader) following(b freshet.Block, node freshet.NodeID) []freshet.Block {
-	if r.next+1 >= len(r.loc.Blocks) || r.opts.Read == freshet.ReadNoCache {
-		return nil
-	}
-	next := r.loc.Blocks[r.next+1]
-	first := next.Fetch.ID
-	if len(next.Nodes) > 0 {
-		first = next.Nodes[0].ID
-	}
-	if next.Via.ID != "" {
-		first = next.Via.ID
-	}
-	if first != node || next.Offset != b.Offset+b.Length || next.Offset+next.Length > r.end {
-		return nil
-	}
-	return []freshet.Block{next}
 }
 
 // Close frees what the reader holds.

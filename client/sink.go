@@ -1,6 +1,7 @@
 package client
 
 import (
+	"errors"
 	"io"
 	"os"
 
@@ -34,25 +35,85 @@ func (s *sink) Write(p []byte) (int, error) {
 	return n, err
 }
 
+// viewed is a body whose bytes lie in memory.
+type viewed interface {
+	// View returns up to n of the next bytes, which are taken from the body and never
+	// change as long as somebody has them; nil if they have to be read.
+	View(n int64) []byte
+}
+
 // take writes the rest of body, n bytes, and returns how many were written.
 func (s *sink) take(body freshet.BlockStream, n int64) (int64, error) {
 	to, ok := s.Writer.(io.ReaderFrom)
 	if !ok || n < minSendfile {
 		return body.WriteTo(s)
 	}
-	src, ok := body.(fileBody)
-	if !ok {
-		return body.WriteTo(s)
+	if src, ok := body.(fileBody); ok {
+		if f, off, ok := src.File(); ok {
+			if _, err := f.Seek(off, io.SeekStart); err == nil {
+				return s.sendFile(to, src, f, n)
+			}
+		}
 	}
-	f, off, ok := src.File()
-	if !ok {
-		return body.WriteTo(s)
+	if src, ok := body.(viewed); ok {
+		p := &pieces{body: body, views: src, left: n}
+		done, err := to.ReadFrom(p)
+		if s.err = err; p.failed != nil {
+			s.err, err = nil, p.failed
+		}
+		return done, err
 	}
-	if _, err := f.Seek(off, io.SeekStart); err != nil {
-		return body.WriteTo(s)
-	}
+	return body.WriteTo(s)
+}
+
+func (s *sink) sendFile(to io.ReaderFrom, src fileBody, f *os.File, n int64) (int64, error) {
 	done, err := to.ReadFrom(io.LimitReader(f, n))
 	src.Skip(done)
 	s.err = err // a local file whose bytes were verified does not fail
 	return done, err
+}
+
+// pieces are the bytes of a body that lies in memory: who writes them can have many
+// pieces at once, for one system call.
+type pieces struct {
+	body   freshet.BlockStream
+	views  viewed
+	left   int64
+	failed error // of the body
+}
+
+// Pieces returns up to n of the next bytes where they lie, none if they have to be
+// read or written by WriteTo.
+func (p *pieces) Pieces(n int64) (all [][]byte) {
+	for n = min(n, p.left); n > 0; {
+		b := p.views.View(n)
+		if len(b) == 0 {
+			break
+		}
+		all = append(all, b)
+		n -= int64(len(b))
+		p.left -= int64(len(b))
+	}
+	return all
+}
+
+// Read implements io.Reader.
+func (p *pieces) Read(b []byte) (int, error) {
+	n, err := p.body.Read(b)
+	p.left -= int64(n)
+	if err != nil && !errors.Is(err, io.EOF) {
+		p.failed = err
+	}
+	return n, err
+}
+
+// WriteTo implements io.WriterTo.
+func (p *pieces) WriteTo(w io.Writer) (int64, error) {
+	to := &sink{Writer: w}
+	n, err := p.body.WriteTo(to)
+	p.left -= n
+	if to.err == nil {
+		p.failed = err
+	}
+	return n, err
 }

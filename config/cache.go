@@ -51,6 +51,8 @@ func (f *File) checkFetches(p *problems) {
 	}
 	setDefault(&c.Fetch.Range, DefaultFetchRange)
 	p.size("cache.fetch.range", c.Fetch.Range, 256<<10, 1<<30)
+	setDefault(&c.Uploads.Memory, DefaultUploadMemory)
+	p.size("cache.uploads.memory", c.Uploads.Memory, 1<<20, 1<<40)
 	if c.Background.Rate != "" {
 		p.size("cache.background.rate", c.Background.Rate, 256<<10, 1<<40)
 	}

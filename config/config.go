@@ -160,6 +160,7 @@ type Cache struct {
 	Passive    *bool      `yaml:"passive"`
 	Fetch      Fetch      `yaml:"fetch"`
 	Background Background `yaml:"background"`
+	Uploads    Uploads    `yaml:"uploads"`
 }
 
 // Fetch bounds how blocks that readers wait for are fetched. What is not given has the
@@ -169,6 +170,11 @@ type Fetch struct {
 	Range    Size `yaml:"range"`              // of one request
 	Parallel int  `yaml:"parallel,omitempty"` // requests for one block at a time
 	Requests int  `yaml:"requests,omitempty"` // at a time for all, beyond one for each block
+}
+
+// Uploads bounds what the writes of files take. What is not given has the default.
+type Uploads struct {
+	Memory Size `yaml:"memory"` // of parts on their way to storages, of all uploads
 }
 
 // Background bounds what is fetched although no reader waits for it.
@@ -249,6 +255,8 @@ const (
 	DefaultPerMount  = 32
 	DefaultBlockSize = "64MiB"
 	DefaultTierSize  = "1GiB"
+	// DefaultUploadMemory bounds the parts of uploads of a cache node.
+	DefaultUploadMemory = "512MiB"
 	// Defaults of what cache nodes fetch at a time.
 	DefaultFetchBlocks      = 64
 	DefaultFetchRange       = "8MiB"

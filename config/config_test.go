@@ -118,6 +118,7 @@ func TestMistakesAreNamedWithTheirPlace(t *testing.T) {
 		{"fetches", strings.Replace(cacheNode, "block_size", "fetch: {blocks: -1, range: 1KiB, parallel: 65, requests: 5000}\n  block_size", 1), []string{"cache.fetch.blocks", "-1", "cache.fetch.range", "1KiB", "cache.fetch.parallel", "65", "cache.fetch.requests"}},
 		{"fetches of none", strings.Replace(cacheNode, "block_size", "fetch: {blocks: 0, parallel: }\n  block_size", 1), []string{"cache.fetch.blocks", "0 is out of range"}},
 		{"no hot copies", strings.Replace(coordinator, "listen: {", "placement: {hot_copies: 0}\nlisten: {", 1), []string{"placement.hot_copies", "1, which makes none"}},
+		{"memory of uploads", strings.Replace(cacheNode, "block_size", "uploads: {memory: 1KiB}\n  block_size", 1), []string{"cache.uploads.memory", "1KiB"}},
 		{"background", strings.Replace(cacheNode, "block_size", "background: {blocks: 2000, rate: 1}\n  block_size", 1), []string{"cache.background.blocks", "2000", "cache.background.rate"}},
 		{"address", strings.Replace(coordinator, "127.0.0.1:7480", "127.0.0.1", 1), []string{"f.yaml:3", "listen.http", "host:port"}},
 		{"port", strings.Replace(coordinator, "127.0.0.1:7480", "127.0.0.1:99999", 1), []string{"listen.http", "99999"}},

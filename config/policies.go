@@ -21,6 +21,9 @@ type PolicyRule struct {
 	Pinned       *bool       `yaml:"pinned"`
 	BlockSize    string      `yaml:"block_size"`
 	Replication  Replication `yaml:"replication"`
+	// DurableReplicas is on how many nodes files of must_cache and async_through are
+	// durable when they are acknowledged.
+	DurableReplicas *int `yaml:"durable_replicas"`
 }
 
 // Replication bounds the copies of a block.
@@ -46,6 +49,7 @@ func (r PolicyRule) change(origin string) (freshet.PolicyChange, error) {
 		{Property: freshet.PropertyBlockSize, Value: r.BlockSize},
 		{Property: freshet.PropertyReplicationMin, Value: optional(r.Replication.Min, strconv.Itoa)},
 		{Property: freshet.PropertyReplicationMax, Value: optional(r.Replication.Max, strconv.Itoa)},
+		{Property: freshet.PropertyDurableReplicas, Value: optional(r.DurableReplicas, strconv.Itoa)},
 	} {
 		if s.Value != "" {
 			c.Set = append(c.Set, s)

@@ -191,7 +191,7 @@ func (c *Coordinator) drainOf(n *fleetNode) freshet.NodeDrain {
 	holds := []leaving{
 		{d.LeftBlocks, "blocks that policies want to be kept have no copy elsewhere yet"},
 		{d.Uploads, "uploads run"},
-		{c.keptOn(s.Node.ID), "files are kept there that are not in the storage: persist them with 'freshet persist'"},
+		{c.keptOn(s.Node.ID), "files are kept there that are not in the storage, and not on enough other nodes: those are copied to them if there are such with a disk; or persist them with 'freshet persist'"},
 	}
 	for _, h := range holds {
 		if h.n > 0 {
@@ -216,13 +216,21 @@ func (c *Coordinator) silentNodes() string {
 	return strings.Join(names, ", ")
 }
 
-// keptOn counts the files that are in no storage and that the node keeps.
+// keptOn counts the files that are in no storage, and that too few nodes keep besides
+// this one which stay.
 func (c *Coordinator) keptOn(id freshet.NodeID) int64 {
-	files, err := c.state.Unpersisted(0, func(u *namespace.Unpersisted, _ freshet.OpID) bool { return slices.Contains(u.Nodes, id) })
+	all, err := c.ops.Kept()
 	if err != nil {
 		return 1 // nobody knows: it stays
 	}
-	return int64(len(files))
+	n := int64(0)
+	for i := range all {
+		f := &all[i]
+		if slices.Contains(f.Nodes, id) && !c.ops.KeptWithout(f, id) {
+			n++
+		}
+	}
+	return n
 }
 
 // onlyThere counts the blocks of a node that policies want to be kept, pinned or by

@@ -90,7 +90,7 @@ func (c *Coordinator) commit(ctx context.Context, cmds ...namespace.Command) ([]
 	if err != nil {
 		return nil, c.leaderHint(err)
 	}
-	results, err := c.journal.Propose(ctx, cmds...)
+	results, err := c.journal.ProposeIn(ctx, term, cmds...) // what was waited for holds in this term
 	if err == nil || !journal.OutcomeUnknown(err) {
 		release()
 		return results, err

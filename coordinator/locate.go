@@ -2,6 +2,7 @@ package coordinator
 
 import (
 	"context"
+	"errors"
 	"hash/fnv"
 
 	"github.com/freshet-io/freshet"
@@ -50,7 +51,9 @@ func (c *Coordinator) Locate(ctx context.Context, q freshet.LocateQuery) (freshe
 		c.limitCopies(&loc)
 	}
 	if loc.Cacheable && e.Info.Fingerprint.IsUnpersisted() {
-		err = c.keptBlocks(&e.Info, loc.Blocks, err)
+		if err = c.keptBlocks(&e.Info, loc.Blocks, err); errors.Is(err, errOvertaken) && ctx.Err() == nil {
+			return c.Locate(ctx, q)
+		}
 	}
 	if err == nil && loc.Cacheable {
 		loc.Lease = ask.Grant(c.keep(&e.Lookup, &e.Verdict))

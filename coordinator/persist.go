@@ -144,6 +144,9 @@ func (c *Coordinator) Unpersisted(ctx context.Context, q freshet.UnpersistedQuer
 			out.Queued++
 			out.Oldest = max(out.Oldest, now.Sub(f.Since))
 		}
+		if one.Live > 0 && one.Live < one.Replicas {
+			out.Short++
+		}
 		switch one.State {
 		case freshet.UnpersistedPersisting:
 			out.Persisting++
@@ -170,11 +173,15 @@ func (c *Coordinator) Unpersisted(ctx context.Context, q freshet.UnpersistedQuer
 }
 
 func (c *Coordinator) describeKept(f *namespace.UnpersistedFile) freshet.UnpersistedFile {
+	state, at := c.ops.StateOf(f)
 	return freshet.UnpersistedFile{
-		Path: f.Path, File: f.File, Length: f.Length, Since: f.Since, State: c.ops.StateOf(f), Nodes: c.nodes.Named(f.Nodes),
-		Attempts: f.Attempts, Error: f.Error, Next: f.Next,
+		Path: f.Path, File: f.File, Length: f.Length, Since: f.Since, State: state, Nodes: c.nodes.Named(f.Nodes),
+		Replicas: f.Promised(), Live: len(at.Live), Attempts: f.Attempts, Error: f.Error, Next: f.Next,
 	}
 }
+
+// errOvertaken says that an answer is of a version that has gone meanwhile.
+var errOvertaken = freshet.Errorf(freshet.KindUnavailable, opLocate, "", "the file was changed meanwhile: try again")
 
 // keptBlocks sees to it that the bytes of a file that no storage has are where an
 // answer says: else the error names the nodes that should have them. err is why there
@@ -192,7 +199,11 @@ func (c *Coordinator) keptBlocks(info *freshet.Info, blocks []freshet.Block, err
 		}
 		f, ok := c.state.UnpersistedOf(info.FileID)
 		if !ok { // it was persisted, or replaced, this very moment
-			return freshet.Errorf(freshet.KindUnavailable, opLocate, info.Path, "the file was changed meanwhile: try again")
+			return errOvertaken
+		}
+		if !c.nodes.AllHeard(c.clock.Elapsed()) {
+			return freshet.Errorf(freshet.KindUnavailable, opLocate, info.Path,
+				"the file is not in the storage yet, and the cache nodes have not told this leader what they hold: try again in a few seconds")
 		}
 		return freshet.Errorf(freshet.KindUnavailable, opLocate, info.Path,
 			"the file is not in the storage yet, and no live cache node has its bytes from %d on: bring back %s, which kept them", blocks[i].Offset, strings.Join(c.nodes.Named(f.Nodes), ", "))
@@ -208,6 +219,9 @@ func (c *Coordinator) explainKept(l *namespace.Lookup) (reason, remedy string) {
 	}
 	d := c.describeKept(&f)
 	reason = fmt.Sprintf("the file is not in the storage: its bytes are kept by %s since %s (%s)", strings.Join(d.Nodes, ", "), f.Since.UTC().Format(time.RFC3339), d.State)
+	if d.Replicas > 1 || d.Live > 1 {
+		reason += fmt.Sprintf("; %d live nodes have all of it, of the %d that durable_replicas promised", d.Live, d.Replicas)
+	}
 	if f.Error != "" {
 		reason += fmt.Sprintf("; %d attempts to persist it failed, the last one: %s", f.Attempts, f.Error)
 	}
@@ -236,7 +250,7 @@ func (c *Coordinator) keptProblems() []string {
 	lag := time.Duration(0)
 	for i := range all {
 		f := &all[i]
-		state := c.ops.StateOf(f)
+		state, _ := c.ops.StateOf(f)
 		counts[state]++
 		if state == freshet.UnpersistedLost {
 			for _, n := range c.nodes.Named(f.Nodes) {

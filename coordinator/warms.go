@@ -45,6 +45,10 @@ func (w *warmJobs) init(c *Coordinator) {
 		Spread: func(b freshet.BlockID, length int64, place freshet.CachePlace) placement.Spread {
 			return c.nodes.Spread(b, length, place, c.clock.Elapsed())
 		},
+		Held: func(file freshet.FileID, blocks int64, place freshet.CachePlace) int64 {
+			_, held, _ := c.nodes.Shares(file, blocks, place, c.clock.Elapsed())
+			return held
+		},
 		Live:  func(id freshet.NodeID) bool { return c.nodes.Presence(id, c.clock.Elapsed()).Live },
 		Clock: c.clock,
 	})

@@ -58,9 +58,8 @@ func (c *Coordinator) SetAttr(ctx context.Context, q freshet.SetAttrQuery) (fres
 
 // BeginWrite gives the permission to write one file.
 func (c *Coordinator) BeginWrite(ctx context.Context, q freshet.BeginWriteQuery) (freshet.BeginWriteAnswer, error) {
-	if q.Write == freshet.ByPolicy {
-		applies, _ := c.state.EffectiveAt(q.Path)
-		q.Write = applies.Write
+	if err := c.settleWrite(&q); err != nil {
+		return freshet.BeginWriteAnswer{}, err
 	}
 	if err := checkPath(q.Path); err != nil {
 		return freshet.BeginWriteAnswer{}, err
@@ -74,14 +73,44 @@ func (c *Coordinator) BeginWrite(ctx context.Context, q freshet.BeginWriteQuery)
 // BeginWrites is BeginWrite of many files, whose paths must be canonical, but makes
 // no room for any.
 func (c *Coordinator) BeginWrites(ctx context.Context, qs []freshet.BeginWriteQuery) ([]freshet.Each[freshet.BeginWriteAnswer], error) {
+	refused := make([]error, len(qs))
+	taken := make([]freshet.BeginWriteQuery, 0, len(qs))
 	for i := range qs {
-		if qs[i].Write == freshet.ByPolicy {
-			applies, _ := c.state.EffectiveAt(qs[i].Path)
-			qs[i].Write = applies.Write
+		if refused[i] = c.settleWrite(&qs[i]); refused[i] == nil {
+			taken = append(taken, qs[i])
 		}
 	}
-	each, err := c.ops.BeginWrites(ctx, c.prepareEach(ctx, qs))
-	return each, c.leaderHint(err)
+	each, err := c.ops.BeginWrites(ctx, c.prepareEach(ctx, taken))
+	if err != nil || len(taken) == len(qs) {
+		return each, c.leaderHint(err)
+	}
+	all := make([]freshet.Each[freshet.BeginWriteAnswer], len(qs))
+	for i := range all {
+		if all[i].Err = refused[i]; all[i].Err == nil {
+			all[i], each = each[0], each[1:]
+		}
+	}
+	return all, nil
+}
+
+// settleWrite fills in what the query leaves to the policies of the path. KindInvalid
+// for a write that can't be as it asks.
+func (c *Coordinator) settleWrite(q *freshet.BeginWriteQuery) error {
+	named := q.Write != freshet.ByPolicy
+	if named && !keeps(q.Write) && q.DurableReplicas == 0 {
+		return nil
+	}
+	applies, _ := c.state.EffectiveAt(q.Path)
+	if !named {
+		q.Write = applies.Write
+	}
+	if err := freshet.CheckDurableReplicas(q.DurableReplicas, q.Write); err != nil {
+		return freshet.Wrap("write", q.Path, err)
+	}
+	if q.DurableReplicas == 0 && keeps(q.Write) {
+		q.DurableReplicas = applies.Replicas
+	}
+	return nil
 }
 
 // change runs an operation on a path of this leader.

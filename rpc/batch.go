@@ -160,7 +160,7 @@ func beginWriteOfWire(req *freshetv1.BeginWriteRequest) (freshet.BeginWriteQuery
 	w, err := freshet.ParseWriteType(req.GetWriteType())
 	return freshet.BeginWriteQuery{
 		Op: op, Path: p, Write: w, BlockSize: req.GetBlockSize(), Host: req.GetHost(), Rack: req.GetRack(), Zone: req.GetZone(),
-		Node:   freshet.NodeID(req.GetNodeId()),
+		Node: freshet.NodeID(req.GetNodeId()), DurableReplicas: int(req.GetDurableReplicas()),
 		Length: req.Length, //nolint:protogetter // one that is not told is not 0
 	}, err
 }
@@ -169,7 +169,7 @@ func beginWriteToWire(q freshet.BeginWriteQuery) *freshetv1.BeginWriteRequest {
 	op := newOp(q.Op)
 	return &freshetv1.BeginWriteRequest{
 		Path: string(q.Path), WriteType: q.Write.String(), Op: op[:], Host: q.Host, Rack: q.Rack, Zone: q.Zone,
-		BlockSize: q.BlockSize, NodeId: string(q.Node), Length: q.Length,
+		BlockSize: q.BlockSize, NodeId: string(q.Node), Length: q.Length, DurableReplicas: int32(q.DurableReplicas), //nolint:gosec // checked, or refused by who reads it
 	}
 }
 

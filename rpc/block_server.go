@@ -91,9 +91,6 @@ func (s *BlockServer) chunk(body freshet.BlockStream, n int64) (mem.BufferSlice,
 	return mem.BufferSlice{b}, err
 }
 
-// maxAhead bounds the blocks that a reader may announce.
-const maxAhead = 4
-
 func readBlockOfWire(req *freshetv1.ReadBlockRequest) (freshet.BlockRead, error) {
 	src, err := sourceOfWire(req.GetSource())
 	if err != nil {
@@ -106,9 +103,6 @@ func readBlockOfWire(req *freshetv1.ReadBlockRequest) (freshet.BlockRead, error)
 	q := freshet.BlockRead{
 		Block: blockOfWire(req.GetBlock()), Source: src, Offset: req.GetOffset(), Length: req.GetLength(),
 		Type: read, Cached: req.GetOnlyCached(),
-	}
-	for _, b := range req.GetAhead()[:min(len(req.GetAhead()), maxAhead)] {
-		q.Ahead = append(q.Ahead, blockOfWire(b))
 	}
 	if q.Offset < 0 || q.Length < 0 || q.Offset > q.Block.Length || q.Length > q.Block.Length-q.Offset {
 		return q, freshet.Errorf(freshet.KindInvalid, "read block", "", "range %d+%d is outside the block of %d bytes", q.Offset, q.Length, q.Block.Length)

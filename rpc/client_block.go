@@ -14,10 +14,10 @@ import (
 
 // NodePool calls cache nodes by their addresses. Safe for concurrent use.
 type NodePool struct {
-	conns  *Conns
-	room   room
-	ranges rangeGathers
-	raw    []grpc.CallOption // of calls whose messages are parcels
+	conns *Conns
+	room  room
+	lanes rangeLanes
+	raw   []grpc.CallOption // of calls whose messages are parcels
 }
 
 // NewNodePool returns a pool over conns, which should allow messages of
@@ -40,9 +40,6 @@ func (p *NodePool) ReadBlock(ctx context.Context, n freshet.Node, q freshet.Bloc
 	req := &freshetv1.ReadBlockRequest{
 		Block: blockToWire(q.Block), Source: sourceToWire(q.Source), Offset: q.Offset, Length: q.Length,
 		ReadType: q.Type.String(), OnlyCached: q.Cached,
-	}
-	for _, b := range q.Ahead {
-		req.Ahead = append(req.Ahead, blockToWire(b))
 	}
 	stream, err := freshetv1.NewBlockServiceClient(conn).ReadBlock(ctx, req, p.raw...)
 	if err != nil {

@@ -437,7 +437,7 @@ func ticketToWire(t freshet.Ticket) *freshetv1.Ticket {
 	return &freshetv1.Ticket{
 		Op: opToWire(t.Op), FileId: uint64(t.File), Path: string(t.Path), Node: nodeToWire(t.Node),
 		WriteType: t.Write.String(), Target: sourceToWire(t.Target), BlockSize: t.BlockSize,
-		Owner: t.Owner, Group: t.Group,
+		Owner: t.Owner, Group: t.Group, DurableReplicas: int32(t.DurableReplicas), Keepers: nodesToWire(t.Keepers), //nolint:gosec // 8 at most
 	}
 }
 
@@ -454,13 +454,14 @@ func ticketOfWire(t *freshetv1.Ticket) (freshet.Ticket, error) {
 	return freshet.Ticket{
 		Op: op, File: freshet.FileID(t.GetFileId()), Path: freshet.Path(t.GetPath()), Node: nodeOfWire(t.GetNode()),
 		Write: w, Target: target, BlockSize: t.GetBlockSize(), Owner: t.GetOwner(), Group: t.GetGroup(),
+		DurableReplicas: int(t.GetDurableReplicas()), Keepers: nodesOfWire(t.GetKeepers()),
 	}, err
 }
 
 func writtenToWire(w freshet.Written) *freshetv1.Written {
 	return &freshetv1.Written{
 		Length: w.Length, Mtime: timeToWire(w.ModTime), Fingerprint: w.Fingerprint.String(),
-		Owner: w.Owner, Group: w.Group, Mode: w.Mode,
+		Owner: w.Owner, Group: w.Group, Mode: w.Mode, Nodes: nodeIDsToWire(w.Nodes),
 	}
 }
 
@@ -468,7 +469,7 @@ func writtenOfWire(w *freshetv1.Written) (freshet.Written, error) {
 	fp, err := fingerprintOfWire(w.GetFingerprint())
 	return freshet.Written{
 		Length: w.GetLength(), ModTime: timeOfWire(w.GetMtime()), Fingerprint: fp,
-		Owner: w.GetOwner(), Group: w.GetGroup(), Mode: w.GetMode(),
+		Owner: w.GetOwner(), Group: w.GetGroup(), Mode: w.GetMode(), Nodes: nodeIDsOfWire(w.GetNodes()),
 	}, err
 }
 

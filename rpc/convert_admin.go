@@ -224,7 +224,7 @@ func heartbeatToWire(h freshet.Heartbeat) *freshetv1.HeartbeatRequest {
 		PinRevision: h.PinRevision, Damaged: blockIDsToWire(h.Damaged), TakesCopies: h.TakesCopies,
 		TakesWarms: h.TakesWarms, Warmed: warmedToWire(h.Warmed),
 		Hot:   heatToWire(h.Hot),
-		Keeps: h.Keeps, Durable: h.Durable, Kept: fileIDsToWire(h.Kept),
+		Keeps: h.Keeps, Durable: h.Durable, Kept: fileIDsToWire(h.Kept), Took: fileIDsToWire(h.Took),
 	}
 	for _, f := range h.Finished {
 		w := &freshetv1.FinishedOp{Op: opToWire(f.Op), Uncertain: f.Uncertain, Failure: f.Failure, Conflict: f.Conflict}
@@ -246,7 +246,7 @@ func heartbeatOfWire(r *freshetv1.HeartbeatRequest) (freshet.Heartbeat, error) {
 		PinRevision: r.GetPinRevision(), Damaged: blockIDsOfWire(r.GetDamaged()), TakesCopies: r.GetTakesCopies(),
 		TakesWarms: r.GetTakesWarms(), Warmed: warmedOfWire(r.GetWarmed()),
 		Directories: directoriesOfWire(n.GetDirectories()), Hot: heatOfWire(r.GetHot()),
-		Keeps: r.GetKeeps(), Durable: r.GetDurable(), Kept: fileIDsOfWire(r.GetKept()),
+		Keeps: r.GetKeeps(), Durable: r.GetDurable(), Kept: fileIDsOfWire(r.GetKept()), Took: fileIDsOfWire(r.GetTook()),
 	}
 	for _, f := range r.GetFinished() {
 		op, ferr := opOfWire(f.GetOp())
@@ -276,6 +276,9 @@ func heartbeatReplyToWire(r freshet.HeartbeatReply) *freshetv1.HeartbeatResponse
 		out.Pinned = append(out.Pinned, uint64(id))
 	}
 	out.Released = fileIDsToWire(r.Released)
+	for i := range r.Keep {
+		out.Keep = append(out.Keep, keepOrderToWire(&r.Keep[i]))
+	}
 	for i := range r.Persist {
 		out.Persist = append(out.Persist, persistOrderToWire(&r.Persist[i]))
 	}
@@ -303,6 +306,13 @@ func heartbeatReplyOfWire(r *freshetv1.HeartbeatResponse) (freshet.HeartbeatRepl
 		out.Pinned = append(out.Pinned, freshet.FileID(id))
 	}
 	out.Released = fileIDsOfWire(r.GetReleased())
+	for _, w := range r.GetKeep() {
+		o, err := keepOrderOfWire(w)
+		if err != nil {
+			return out, err
+		}
+		out.Keep = append(out.Keep, o)
+	}
 	for _, w := range r.GetPersist() {
 		o, err := persistOrderOfWire(w)
 		if err != nil {

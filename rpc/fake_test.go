@@ -400,7 +400,7 @@ func startBetween(t testing.TB, f *fake, finder rpc.LeaderFinder, opts rpc.Serve
 	freshetv1.RegisterCheckServiceServer(r, rpc.NewCheckServer(f, forward))
 	freshetv1.RegisterNodeServiceServer(r, rpc.NewNodeServer(f, forward))
 	freshetv1.RegisterBlockServiceServer(r, rpc.NewBlockServer(f))
-	rpc.RegisterRanges(r, rpc.NewRangeServer(f))
+	freshetv1.RegisterRangeServiceServer(r, rpc.NewRangeServer(f, nil))
 	addr, stop := serving(t, f.listener, srv)
 	t.Cleanup(func() { stop(); _ = conns.Close() })
 	return &server{addr: addr, stop: stop}

@@ -6,6 +6,7 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"google.golang.org/grpc"
@@ -22,7 +23,10 @@ type LeaseSession interface {
 	Next(ctx context.Context) (freshet.LeaseBreak, error)
 	// Ack says that what the breaks up to number named was dropped.
 	Ack(number uint64) error
-	// Close ends the session; what is kept of it is waited for.
+	// End says that the client keeps nothing any more, and ends the session. Next may be
+	// waiting, and fails.
+	End()
+	// Close ends the session; what is kept of it is waited for unless End was called.
 	Close()
 }
 
@@ -94,6 +98,9 @@ func (s *LeaseServer) HoldLeases(stream holdServer) error {
 			if err == nil {
 				err = session.Ack(req.GetAcknowledged())
 			}
+			if errors.Is(err, io.EOF) { // a stream that broke has another error
+				session.End()
+			}
 			if err != nil {
 				cancel(err)
 				return
@@ -137,6 +144,8 @@ func (s *LeaseServer) relay(stream holdServer, first *freshetv1.HoldLeasesReques
 			req, err := stream.Recv()
 			if err == nil {
 				err = to.Send(req)
+			} else if errors.Is(err, io.EOF) && to.CloseSend() == nil {
+				return // the leader ends it
 			}
 			if err != nil {
 				cancel(err)
@@ -234,6 +243,7 @@ type heldLeases struct {
 	id     freshet.LeaseID
 	stream holdClient
 	cancel context.CancelFunc
+	sends  sync.Mutex // of those who send
 }
 
 // ID implements LeaseSession.
@@ -254,7 +264,17 @@ func (h *heldLeases) Next(ctx context.Context) (freshet.LeaseBreak, error) {
 
 // Ack implements LeaseSession.
 func (h *heldLeases) Ack(number uint64) error {
+	h.sends.Lock()
+	defer h.sends.Unlock()
 	return ErrorOf(h.stream.Send(&freshetv1.HoldLeasesRequest{Acknowledged: number}))
+}
+
+// End implements LeaseSession.
+func (h *heldLeases) End() {
+	if h.sends.TryLock() { // else the stream takes nothing any more
+		defer h.sends.Unlock()
+		_ = h.stream.CloseSend() // it never fails
+	}
 }
 
 // Close implements LeaseSession.

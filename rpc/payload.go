@@ -184,3 +184,17 @@ func (p *segments) field(b []byte, t protowire.Type) ([]byte, error) {
 	}
 	return b, nil
 }
+
+// join returns the next n bytes, of which as many are left, in one piece: where they
+// lie, or in scratch, which it returns too.
+func (p *segments) join(n int, scratch []byte) (b, _ []byte) {
+	b = p.next(n)
+	if len(b) == n {
+		return b, scratch
+	}
+	scratch = append(scratch[:0], b...)
+	for len(scratch) < n {
+		scratch = append(scratch, p.next(n-len(scratch))...)
+	}
+	return scratch, scratch
+}

@@ -77,13 +77,14 @@ func (s *PersistServer) ListUnpersisted(ctx context.Context, req *freshetv1.List
 func unpersistedToWire(u *freshet.Unpersisted) *freshetv1.ListUnpersistedResponse {
 	out := &freshetv1.ListUnpersistedResponse{
 		Count: u.Count, Bytes: u.Bytes, Queued: u.Queued, Persisting: u.Persisting, Failed: u.Failed, Conflicts: u.Conflicts,
-		Lost: u.Lost, Oldest: durationpb.New(u.Oldest),
+		Lost: u.Lost, Oldest: durationpb.New(u.Oldest), Short: u.Short,
 	}
 	for i := range u.Files {
 		f := &u.Files[i]
 		w := &freshetv1.UnpersistedFile{
 			Path: string(f.Path), FileId: uint64(f.File), Length: f.Length, Since: timestamppb.New(f.Since), State: f.State, Nodes: f.Nodes,
 			Attempts: int64(f.Attempts), Error: f.Error,
+			DurableReplicas: int32(f.Replicas), LiveReplicas: int32(f.Live), //nolint:gosec // no more than nodes
 		}
 		if !f.Next.IsZero() {
 			w.Next = timestamppb.New(f.Next)

@@ -149,6 +149,7 @@ func propertiesOfWire(w *freshetv1.PolicyProperties) []freshet.Setting {
 	text(freshet.PropertyBlockSize, w.BlockSize != nil, w.GetBlockSize())
 	text(freshet.PropertyReplicationMin, w.ReplicationMin != nil, strconv.Itoa(int(w.GetReplicationMin())))
 	text(freshet.PropertyReplicationMax, w.ReplicationMax != nil, strconv.Itoa(int(w.GetReplicationMax())))
+	text(freshet.PropertyDurableReplicas, w.DurableReplicas != nil, strconv.Itoa(int(w.GetDurableReplicas())))
 	return out
 }
 
@@ -188,6 +189,8 @@ func PropertiesToWire(all []freshet.Setting) (*freshetv1.PolicyProperties, error
 			w.ReplicationMin = number()
 		case freshet.PropertyReplicationMax:
 			w.ReplicationMax = number()
+		case freshet.PropertyDurableReplicas:
+			w.DurableReplicas = number()
 		default:
 			return nil, freshet.Errorf(freshet.KindInvalid, "set policy", "", "%q is not a property of a policy: use one of %q", string(s.Property), freshet.Properties())
 		}

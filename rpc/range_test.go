@@ -6,12 +6,17 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
 
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+
 	"github.com/freshet-io/freshet"
 	"github.com/freshet-io/freshet/fingerprint"
+	freshetv1 "github.com/freshet-io/freshet/proto/freshet/v1"
 	"github.com/freshet-io/freshet/rpc"
 )
 
@@ -132,6 +137,72 @@ func TestReadRangesRefusesTooMuch(t *testing.T) {
 	}
 	if shelf.reads.Load() != 0 {
 		t.Error("it was read")
+	}
+	conn, err := rpc.Dial([]string{node.GRPC}, rpc.DialOptions{MaxMessage: rpc.MaxDataMessage})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close() }()
+	half := &freshetv1.BlockRange{FileId: 1, BlockLength: shelfSize, Length: rpc.MaxRangeBytes/2 + 1}
+	for name, ranges := range map[string][]*freshetv1.BlockRange{
+		"too much together": {half, half}, "too many": make([]*freshetv1.BlockRange, rpc.MaxRanges+1), "a negative length": {{FileId: 1, Length: -1}},
+	} {
+		stream, err := freshetv1.NewRangeServiceClient(conn).ReadRanges(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, r := range ranges {
+			if r == nil {
+				ranges[i] = &freshetv1.BlockRange{}
+			}
+		}
+		if err := stream.Send(&freshetv1.ReadRangesRequest{Ranges: ranges}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := stream.Recv(); err == nil {
+			t.Errorf("%s: answered", name)
+		}
+	}
+	if shelf.reads.Load() != 0 {
+		t.Error("something was read")
+	}
+}
+
+// Generated code of another language reads what this one writes, and the other way
+// round.
+func TestReadRangesIsWhatTheProtoFileSays(t *testing.T) {
+	shelf := newShelf(true)
+	addr := start(t, &fake{read: shelf.read}, nil, rpc.ServerOptions{MaxMessage: rpc.MaxDataMessage}).addr
+	conn, err := grpc.NewClient(addr, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close() }()
+	stream, err := freshetv1.NewRangeServiceClient(conn).ReadRanges(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	name := func(f freshet.FileID) string { return fingerprint.Fingerprint{Content: versionOf(f)}.String() }
+	for i := range int64(5) {
+		q := &freshetv1.ReadRangesRequest{Ranges: []*freshetv1.BlockRange{
+			{FileId: 2, BlockLength: shelfSize, Fingerprint: name(2), Offset: i * 5000, Length: 100},
+			{FileId: 9, BlockLength: shelfSize, Fingerprint: name(9), Length: 7},
+			{FileId: 1, BlockLength: shelfSize, Fingerprint: name(1), Offset: shelfSize - 9, Length: 9},
+		}}
+		if err := stream.Send(q); err != nil {
+			t.Fatal(err)
+		}
+		a, err := stream.Recv()
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := append(slices.Clone(shelf.blocks[2][i*5000:i*5000+100]), shelf.blocks[1][shelfSize-9:]...)
+		if len(a.GetOutcomes()) != 3 || a.GetOutcomes()[1].GetError().GetKind() != "not_exist" || !bytes.Equal(a.GetData(), want) {
+			t.Errorf("%v", a.GetOutcomes())
+		}
+	}
+	if n := shelf.reads.Load(); n > 40 {
+		t.Errorf("blocks were opened %d times for 15 ranges", n)
 	}
 }
 

@@ -46,6 +46,8 @@ type Environment struct {
 	Getenv func(string) string
 	// DryRun: Open changes nothing, not even what an option asks it to make.
 	DryRun bool
+	// Buffers bounds the memory of uploads in parts; nil has no bound.
+	Buffers *Buffers
 }
 
 // Opener opens FSs of one or more schemes. Implementations must check the Spec

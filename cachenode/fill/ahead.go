@@ -23,11 +23,3 @@ func (f *Filler) Ahead(req freshet.BlockRead) bool {
 	}
 	return len(f.flights) < max(f.opts.MaxFills/2, 2) && f.begin(req, 0, true, true) != nil
 }
-
-// fetchAhead begins to fetch the first of the blocks, which a reader of the one before
-// is about to ask for.
-func (f *Filler) fetchAhead(of freshet.BlockRead, blocks []freshet.Block) {
-	if len(blocks) > 0 {
-		f.Ahead(freshet.BlockRead{Block: blocks[0], Source: of.Source, Type: of.Type})
-	}
-}

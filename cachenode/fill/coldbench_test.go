@@ -143,7 +143,7 @@ func (b *bed) readCold(ctx context.Context, st ufs.Status) error {
 	for i := range int64(n) {
 		req := freshet.BlockRead{Block: block(i), Source: source, Length: -1}
 		if i+1 < n {
-			req.Ahead = []freshet.Block{block(i + 1)}
+			b.filler.Ahead(freshet.BlockRead{Block: block(i + 1), Source: source})
 		}
 		s, err := b.filler.Read(ctx, req)
 		if err != nil {

@@ -253,11 +253,10 @@ func (f *Filler) keeps(req freshet.BlockRead) (whole, part bool) {
 
 // join returns the running fetch of the block, or starts one, for a reader that wants
 // the bytes from off on; nil if the reader is to go on without. Who gets one leaves it
-// at the end. ahead are blocks of which the fetch may begin now. ending says that the
-// tier is about to have the block.
-func (f *Filler) join(req freshet.BlockRead, off int64) (fl *flight, ahead []freshet.Block, ending bool) {
+// at the end. ending says that the tier is about to have the block.
+func (f *Filler) join(req freshet.BlockRead, off int64) (fl *flight, ending bool) {
 	if !f.named(req) {
-		return nil, nil, false
+		return nil, false
 	}
 	whole, part := f.keeps(req)
 	// What is the larger part of a block, or short, comes as the whole block does.
@@ -272,15 +271,15 @@ func (f *Filler) join(req freshet.BlockRead, off int64) (fl *flight, ahead []fre
 		}
 		fl = f.begin(req, off, part, true)
 	case fl != nil && (!fl.serves(req) || !long && !fl.near(off, f.opts.Far)):
-		return nil, nil, false
+		return nil, false
 	}
 	if fl == nil || fl.ending {
-		return nil, nil, fl != nil
+		return nil, fl != nil
 	}
 	fl.refs++
-	ahead = fl.enter(off, req.Ahead)
+	fl.enter(off)
 	fl.widen()
-	return fl, ahead, false
+	return fl, false
 }
 
 // awaitEnding waits, if the tier is about to have the block, until it does or can't,

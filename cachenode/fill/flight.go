@@ -24,7 +24,6 @@ type flight struct {
 	filler *Filler
 	req    freshet.BlockRead // Block and Source count
 	keep   bool              // it goes on when no reader is left
-	ahead  []freshet.Block   // what to fetch as soon as the rest of the block is under way
 
 	remotes []freshet.Node
 
@@ -179,12 +178,11 @@ func (fl *flight) widen() {
 // work fetches lanes until none is left, or one fails.
 func (fl *flight) work(ctx context.Context) {
 	for {
-		l, ahead := fl.next()
+		l := fl.next()
 		if l == nil {
 			fl.update(func() { fl.crew-- })
 			return
 		}
-		fl.filler.fetchAhead(fl.req, ahead)
 		if err := fl.fetchLane(ctx, l); err != nil {
 			fl.update(func() { fl.fail(err) })
 		}
@@ -192,34 +190,24 @@ func (fl *flight) work(ctx context.Context) {
 	}
 }
 
-// next returns a lane to fetch, nil if all were begun or the fetch has failed, and,
-// with the last one, the blocks that come after this one.
-func (fl *flight) next() (*lane, []freshet.Block) {
+// next returns a lane to fetch, nil if all were begun or the fetch has failed.
+func (fl *flight) next() *lane {
 	fl.mu.Lock()
 	defer fl.mu.Unlock()
 	if fl.begun == len(fl.lanes) || fl.err != nil {
-		return nil, nil
+		return nil
 	}
 	l := &fl.lanes[fl.begun]
 	fl.begun++
-	var ahead []freshet.Block
-	if fl.begun == len(fl.lanes) {
-		ahead, fl.ahead = fl.ahead, nil
-	}
-	return l, ahead
+	return l
 }
 
-// enter adds a reader that wants the bytes from off on, and hastens them. It returns
-// the blocks to fetch at once of those that the reader wants after this one.
-func (fl *flight) enter(off int64, ahead []freshet.Block) []freshet.Block {
+// enter adds a reader that wants the bytes from off on, and hastens them.
+func (fl *flight) enter(off int64) {
 	fl.mu.Lock()
 	defer fl.mu.Unlock()
 	fl.readers++
 	fl.hurry()
-	if fl.begun == len(fl.lanes) {
-		return ahead
-	}
-	fl.ahead = ahead
 	for i := fl.begun; i < len(fl.lanes); i++ {
 		if l := fl.lanes[i]; off >= l.start && off < l.end {
 			copy(fl.lanes[fl.begun+1:], fl.lanes[fl.begun:i])
@@ -227,7 +215,6 @@ func (fl *flight) enter(off int64, ahead []freshet.Block) []freshet.Block {
 			break
 		}
 	}
-	return nil
 }
 
 // exit takes a reader away.

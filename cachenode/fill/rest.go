@@ -28,7 +28,7 @@ func (f *Filler) fetchRest(req freshet.BlockRead) {
 	if _, part := f.keeps(req); !part {
 		return
 	}
-	req.Offset, req.Length, req.Ahead = 0, req.Block.Length, nil
+	req.Offset, req.Length = 0, req.Block.Length
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if _, queued := f.rest.queued[req.Block.ID]; queued || f.ctx == nil || f.flights[req.Block.ID] != nil {

@@ -29,7 +29,7 @@ func (f *Filler) remotes(req freshet.BlockRead) []freshet.Node {
 
 // openRemote opens n bytes from off of the block at another node.
 func (f *Filler) openRemote(ctx context.Context, node freshet.Node, req freshet.BlockRead, r span) (io.ReadCloser, error) {
-	req.Offset, req.Length, req.Cached, req.Ahead = r.off, r.n, true, nil
+	req.Offset, req.Length, req.Cached = r.off, r.n, true
 	rc, err := f.deps.Remote.ReadBlock(ctx, node, req)
 	if err != nil {
 		return nil, freshet.Wrap("read block from another node", "", err)

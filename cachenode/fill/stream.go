@@ -93,7 +93,6 @@ func (s *Stream) open() error {
 	s.opened = s.off
 	if r := f.openTier(s.req); r != nil {
 		s.src = &tierSource{r}
-		f.fetchAhead(s.req, s.req.Ahead)
 		return nil
 	}
 	if f.awaitEnding(s.ctx, s.req.Block.ID) {
@@ -103,13 +102,12 @@ func (s *Stream) open() error {
 		return freshet.Errorf(freshet.KindNotExist, "read block", "", "this node does not hold the block")
 	}
 	if !s.noFill {
-		fl, ahead, ending := f.join(s.req, s.off)
+		fl, ending := f.join(s.req, s.off)
 		if ending {
 			return s.open()
 		}
 		if fl != nil {
 			s.src = &flightSource{fl}
-			f.fetchAhead(s.req, ahead)
 			// The first byte decides whether the read succeeds, and from where.
 			if _, err := fl.wait(s.ctx, s.off); err != nil {
 				return s.replace(err)

@@ -2,6 +2,7 @@ package store
 
 import (
 	"cmp"
+	"math/bits"
 	"slices"
 
 	"github.com/freshet-io/freshet"
@@ -28,6 +29,30 @@ func (s *Store) CreateKept(id freshet.BlockID, length int64) (*tier.Writer, erro
 		return nil, err
 	}
 	return w, nil
+}
+
+// Settle has a block that the node holds on a disk, and that is what want says, kept as
+// if CreateKept had made it. KindNotExist: there is none.
+func (s *Store) Settle(id freshet.BlockID, want tier.Want) error {
+	for left := s.lookup(id).dirs; left != 0; left &= left - 1 {
+		d := s.dirs[bits.TrailingZeros64(left)]
+		t := d.tier.Load()
+		if t == nil || d.level.Kind == Memory {
+			continue
+		}
+		r, err := t.Open(id, want)
+		if err != nil {
+			continue // the bytes can be had elsewhere
+		}
+		_ = r.Close() //nolint:errcheck // nothing was read
+		if err := t.Hold(id.File); err != nil {
+			return err
+		}
+		if err := t.Settle(id); !freshet.IsKind(err, freshet.KindNotExist) {
+			return err
+		}
+	}
+	return freshet.Errorf(freshet.KindNotExist, "hold blocks", "", "no disk of this node holds the block")
 }
 
 // Kept returns the versions that are held, in order.

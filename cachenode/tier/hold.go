@@ -31,6 +31,22 @@ func (t *Tier) Hold(id freshet.FileID) error {
 	return nil
 }
 
+// Settle makes a block durable that came before its version was held. KindNotExist: it
+// is not there, or its version is not held.
+func (t *Tier) Settle(id freshet.BlockID) error {
+	t.mu.Lock()
+	e := t.blocks[id]
+	there := e != nil && t.holds(e) && !t.closed
+	t.mu.Unlock()
+	if !there {
+		return freshet.Errorf(freshet.KindNotExist, "hold blocks", "", "the tier does not hold the block")
+	}
+	if err := t.medium.sync(id); err != nil {
+		return err
+	}
+	return t.medium.settle(id)
+}
+
 // Release makes the blocks of versions like all others.
 func (t *Tier) Release(files ...freshet.FileID) {
 	t.mu.Lock()
@@ -118,6 +134,21 @@ func (d *disk) scanHeld() (map[freshet.FileID]struct{}, error) {
 		}
 	}
 	return held, nil
+}
+
+// sync makes the bytes of a published block durable.
+func (d *disk) sync(id freshet.BlockID) error {
+	err := d.do("sync", func() error {
+		f, err := os.Open(d.path(id))
+		if err != nil {
+			return err
+		}
+		return errors.Join(f.Sync(), f.Close())
+	})
+	if err != nil {
+		return diskError("hold blocks", err)
+	}
+	return nil
 }
 
 // settle syncs the directories that have the block's name.

@@ -55,6 +55,18 @@ func (l *Loan) open() (err error) {
 	return nil
 }
 
+// Lend opens the file that the block is being written to for another process, for
+// reading only, and returns where in it the block begins. Its length must have been
+// known to Create. Who reads by it is told by others which bytes are there.
+// KindExhausted: too many blocks in memory are lent; KindUnsupported: this kind of
+// block can't be lent on this system.
+func (w *Writer) Lend() (f *os.File, offset int64, err error) {
+	if w.length < 0 {
+		return nil, 0, freshet.Errorf(freshet.KindUnsupported, "lend block", "", "a block of unknown length can't be lent while it is written")
+	}
+	return w.draft.lend(w.length)
+}
+
 // File returns the descriptor to pass on, open for reading only and nobody else's.
 func (l *Loan) File() *os.File { return l.file }
 

@@ -1,6 +1,7 @@
 package tier
 
 import (
+	"errors"
 	"fmt"
 	"os"
 
@@ -19,21 +20,43 @@ func (h memoryHandle) lend() (*os.File, int64, bool, error) {
 	b := h.block
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	f, err := b.lendFile(0)
+	if err != nil {
+		return nil, 0, false, err
+	}
+	if err := b.sealFile(); err != nil {
+		return nil, 0, false, errors.Join(err, f.Close())
+	}
+	return f, 0, true, nil
+}
+
+// lend moves what has come of the block into a file in memory, where the rest will go
+// too, and opens that once more.
+func (d *memoryDraft) lend(length int64) (*os.File, int64, error) {
+	b := d.block
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	f, err := b.lendFile(length)
+	return f, 0, err
+}
+
+// lendFile is called with mu held.
+func (b *memoryBlock) lendFile(length int64) (*os.File, error) {
 	if b.file == nil {
-		if err := b.moveToFile(); err != nil {
-			return nil, 0, false, freshet.Errorf(freshet.KindExhausted, "lend block", "", "%w", err)
+		if err := b.moveToFile(length); err != nil {
+			return nil, freshet.Errorf(freshet.KindExhausted, "lend block", "", "%w", err)
 		}
 	}
 	// A descriptor of its own: whoever has it can't write by it, nor move our place in it.
 	f, err := os.Open(fmt.Sprintf("/proc/self/fd/%d", b.file.Fd()))
 	if err != nil {
-		return nil, 0, false, freshet.Errorf(freshet.KindUnsupported, "lend block", "", "%w", err)
+		return nil, freshet.Errorf(freshet.KindUnsupported, "lend block", "", "%w", err)
 	}
-	return f, 0, true, nil
+	return f, nil
 }
 
 // moveToFile is called with mu held.
-func (b *memoryBlock) moveToFile() error {
+func (b *memoryBlock) moveToFile(length int64) error {
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
 		return err
@@ -44,7 +67,7 @@ func (b *memoryBlock) moveToFile() error {
 		b.in.files.Add(-1)
 		return fmt.Errorf("too many blocks in memory are lent")
 	}
-	f, err := b.newFile()
+	f, err := b.newFile(length)
 	if err != nil {
 		b.in.files.Add(-1)
 		return err
@@ -53,7 +76,8 @@ func (b *memoryBlock) moveToFile() error {
 	return nil
 }
 
-func (b *memoryBlock) newFile() (_ *os.File, err error) {
+// newFile makes a file of so many bytes, of which it has those that have come.
+func (b *memoryBlock) newFile(length int64) (_ *os.File, err error) {
 	fd, err := unix.MemfdCreate("freshet-block", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING|unix.MFD_NOEXEC_SEAL)
 	if err != nil { // a kernel before 6.3 does not know the last flag
 		fd, err = unix.MemfdCreate("freshet-block", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
@@ -67,17 +91,39 @@ func (b *memoryBlock) newFile() (_ *os.File, err error) {
 			_ = f.Close() //nolint:errcheck // nothing is in it that matters
 		}
 	}()
-	for _, c := range b.chunks {
-		if _, err := f.Write(c); err != nil {
-			return nil, err
-		}
-	}
 	if err := f.Chmod(0o400); err != nil {
 		return nil, err
 	}
-	seals := unix.F_SEAL_SEAL | unix.F_SEAL_WRITE | unix.F_SEAL_SHRINK | unix.F_SEAL_GROW
-	if _, err := unix.FcntlInt(f.Fd(), unix.F_ADD_SEALS, seals); err != nil {
-		return nil, os.NewSyscallError("fcntl", err)
+	if err := f.Truncate(length); err != nil {
+		return nil, err
+	}
+	for i, c := range b.chunks {
+		if _, err := f.WriteAt(c, int64(i)*ChunkSize); err != nil {
+			return nil, err
+		}
 	}
 	return f, nil
+}
+
+// seal makes a file that all bytes are in one that nobody can change.
+func (b *memoryBlock) seal() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.file == nil {
+		return nil
+	}
+	return b.sealFile()
+}
+
+// sealFile is called with mu held.
+func (b *memoryBlock) sealFile() error {
+	if b.sealed {
+		return nil
+	}
+	seals := unix.F_SEAL_SEAL | unix.F_SEAL_WRITE | unix.F_SEAL_SHRINK | unix.F_SEAL_GROW
+	if _, err := unix.FcntlInt(b.file.Fd(), unix.F_ADD_SEALS, seals); err != nil {
+		return os.NewSyscallError("fcntl", err)
+	}
+	b.sealed = true
+	return nil
 }

@@ -12,3 +12,9 @@ import (
 func (h memoryHandle) lend() (*os.File, int64, bool, error) {
 	return nil, 0, false, freshet.Errorf(freshet.KindUnsupported, "lend block", "", "blocks in memory are lent on Linux only")
 }
+
+func (d *memoryDraft) lend(int64) (*os.File, int64, error) {
+	return nil, 0, freshet.Errorf(freshet.KindUnsupported, "lend block", "", "blocks in memory are lent on Linux only")
+}
+
+func (b *memoryBlock) seal() error { return nil }

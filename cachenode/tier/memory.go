@@ -27,6 +27,7 @@ type memoryBlock struct {
 	mu     sync.RWMutex // the list grows while others read
 	chunks [][]byte     // all of ChunkSize but the last; nil if the block is in file
 	file   *os.File
+	sealed bool // file can't be changed any more
 	header header
 	table  []uint64
 }
@@ -73,6 +74,7 @@ func (m *memory) removeAside(string)                             {}
 func (m *memory) hold(freshet.FileID) error                      { return nil }
 func (m *memory) unhold(freshet.FileID)                          {}
 func (m *memory) settle(freshet.BlockID) error                   { return nil }
+func (m *memory) sync(freshet.BlockID) error                     { return nil }
 func (m *memory) probe() error                                   { return nil }
 func (m *memory) stuck() bool                                    { return false }
 
@@ -111,10 +113,13 @@ func (d *memoryDraft) append(p []byte) error {
 }
 
 func (d *memoryDraft) chunk(i, size, of int64) []byte {
-	c := make([]byte, size)
 	b := d.block
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if b.file != nil {
+		return nil
+	}
+	c := make([]byte, size)
 	if b.chunks == nil {
 		b.chunks = make([][]byte, of)
 	}
@@ -126,9 +131,16 @@ func (d *memoryDraft) chunk(i, size, of int64) []byte {
 func (d *memoryDraft) fill(p []byte, off int64) error {
 	b := d.block
 	b.mu.Lock()
-	defer b.mu.Unlock()
-	c := b.chunks[off/ChunkSize]
-	b.chunks[off/ChunkSize] = c[:len(c)+len(p)]
+	f := b.file
+	if f == nil {
+		c := b.chunks[off/ChunkSize]
+		b.chunks[off/ChunkSize] = c[:len(c)+len(p)]
+	}
+	b.mu.Unlock()
+	if f != nil { // since the block was lent
+		_, err := f.WriteAt(p, off)
+		return err
+	}
 	return nil
 }
 
@@ -141,7 +153,7 @@ func (d *memoryDraft) readAt(p []byte, off int64) error { return memoryHandle{d.
 
 func (d *memoryDraft) prepare(h header, table []uint64) error {
 	d.block.header, d.block.table = h, table
-	return nil
+	return d.block.seal()
 }
 
 func (d *memoryDraft) sync() error { return nil }

@@ -476,6 +476,8 @@ type medium interface {
 	// hold makes it durable that a version is held; unhold ends that.
 	hold(id freshet.FileID) error
 	unhold(id freshet.FileID)
+	// sync makes the bytes of a published block durable.
+	sync(id freshet.BlockID) error
 	// settle makes the name of a published block durable.
 	settle(id freshet.BlockID) error
 	probe() error
@@ -498,6 +500,9 @@ type draft interface {
 	// view is that of a handle.
 	view(off, n int64) []byte
 	readAt(p []byte, off int64) error
+	// lend returns a file for another process, open for reading only, and where in it
+	// the bytes are and will be of a block of that length.
+	lend(length int64) (*os.File, int64, error)
 	// prepare writes header and checksums; publish makes the block appear under
 	// its name, with the tier locked.
 	prepare(h header, table []uint64) error

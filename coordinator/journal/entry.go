@@ -3,6 +3,8 @@ package journal
 import (
 	"encoding/binary"
 
+	"github.com/hashicorp/raft"
+
 	"github.com/freshet-io/freshet"
 	"github.com/freshet-io/freshet/coordinator/namespace"
 )
@@ -26,6 +28,25 @@ func encodeEntry(batch []*proposal) []byte {
 		b = append(b, p.data...)
 	}
 	return b
+}
+
+// termMark says to checkTerm in which term an entry may enter the log. It is not part of
+// what is stored or sent.
+func termMark(term uint64) []byte {
+	if term == 0 {
+		return nil
+	}
+	return binary.BigEndian.AppendUint64(nil, term)
+}
+
+// checkTerm empties an entry that Raft takes in another term than the one for which it was
+// proposed: between a proposal and this moment a leader can be deposed and elected again.
+// It is called before anybody else can have seen the entry.
+func checkTerm(l *raft.Log) {
+	if l.Type == raft.LogCommand && len(l.Extensions) > 0 && string(l.Extensions) != string(termMark(l.Term)) {
+		l.Data = []byte{entryVersion}
+	}
+	l.Extensions = nil
 }
 
 // decodeEntry returns the commands of an entry in their order.

@@ -17,6 +17,7 @@ import (
 type proposal struct {
 	data  []byte
 	count int
+	term  uint64 // in which it may be proposed; 0 is any
 	state atomic.Int32
 	done  chan outcome // of length 1
 }
@@ -66,6 +67,14 @@ const opPropose = "propose"
 // commands may still be applied. A result is returned only after a quorum has the
 // entry on disk and this member's state has applied it. Safe for concurrent use.
 func (j *Journal) Propose(ctx context.Context, cmds ...namespace.Command) ([]namespace.Result, error) {
+	return j.ProposeIn(ctx, 0, cmds...)
+}
+
+// ProposeIn is Propose by the leader of a term: if this member leads in another term by the
+// time at which the commands enter the log, even if it was elected again, they are refused
+// with KindNotLeader. So whoever made sure of something that holds for a term only, and was
+// paused since, changes nothing.
+func (j *Journal) ProposeIn(ctx context.Context, term uint64, cmds ...namespace.Command) ([]namespace.Result, error) {
 	if len(cmds) == 0 {
 		return nil, nil
 	}
@@ -90,7 +99,7 @@ func (j *Journal) Propose(ctx context.Context, cmds ...namespace.Command) ([]nam
 			"%d commands have %d bytes, one entry takes %d: split them", len(cmds), len(data), MaxProposalBytes)
 	}
 	start := time.Now()
-	p := &proposal{data: data, count: len(cmds), done: make(chan outcome, 1)}
+	p := &proposal{data: data, count: len(cmds), term: term, done: make(chan outcome, 1)}
 	if err := s.batcher.enqueue(p); err != nil {
 		j.metrics.proposed(err, 0, start)
 		return nil, err
@@ -172,7 +181,7 @@ func (b *batcher) work(ctx context.Context) error {
 			b.turn <- struct{}{}
 			return nil
 		}
-		future := b.raft.Apply(encodeEntry(batch), 0)
+		future := b.raft.ApplyLog(raft.Log{Data: encodeEntry(batch), Extensions: termMark(batch[0].term)}, 0)
 		b.turn <- struct{}{}
 		b.j.metrics.entry(batch)
 		err := b.j.await(future)
@@ -185,7 +194,7 @@ func (b *batcher) take(ctx context.Context) []*proposal {
 	var batch []*proposal
 	count, size := 0, 0
 	add := func(p *proposal) bool {
-		if len(batch) > 0 && (count+p.count > b.j.opts.MaxBatch || size+len(p.data) > softEntryBytes) {
+		if len(batch) > 0 && (count+p.count > b.j.opts.MaxBatch || size+len(p.data) > softEntryBytes || p.term != batch[0].term) {
 			b.carry = p
 			return false
 		}
@@ -242,7 +251,11 @@ func (b *batcher) deliver(batch []*proposal, future raft.ApplyFuture, err error)
 	for _, p := range batch {
 		total += p.count
 	}
-	if err == nil && len(results) != total {
+	switch {
+	case err != nil || len(results) == total:
+	case len(results) == 0 && batch[0].term != 0:
+		err = b.j.notLeader(opPropose) // see checkTerm
+	default:
 		err = unknown(opPropose, errors.New("the entry has another number of commands than was proposed"))
 	}
 	for _, p := range batch {

@@ -227,6 +227,9 @@ func (c *checkedLog) StoreLog(l *raft.Log) error { return c.StoreLogs([]*raft.Lo
 func (c *checkedLog) StoreLogs(logs []*raft.Log) error {
 	summed := make([]*raft.Log, len(logs))
 	for i, l := range logs {
+		if l.Extensions != nil {
+			checkTerm(l)
+		}
 		own := *l // the caller's may be read by others
 		own.Extensions = entrySum(l)
 		summed[i] = &own

@@ -158,7 +158,12 @@ func TestNothingOlderIsKeptThanWasChanged(t *testing.T) {
 					h.deaf = !h.deaf
 				case what == "again" && h != nil: // its stream broke
 					h.kept, h.next = map[freshet.Path]answer{}, nil
-					h.s = open(h.s.ID())
+					previous := h.s.ID()
+					if rapid.Bool().Draw(rt, "ends in order") {
+						h.s.End()
+						previous = freshet.LeaseID{}
+					}
+					h.s = open(previous)
 				case what == "leader": // the clients do not know of it yet
 					term++
 					table.Enter(term, allowed)

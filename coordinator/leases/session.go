@@ -99,6 +99,14 @@ func (s *Session) Ack(number uint64) error {
 	return nil
 }
 
+// End ends the session of a client that says that it keeps nothing any more.
+func (s *Session) End() {
+	s.t.mu.Lock()
+	defer s.t.mu.Unlock()
+	s.t.close(s)
+	s.t.forget(s)
+}
+
 // Close ends the session: nobody is there any more who could be told. What is out is
 // waited for.
 func (s *Session) Close() {

@@ -438,3 +438,30 @@ func TestWaitsEndWithTheirContext(t *testing.T) {
 		}
 	})
 }
+
+// Who says that nothing is kept any more is waited for no more.
+func TestASessionThatEndsInOrder(t *testing.T) {
+	t.Parallel()
+	inBubble(t, leases.Options{}, func(w *world) {
+		s := w.open(freshet.LeaseID{})
+		w.lease(s, "/a/f")
+		time.AfterFunc(300*time.Millisecond, s.End)
+		if took := w.guard("/a/f"); took != 300*time.Millisecond {
+			w.Errorf("the change waited %s", took)
+		}
+		if d := w.lease(s, "/a/f"); d != 0 {
+			w.Errorf("a session that ended is granted %s", d)
+		}
+		s.End()
+		s.Close()
+		if err := w.Rest(w.Context(), func(ctx context.Context) error { return w.allow(ctx, 0) }); err != nil || w.allowed != 0 {
+			w.Errorf("nobody keeps anything, but the state allows %s: %v", w.allowed, err)
+		}
+		s = w.open(freshet.LeaseID{})
+		w.lease(s, "/a/f")
+		s.End()
+		if took := w.guard("/a/f"); took != 0 {
+			w.Errorf("the change waited %s", took)
+		}
+	})
+}

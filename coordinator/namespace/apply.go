@@ -68,6 +68,8 @@ func (t *txn) applyPersist(c *Command) (Result, bool) {
 		return t.stopPersists(c.StopPersist), true
 	case c.PersistFailed != nil:
 		return t.persistFailed(c.PersistFailed), true
+	case c.AddKeeper != nil:
+		return t.addKeeper(c.AddKeeper), true
 	}
 	return Result{}, false
 }

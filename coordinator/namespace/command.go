@@ -65,6 +65,7 @@ type Command struct {
 	QueuePersist    *QueuePersist    `codec:"qpers,omitempty"`
 	StopPersist     *StopPersist     `codec:"stpers,omitempty"`
 	PersistFailed   *PersistFailed   `codec:"pfail,omitempty"`
+	AddKeeper       *AddKeeper       `codec:"keeper,omitempty"`
 
 	StartSync *StartSync `codec:"sync,omitempty"`
 	EndSync   *EndSync   `codec:"endsync,omitempty"`
@@ -249,6 +250,9 @@ type Begin struct {
 	// Persist is the unpersisted version at Path that is written to the storage, 0 if
 	// it is a new one that is written.
 	Persist freshet.FileID `codec:"pf,omitempty"`
+	// Replicas is on how many nodes a file that stays on nodes has to be durable before
+	// it becomes visible; 0 is 1.
+	Replicas int `codec:"dr,omitempty"`
 }
 
 // IntentState is the state of an intent.

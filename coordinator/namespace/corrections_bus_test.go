@@ -1,6 +1,7 @@
 package namespace_test
 
 import (
+	"slices"
 	"testing"
 
 	"github.com/google/uuid"
@@ -239,5 +240,49 @@ func TestC12LateCompletionStaysInQuarantine(t *testing.T) {
 	c.must(namespace.Command{EndQuarantine: &namespace.EndQuarantine{Op: opID(1), At: epochTime}})
 	if h := c.s.Heads()[0]; h.High != 3 {
 		t.Fatalf("head is %d", h.High)
+	}
+}
+
+// However an operation ends, it is published three times at most: when it was given up,
+// by the word of its writer that came after, and when nothing of it can land any more.
+// Without the first it is published twice at most.
+func TestC12AnOperationHasThreeRecordsAtMost(t *testing.T) {
+	op, e := opID(1), fileEntry("f", 1)
+	steps := map[string]namespace.Command{
+		"permit":     {Permit: &namespace.Permit{Op: op, Node: "n1", Incarn: 1}},
+		"complete":   {Complete: &namespace.Complete{Op: op, Entry: e, At: epochTime}},
+		"uncertain":  {Complete: &namespace.Complete{Op: op, Entry: e, Uncertain: true, At: epochTime}},
+		"resolve":    {Resolve: &namespace.Resolve{Op: op, At: epochTime}},
+		"ours":       {Resolve: &namespace.Resolve{Op: op, Known: true, Ours: true, Observed: e, At: epochTime}},
+		"over":       {Resolve: &namespace.Resolve{Op: op, Known: true, Ended: true, At: epochTime}},
+		"quarantine": {EndQuarantine: &namespace.EndQuarantine{Op: op, At: epochTime}},
+		"abort":      {Abort: &namespace.Abort{Op: op}},
+	}
+	most := uint64(0)
+	var try func(path []string)
+	try = func(path []string) {
+		c := newCluster(t)
+		c.must(namespace.Command{Begin: &namespace.Begin{Op: op, Kind: namespace.OpWrite, Path: "/m/f", Node: "n1", Incarn: 1, At: epochTime}})
+		for _, step := range path {
+			c.do(steps[step])
+		}
+		c.do(steps["quarantine"])
+		records := uint64(0)
+		if h := c.s.Heads(); len(h) > 0 {
+			records = h[0].High
+		}
+		most = max(most, records)
+		if i := slices.Index(path, "resolve"); records > 3 || (records == 3 && (i < 0 || !slices.ContainsFunc(path[i:], func(s string) bool { return s == "complete" || s == "uncertain" }))) {
+			t.Errorf("%d records of one operation: %q", records, path)
+		}
+		if len(path) < 4 {
+			for step := range steps {
+				try(append(slices.Clone(path), step))
+			}
+		}
+	}
+	try(nil)
+	if most != 3 {
+		t.Errorf("%d records at most: the way to three was not tried", most)
 	}
 }

@@ -96,6 +96,9 @@ func optional(c *Begin) (n int) {
 	if c.Persist != 0 {
 		n++
 	}
+	if c.Replicas != 0 {
+		n++
+	}
 	return n
 }
 
@@ -103,6 +106,9 @@ func optional(c *Begin) (n int) {
 // them that sort there, if it is one's.
 func packBeginFields(b []byte, c *Begin, in *intent) []byte {
 	b = packInt(packKey(b, "b"), c.BlockSize)
+	if c.Replicas != 0 {
+		b = packInt(packKey(b, "dr"), int64(c.Replicas))
+	}
 	if c.Group != "" {
 		b = packString(packKey(b, "gr"), c.Group)
 	}

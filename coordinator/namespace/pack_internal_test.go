@@ -81,6 +81,7 @@ func (m maker) begin() *Begin {
 	}
 	if m.IntN(4) == 0 {
 		b.Persist = freshet.FileID(m.uint())
+		b.Replicas = int(m.int())
 	}
 	return b
 }
@@ -156,7 +157,7 @@ func TestPackedFieldsAreAll(t *testing.T) {
 		of   any
 		want int
 	}{
-		{Begin{}, 16},
+		{Begin{}, 17},
 		{Permit{}, 4},
 		{Complete{}, 5}, // with Nodes, as few have, handle writes it
 		{Entry{}, 8},

@@ -95,10 +95,16 @@ func (t *txn) completeKept(in *intent, c *Complete) Result {
 		return Result{Err: freshet.Errorf(freshet.KindConflict, op, in.Path, "a file is where a directory above %s should be", in.Path)}
 	}
 	u := Unpersisted{
-		File: in.File, Nodes: c.Nodes, Since: c.At.UTC(), Length: c.Entry.Length, Queued: in.Write == freshet.AsyncThrough, Next: time.Time{},
+		File: in.File, Since: c.At.UTC(), Length: c.Entry.Length, Queued: in.Write == freshet.AsyncThrough, Next: time.Time{},
 	}
-	if len(u.Nodes) == 0 {
+	if u.Nodes = distinct(c.Nodes); len(u.Nodes) == 0 {
 		u.Nodes = []freshet.NodeID{in.Node}
+	}
+	if len(u.Nodes) < in.Replicas {
+		return Result{Err: freshet.Errorf(freshet.KindInvalid, op, in.Path, "the file is durable on %d nodes, and %d were promised", len(u.Nodes), in.Replicas)}
+	}
+	if in.Replicas > 1 {
+		u.Replicas = in.Replicas
 	}
 	switch n := t.get(p); {
 	case n == nil:
@@ -205,7 +211,7 @@ func (t *txn) renameUnpersisted(c *MoveUnpersisted) Result {
 	n, u := c1.entry(), t.unpersistedAt(c1.entry())
 	switch old := c2.entry(); {
 	case u == nil || u.Beneath.Known():
-		return Result{Err: freshet.Errorf(freshet.KindConflict, op, c.Path, "the file was persisted or replaced meanwhile: try again")}
+		return Result{Err: freshet.Errorf(freshet.KindUnavailable, op, c.Path, "the file was persisted or replaced meanwhile: try again")}
 	case old != nil && old.dir && (c2.present(len(c2.ino)-1) || t.holds(old)):
 		return Result{Err: freshet.Errorf(freshet.KindConflict, op, c.Path2, "is a directory; a file can't replace it")}
 	case !t.stopPersist(u.File) || t.unpersistedAt(old) != nil && !t.stopPersist(old.file):
@@ -317,8 +323,11 @@ func (t *txn) checkUnpersisted(c *Begin) error {
 // keeps reports whether what is written so stays on the nodes at first.
 func keeps(w freshet.WriteType) bool { return w == freshet.MustCache || w == freshet.AsyncThrough }
 
-// setsKeeping reports whether a policy's setting makes such writes.
+// setsKeeping reports whether a policy's setting makes such writes, or is about them.
 func setsKeeping(s PolicySetting) bool {
+	if s.Property == freshet.PropertyDurableReplicas {
+		return true
+	}
 	if s.Property != freshet.PropertyWriteType {
 		return false
 	}

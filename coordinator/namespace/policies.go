@@ -60,6 +60,9 @@ type Effective struct {
 	BlockSize int64
 	// Copies bounds the live copies of cached blocks.
 	Copies freshet.Replication
+	// Replicas is on how many nodes a file that stays on nodes is durable when it is
+	// acknowledged; 0 is 1.
+	Replicas int
 }
 
 // rules are a policy as resolve needs it.
@@ -73,6 +76,7 @@ type rules struct {
 	pinned        bool
 	blockSize     int64 // bytes; 0: not set
 	copies        freshet.Replication
+	replicas      int // 0: not set
 
 	hasInterval, hasLevel, hasWrite, hasTTL, hasPinned, hasMin, hasMax bool
 }
@@ -96,6 +100,9 @@ func (s *rules) over(r *resolved) {
 	}
 	if s.blockSize != 0 {
 		r.policy.BlockSize = s.blockSize
+	}
+	if s.replicas != 0 {
+		r.policy.Replicas = s.replicas
 	}
 	if s.hasMin {
 		r.policy.Copies.Min = s.copies.Min
@@ -127,6 +134,8 @@ func rulesOf(p *Policy) *rules {
 			s.pinned, s.hasPinned = set.Value == "true", true
 		case freshet.PropertyBlockSize:
 			s.blockSize, _ = freshet.ParseBlockSize(set.Value) // 0 if it can't be read
+		case freshet.PropertyDurableReplicas:
+			s.replicas, _ = freshet.ParseDurableReplicas(set.Value) // 0 if it can't be read
 		case freshet.PropertyReplicationMin:
 			v, err := strconv.Atoi(set.Value)
 			s.copies.Min, s.hasMin = v, err == nil

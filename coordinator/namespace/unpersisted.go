@@ -37,6 +37,8 @@ type Unpersisted struct {
 	Error    string    `codec:"e"` // of the last one
 	// Conflict says that the storage holds a version that is not Beneath.
 	Conflict bool `codec:"c"`
+	// Replicas is on how many nodes it was durable when it was acknowledged; 0 is 1.
+	Replicas int `codec:"r,omitempty"`
 }
 
 // unpersisted is the row with the place of the entry that has the file.

@@ -2,6 +2,7 @@ package ops_test
 
 import (
 	"context"
+	"reflect"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -52,7 +53,7 @@ func TestManyFilesBeginAndEndTogether(t *testing.T) {
 				t.Errorf("begin %d: %+v", i, begun[i])
 			}
 		}
-		if begun[0].Answer.Ticket != begun[3].Answer.Ticket {
+		if !reflect.DeepEqual(begun[0].Answer.Ticket, begun[3].Answer.Ticket) {
 			t.Errorf("the same operation has two tickets: %+v, %+v", begun[0], begun[3])
 		}
 		if a := begun[4]; a.Err != nil || !a.Answer.Done || a.Answer.Completed.Token != done.Token {

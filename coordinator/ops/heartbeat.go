@@ -50,6 +50,8 @@ func (e *Engine) Heartbeat(ctx context.Context, h freshet.Heartbeat) (freshet.He
 	reply.Abort = e.toAbort(h)
 	reply.Released = e.state.Release(h.Kept)
 	reply.Persist = e.orders(&h)
+	e.took(ctx, l, &h)
+	reply.Keep = e.keepOrders(l, h.Node.ID)
 	return reply, nil
 }
 

@@ -19,6 +19,7 @@ type metrics struct {
 	unpersistedBytes prometheus.Gauge
 	lost             prometheus.Gauge
 	lag              prometheus.Gauge
+	short            prometheus.Gauge
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
@@ -51,9 +52,13 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	m.lag = prometheus.NewGauge(prometheus.GaugeOpts{
 		Name: "freshet_persist_lag_seconds", Help: "Age of the oldest file that waits to be persisted; only the leader tells.",
 	})
+	m.short = prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "freshet_unpersisted_short_files",
+		Help: "Visible files that are not in the storage and are on fewer live cache nodes than durable_replicas promised, but on one; only the leader tells.",
+	})
 	m.written = m.operations.WithLabelValues(namespace.OpWrite.String(), "done")
 	if reg != nil {
-		reg.MustRegister(m.operations, m.resolutions, m.late, m.intents, m.nodes, m.unpersisted, m.unpersistedBytes, m.lost, m.lag)
+		reg.MustRegister(m.operations, m.resolutions, m.late, m.intents, m.nodes, m.unpersisted, m.unpersistedBytes, m.lost, m.lag, m.short)
 	}
 	return m
 }
@@ -66,4 +71,5 @@ func (m *metrics) rest() {
 	m.unpersistedBytes.Set(0)
 	m.lost.Set(0)
 	m.lag.Set(0)
+	m.short.Set(0)
 }

@@ -179,6 +179,7 @@ type lead struct {
 	fences  map[freshet.OpID]fence
 	forced  map[freshet.OpID]struct{} // of which there is no track yet
 	begins  int                       // proposed and not answered yet
+	keeps   map[freshet.FileID]*keepOrder
 }
 
 // New returns an Engine. It starts nothing.

@@ -29,6 +29,8 @@ const (
 // lossWatch is what the leader knows of unpersisted files whose bytes no live node has.
 type lossWatch struct {
 	lost map[freshet.FileID]struct{}
+	// short are on fewer live nodes than was promised.
+	short map[freshet.FileID]struct{}
 }
 
 // persistFiles orders nodes to write what is queued to the storage, until ctx ends.
@@ -47,7 +49,7 @@ func (e *Engine) persistFiles(ctx context.Context, l *lead) error {
 		}
 		if now := e.now(); now-looked >= lossEvery {
 			looked = now
-			e.lookAfter(&watch)
+			e.lookAfter(l, &watch)
 		}
 		timer.Reset(e.opts.Tick)
 		select {
@@ -152,22 +154,23 @@ func (e *Engine) notPersisted(in *namespace.Intent, f *freshet.FinishedOp) names
 	}}
 }
 
-// StateOf says in a word what is the matter with an unpersisted file.
-func (e *Engine) StateOf(f *namespace.UnpersistedFile) string {
-	now := e.clock.Elapsed()
+// StateOf says in a word what is the matter with an unpersisted file, and which live
+// nodes have all of it.
+func (e *Engine) StateOf(f *namespace.UnpersistedFile) (string, Standing) {
+	at := e.standing(f)
 	switch {
-	case e.nodes.AllHeard(now) && len(e.nodes.Whole(f.File, f.Length, f.Nodes, now)) == 0:
-		return freshet.UnpersistedLost
+	case at.Heard && len(at.Live) == 0:
+		return freshet.UnpersistedLost, at
 	case !f.Persisting.IsZero():
-		return freshet.UnpersistedPersisting
+		return freshet.UnpersistedPersisting, at
 	case f.Conflict:
-		return freshet.UnpersistedConflict
+		return freshet.UnpersistedConflict, at
 	case f.Attempts > 0 && f.Error != "" && f.Queued:
-		return freshet.UnpersistedFailed
+		return freshet.UnpersistedFailed, at
 	case f.Queued:
-		return freshet.UnpersistedQueued
+		return freshet.UnpersistedQueued, at
 	}
-	return freshet.UnpersistedKept
+	return freshet.UnpersistedKept, at
 }
 
 // Kept returns all unpersisted files without their paths, which would have to be read.
@@ -181,12 +184,14 @@ func (e *Engine) Kept() ([]namespace.UnpersistedFile, error) {
 }
 
 // lookAfter finds out whether bytes that no storage has are lost, and says so.
-func (e *Engine) lookAfter(w *lossWatch) {
+func (e *Engine) lookAfter(l *lead, w *lossWatch) {
 	all, err := e.Kept()
 	if err != nil {
 		return
 	}
+	l.forgetKeeps(func(id freshet.FileID) bool { _, ok := e.state.UnpersistedOf(id); return ok })
 	counts := map[string]float64{}
+	shorts := map[freshet.FileID]struct{}{}
 	for _, s := range []string{
 		freshet.UnpersistedKept, freshet.UnpersistedQueued, freshet.UnpersistedPersisting, freshet.UnpersistedFailed, freshet.UnpersistedConflict, freshet.UnpersistedLost,
 	} {
@@ -196,8 +201,10 @@ func (e *Engine) lookAfter(w *lossWatch) {
 	lag, bytes, told := time.Duration(0), int64(0), 0
 	for i := range all {
 		f := &all[i]
-		state := e.StateOf(f)
+		state, at := e.StateOf(f)
 		counts[state]++
+		e.lookForShort(w, shorts, f, at)
+		e.orderKeeper(l, f, at)
 		bytes += f.Length
 		if f.Queued {
 			lag = max(lag, e.clock.Now().Sub(f.Since))
@@ -222,11 +229,16 @@ func (e *Engine) lookAfter(w *lossWatch) {
 		e.log.Info("no file that is not in the storage is missing any more")
 	}
 	w.lost = lost
+	if len(shorts) > 0 && len(w.short) == 0 {
+		e.log.Warn("files that are not in the storage are on fewer live nodes than was promised; they are copied, or persisted from the others", "files", len(shorts))
+	}
+	w.short = shorts
 	for s, n := range counts {
 		e.metrics.unpersisted.WithLabelValues(s).Set(n)
 	}
 	e.metrics.unpersistedBytes.Set(float64(bytes))
 	e.metrics.lost.Set(float64(len(lost)))
+	e.metrics.short.Set(float64(len(shorts)))
 	e.metrics.lag.Set(lag.Seconds())
 }
 
@@ -241,7 +253,11 @@ func (e *Engine) acknowledged(in *namespace.Intent, c *namespace.Complete) {
 		nodes = []freshet.NodeID{in.Node}
 	}
 	for _, id := range nodes {
-		e.nodes.Acknowledged(id, in.File, c.Entry.Length, in.BlockSize)
+		incarnation := uint64(0)
+		if id == in.Node {
+			incarnation = in.Incarn
+		}
+		e.nodes.Acknowledged(id, incarnation, in.File, c.Entry.Length, in.BlockSize)
 	}
 }
 

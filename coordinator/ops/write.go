@@ -121,8 +121,13 @@ func (e *Engine) beginOf(q freshet.BeginWriteQuery) (*namespace.Begin, error) {
 	spread, now := binary.BigEndian.Uint64(q.Op[8:]), e.clock.Elapsed()
 	caller := freshet.Locality{Host: q.Host, Rack: q.Rack, Zone: q.Zone}
 	node, incarnation, ok := e.nodes.Writer(q.Node, caller, spread, now)
+	replicas := 0
 	if keeps := q.Write == freshet.MustCache || q.Write == freshet.AsyncThrough; ok && keeps {
-		if node, incarnation, ok = e.nodes.Keeper(q.Node, caller, spread, q.Write == freshet.AsyncThrough, now); !ok {
+		var err error
+		if replicas, err = e.replicasOf(&q, now); err != nil {
+			return nil, err
+		}
+		if node, incarnation, ok = e.nodes.Keeper(q.Node, caller, spread, replicas > 1 || q.Write == freshet.AsyncThrough, now); !ok {
 			return nil, freshet.Errorf(freshet.KindUnsupported, opWrite, q.Path,
 				"no live cache node can keep a file of write type %s: async_through needs a node with a cache tier on a disk, and both need nodes of this release; or write with cache_through", q.Write)
 		}
@@ -134,6 +139,7 @@ func (e *Engine) beginOf(q freshet.BeginWriteQuery) (*namespace.Begin, error) {
 	return &namespace.Begin{
 		Op: q.Op, Kind: namespace.OpWrite, Path: q.Path, Node: node.ID, Incarn: incarnation,
 		Write: q.Write, BlockSize: q.BlockSize, Length: q.Length, At: e.clock.Now(), Owner: q.Owner, Group: q.Group,
+		Replicas: replicas,
 	}, nil
 }
 
@@ -176,7 +182,9 @@ func (e *Engine) beginAnswer(b *beginning) (freshet.BeginWriteAnswer, error) {
 		return freshet.BeginWriteAnswer{}, freshet.Errorf(freshet.KindUnavailable, opWrite, b.q.Path,
 			"the cache node that began this write has not been heard of; try again in a few seconds")
 	}
-	return freshet.BeginWriteAnswer{Ticket: ticketOf(b.in, node)}, nil
+	t := ticketOf(b.in, node)
+	e.addKeepers(&t, &b.in)
+	return freshet.BeginWriteAnswer{Ticket: t}, nil
 }
 
 // doneBefore returns the outcome of an operation that has ended.
@@ -299,7 +307,6 @@ func (e *Engine) Completes(ctx context.Context, qs []freshet.CompleteQuery) ([]f
 	out := make([]freshet.Each[freshet.Completed], len(qs))
 	at := make([]int, 0, len(qs))
 	cmds := make([]namespace.Command, 0, len(qs))
-	ins := make([]namespace.Intent, 0, len(qs))
 	for i := range qs {
 		op := qs[i].Op
 		in, ok := e.state.Intent(op)
@@ -308,8 +315,10 @@ func (e *Engine) Completes(ctx context.Context, qs []freshet.CompleteQuery) ([]f
 			continue
 		}
 		e.opts.Hook(PointComplete, op)
-		at, ins = append(at, i), append(ins, in)
-		cmds = append(cmds, e.complete(in, &qs[i].Written, false))
+		at = append(at, i)
+		c := e.complete(in, &qs[i].Written, false)
+		e.acknowledged(&in, c.Complete) // before anybody can see the file
+		cmds = append(cmds, c)
 	}
 	if len(cmds) == 0 {
 		return out, nil
@@ -324,7 +333,6 @@ func (e *Engine) Completes(ctx context.Context, qs []freshet.CompleteQuery) ([]f
 			continue
 		}
 		to.Answer = results[i].Completed
-		e.acknowledged(&ins[i], cmds[i].Complete)
 		e.opts.Hook(PointDone, qs[at[i]].Op)
 		e.metrics.written.Inc()
 	}
@@ -346,6 +354,7 @@ func (e *Engine) complete(in namespace.Intent, w *freshet.Written, uncertain boo
 			Name: in.Path.Base(), Type: freshet.TypeFile, Length: w.Length, ModTime: w.ModTime,
 			Owner: w.Owner, Group: w.Group, Mode: w.Mode, Fingerprint: w.Fingerprint,
 		},
+		Nodes: keepersOf(&in, w),
 	}}
 }
 

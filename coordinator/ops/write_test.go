@@ -2,6 +2,7 @@ package ops_test
 
 import (
 	"context"
+	"reflect"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -75,7 +76,7 @@ func TestTheSameOperationGetsTheSameTicketThenTheOutcome(t *testing.T) {
 		q := freshet.BeginWriteQuery{Op: freshet.OpID{5}, Path: "/m/f", Node: "n1"}
 		u := n.begin(q)
 		q.Node = "n2"
-		if again := n.begin(q); again.ticket != u.ticket {
+		if again := n.begin(q); !reflect.DeepEqual(again.ticket, u.ticket) {
 			t.Errorf("another ticket: %+v, %+v", u.ticket, again.ticket)
 		}
 		_, err := l.BeginWrite(context.Background(), freshet.BeginWriteQuery{Op: q.Op, Path: "/m/g"})

@@ -32,15 +32,16 @@ func (n *Nodes) Keeper(preferred freshet.NodeID, caller freshet.Locality, key ui
 	return best.Node, best.incarnation, true
 }
 
-// Acknowledged takes note that a node has all blocks of a version that has just become
+// Acknowledged takes note that a node has all blocks of a version that is about to become
 // visible and is nowhere else. The node reports them too, with its next heartbeat; until
 // then nobody could read the file, and it would pass for lost. Of a node whose full
-// report is on the way nothing is noted.
-func (n *Nodes) Acknowledged(id freshet.NodeID, file freshet.FileID, length, blockSize int64) {
+// report is on the way nothing is noted, and of another run of it than that with the
+// incarnation, if it is not 0.
+func (n *Nodes) Acknowledged(id freshet.NodeID, incarnation uint64, file freshet.FileID, length, blockSize int64) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	at := n.byID[id]
-	if at == nil || !at.full || blockSize <= 0 {
+	if at == nil || !at.full || blockSize <= 0 || (incarnation != 0 && incarnation != at.incarnation) {
 		return
 	}
 	for i := uint32(0); length > 0; i++ {

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/freshet-io/freshet"
+	"github.com/freshet-io/freshet/coordinator/placement"
 )
 
 func keepers(durable bool, ids ...freshet.NodeID) []freshet.Heartbeat {
@@ -28,8 +29,8 @@ func TestWhatWasAcknowledgedIsThereAtOnce(t *testing.T) {
 	if got := whole(); got != "map[]" {
 		t.Fatalf("before, %s have all of it", got)
 	}
-	y.n.Acknowledged("a", 7, length, size)
-	y.n.Acknowledged("nobody", 7, length, size)
+	y.n.Acknowledged("a", 0, 7, length, size)
+	y.n.Acknowledged("nobody", 0, 7, length, size)
 	if got := whole(); got != "map[a:1]" {
 		t.Errorf("%s have all of it, want a", got)
 	}
@@ -74,5 +75,41 @@ func TestADiskKeepsRatherThanMemory(t *testing.T) {
 	}
 	if at, _, _ := y.n.Keeper("", freshet.Locality{Host: "host-a"}, 1, true, y.now); at.ID != "d" {
 		t.Errorf("on the host of a, %q keeps durably", at.ID)
+	}
+}
+
+// TestWhatAnEarlierRunAcknowledgedIsNotThere: the run of a node that has ended counts for
+// nothing, before the restart and after it.
+func TestWhatAnEarlierRunAcknowledgedIsNotThere(t *testing.T) {
+	n := placement.New(placement.Options{})
+	tell(t, n, full("a", 2), true, 0)
+	h := beat("a", 2)
+	h.Keeps = true
+	tell(t, n, h, true, sec)
+	n.Acknowledged("a", 1, 7, 25, 10) // an earlier run
+	n.Acknowledged("b", 1, 7, 25, 10) // nobody
+	if got := holders(n, block(7, 0), "", sec); len(got) != 0 {
+		t.Fatalf("held by %v", got)
+	}
+	n.Acknowledged("a", 2, 7, 25, 10)
+	for i := range uint32(3) {
+		if got := holders(n, block(7, i), "", sec); len(got) != 1 || got[0].ID != "a" {
+			t.Errorf("block %d is held by %v", i, got)
+		}
+	}
+	if got := holders(n, block(7, 3), "", sec); len(got) != 0 {
+		t.Errorf("a block that is not there is held by %v", got)
+	}
+	if w := n.Whole(7, 25, []freshet.NodeID{"a"}, sec); w["a"] != 2 {
+		t.Errorf("whole on %v", w)
+	}
+	h.Added = []freshet.BlockReport{{ID: block(7, 0), Length: 10}} // said again, by its heartbeat
+	tell(t, n, h, true, sec)
+	if got := n.List(sec)[0].Blocks; got != 3 {
+		t.Errorf("%d blocks are counted", got)
+	}
+	tell(t, n, full("a", 3), true, sec)
+	if got := holders(n, block(7, 0), "", sec); len(got) != 0 {
+		t.Errorf("held after a restart without it by %v", got)
 	}
 }

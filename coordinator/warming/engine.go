@@ -39,6 +39,8 @@ type Deps struct {
 	Locate func(ctx context.Context, q freshet.LocateQuery) (freshet.Location, error)
 	// Spread says where a block is and could go.
 	Spread func(b freshet.BlockID, length int64, place freshet.CachePlace) placement.Spread
+	// Held returns how many of the first so many blocks of a file a place has.
+	Held func(file freshet.FileID, blocks int64, place freshet.CachePlace) int64
 	// Live reports whether a node lives.
 	Live  func(id freshet.NodeID) bool
 	Clock clock.Clock // nil is the machine's

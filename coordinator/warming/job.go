@@ -20,6 +20,8 @@ const (
 	maxVersions = 4
 	// maxTargets is how many nodes are tried for one copy of a block.
 	maxTargets = 4
+	// verifyAfter is how long what seems to have gone again is given to turn up.
+	verifyAfter = 3 * time.Second
 	// A job never brings more to a node than capacityShare of it, in 1/16: the rest of
 	// what it is to bring would push out what it brought.
 	capacityShare = 15
@@ -34,13 +36,14 @@ type Job struct {
 	mu       sync.Mutex
 	progress freshet.WarmProgress
 	placed   map[freshet.NodeID]int64 // bytes of this job on nodes, those found there too
-	ended    error                    // why the whole job ends, first
+	brought  map[freshet.FileID]struct{}
+	ended    error // why the whole job ends, first
 	stop     context.CancelFunc
 }
 
 // NewJob returns a warm, of a query that was normalized.
 func (e *Engine) NewJob(q freshet.WarmQuery) *Job {
-	return &Job{engine: e, query: q, began: e.deps.Clock.Elapsed(), placed: map[freshet.NodeID]int64{}}
+	return &Job{engine: e, query: q, began: e.deps.Clock.Elapsed(), placed: map[freshet.NodeID]int64{}, brought: map[freshet.FileID]struct{}{}}
 }
 
 // Progress returns how far the job is.
@@ -62,6 +65,9 @@ func (j *Job) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	wg.Go(func() { j.count(ctx) })
 	err := j.warm(ctx)
+	if err == nil && j.over() == nil {
+		err = j.verify(ctx)
+	}
 	if err != nil {
 		cancel() // the count too
 	}
@@ -139,6 +145,51 @@ func (j *Job) warm(ctx context.Context) error {
 	return err
 }
 
+// lost is a file of which blocks have gone again.
+type lost struct {
+	path         freshet.Path
+	file         freshet.FileID
+	blocks, held int64
+}
+
+// verify counts the files of which a block has gone again as failed: the bytes of all may fit
+// into the nodes and the blocks not, as a directory holds whole blocks only. A file that has
+// another version by now is none of them.
+func (j *Job) verify(ctx context.Context) error {
+	var all []lost
+	never := freshet.Never
+	err := j.walk(ctx, freshet.ReadOptions{SyncInterval: &never}, func(_ freshet.Path, info *freshet.Info) error {
+		j.mu.Lock()
+		_, ours := j.brought[info.FileID]
+		j.mu.Unlock()
+		blocks, _ := j.query.Filter.Blocks(info)
+		if l := (lost{path: info.Path, file: info.FileID, blocks: blocks}); ours && j.misses(&l) {
+			all = append(all, l)
+		}
+		return nil
+	})
+	if err != nil || len(all) == 0 {
+		return err
+	}
+	select { // a node that the leader has just come to know tells all that it holds
+	case <-j.engine.deps.Clock.After(verifyAfter):
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	for i := range all {
+		if l := &all[i]; j.misses(l) {
+			j.fail(l.path, freshet.Errorf(freshet.KindExhausted, "warm", l.path,
+				"%d of %d blocks are not cached any more: the cache nodes (%s) have no room for all, or one went away; narrow the warm, add capacity, or pin what must stay", l.blocks-l.held, l.blocks, j.query.Place))
+		}
+	}
+	return nil
+}
+
+func (j *Job) misses(l *lost) bool {
+	l.held = j.engine.deps.Held(l.file, l.blocks, j.query.Place)
+	return l.held < l.blocks
+}
+
 // walk calls each for all files that the filter selects, and the path below which it
 // was found.
 func (j *Job) walk(ctx context.Context, opts freshet.ReadOptions, each func(root freshet.Path, info *freshet.Info) error) error {
@@ -188,7 +239,9 @@ func (j *Job) file(ctx context.Context, p freshet.Path) {
 	stale := ""
 	for range maxVersions {
 		v := version{job: j, path: p}
-		err = v.bring(ctx, stale)
+		if err = v.bring(ctx, stale); err == nil {
+			j.keep(v.file)
+		}
 		if !freshet.IsKind(err, freshet.KindStale) {
 			break
 		}
@@ -207,11 +260,23 @@ func (j *Job) file(ctx context.Context, p freshet.Path) {
 	case freshet.IsKind(err, freshet.KindStale):
 		err = freshet.Errorf(freshet.KindStale, "warm", p, "the file changed %d times while it was warmed", maxVersions)
 	}
+	j.note(func(n *freshet.WarmProgress) { n.Files++ })
+	if err != nil {
+		j.fail(p, err)
+	}
+}
+
+// keep notes a version that was brought, 0 if it has no blocks.
+func (j *Job) keep(file freshet.FileID) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if file != 0 {
+		j.brought[file] = struct{}{}
+	}
+}
+
+func (j *Job) fail(p freshet.Path, err error) {
 	j.note(func(n *freshet.WarmProgress) {
-		n.Files++
-		if err == nil {
-			return
-		}
 		n.Failed++
 		if len(n.Failures) < freshet.MaxFileFailures {
 			n.Failures = append(n.Failures, freshet.FileFailure{Path: p, Kind: freshet.KindOf(err), Error: err.Error()})

@@ -12,6 +12,7 @@ type version struct {
 	job         *Job
 	path        freshet.Path
 	fingerprint string // "" until it was located
+	file        freshet.FileID
 
 	mu             sync.Mutex
 	cached, warmed int64 // that were counted
@@ -77,6 +78,7 @@ func (v *version) each(ctx context.Context, stale string, give func(b freshet.Bl
 		v.fingerprint = now
 		_, wanted := v.job.query.Filter.Blocks(&loc.Info)
 		for _, b := range loc.Blocks {
+			v.file = b.ID.File
 			if b.Offset >= wanted || !give(b, loc.Source) {
 				return nil
 			}

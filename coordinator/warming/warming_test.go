@@ -38,6 +38,7 @@ type bed struct {
 	start    time.Time
 	known    map[freshet.NodeID]bool // has told the leader all
 	added    map[freshet.NodeID][]freshet.BlockReport
+	evict    map[freshet.BlockID]freshet.BlockID // the block that each pushes out
 	ended    map[freshet.NodeID][]freshet.WarmedBlock
 }
 
@@ -66,6 +67,10 @@ func newBed(t *testing.T, nodes ...freshet.NodeID) *bed {
 		List: b.list, Locate: b.locate,
 		Spread: func(id freshet.BlockID, length int64, place freshet.CachePlace) placement.Spread {
 			return b.nodes.Spread(id, length, place, b.now())
+		},
+		Held: func(file freshet.FileID, blocks int64, place freshet.CachePlace) int64 {
+			_, count, _ := b.nodes.Shares(file, blocks, place, b.now())
+			return count
 		},
 		Live: func(id freshet.NodeID) bool { return b.nodes.Presence(id, b.now()).Live },
 	})
@@ -133,6 +138,11 @@ func (b *bed) serve(ctx context.Context, t *testing.T) {
 			h := freshet.Heartbeat{
 				Node: freshet.Node{ID: id, Name: string(id), Host: string(id)}, Rack: "r-" + string(id), Incarnation: 1, Full: !b.known[id],
 				Capacity: capacity, Used: b.used[id], TakesWarms: true, TakesCopies: true, Added: b.added[id], Warmed: b.ended[id],
+			}
+			for _, r := range h.Added {
+				if old, ok := b.evict[r.ID]; ok {
+					h.Removed = append(h.Removed, old)
+				}
 			}
 			b.known[id] = true
 			if _, err := b.nodes.Heartbeat(h, true, b.now()); err != nil {
@@ -308,6 +318,29 @@ func TestANodeThatDiesIsReplaced(t *testing.T) {
 		p, err := b.bubble(t, freshet.WarmQuery{Paths: []freshet.Path{"/d"}}, nil)
 		if err != nil || p.Files != 600 || p.Failed != 0 {
 			t.Errorf("%+v, %v", p, err)
+		}
+	})
+}
+
+// TestWhatIsPushedOutAgainIsNoSuccess: the bytes of a warm may fit into a node whose
+// directories have no room for its blocks.
+func TestWhatIsPushedOutAgainIsNoSuccess(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := newBed(t, "a")
+		first := b.put("/d/first", 250)
+		second := b.put("/d/second", 250)
+		b.evict = map[freshet.BlockID]freshet.BlockID{{File: second.FileID, Index: 2}: {File: first.FileID, Index: 1}}
+		if p, err := b.bubble(t, freshet.WarmQuery{Paths: []freshet.Path{"/d/first"}}, nil); err != nil || p.Failed != 0 {
+			t.Fatalf("%+v, %v", p, err)
+		}
+		p, err := b.bubble(t, freshet.WarmQuery{Paths: []freshet.Path{"/d"}}, nil)
+		if err != nil || p.Files != 2 || p.Failed != 1 || len(p.Failures) != 1 || p.Failures[0].Path != "/d/first" || p.Failures[0].Kind != freshet.KindExhausted || !strings.Contains(p.Failures[0].Error, "1 of 3 blocks") {
+			t.Errorf("%+v, %v", p, err)
+		}
+		b.evict = nil
+		if p, err = b.bubble(t, freshet.WarmQuery{Paths: []freshet.Path{"/d"}}, nil); err != nil || p.Failed != 0 || p.WarmedBytes != 100 {
+			t.Errorf("with room for all: %+v, %v", p, err)
 		}
 	})
 }

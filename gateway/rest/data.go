@@ -231,7 +231,7 @@ func setEntryHeaders(h http.Header, info freshet.Info) {
 
 // put streams the body into the file.
 func (d *Data) put(w http.ResponseWriter, r *http.Request) error {
-	p, query, err := args(r, "write_type")
+	p, query, err := args(r, "write_type", "durable_replicas")
 	if err != nil {
 		return err
 	}
@@ -247,7 +247,13 @@ func (d *Data) put(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	done, err := d.files.Write(r.Context(), p, newBody(w, r), client.WriteOptions{Length: r.ContentLength, Write: typ})
+	replicas := 0
+	if v, given := query["durable_replicas"]; given {
+		if replicas, err = freshet.ParseDurableReplicas(v); err != nil {
+			return err
+		}
+	}
+	done, err := d.files.Write(r.Context(), p, newBody(w, r), client.WriteOptions{Length: r.ContentLength, Write: typ, DurableReplicas: replicas})
 	if err != nil {
 		return err
 	}

@@ -71,7 +71,7 @@ func (c *conn) greet(ctx context.Context, n freshet.Node) error {
 		return err
 	case a.err != nil:
 		return a.err
-	case a.isLoan:
+	case a.hasDescriptor():
 		closeAll([]int{a.fd})
 	case a.welcome == nil:
 	case a.welcome.GetNodeId() == string(n.ID) && a.welcome.GetIncarnation() == n.Incarnation:
@@ -124,9 +124,18 @@ func (c *conn) deliver(a answer) {
 	c.mu.Unlock()
 	if ch != nil {
 		ch <- a // has room
-	} else if a.isLoan {
+	} else {
+		c.giveBack(a)
+	}
+}
+
+// giveBack returns what an answer lends that nobody wants.
+func (c *conn) giveBack(a answer) {
+	if a.lends() {
 		closeAll([]int{a.fd})
 		c.release(a.loan)
+	} else if a.room != nil { // nobody asked for it
+		closeAll([]int{a.fd})
 	}
 }
 
@@ -161,7 +170,7 @@ func (c *conn) receive(b, control []byte) (answer, error) {
 	}
 	a, err := decodeAnswer(b[:n])
 	want := 0
-	if a.isLoan {
+	if a.hasDescriptor() {
 		want = 1
 	}
 	if err == nil && len(fds) != want {
@@ -171,7 +180,7 @@ func (c *conn) receive(b, control []byte) (answer, error) {
 		closeAll(fds)
 		return answer{}, err
 	}
-	if a.isLoan {
+	if want == 1 {
 		a.fd = fds[0]
 	}
 	return a, nil
@@ -191,6 +200,20 @@ func (c *conn) send(m *freshetv1.LocalRequest) error {
 
 // open asks for a block and returns the loan with its descriptor.
 func (c *conn) open(ctx context.Context, q *freshetv1.ReadBlockRequest) (answer, error) {
+	a, err := c.ask(ctx, &freshetv1.LocalRequest{What: &freshetv1.LocalRequest_Open{Open: q}})
+	if err == nil && !a.isLoan {
+		c.giveBack(a)
+		err = errOtherAnswer()
+	}
+	return a, err
+}
+
+func errOtherAnswer() error {
+	return freshet.Errorf(freshet.KindCorrupt, "ask local node", "", "the answer is to another question")
+}
+
+// ask sends a request and returns its answer; a refusal is an error.
+func (c *conn) ask(ctx context.Context, m *freshetv1.LocalRequest) (answer, error) {
 	ch := make(chan answer, 1)
 	c.mu.Lock()
 	if c.err != nil {
@@ -201,7 +224,8 @@ func (c *conn) open(ctx context.Context, q *freshetv1.ReadBlockRequest) (answer,
 	id := c.last
 	c.waiting[id] = ch
 	c.mu.Unlock()
-	if err := c.send(&freshetv1.LocalRequest{Id: id, What: &freshetv1.LocalRequest_Open{Open: q}}); err != nil {
+	m.Id = id
+	if err := c.send(m); err != nil {
 		c.end(err)
 		return answer{}, err
 	}
@@ -210,9 +234,6 @@ func (c *conn) open(ctx context.Context, q *freshetv1.ReadBlockRequest) (answer,
 		if !ok {
 			return answer{}, freshet.Errorf(freshet.KindUnavailable, "ask local node", "", "the connection ended")
 		}
-		if a.err == nil && !a.isLoan {
-			a.err = freshet.Errorf(freshet.KindCorrupt, "ask local node", "", "the answer is to another question")
-		}
 		return a, a.err
 	case <-ctx.Done():
 		c.mu.Lock()
@@ -220,9 +241,8 @@ func (c *conn) open(ctx context.Context, q *freshetv1.ReadBlockRequest) (answer,
 		c.mu.Unlock()
 		select {
 		case a, ok := <-ch: // it came all the same
-			if ok && a.isLoan {
-				closeAll([]int{a.fd})
-				c.release(a.loan)
+			if ok {
+				c.giveBack(a)
 			}
 		default:
 		}

@@ -1,14 +1,17 @@
 // Package local owns the Unix socket of a cache node, both ends of it: a client on
 // the node's host asks for a block and gets the descriptor of the file that holds
-// it. Reads then cost no message.
+// it. Reads then cost no message. What it writes it puts into memory that it shares
+// with the node, which takes it from there: a client never has a descriptor by which
+// it could change a block.
 //
 // No paths are exchanged, so the two need to share nothing but the socket. A client
 // trusts a node whose ID and incarnation the coordinator named; every byte it
-// verifies by the checksums that come with the descriptor. Where anything is
+// verifies by the checksums that come with the descriptor. A block that the node does
+// not hold is read while the node fetches it, each byte when the node has said that it
+// is there; the node has just made the checksums of these. Where anything is
 // missing (the socket, the right to use it, the block, the node itself) the bytes
 // are streamed: this package never fails a read that a stream could answer. It never
-// decides which version of a file is fresh, and never asks for what a node does not
-// hold.
+// decides which version of a file is fresh.
 package local
 
 import (
@@ -96,8 +99,21 @@ type answer struct {
 	loan    uint64
 	layout  freshet.BlockLayout
 	isLoan  bool
-	fd      int // of a loan, else -1
+	fd      int  // of a loan, a draft or a room, else -1
+	isDraft bool // which is lent as loan, too
+	from    string
+	isHave  bool
+	have    int64 // of a draft, or how far one has come
+
+	room    *freshetv1.LocalRoom // with a descriptor
+	taken   int                  // slots
+	outcome *freshetv1.LocalOutcome
 }
+
+// lends reports whether the answer comes with a descriptor that has to be given back.
+func (a *answer) lends() bool { return a.isLoan || a.isDraft }
+
+func (a *answer) hasDescriptor() bool { return a.lends() || a.room != nil }
 
 // decodeAnswer reads a datagram of a node, all but the descriptor.
 func decodeAnswer(b []byte) (answer, error) {
@@ -124,6 +140,19 @@ func decodeAnswer(b []byte) (answer, error) {
 			return a, err
 		}
 		a.loan, a.isLoan = w.Loan.GetLoan(), true
+	case *freshetv1.LocalAnswer_Draft:
+		return a, a.setDraft(w.Draft)
+	case *freshetv1.LocalAnswer_Progress:
+		a.have, a.isHave = w.Progress.GetHave(), true
+	case *freshetv1.LocalAnswer_Room:
+		if !roomIsSane(w.Room) {
+			return a, freshet.Errorf(freshet.KindCorrupt, "write file", "", "the node describes impossible memory")
+		}
+		a.room = w.Room
+	case *freshetv1.LocalAnswer_Taken:
+		a.taken = int(w.Taken.GetSlots())
+	case *freshetv1.LocalAnswer_Outcome:
+		a.outcome = w.Outcome
 	default:
 		return a, freshet.Errorf(freshet.KindCorrupt, "read answer", "", "the answer says nothing that is known")
 	}

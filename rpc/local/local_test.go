@@ -64,6 +64,12 @@ type world struct {
 
 func newWorld(t testing.TB, kind tier.Kind, users ...uint32) *world {
 	t.Helper()
+	return newWorldOf(t, kind, func(w *world) local.Lender { return w }, users...)
+}
+
+// newWorldOf starts a world whose socket serves what node returns.
+func newWorldOf(t testing.TB, kind tier.Kind, node func(*world) local.Lender, users ...uint32) *world {
+	t.Helper()
 	run, err := os.MkdirTemp("", "fl-") //nolint:usetesting // a socket's path must be short
 	check(t, err)
 	w := &world{t: t, dir: t.TempDir(), socket: filepath.Join(run, "s"), node: freshet.Node{ID: "n", Incarnation: 3}}
@@ -78,7 +84,7 @@ func newWorld(t testing.TB, kind tier.Kind, users ...uint32) *world {
 	check(t, err)
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
-	srv := local.NewServer(w, local.ServerOptions{Node: "n", Incarnation: 3, Users: users})
+	srv := local.NewServer(node(w), local.ServerOptions{Node: "n", Incarnation: 3, Users: users})
 	go func() { ended <- srv.Serve(ctx, l) }()
 	w.stop = sync.OnceFunc(func() {
 		cancel()
@@ -351,6 +357,34 @@ func TestANodeThatDiesLeavesTheDescriptors(t *testing.T) {
 
 // TestDamageIsNeverRead damages a block on the disk while it is open: what was read
 // before does not count.
+// TestAnAnswerOfBeforeEndsNoConnection: readers that know a node by an earlier life ask
+// beside those that know it by its own. Its connection stays, and Close ends it.
+func TestAnAnswerOfBeforeEndsNoConnection(t *testing.T) {
+	if !local.Supported {
+		t.Skip("this system has no local reads")
+	}
+	w := newWorld(t, tier.Memory)
+	p := local.New(w, local.Options{})
+	before := w.node
+	before.Incarnation--
+	for range 3 {
+		if !p.Near(t.Context(), w.node) {
+			t.Error("the node is not reached")
+		}
+		if p.Near(t.Context(), before) {
+			t.Error("a life that has ended is reached")
+		}
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- p.Close() }()
+	select {
+	case err := <-ended:
+		check(t, err)
+	case <-time.After(time.Minute):
+		t.Fatal("Close waits for a connection that it does not know")
+	}
+}
+
 func TestDamageIsNeverRead(t *testing.T) {
 	if !local.Supported {
 		t.Skip("this system has no local reads")

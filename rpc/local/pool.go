@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/freshet-io/freshet"
+	"github.com/freshet-io/freshet/fingerprint"
 	"github.com/freshet-io/freshet/internal/clock"
 	freshetv1 "github.com/freshet-io/freshet/proto/freshet/v1"
 	"github.com/freshet-io/freshet/rpc"
@@ -59,10 +60,13 @@ type Pool struct {
 	closed  bool
 	hosts   map[host]*peer
 	open    map[key]*descriptor
+	drafts  map[*draft]struct{}
 	asking  map[key]chan struct{} // closed when it was answered
 	refused map[key]time.Duration // until when
-	tick    uint64
-	stats   Stats
+	// As refused: nodes that shared no memory for a write.
+	unshared map[host]time.Duration
+	tick     uint64
+	stats    Stats
 
 	sweeping bool
 }
@@ -70,6 +74,8 @@ type Pool struct {
 // Stats count what a Pool has done.
 type Stats struct {
 	Local       int64 // reads by a descriptor
+	Drafts      int64 // blocks that were read while the node fetched them
+	Writes      int64 // files that went through shared memory
 	Descriptors int   // that are kept open now
 }
 
@@ -105,8 +111,8 @@ func New(next Nodes, opts Options) *Pool {
 	}
 	opts.Off = opts.Off || !Supported
 	return &Pool{
-		next: next, opts: opts, stop: make(chan struct{}), hosts: map[host]*peer{}, open: map[key]*descriptor{},
-		asking: map[key]chan struct{}{}, refused: map[key]time.Duration{},
+		next: next, opts: opts, stop: make(chan struct{}), hosts: map[host]*peer{}, open: map[key]*descriptor{}, drafts: map[*draft]struct{}{},
+		asking: map[key]chan struct{}{}, refused: map[key]time.Duration{}, unshared: map[host]time.Duration{},
 	}
 }
 
@@ -119,8 +125,8 @@ func (p *Pool) Close() error {
 		return nil
 	}
 	p.closed = true
-	hosts, open := p.hosts, p.open
-	p.hosts, p.open = nil, nil
+	hosts, open, drafts := p.hosts, p.open, p.drafts
+	p.hosts, p.open, p.drafts = nil, nil, nil
 	p.mu.Unlock()
 	close(p.stop)
 	for _, h := range hosts {
@@ -131,6 +137,9 @@ func (p *Pool) Close() error {
 		h.mu.Unlock()
 	}
 	for _, d := range open {
+		d.release()
+	}
+	for d := range drafts {
 		d.release()
 	}
 	p.wg.Wait()
@@ -146,14 +155,38 @@ func (p *Pool) Stats() Stats {
 	return s
 }
 
-// WriteFile writes over the network.
-func (p *Pool) WriteFile(ctx context.Context, t freshet.Ticket, body io.Reader, length int64) (freshet.Completed, error) {
-	return p.next.WriteFile(ctx, t, body, length)
+// ReadAhead asks at the socket if there is one, else over the network.
+func (p *Pool) ReadAhead(ctx context.Context, n freshet.Node, q freshet.BlockRead) error {
+	if c := p.reach(ctx, n); c != nil && c.readAhead(ctx, q) == nil {
+		return nil
+	}
+	return p.next.ReadAhead(ctx, n, q)
 }
 
-// ReadAhead asks over the network.
-func (p *Pool) ReadAhead(ctx context.Context, n freshet.Node, q freshet.BlockRead) error {
-	return p.next.ReadAhead(ctx, n, q)
+// ranges is what the way over the network may have besides.
+type ranges interface {
+	ReadRange(ctx context.Context, n freshet.Node, r rpc.RangeRead) error
+	ReadRanges(ctx context.Context, n freshet.Node, reads []rpc.RangeRead) ([]error, error)
+}
+
+// ReadRange reads over the network. KindUnsupported: it can't.
+func (p *Pool) ReadRange(ctx context.Context, n freshet.Node, r rpc.RangeRead) error {
+	if at, ok := p.next.(ranges); ok {
+		return at.ReadRange(ctx, n, r)
+	}
+	return noRanges()
+}
+
+// ReadRanges reads over the network, as ReadRange does.
+func (p *Pool) ReadRanges(ctx context.Context, n freshet.Node, reads []rpc.RangeRead) ([]error, error) {
+	if at, ok := p.next.(ranges); ok {
+		return at.ReadRanges(ctx, n, reads)
+	}
+	return nil, noRanges()
+}
+
+func noRanges() error {
+	return freshet.Errorf(freshet.KindUnsupported, "read ranges", "", "the way to the nodes has no such call")
 }
 
 // Near reports whether blocks of the node can be read by their descriptors.
@@ -161,10 +194,17 @@ func (p *Pool) Near(ctx context.Context, n freshet.Node) bool {
 	return p.reach(ctx, n) != nil
 }
 
-// ReadBlock reads a range of a block, by its descriptor if there is one.
+// ReadBlock reads a range of a block, by its descriptor if there is one, or while the
+// node fetches it.
 func (p *Pool) ReadBlock(ctx context.Context, n freshet.Node, q freshet.BlockRead) (freshet.BlockStream, error) {
 	if q.Length < 0 {
 		q.Length = q.Block.Length - q.Offset
+	}
+	if p.fetches(&n, &q) {
+		if s, err := p.fetch(ctx, n, q); s != nil || err != nil {
+			return s, err
+		}
+		return p.next.ReadBlock(ctx, n, q)
 	}
 	if d := p.borrow(ctx, &n, &q.Block, &q.Source); d != nil {
 		d.release()
@@ -279,14 +319,17 @@ func (p *Pool) ask(ctx context.Context, k key, n *freshet.Node, b *freshet.Block
 		return nil
 	}
 	if a.layout.Length != b.Length {
-		closeAll([]int{a.fd})
-		c.release(a.loan)
+		c.giveBack(a)
 		return nil
 	}
-	d, err := newDescriptor(k, src.Fingerprint, a.layout, a.fd, func() { c.release(a.loan) })
+	return p.accept(k, src.Fingerprint, c, a)
+}
+
+// accept takes over what an answer lends; nil if it can't be used.
+func (p *Pool) accept(k key, version fingerprint.Fingerprint, c *conn, a answer) *descriptor {
+	d, err := newDescriptor(k, version, a.layout, a.fd, func() { c.release(a.loan) })
 	if err != nil {
-		closeAll([]int{a.fd})
-		c.release(a.loan)
+		c.giveBack(a)
 		return nil
 	}
 	d.loan, d.from = a.loan, c
@@ -303,9 +346,9 @@ func wireOf(b *freshet.Block, src *freshet.Source) *freshetv1.ReadBlockRequest {
 func (p *Pool) keep(d *descriptor) *descriptor {
 	d.acquire()
 	p.mu.Lock()
-	if p.closed || d.from.isRecalled(d.loan) {
-		p.mu.Unlock()
-		d.release() // the caller's reference stays
+	if had := p.open[d.key]; p.closed || had != nil || d.from.isRecalled(d.loan) {
+		p.mu.Unlock() // somebody else may have asked at the same time
+		d.release()   // the caller's reference stays
 		return d
 	}
 	var oldest *descriptor
@@ -365,6 +408,7 @@ func (p *Pool) recalled(from *conn, loans []uint64) {
 		_, ok := wanted[d.loan]
 		return ok && d.from == from
 	})
+	p.recallDrafts(from, wanted)
 }
 
 func (p *Pool) closeWhere(which func(*descriptor) bool) {
@@ -395,8 +439,11 @@ func (p *Pool) reach(ctx context.Context, n freshet.Node) *conn {
 	}
 	at := p.hosts[h]
 	if at == nil {
+		if !p.succeeds(h) {
+			p.mu.Unlock()
+			return nil
+		}
 		at = new(peer)
-		p.forget(n.ID)
 		p.hosts[h] = at
 	}
 	p.mu.Unlock()
@@ -439,13 +486,20 @@ func (p *Pool) start(c *conn) bool {
 	return true
 }
 
-// forget drops what is known of the node's earlier lives. It is called with mu held.
-func (p *Pool) forget(n freshet.NodeID) {
-	for h := range p.hosts {
-		if h.node == n {
-			delete(p.hosts, h) // its process has gone, and with it the connection
+// succeeds drops what is known of the node's earlier lives, whose processes have gone,
+// and with them the connections. It returns false if a later one is known: who asks has
+// an answer of before. It is called with mu held.
+func (p *Pool) succeeds(h host) bool {
+	for other := range p.hosts {
+		if other.node != h.node {
+			continue
 		}
+		if other.incarnation > h.incarnation {
+			return false
+		}
+		delete(p.hosts, other)
 	}
+	return true
 }
 
 func (p *Pool) path(n freshet.Node) string {

@@ -9,6 +9,7 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -65,12 +66,15 @@ const (
 // Server lends blocks over a socket. It is used once.
 type Server struct {
 	lender  Lender
+	taker   Taker // nil: nothing is written by the socket
 	opts    ServerOptions
 	results *prometheus.CounterVec
+	writes  *prometheus.CounterVec
 
 	mu       sync.Mutex
 	sessions map[*session]struct{}
 	stopped  bool
+	writing  int // files
 	wg       sync.WaitGroup
 }
 
@@ -79,10 +83,14 @@ type session struct {
 	conn  *net.UnixConn
 	write sync.Mutex
 
+	work sync.WaitGroup // answers that have to be waited for
+	busy atomic.Int64   // of them
+
 	// Guarded by the server's mu.
 	loans map[uint64]*held
 	last  uint64
 	ended bool
+	taken bool // a file comes in, which ends by itself
 }
 
 // held is a loan with what became of it.
@@ -90,6 +98,7 @@ type held struct {
 	Loan
 
 	since, goneAt, recalledAt time.Duration // 0: not yet
+	sending, released         bool          // it is being passed on; and was given back already
 }
 
 // NewServer returns a Server; it starts nothing.
@@ -104,11 +113,13 @@ func NewServer(l Lender, opts ServerOptions) *Server {
 	s.results = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "freshet_local_opens_total", Help: "Blocks that clients on this host asked for over the Unix socket, by what came of it.",
 	}, []string{"result"})
-	for _, r := range []string{"lent", "absent", "exhausted", "failed"} {
+	for _, r := range []string{"lent", "draft", "absent", "exhausted", "failed"} {
 		s.results.WithLabelValues(r)
 	}
+	s.taker, _ = l.(Taker) // not every node takes files so
+	s.writes = newWriteCounter()
 	if opts.Metrics != nil {
-		opts.Metrics.MustRegister(s.results,
+		opts.Metrics.MustRegister(s.results, s.writes,
 			prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "freshet_local_clients", Help: "Clients that are connected to the Unix socket."},
 				func() float64 { n, _ := s.count(); return float64(n) }),
 			prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "freshet_local_loans", Help: "Descriptors of blocks that clients on this host hold."},
@@ -177,9 +188,13 @@ func (s *Server) begin(ctx context.Context, c *net.UnixConn) {
 	}
 	go func() {
 		defer s.wg.Done()
-		if err := s.serve(ctx, n); ctx.Err() == nil {
+		waiting, cancel := context.WithCancel(ctx)
+		if err := s.serve(waiting, n); ctx.Err() == nil {
 			s.opts.Log.DebugContext(ctx, "the connection of a local client ended", "error", err)
 		}
+		cancel()
+		_ = n.conn.Close() // at the latest now
+		n.work.Wait()
 		s.end(n)
 	}()
 }
@@ -189,13 +204,14 @@ func (s *Server) closeAll() {
 	defer s.mu.Unlock()
 	s.stopped = true
 	for n := range s.sessions {
-		_ = n.conn.Close() // ends its reads
+		if !n.taken {
+			_ = n.conn.Close() // ends its reads
+		}
 	}
 }
 
 // end gives back what the client had: it is gone, and with it its descriptors.
 func (s *Server) end(n *session) {
-	_ = n.conn.Close() // at the latest now
 	s.mu.Lock()
 	loans := n.loans
 	n.loans, n.ended = nil, true
@@ -277,14 +293,20 @@ func (s *Server) handle(ctx context.Context, n *session, m *freshetv1.LocalReque
 	case *freshetv1.LocalRequest_Release:
 		s.release(n, w.Release.GetLoans())
 		return nil
+	case *freshetv1.LocalRequest_Fetch:
+		return s.fetch(ctx, n, m.GetId(), w.Fetch)
+	case *freshetv1.LocalRequest_Await:
+		return s.await(ctx, n, m.GetId(), w.Await)
 	case *freshetv1.LocalRequest_Damage:
 		req, err := rpc.ReadBlockOfWire(&freshetv1.ReadBlockRequest{Block: w.Damage.GetBlock(), Source: w.Damage.GetSource()})
 		if err == nil {
 			s.lender.Inspect(req, int64(min(w.Damage.GetChunk(), freshet.MaxBlockSize))) //nolint:gosec // bounded
 		}
 		return err
+	case *freshetv1.LocalRequest_Write:
+		return s.takeFile(ctx, n, m.GetId(), w.Write)
 	}
-	return freshet.Errorf(freshet.KindInvalid, "serve local client", "", "a second hello")
+	return freshet.Errorf(freshet.KindInvalid, "serve local client", "", "a request out of place")
 }
 
 // lend answers a request for a block. An error ends the connection.
@@ -293,48 +315,74 @@ func (s *Server) lend(ctx context.Context, n *session, id uint64, q *freshetv1.R
 	if err != nil {
 		return err
 	}
-	loan, err := s.borrow(ctx, n, req)
-	s.results.WithLabelValues(result(err)).Inc()
+	loan, _, err := s.borrow(n, req, func() (Loan, int64, error) {
+		l, err := s.lender.Lend(ctx, req)
+		return l, 0, err
+	})
+	s.results.WithLabelValues(result(err, false)).Inc()
 	if err != nil {
 		return s.send(n, refusal(id, err), nil)
 	}
+	return s.passLoan(n, id, loan)
+}
+
+func (s *Server) passLoan(n *session, id uint64, loan Loan) error {
+	return s.pass(n, loan, func(number uint64) *freshetv1.LocalAnswer {
+		return &freshetv1.LocalAnswer{Id: id, What: &freshetv1.LocalAnswer_Loan{Loan: layoutToWire(number, loan.Layout())}}
+	})
+}
+
+// pass passes a loan on, which ends with the connection at the latest.
+func (s *Server) pass(n *session, loan Loan, answer func(number uint64) *freshetv1.LocalAnswer) error {
 	s.mu.Lock()
 	n.last++
 	number := n.last
-	n.loans[number] = &held{Loan: loan, since: s.opts.Clock.Elapsed()}
+	h := &held{Loan: loan, since: s.opts.Clock.Elapsed(), sending: true}
+	n.loans[number] = h
 	s.mu.Unlock()
-	// From here on the loan ends with the connection.
-	err = s.send(n, &freshetv1.LocalAnswer{Id: id, What: &freshetv1.LocalAnswer_Loan{Loan: layoutToWire(number, loan.Layout())}}, loan.File())
+	err := s.send(n, answer(number), loan.File())
 	loan.Sent()
+	s.mu.Lock()
+	h.sending = false
+	released := h.released
+	s.mu.Unlock()
+	if released {
+		h.Close()
+	}
 	return err
 }
 
-func (s *Server) borrow(ctx context.Context, n *session, req freshet.BlockRead) (Loan, error) {
+// borrow has the node lend a block unless the client has too many, and recalls some
+// where there are.
+func (s *Server) borrow(n *session, req freshet.BlockRead, lend func() (Loan, int64, error)) (Loan, int64, error) {
 	s.mu.Lock()
 	many := len(n.loans) >= maxLoans
 	s.mu.Unlock()
 	if many {
 		s.recallOldest(req.Block.Length)
-		return nil, freshet.Errorf(freshet.KindExhausted, "lend block", "", "this client holds %d descriptors", maxLoans)
+		return nil, 0, freshet.Errorf(freshet.KindExhausted, "lend block", "", "this client holds %d descriptors", maxLoans)
 	}
-	loan, err := s.lender.Lend(ctx, req)
+	loan, have, err := lend()
 	if freshet.IsKind(err, freshet.KindExhausted) {
 		s.recallOldest(req.Block.Length)
 	}
-	return loan, err
+	return loan, have, err
 }
 
-func result(err error) string {
+func result(err error, draft bool) string {
 	switch freshet.KindOf(err) { //nolint:exhaustive // all others are failures
-	case freshet.KindNotExist:
+	case freshet.KindNotExist, freshet.KindUnsupported:
 		return "absent"
 	case freshet.KindExhausted:
 		return "exhausted"
 	}
-	if err == nil {
-		return "lent"
+	switch {
+	case err != nil:
+		return "failed"
+	case draft:
+		return "draft"
 	}
-	return "failed"
+	return "lent"
 }
 
 // release ends loans that the client has closed.
@@ -344,7 +392,11 @@ func (s *Server) release(n *session, loans []uint64) {
 	for _, number := range loans {
 		if h := n.loans[number]; h != nil {
 			delete(n.loans, number)
-			ended = append(ended, h)
+			if h.sending {
+				h.released = true // the client is quick
+			} else {
+				ended = append(ended, h)
+			}
 		}
 	}
 	s.mu.Unlock()

@@ -22,3 +22,6 @@ func readMessage(*net.UnixConn, []byte, []byte) (int, []int, error) { return 0, 
 func closeAll([]int)                                                {}
 func stampOf(int) (freshet.FileStamp, error)                        { return freshet.FileStamp{}, errSystem }
 func readFull(int, []byte, int64) error                             { return errSystem }
+func newRoom(int) (*os.File, []byte, error)                         { return nil, nil, errSystem }
+func mapRoom(int, int) ([]byte, error)                              { return nil, errSystem }
+func unmapRoom([]byte)                                              {}

@@ -16,6 +16,7 @@ import (
 	"github.com/freshet-io/freshet"
 	"github.com/freshet-io/freshet/client"
 	"github.com/freshet-io/freshet/cmd/freshet/fleet"
+	"github.com/freshet-io/freshet/rpc/local"
 )
 
 const (
@@ -42,12 +43,14 @@ func (b *bench) bigStorages(ctx context.Context, do func(context.Context, *place
 	return nil
 }
 
-// mounted starts a region that has the storage mounted at /m.
-func (b *bench) mounted(ctx context.Context, name, tier string, p *place) (*fleet.Fleet, *fleet.Session, error) {
-	f, _, err := b.cluster(ctx, clusterOptions{name: name, clusters: 1, coordinators: 1, tier: tier, bare: true, env: p.env})
+// mounted starts a region that has the storage mounted at /m. Its node has a
+// socket, which the session uses if it may.
+func (b *bench) mounted(ctx context.Context, name, tier string, p *place, socket bool) (*fleet.Fleet, *fleet.Session, error) {
+	f, _, err := b.cluster(ctx, clusterOptions{name: name, clusters: 1, coordinators: 1, tier: tier, bare: true, env: p.env, sockets: true})
 	if err != nil {
 		return nil, nil, err
 	}
+	f.Clusters[0].Local = local.Options{Off: !socket}
 	s, err := f.Clusters[0].Connect()
 	if err != nil {
 		f.Close()
@@ -78,15 +81,20 @@ func (b *bench) cold(ctx context.Context, p *place) error {
 	}
 	content = nil //nolint:ineffassign,wastedassign // for the collector
 	for _, tier := range []string{"disk", "memory"} {
-		if err := b.coldOne(ctx, p, tier); err != nil {
-			return fmt.Errorf("%s tier: %w", tier, err)
+		for _, way := range []string{"gRPC", "the socket"} {
+			if err := b.coldOne(ctx, p, tier, way); err != nil {
+				return fmt.Errorf("%s tier, %s: %w", tier, way, err)
+			}
 		}
 	}
 	return nil
 }
 
-func (b *bench) coldOne(ctx context.Context, p *place, tier string) error {
-	f, s, err := b.mounted(ctx, "cold-"+p.name+"-"+tier, tier, p)
+// coldOne measures a client that reads in one of two ways.
+func (b *bench) coldOne(ctx context.Context, p *place, tier, way string) error {
+	local := way == "the socket"
+	name := fmt.Sprintf("cold-%s-%s-%t", p.name, tier, local)
+	f, s, err := b.mounted(ctx, name, tier, p, local)
 	if err != nil {
 		return err
 	}
@@ -107,14 +115,17 @@ func (b *bench) coldOne(ctx context.Context, p *place, tier string) error {
 		}
 		return readRanges(ctx, p.rival, fmt.Sprintf("cold-%d", theirs-1))
 	}}
-	if err := b.contest(ctx, "cold-"+p.name, once, our, their); err != nil {
+	if err := b.contest(ctx, name, once, our, their); err != nil {
 		return err
+	}
+	if n := s.Local.Stats().Drafts; local != (n > 0) {
+		return fmt.Errorf("%d blocks were read while they were fetched", n)
 	}
 	bare := "the SDK's ranged GET, 8 MiB each, eight at a time"
 	if p.name == "local" {
 		bare = "a copy of the file"
 	}
-	b.addBig(fmt.Sprintf("%s: cold read of 128 MiB, %s tier", p.name, tier), bare, our, their)
+	b.addBig(fmt.Sprintf("%s: cold read of 128 MiB over %s, %s tier", p.name, way, tier), bare, our, their)
 	return nil
 }
 
@@ -173,24 +184,40 @@ func (b *bench) uploads(ctx context.Context) error { return b.bigStorages(ctx, b
 func (b *bench) upload(ctx context.Context, p *place) error {
 	content := make([]byte, bigSize)
 	_, _ = rand.Read(content) // never fails
-	f, s, err := b.mounted(ctx, "upload-"+p.name, "disk", p)
+	f, s, err := b.mounted(ctx, "upload-"+p.name, "disk", p, false)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
+	if err := s.Close(); err != nil { // it has mounted the storage
+		return err
+	}
+	for _, by := range routes() {
+		if err := b.uploadBy(ctx, p, f, by, content); err != nil {
+			return fmt.Errorf("%s: %w", by.name, err)
+		}
+	}
+	return nil
+}
+
+func (b *bench) uploadBy(ctx context.Context, p *place, f *fleet.Fleet, by route, content []byte) error {
+	s, err := by.connect(f)
+	if err != nil {
+		return err
+	}
 	defer func() { _ = s.Close() }() // nothing to be done about it
 	our := &side{others: servers(f), at: f.Clusters[0].NodeHTTP[0], do: func(ctx context.Context) error {
 		_, err := s.Files.Write(ctx, "/m/ours", bytes.NewReader(content), client.WriteOptions{Length: bigSize, Write: freshet.CacheThrough})
 		return err
 	}}
 	their := &side{do: func(ctx context.Context) error { return p.rival.upload(ctx, "bare", content) }}
-	if err := b.contest(ctx, "cache_through-"+p.name, once, our, their); err != nil {
+	if err := b.contest(ctx, "cache_through-"+p.name+"-"+by.name[:1], once, our, their); err != nil {
 		return err
 	}
 	bare := "the SDK's multipart upload, 8 MiB each, four at a time"
 	if p.name == "local" {
 		bare = "a write of the file, synced and renamed"
 	}
-	b.addBig(p.name+": cache_through write of 128 MiB, disk tier", bare, our, their)
-	return nil
+	b.addBig(p.name+": cache_through write of 128 MiB over "+by.name+", disk tier", bare, our, their)
+	return by.check(s)
 }

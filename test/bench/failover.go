@@ -3,10 +3,14 @@ package main
 import (
 	"context"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/freshet-io/freshet"
+	"github.com/freshet-io/freshet/client"
 	"github.com/freshet-io/freshet/cmd/freshet/fleet"
 	"github.com/freshet-io/freshet/config"
 )
@@ -14,20 +18,32 @@ import (
 // failovers measures from the kill of a leader to the next acknowledged write.
 func (b *bench) failovers(ctx context.Context) error {
 	for _, heartbeat := range b.heartbeats() {
-		if err := b.failover(ctx, heartbeat); err != nil {
-			return err
+		for _, kept := range []bool{false, true} {
+			if err := b.failover(ctx, heartbeat, kept); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
 }
 
-func (b *bench) failover(ctx context.Context, heartbeat time.Duration) error {
-	f, _, err := b.cluster(ctx, clusterOptions{name: "failover-" + heartbeat.String(), clusters: 1, coordinators: 3, heartbeat: heartbeat})
+// failover measures it while nobody keeps an answer, or while somebody reads a file all
+// the time under a lease.
+func (b *bench) failover(ctx context.Context, heartbeat time.Duration, kept bool) error {
+	f, storage, err := b.cluster(ctx, clusterOptions{name: fmt.Sprintf("failover-%s-%t", heartbeat, kept), clusters: 1, coordinators: 3, heartbeat: heartbeat})
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	c := f.Clusters[0]
+	c, what := f.Clusters[0], ""
+	if kept {
+		what = " while a file is read under a lease"
+		end, err := readUnderLease(ctx, c, storage)
+		if err != nil {
+			return err
+		}
+		defer end()
+	}
 	var took []time.Duration
 	for i := range b.kills {
 		leader, err := c.Leader(ctx)
@@ -68,9 +84,38 @@ func (b *bench) failover(ctx context.Context, heartbeat time.Duration) error {
 		}
 	}
 	slices.Sort(took)
-	b.add(fmt.Sprintf("leader killed → next acknowledged write, heartbeat %s, %d kills", heartbeat, len(took)),
+	b.add(fmt.Sprintf("leader killed → next acknowledged write%s, heartbeat %s, %d kills", what, heartbeat, len(took)),
 		fmt.Sprintf("min %.2f s, p50 %.2f s, max %.2f s", took[0].Seconds(), percentile(took, 0.5).Seconds(), took[len(took)-1].Seconds()), "", "")
 	return nil
+}
+
+// readUnderLease has a client ask for a file again and again until end is called.
+func readUnderLease(ctx context.Context, c *fleet.Cluster, storage string) (end func(), err error) {
+	if err := os.WriteFile(filepath.Join(storage, "hot"), []byte("x"), 0o600); err != nil {
+		return nil, err
+	}
+	s, err := c.Connect()
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	held := client.NewLeases(s.Coordinator.Leases(), client.LeaseOptions{})
+	var running sync.WaitGroup
+	running.Go(func() { _ = held.Run(ctx) })
+	running.Go(func() {
+		for ctx.Err() == nil {
+			_, _ = held.Stat(ctx, s.Coordinator, "/hot", freshet.ReadOptions{}) // fails while there is no leader
+			select {
+			case <-ctx.Done():
+			case <-time.After(5 * time.Millisecond):
+			}
+		}
+	})
+	return func() {
+		cancel()
+		running.Wait()
+		_ = s.Close() // nothing to be done about it
+	}, nil
 }
 
 // write is a change that needs the log and no cache node.

@@ -65,7 +65,7 @@ func (b *bench) leases(ctx context.Context) error {
 }
 
 // holding runs leases of s until the returned function is called, and waits for the
-// sessions to begin.
+// sessions to begin, which they do when something is asked.
 func holding(ctx context.Context, s *fleet.Session, n int) (all []*client.Leases, stop func(), err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	var running sync.WaitGroup
@@ -75,11 +75,15 @@ func holding(ctx context.Context, s *fleet.Session, n int) (all []*client.Leases
 		all = append(all, l)
 		running.Go(func() { _ = l.Run(ctx) })
 	}
-	err = fleet.Poll(ctx, time.Minute, "sessions", func(context.Context) error {
+	err = fleet.Poll(ctx, time.Minute, "sessions", func(ctx context.Context) error {
 		for _, l := range all {
-			if !l.Holds() {
-				return fmt.Errorf("not all of %d sessions have begun", n)
+			if l.Holds() {
+				continue
 			}
+			if _, err := l.Stat(ctx, s.Coordinator, "/", freshet.ReadOptions{}); err != nil {
+				return err
+			}
+			return fmt.Errorf("not all of %d sessions have begun", n)
 		}
 		return nil
 	})

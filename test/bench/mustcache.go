@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"hash/crc32"
 	"io"
@@ -13,56 +14,85 @@ import (
 
 	"github.com/freshet-io/freshet"
 	"github.com/freshet-io/freshet/client"
+	"github.com/freshet-io/freshet/cmd/freshet/fleet"
+	"github.com/freshet-io/freshet/rpc/local"
 )
 
-// keptSize is the length of the files of mustCache, and keptRounds how many each side
-// writes, in turn.
-const (
-	keptSize   = 256 << 20
-	keptRounds = 5
-)
+// keptSize is the length of the files of mustCache, in bytes.
+const keptSize = 256 << 20
 
 // mustCache measures sequential writes that stay on a cache node against what is the
 // least that they need: a file on the same disk, synced, and a checksum of it.
 func (b *bench) mustCache(ctx context.Context) error {
-	f, _, err := b.cluster(ctx, clusterOptions{name: "must-cache", clusters: 1, coordinators: 1, tier: "disk"})
+	f, _, err := b.cluster(ctx, clusterOptions{name: "must-cache", clusters: 1, coordinators: 1, tier: "disk", sockets: true})
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	s, err := f.Clusters[0].Connect()
-	if err != nil {
-		return err
-	}
-	defer func() { _ = s.Close() }() // nothing to be done about it
 	piece := make([]byte, 1<<20)
 	for i := range piece {
 		piece[i] = byte(crc32.ChecksumIEEE([]byte{byte(i), byte(i >> 8), byte(i >> 16)}))
 	}
-	var our, their side
-	for i := range keptRounds {
-		p := freshet.Path(fmt.Sprintf("/kept-%d", i))
-		cpu, begun := cpuTime(servers(f)), time.Now()
-		if _, err := s.Files.Write(ctx, p, &repeated{piece: piece, left: keptSize}, client.WriteOptions{Length: keptSize, Write: freshet.MustCache}); err != nil {
-			return err
-		}
-		our.wall, our.cpu = append(our.wall, time.Since(begun)), append(our.cpu, cpuTime(servers(f))-cpu)
-		if _, err := s.Remove(ctx, freshet.RemoveQuery{Path: p}); err != nil {
-			return err
-		}
-		cpu, begun = cpuTime(nil), time.Now()
-		name := filepath.Join(b.dir, fmt.Sprintf("plain-%d", i))
-		if err := plainWrite(name, &repeated{piece: piece, left: keptSize}); err != nil {
-			return err
-		}
-		their.wall, their.cpu = append(their.wall, time.Since(begun)), append(their.cpu, cpuTime(nil)-cpu)
-		if err := os.Remove(name); err != nil {
-			return err
+	for _, by := range routes() {
+		if err := b.mustCacheBy(ctx, f, by, piece); err != nil {
+			return fmt.Errorf("%s: %w", by.name, err)
 		}
 	}
-	b.addDuel(fmt.Sprintf("must_cache write of %s, sequential, against file write, checksum and sync", freshet.FormatSize(keptSize)), &our, &their,
-		func(d time.Duration) string { return fmt.Sprintf("%.0f MiB/s", perSecond(keptSize>>20, d)) })
 	return nil
+}
+
+// route is how bytes get to a node on the same host.
+type route struct {
+	name string
+	opts local.Options
+}
+
+func routes() []route {
+	return []route{{name: "gRPC", opts: local.Options{Off: true}}, {name: "the Unix socket"}}
+}
+
+// connect makes a session that goes this way.
+func (w route) connect(f *fleet.Fleet) (*fleet.Session, error) {
+	f.Clusters[0].Local = w.opts
+	return f.Clusters[0].Connect()
+}
+
+// check fails if writes went another way.
+func (w route) check(s *fleet.Session) error {
+	if n := s.Local.Stats().Writes; (n == 0) != w.opts.Off {
+		return fmt.Errorf("%d writes went over the Unix socket", n)
+	}
+	return nil
+}
+
+func (b *bench) mustCacheBy(ctx context.Context, f *fleet.Fleet, by route, piece []byte) error {
+	s, err := by.connect(f)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = s.Close() }() // nothing to be done about it
+	last, name := freshet.Path(""), filepath.Join(b.dir, "plain")
+	n := 0
+	our := &side{others: servers(f), at: f.Clusters[0].NodeHTTP[0], do: func(ctx context.Context) error {
+		if last != "" { // else the tier is full of what is in no storage
+			if _, err := s.Remove(ctx, freshet.RemoveQuery{Path: last}); err != nil {
+				return err
+			}
+		}
+		n++
+		last = freshet.Path(fmt.Sprintf("/kept-%s-%d", by.name[:1], n))
+		_, err := s.Files.Write(ctx, last, &repeated{piece: piece, left: keptSize}, client.WriteOptions{Length: keptSize, Write: freshet.MustCache})
+		return err
+	}}
+	their := &side{do: func(context.Context) error {
+		return errors.Join(plainWrite(name, &repeated{piece: piece, left: keptSize}), os.Remove(name))
+	}}
+	if err := b.contest(ctx, "must_cache-"+by.name[:1], once, our, their); err != nil {
+		return err
+	}
+	b.addDuel(fmt.Sprintf("must_cache write of %s over %s, against file write, checksum and sync", freshet.FormatSize(keptSize), by.name), our, their,
+		func(d time.Duration) string { return fmt.Sprintf("%.0f MiB/s", perSecond(keptSize>>20, d)) })
+	return by.check(s)
 }
 
 // plainWrite writes a file with the checksums of its pieces and syncs it.

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"hash/fnv"
+	"io"
 )
 
 // PageSize is the unit that Content proves: every page names the file, the
@@ -38,6 +39,35 @@ func page(name string, version, index uint64) []byte {
 		binary.LittleEndian.PutUint64(p[i:], x)
 	}
 	return p
+}
+
+// Reader returns the same as Content, made as it is read.
+func Reader(name string, version uint64, size int64) io.Reader {
+	return &reader{name: name, version: version, left: size}
+}
+
+type reader struct {
+	name    string
+	version uint64
+	next    uint64 // page
+	left    int64
+	rest    []byte // of the page before
+}
+
+// Read implements io.Reader.
+func (r *reader) Read(p []byte) (int, error) {
+	if len(r.rest) == 0 {
+		if r.left == 0 {
+			return 0, io.EOF
+		}
+		b := page(r.name, r.version, r.next)
+		r.rest = b[:min(int64(len(b)), r.left)]
+		r.left -= int64(len(r.rest))
+		r.next++
+	}
+	n := copy(p, r.rest)
+	r.rest = r.rest[n:]
+	return n, nil
 }
 
 // VersionOf proves that data, which starts at a multiple of PageSize in the file,

@@ -49,6 +49,8 @@ type Options struct {
 	// Sockets gives each cache node a Unix socket; Tier is "memory" or "disk" (default).
 	Sockets bool
 	Tier    string
+	// UploadMemory bounds the parts of uploads of each node; "" is the default.
+	UploadMemory string
 }
 
 // World is two regions over one storage.
@@ -143,7 +145,7 @@ func (w *World) start(t testing.TB, opts Options, env []string, a, b config.Moun
 		}
 		spec.Clusters = append(spec.Clusters, fleet.ClusterSpec{
 			Name: c.name, Coordinators: or(opts.Coordinators, 3), Nodes: or(opts.Nodes, 2), Mounts: mounts,
-			Metadata: config.Metadata{Prefetch: &prefetch}, Heartbeat: Heartbeat, Alone: opts.Lone, TierSize: "256MiB", Tiers: opts.Tiers, Auth: opts.Auth, Sockets: opts.Sockets, Tier: opts.Tier,
+			Metadata: config.Metadata{Prefetch: &prefetch}, Heartbeat: Heartbeat, Alone: opts.Lone, TierSize: "256MiB", Tiers: opts.Tiers, Auth: opts.Auth, Sockets: opts.Sockets, Tier: opts.Tier, UploadMemory: opts.UploadMemory,
 		})
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 2*Patience)

@@ -180,10 +180,26 @@ func (e *CommandError) Error() string {
 
 // Do has the process execute a command: "dfs" or "admin" with the arguments of hdfs dfs
 // and hdfs dfsadmin, or one of the words of Cluster.java. It returns what the command
-// printed. The error is a *CommandError if the command failed.
+// printed. The error is a *CommandError if the command failed. An append that the NameNode
+// refuses because the DataNode has not yet reported the file's last block, which on a busy
+// machine it does late, is asked for again: a refused one has changed nothing.
 func (c *Cluster) Do(ctx context.Context, command ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, commandTimeout)
 	defer cancel()
+	for {
+		out, err := c.once(ctx, command...)
+		if err == nil || !strings.Contains(err.Error(), "is not sufficiently replicated yet") {
+			return out, err
+		}
+		select {
+		case <-ctx.Done():
+			return out, err
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
+
+func (c *Cluster) once(ctx context.Context, command ...string) (string, error) {
 	words := make([]string, len(command))
 	for i, w := range command {
 		words[i] = url.QueryEscape(w)

@@ -114,14 +114,15 @@ func (h *holder) OpenLeases(ctx context.Context, previous freshet.LeaseID) (rpc.
 	if err != nil {
 		return nil, err
 	}
-	return &stream{h: h, s: o.s, p: o.p}, nil
+	return &stream{h: h, s: o.s, p: o.p, over: make(chan struct{})}, nil
 }
 
 // stream is one session.
 type stream struct {
-	h *holder
-	s *coordinator.LeaseSession
-	p *process
+	h    *holder
+	s    *coordinator.LeaseSession
+	p    *process
+	over chan struct{}
 }
 
 func (s *stream) ID() freshet.LeaseID { return s.s.ID() }
@@ -131,7 +132,16 @@ func (s *stream) Next(ctx context.Context) (freshet.LeaseBreak, error) {
 	if d.below(60) == 0 {
 		return freshet.LeaseBreak{}, gone("the stream of leases")
 	}
-	b, err := called(ctx, s.p, func() (freshet.LeaseBreak, error) { return s.s.Next(ctx) })
+	to, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() {
+		select {
+		case <-s.over:
+			cancel()
+		case <-to.Done():
+		}
+	}()
+	b, err := called(to, s.p, func() (freshet.LeaseBreak, error) { return s.s.Next(to) })
 	if err != nil {
 		return b, err
 	}
@@ -153,6 +163,14 @@ func (s *stream) Ack(number uint64) error {
 		return gone(s.p.name)
 	}
 	return s.s.Ack(number)
+}
+
+// End is heard by the leader, or gets lost.
+func (s *stream) End() {
+	close(s.over)
+	if s.h.dice.below(2) == 0 {
+		s.s.End()
+	}
 }
 
 // Close is noticed by the leader or, as with a cable that was cut, not.

@@ -19,6 +19,7 @@ type story struct {
 	lines []line
 	bad   []string // what broke a rule
 	about map[string]bool
+	given map[string]bool // operations that were given up
 }
 
 type line struct {
@@ -73,6 +74,22 @@ func (s *story) print() string {
 	return out.String()
 }
 
+// giveUp notes that a leader gave an operation up without its writer's word.
+func (s *story) giveUp(op string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.given == nil {
+		s.given = map[string]bool{}
+	}
+	s.given[op] = true
+}
+
+func (s *story) givenUp(op string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.given[op]
+}
+
 // storyLog is the log of one part.
 type storyLog struct {
 	*story
@@ -99,7 +116,13 @@ func (s *story) WithGroup(string) slog.Handler { return s }
 func (s storyLog) Handle(_ context.Context, r slog.Record) error {
 	var text strings.Builder
 	text.WriteString(s.attrs)
-	r.Attrs(func(a slog.Attr) bool { fmt.Fprintf(&text, " %s", a); return true })
+	r.Attrs(func(a slog.Attr) bool {
+		fmt.Fprintf(&text, " %s", a)
+		if a.Key == "op" && strings.HasPrefix(r.Message, "operation resolved") {
+			s.giveUp(a.Value.String())
+		}
+		return true
+	})
 	s.add("  log %s %s%s", r.Level, r.Message, &text)
 	return nil
 }

@@ -64,7 +64,7 @@ func (o *Opener) open(spec ufs.Spec, env ufs.Environment, token azcore.TokenCred
 		return nil, freshet.Wrap(op, "", err)
 	}
 	return &fileSystem{
-		FS:     object.New(s, object.Options{Root: cfg.root, Log: o.log, Skips: o.skips}),
+		FS:     object.New(s, object.Options{Root: cfg.root, Log: o.log, Skips: o.skips, Buffers: env.Buffers}),
 		Hooked: events.NewHooked(cfg.events, cfg.place()),
 	}, nil
 }

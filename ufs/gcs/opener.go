@@ -69,7 +69,7 @@ func (o *Opener) Open(spec ufs.Spec, env ufs.Environment) (ufs.FS, error) {
 	}
 	place := ufs.Place{Authority: scheme + "://" + p.bucket, Key: "/" + strings.TrimSuffix(p.root, "/")}
 	return &fileSystem{
-		FS:     object.New(s, object.Options{Root: p.root, Log: o.log, Skips: o.skips}),
+		FS:     object.New(s, object.Options{Root: p.root, Log: o.log, Skips: o.skips, Buffers: env.Buffers}),
 		Hooked: events.NewHooked(p.events, place),
 	}, nil
 }

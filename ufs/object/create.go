@@ -46,10 +46,12 @@ type writer struct {
 	partSize int
 	buf      []byte
 	pooled   *[]byte // what buf is part of
+	give     func()  // gives the memory of buf back, if it was taken
 	total    int64
-	parts    Parts
-	sent     int  // parts handed to run
-	done     bool // Commit or Abort came to a definite end
+	begun    chan struct{} // of an upload in parts: closed when Begin has returned
+	parts    Parts         // nil until then
+	sent     int           // parts handed to run
+	done     bool          // Commit or Abort came to a definite end
 
 	slots  chan struct{}
 	wg     sync.WaitGroup
@@ -58,18 +60,20 @@ type writer struct {
 	risked bool  // the effect was attempted
 }
 
-// run starts f and keeps its error; one failure ends the whole upload.
-func (w *writer) run(f func() error) {
+// run starts f and keeps its error; one failure ends the whole upload, after which
+// nothing is started.
+func (w *writer) run(f func() error) (started bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.err != nil {
-		return
+		return false
 	}
 	w.wg.Go(func() {
 		if err := f(); err != nil {
 			w.fail(err)
 		}
 	})
+	return true
 }
 
 // risk marks the upload as one that may take effect, unless it has failed.
@@ -119,26 +123,26 @@ func (w *writer) Write(p []byte) (int, error) {
 		if err := ufs.ContextError(w.ctx, op, w.key); err != nil {
 			return n, err
 		}
-		if w.parts == nil && len(w.buf)+len(p) > w.f.limits.SinglePut {
-			if err := w.start(op); err != nil {
-				return n, err
-			}
+		if w.begun == nil && len(w.buf)+len(p) > w.f.limits.SinglePut {
+			w.start()
 		}
 		size := w.f.limits.SinglePut
-		if w.parts != nil {
+		if w.begun != nil {
 			size = w.size()
 		}
-		if w.parts != nil && len(w.buf) >= size {
+		if w.begun != nil && len(w.buf) >= size {
 			if err := w.flush(op); err != nil {
 				return n, err
 			}
 			continue
 		}
-		w.reserve(size, len(p))
+		if err := w.reserve(op, size, len(p)); err != nil {
+			return n, err
+		}
 		k := min(min(cap(w.buf), size)-len(w.buf), len(p))
 		w.buf = append(w.buf, p[:k]...)
 		p, n, w.total = p[k:], n+k, w.total+int64(k)
-		if w.parts != nil && len(w.buf) == size {
+		if w.begun != nil && len(w.buf) == size {
 			if err := w.flush(op); err != nil {
 				return n, err
 			}
@@ -157,15 +161,18 @@ func (w *writer) size() int {
 
 // reserve makes room in a buffer that is to hold size bytes, for at least one of
 // the next n.
-func (w *writer) reserve(size, n int) {
-	if w.parts == nil && w.opts.Size < 0 && len(w.buf)+n <= firstBuffer {
+func (w *writer) reserve(op string, size, n int) error {
+	if w.begun == nil && w.opts.Size < 0 && len(w.buf)+n <= firstBuffer {
 		size = min(size, firstBuffer)
 	}
 	if rest := w.opts.Size - w.total; rest > 0 {
 		size = int(min(int64(size), int64(len(w.buf))+rest)) // the last part needs no more
 	}
 	if cap(w.buf) >= size && len(w.buf) < cap(w.buf) {
-		return
+		return nil
+	}
+	if err := w.take(op, size); err != nil {
+		return err
 	}
 	var next []byte
 	if size == w.f.limits.PartSize {
@@ -179,25 +186,57 @@ func (w *writer) reserve(size, n int) {
 		next = make([]byte, 0, max(size, len(w.buf)+1))
 	}
 	w.buf = append(next, w.buf...)
+	return nil
+}
+
+// take waits for the memory of a part, once for each. What is small does not count: it
+// may grow into a part, and no more is waited for while some is held.
+func (w *writer) take(op string, size int) error {
+	if w.give != nil || size <= firstBuffer {
+		return nil
+	}
+	give, err := w.f.memory.Take(w.ctx, int64(size))
+	if err == nil {
+		w.give = give
+		return nil
+	}
+	if err := w.failed(); err != nil {
+		return err // which ended the wait
+	}
+	return ufs.ContextError(w.ctx, op, w.key)
+}
+
+// release gives the memory of the buffer back, which is not used any more.
+func (w *writer) release() {
+	if w.give != nil {
+		w.give()
+	}
+	w.buf, w.pooled, w.give = nil, nil, nil
 }
 
 func (w *writer) putOptions() PutOptions {
 	return PutOptions{Op: w.opts.Op, IfAbsent: w.opts.IfAbsent, IfMatch: w.opts.IfMatch, Size: w.opts.Size}
 }
 
-// start makes the upload one in parts.
-func (w *writer) start(op string) error {
-	parts, err := w.f.store.Begin(w.ctx, w.f.root+w.key, w.putOptions())
-	if err != nil {
-		err = w.f.failure(w.ctx, op, w.key, err) // it changes nothing that others see
-		w.fail(err)
-		return w.failed() // which may be why this request ended
-	}
-	w.parts = parts
-	if p, ok := parts.(Preparer); ok {
-		w.run(func() error { return w.f.failure(w.ctx, "write", w.key, p.Prepare(w.ctx)) })
-	}
-	return nil
+// start makes the upload one in parts. The first part is filled meanwhile.
+func (w *writer) start() {
+	const op = "write"
+	w.begun = make(chan struct{})
+	w.run(func() error {
+		parts, err := w.f.store.Begin(w.ctx, w.f.root+w.key, w.putOptions())
+		if err != nil {
+			err = w.f.failure(w.ctx, op, w.key, err) // it changes nothing that others see
+			w.fail(err)                              // before the parts are let go
+			close(w.begun)
+			return err
+		}
+		w.parts = parts
+		close(w.begun)
+		if p, ok := parts.(Preparer); ok {
+			return w.f.failure(w.ctx, op, w.key, p.Prepare(w.ctx))
+		}
+		return nil
+	})
 }
 
 // flush hands the current part to the background, when a slot is free.
@@ -216,10 +255,19 @@ func (w *writer) flush(op string) error {
 		}
 		return ufs.ContextError(w.ctx, op, w.key)
 	}
-	number, data, pooled := w.sent, w.buf, w.pooled
-	w.buf, w.pooled = nil, nil
-	w.run(func() error {
-		defer func() { <-w.slots }()
+	number, data, pooled, give := w.sent, w.buf, w.pooled, w.give
+	w.buf, w.pooled, w.give = nil, nil, nil
+	done := func() {
+		if give != nil {
+			give()
+		}
+		<-w.slots
+	}
+	if !w.run(func() error {
+		defer done()
+		if <-w.begun; w.parts == nil {
+			return nil // Begin has failed, which is known
+		}
 		if err := w.parts.Part(w.ctx, number, data); err != nil {
 			return w.f.failure(w.ctx, "write", w.key, err) // the transport may still hold the buffer: it is not used again
 		}
@@ -227,7 +275,9 @@ func (w *writer) flush(op string) error {
 			w.f.parts.Put(pooled)
 		}
 		return nil
-	})
+	}) {
+		done()
+	}
 	return nil
 }
 
@@ -239,6 +289,7 @@ func (w *writer) Commit(ctx context.Context) (ufs.Status, error) {
 		return ufs.Status{}, ufs.Errorf(freshet.KindInvalid, op, w.key, "the upload has ended")
 	}
 	defer w.f.live.remove(w)
+	defer w.release()
 	o, err := w.commit(ctx, op)
 	if err == nil {
 		w.done = true
@@ -269,7 +320,7 @@ func (w *writer) commit(ctx context.Context, op string) (Object, error) {
 	if w.opts.Size >= 0 && w.total != w.opts.Size {
 		return Object{}, ufs.Errorf(freshet.KindInvalid, op, w.key, "%d bytes were written, %d were announced", w.total, w.opts.Size)
 	}
-	if w.parts != nil && len(w.buf) > 0 {
+	if w.begun != nil && len(w.buf) > 0 {
 		if err := w.flush(op); err != nil {
 			return Object{}, err
 		}
@@ -333,7 +384,7 @@ func (w *writer) Abort(ctx context.Context) error {
 // drop removes what the storage keeps of an upload whose requests have all
 // ended; done is set if nothing of it can be published any more.
 func (w *writer) drop(ctx context.Context) error {
-	w.buf = nil
+	w.release()
 	if w.parts == nil {
 		w.done = !w.risked
 		return nil

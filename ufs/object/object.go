@@ -34,6 +34,8 @@ type Options struct {
 	Root string
 	// Log gets warnings; nil drops them.
 	Log *slog.Logger
+	// Buffers bounds the memory of parts; nil has no bound.
+	Buffers *ufs.Buffers
 	// Skips counts the names that List can't show; nil counts nowhere.
 	Skips prometheus.Counter
 }
@@ -45,6 +47,7 @@ type FS struct {
 	root   string
 	log    *slog.Logger
 	skips  prometheus.Counter
+	memory *ufs.Buffers
 	parts  sync.Pool // *[]byte of limits.PartSize
 
 	segmented sync.Once // the warning that nobody said so
@@ -59,7 +62,7 @@ var _ ufs.FS = (*FS)(nil)
 // New returns an FS over store, which Close closes.
 func New(store Store, opts Options) *FS {
 	f := &FS{
-		store: store, limits: store.Limits(), root: opts.Root, log: opts.Log, skips: opts.Skips,
+		store: store, limits: store.Limits(), root: opts.Root, log: opts.Log, skips: opts.Skips, memory: opts.Buffers,
 		removing: map[string]int{},
 	}
 	f.limits.SinglePut = min(f.limits.SinglePut, f.limits.PartSize)

@@ -105,9 +105,15 @@ func TestUploadThatIsNotPrepared(t *testing.T) {
 
 // Ending an upload from outside waits for what prepares it.
 func TestRevokedWhilePrepared(t *testing.T) {
-	s := newPreparing(func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() })
+	preparing := make(chan struct{})
+	s := newPreparing(func(ctx context.Context) error {
+		close(preparing)
+		<-ctx.Done()
+		return ctx.Err()
+	})
 	fs := object.New(s, object.Options{})
 	w := begin(t, fs, s)
+	<-preparing // the upload is begun beside its data
 	if ended, err := fs.AbortUpload(t.Context(), "f", freshet.OpID{1}); !ended || err != nil {
 		t.Errorf("ended %v, %v", ended, err)
 	}

@@ -62,7 +62,7 @@ func (o *Opener) Open(spec ufs.Spec, env ufs.Environment) (ufs.FS, error) {
 		opts.APIOptions = append(opts.APIOptions, newHeaders(p.config, key).add)
 	})
 	f := &FS{
-		FS:    object.New(s, object.Options{Root: p.root, Log: o.log, Skips: o.skips}),
+		FS:    object.New(s, object.Options{Root: p.root, Log: o.log, Skips: o.skips, Buffers: env.Buffers}),
 		store: s, root: p.root, log: o.log, letters: o.letters, now: time.Now,
 	}
 	if f.queue, err = f.openQueue(creds, region, policy); err != nil {

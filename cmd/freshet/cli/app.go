@@ -134,7 +134,7 @@ func (a *app) root() *cobra.Command {
 	f.StringVar(&a.cert, "cert", a.env("FRESHET_CERT", ""), "PEM file of the client certificate (env FRESHET_CERT)")
 	f.StringVar(&a.key, "key", a.env("FRESHET_KEY", ""), "PEM file of the client key (env FRESHET_KEY)")
 	f.StringVar(&a.user, "user", a.env("FRESHET_USER", ""), "in whose name to call; by default the user of the system who runs this (env FRESHET_USER)")
-	f.StringVar(&a.socketDir, "socket-dir", a.env("FRESHET_SOCKET_DIR", ""), "where the Unix sockets of cache nodes on this host are, if not where the nodes say; \"none\" leaves them alone (env FRESHET_SOCKET_DIR)")
+	f.StringVar(&a.socketDir, "socket-dir", a.env("FRESHET_SOCKET_DIR", ""), "where the Unix sockets of cache nodes on this host are, if not where the nodes say, for reads and writes; \"none\" leaves them alone (env FRESHET_SOCKET_DIR)")
 	f.StringVarP(&a.output, "output", "o", "table", "output format: table, json or yaml")
 	f.BoolVar(&a.noColor, "no-color", a.env("NO_COLOR", "") != "", "no colour (env NO_COLOR)")
 	f.DurationVar(&a.timeout, "timeout", 30*time.Second, "give up after this time; 0 waits for ever (transfers, listings and syncs are bounded only if it is given)")

@@ -34,7 +34,8 @@ func (a *app) benchTrace() *cobra.Command {
 			"spaces. LENGTH -1 is to the end. Lines that begin with # are skipped. Writes go to a directory of its own below\n" +
 			"--root, which is removed at the end, and later reads of these paths too. With --make the files that are read are\n" +
 			"made there first, as long as the trace needs them, so that a trace of another system can be replayed.\n" +
-			"Records begin as they are recorded, --speed times as fast, or as fast as --threads allow.",
+			"Records begin as they are recorded, --speed times as fast, or as fast as --threads allow; what is about a path that the\n" +
+			"trace writes waits for the write before it.",
 		Example: "  freshet bench trace day.trace --root /sales --speed 10\n" +
 			"  freshet bench trace day.trace --root /scratch --make --speed 0 -o json | jq .hitRatio",
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -81,7 +82,9 @@ func (a *app) readTrace(name string) ([]load.Record, error) {
 // replayed is a record with the path in the cluster.
 type replayed struct {
 	load.Record
-	path freshet.Path
+	path  freshet.Path
+	after chan struct{} // of the write that this must come after, nil if there is none
+	done  chan struct{} // of a write: closed at its end
 }
 
 func (a *app) replay(ctx context.Context, s *session, root freshet.Path, records []load.Record, f *traceFlags) (err error) {
@@ -121,8 +124,11 @@ func (a *app) replay(ctx context.Context, s *session, root freshet.Path, records
 	began := time.Now()
 	r := load.Run(ctx, load.Options{Threads: f.threads, Ops: int64(len(all)), Report: a.benchProgress("trace")}, func(ctx context.Context, n int64) (load.Op, error) {
 		asked := time.Now()
-		if err := awaitTurn(ctx, began, all[n].At, f.speed); err != nil {
+		if err := awaitTurn(ctx, began, &all[n], f.speed); err != nil {
 			return load.Op{}, err
+		}
+		if all[n].done != nil {
+			defer close(all[n].done)
 		}
 		idle := time.Since(asked)
 		op, err := replayOne(ctx, s, &all[n], n)
@@ -136,23 +142,24 @@ func (a *app) replay(ctx context.Context, s *session, root freshet.Path, records
 // placeRecords finds the paths in the cluster: what the trace writes lies in the
 // directory of its own, and all if the files are made.
 func placeRecords(records []load.Record, root, own freshet.Path, made bool) ([]replayed, error) {
-	written := map[string]bool{}
+	written := map[string]chan struct{}{} // by path: its last write
 	all := make([]replayed, len(records))
 	for i, r := range records {
 		rel, err := freshet.ParsePath("/" + strings.TrimLeft(r.Path, "/"))
 		if err != nil {
 			return nil, freshet.Errorf(freshet.KindInvalid, "read trace", "", "record %d: %w", i+1, err)
 		}
+		after, ours := written[string(rel)]
+		all[i] = replayed{Record: r, path: root, after: after}
 		if r.Kind == load.Write {
-			written[string(rel)] = true
+			ours, all[i].done = true, make(chan struct{})
+			written[string(rel)] = all[i].done
 		}
-		base := root
-		if made || written[string(rel)] {
-			base = own
+		if made || ours {
+			all[i].path = own
 		}
-		all[i] = replayed{Record: r, path: base}
 		if rel != freshet.Root {
-			all[i].path = base.Join(strings.TrimPrefix(string(rel), "/"))
+			all[i].path = all[i].path.Join(strings.TrimPrefix(string(rel), "/"))
 		}
 	}
 	return all, nil
@@ -220,12 +227,19 @@ func makeParent(ctx context.Context, s *session, p freshet.Path, made map[freshe
 	return err
 }
 
-// awaitTurn waits until a record is due.
-func awaitTurn(ctx context.Context, began time.Time, at time.Duration, speed float64) error {
+// awaitTurn waits until a record is due, and the write before it of what it is about has ended.
+func awaitTurn(ctx context.Context, began time.Time, r *replayed, speed float64) error {
+	if r.after != nil {
+		select {
+		case <-r.after:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 	if speed == 0 {
 		return nil
 	}
-	left := time.Duration(float64(at)/speed) - time.Since(began)
+	left := time.Duration(float64(r.At)/speed) - time.Since(began)
 	if left <= 0 {
 		return nil
 	}

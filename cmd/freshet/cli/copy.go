@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -60,12 +61,16 @@ func parsePlace(s string) (place, error) {
 	return place{local: s}, nil
 }
 
+// durableFlag is the flag for the number of nodes that keep a file.
+const durableFlag = "durable-replicas"
+
 // copier is one run of cp.
 type copier struct {
 	a        *app
 	s        *session
 	open     client.ReadOptions
 	write    freshet.WriteType
+	replicas int // 0: by policy
 	dryRun   bool
 	parallel int
 	toStdout bool // which is then the file's
@@ -82,7 +87,7 @@ type copier struct {
 func (a *app) fsCp() *cobra.Command {
 	var f transferFlags
 	var recursive, dryRun bool
-	var parallel int
+	var parallel, replicas int
 	var writeType string
 	c := &cobra.Command{
 		Use: "cp FROM… TO", Short: "Copy files in, out and within", Args: cobra.MinimumNArgs(2),
@@ -101,11 +106,19 @@ func (a *app) fsCp() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if cmd.Flags().Changed(durableFlag) {
+				if _, err := freshet.ParseDurableReplicas(strconv.Itoa(replicas)); err != nil {
+					return err
+				}
+			}
+			if err := freshet.CheckDurableReplicas(replicas, w); err != nil {
+				return err
+			}
 			if parallel < 1 || parallel > 256 {
 				return freshet.Errorf(freshet.KindInvalid, "read flags", "", "--parallel %d is not between 1 and 256", parallel)
 			}
 			return a.withUnbounded(cmd, func(ctx context.Context, s *session) error {
-				c := &copier{a: a, s: s, open: opts, write: w, dryRun: dryRun, parallel: parallel}
+				c := &copier{a: a, s: s, open: opts, write: w, replicas: replicas, dryRun: dryRun, parallel: parallel}
 				return c.run(ctx, args, recursive)
 			})
 		},
@@ -116,6 +129,7 @@ func (a *app) fsCp() *cobra.Command {
 	fl.BoolVar(&dryRun, "dry-run", false, "show what would be copied, change nothing")
 	fl.IntVar(&parallel, "parallel", 4, "files at a time")
 	fl.StringVar(&writeType, "write-type", "", "cache_through, through, async_through or must_cache; by default what the policy of the path says, else cache_through")
+	fl.IntVar(&replicas, durableFlag, 0, "of must_cache and async_through: cache nodes on whose disks the file is when it is acknowledged, 1 to 8; by default what the policy of the path says, else 1")
 	return c
 }
 
@@ -349,7 +363,7 @@ func (c *copier) copy(ctx context.Context, j job) error {
 	defer func() { _ = in.Close() }() // read only
 	body := &countingReader{r: in, c: c}
 	if j.to.path != "" {
-		done, err := c.s.files.Write(ctx, j.to.path, body, client.WriteOptions{Length: size, Write: c.write})
+		done, err := c.s.files.Write(ctx, j.to.path, body, client.WriteOptions{Length: size, Write: c.write, DurableReplicas: c.replicas})
 		c.mu.Lock()
 		c.last = done
 		c.mu.Unlock()

@@ -139,12 +139,16 @@ func (a *app) printUnpersisted(r *freshetv1.ListUnpersistedResponse) error {
 	return a.print(r, func(t *table) {
 		t.line(fmt.Sprintf("%s of %s not in the storage: %d queued, %d being written, %d failed, %d conflicts, %d lost", bytesText(r.GetBytes()),
 			countText(r.GetCount(), "file", "files"), r.GetQueued(), r.GetPersisting(), r.GetFailed(), r.GetConflicts(), r.GetLost()))
+		if n := r.GetShort(); n > 0 {
+			t.line(fmt.Sprintf("%s on fewer live nodes than was promised", countText(n, "file is", "files are")))
+		}
 		if len(r.GetFiles()) == 0 {
 			return
 		}
-		t.row("PATH", "SIZE", "STATE", "SINCE", "NODES", "ATTEMPTS", "ERROR")
+		t.row("PATH", "SIZE", "STATE", "SINCE", "COPIES", "NODES", "ATTEMPTS", "ERROR")
 		for _, f := range r.GetFiles() {
-			t.row(f.GetPath(), bytesText(f.GetLength()), f.GetState(), timeText(f.GetSince()), dash(strings.Join(f.GetNodes(), ",")), f.GetAttempts(), dash(f.GetError()))
+			copies := fmt.Sprintf("%d/%d", f.GetLiveReplicas(), max(f.GetDurableReplicas(), 1))
+			t.row(f.GetPath(), bytesText(f.GetLength()), f.GetState(), timeText(f.GetSince()), copies, dash(strings.Join(f.GetNodes(), ",")), f.GetAttempts(), dash(f.GetError()))
 		}
 	})
 }

@@ -39,6 +39,7 @@ func (f *policyFlags) register(c *cobra.Command) {
 		{freshet.PropertyBlockSize, "size of the cached blocks of new versions of files: a multiple of 64KiB up to 1GiB"},
 		{freshet.PropertyReplicationMin, "live copies of each cached block at least, from 0 (nothing is forced) to 64"},
 		{freshet.PropertyReplicationMax, "live copies of each cached block at most, from 0 (no limit) to 64"},
+		{freshet.PropertyDurableReplicas, "cache nodes on whose disks a file of must_cache or async_through is when it is acknowledged, from 1 to 8"},
 	} {
 		f.values[p.property] = c.Flags().String(flagOf(p.property), "", p.help)
 	}

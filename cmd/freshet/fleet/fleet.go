@@ -52,6 +52,8 @@ type ClusterSpec struct {
 	// Tier of the nodes: "memory" or "disk" (default).
 	Tier     string
 	TierSize string
+	// UploadMemory bounds the parts of uploads of each node; "" is the default.
+	UploadMemory string
 	// Tiers returns the tiers of a node, counted from 0, if set.
 	Tiers func(node int) []config.Tier
 	Alone bool // not on the bus

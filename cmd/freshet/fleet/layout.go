@@ -160,7 +160,7 @@ func (l *layout) nodeFile(spec *Spec, c *Cluster, i int) *config.File {
 	f := &config.File{
 		Cluster: l.spec.Name, Node: config.Node{Name: name, DataDir: filepath.Join(dir, "data")},
 		Listen: config.Listen{Data: n.data, HTTP: n.http}, Coordinators: c.Clients,
-		Cache:    config.Cache{Tiers: tiers},
+		Cache:    config.Cache{Tiers: tiers, Uploads: config.Uploads{Memory: config.Size(l.spec.UploadMemory)}},
 		Locality: config.Locality{Host: name},
 		UFS:      config.UFS{AllowedEndpoints: loopback},
 		Log:      config.Log{Level: spec.LogLevel},

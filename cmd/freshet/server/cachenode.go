@@ -72,7 +72,7 @@ func (p *Process) CacheNode(ctx context.Context, f *config.File) error {
 		return err
 	}
 	node := cachenode.New(cachenode.Deps{
-		Coordinator: leader, Mounts: mounts, Blocks: blocks, Identity: who, Remote: pool,
+		Coordinator: leader, Mounts: mounts, Blocks: blocks, Identity: who, Remote: pool, Peers: pool,
 		Log: p.Log, Metrics: p.Metrics,
 	}, cachenode.Options{
 		Node: self, Rack: f.Locality.Rack, Zone: f.Locality.Zone,
@@ -81,8 +81,9 @@ func (p *Process) CacheNode(ctx context.Context, f *config.File) error {
 
 	gsrv := rpc.NewServer(rpc.ServerOptions{TLS: id.Server(), MaxMessage: rpc.MaxDataMessage, Log: p.Log})
 	freshetv1.RegisterBlockServiceServer(gsrv.Registrar(), rpc.NewBlockServer(node))
+	freshetv1.RegisterKeepServiceServer(gsrv.Registrar(), rpc.NewKeepServer(node))
 	freshetv1.RegisterReadAheadServiceServer(gsrv.Registrar(), rpc.NewAheadServer(node))
-	rpc.RegisterRanges(gsrv.Registrar(), rpc.NewRangeServer(node))
+	freshetv1.RegisterRangeServiceServer(gsrv.Registrar(), rpc.NewRangeServer(node, ctx.Done()))
 	var kept *client.Leases
 	if n := *f.Leases.Max; n > 0 {
 		kept = client.NewLeases(leader.Leases(), client.LeaseOptions{Max: n, Log: p.Log, Metrics: p.Metrics})

@@ -23,6 +23,7 @@ import (
 
 	"github.com/freshet-io/freshet"
 	"github.com/freshet-io/freshet/config"
+	"github.com/freshet-io/freshet/gateway/rest"
 	"github.com/freshet-io/freshet/internal/version"
 	"github.com/freshet-io/freshet/rpc"
 	"github.com/freshet-io/freshet/ufs"
@@ -194,7 +195,7 @@ func (p *Process) serveHTTP(ctx context.Context, l net.Listener, h http.Handler,
 			failed <- srv.ServeTLS(l, "", "")
 			return
 		}
-		failed <- srv.Serve(l)
+		failed <- srv.Serve(rest.Vectored(l))
 	}()
 	select {
 	case err := <-failed:

@@ -173,3 +173,15 @@ func (l lender) Lend(ctx context.Context, req freshet.BlockRead) (local.Loan, er
 	}
 	return loan, nil
 }
+
+// Fetch implements local.Fetcher.
+func (l lender) Fetch(ctx context.Context, req freshet.BlockRead) (local.Loan, int64, error) {
+	loan, draft, have, err := l.Node.Fetch(ctx, req)
+	switch {
+	case err != nil:
+		return nil, 0, err
+	case draft != nil:
+		return draft, have, nil
+	}
+	return loan, 0, nil
+}

@@ -18,7 +18,11 @@ func (p *Process) mounts(f *config.File) (*ufs.Mounts, error) {
 	if err != nil {
 		return nil, err
 	}
-	return ufs.NewMounts(all.Openers(p.Log, p.Metrics), environment(f, p.Getenv), ufs.MountsOptions{WrapMount: wrap, Log: p.Log}), nil
+	env := environment(f, p.Getenv)
+	if env.Buffers, err = ufs.NewBuffers(f.Cache.Uploads.Memory.Bytes(), p.Metrics); err != nil {
+		return nil, err
+	}
+	return ufs.NewMounts(all.Openers(p.Log, p.Metrics), env, ufs.MountsOptions{WrapMount: wrap, Log: p.Log}), nil
 }
 
 // wrap returns what every process, coordinator and cache node alike, puts around

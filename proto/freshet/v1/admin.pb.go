@@ -2415,7 +2415,9 @@ type HeartbeatRequest struct {
 	// The node keeps blocks of files that are not in the storage.
 	Keeps bool `protobuf:"varint,81,opt,name=keeps,proto3" json:"keeps,omitempty"`
 	// It does so on a disk.
-	Durable       bool `protobuf:"varint,82,opt,name=durable,proto3" json:"durable,omitempty"`
+	Durable bool `protobuf:"varint,82,opt,name=durable,proto3" json:"durable,omitempty"`
+	// Files of the orders to keep that it keeps durably by now.
+	Took          []uint64 `protobuf:"varint,83,rep,packed,name=took,proto3" json:"took,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2574,6 +2576,13 @@ func (x *HeartbeatRequest) GetDurable() bool {
 		return x.Durable
 	}
 	return false
+}
+
+func (x *HeartbeatRequest) GetTook() []uint64 {
+	if x != nil {
+		return x.Took
+	}
+	return nil
 }
 
 // WarmedBlock is what became of an order to bring a block.
@@ -2789,7 +2798,10 @@ type HeartbeatResponse struct {
 	// Those of the request's kept versions that need not be kept any more.
 	Released []uint64 `protobuf:"varint,80,rep,packed,name=released,proto3" json:"released,omitempty"`
 	// Files that the node is to write to the storage.
-	Persist       []*PersistOrder `protobuf:"bytes,81,rep,name=persist,proto3" json:"persist,omitempty"`
+	Persist []*PersistOrder `protobuf:"bytes,81,rep,name=persist,proto3" json:"persist,omitempty"`
+	// Files that are in no storage, of which the node is to keep a durable copy. They are
+	// named again until the node has said that it does, or the leader gives it up.
+	Keep          []*KeepOrder `protobuf:"bytes,82,rep,name=keep,proto3" json:"keep,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2939,6 +2951,13 @@ func (x *HeartbeatResponse) GetReleased() []uint64 {
 func (x *HeartbeatResponse) GetPersist() []*PersistOrder {
 	if x != nil {
 		return x.Persist
+	}
+	return nil
+}
+
+func (x *HeartbeatResponse) GetKeep() []*KeepOrder {
+	if x != nil {
+		return x.Keep
 	}
 	return nil
 }
@@ -3399,7 +3418,7 @@ var File_freshet_v1_admin_proto protoreflect.FileDescriptor
 const file_freshet_v1_admin_proto_rawDesc = "" +
 	"\n" +
 	"\x16freshet/v1/admin.proto\x12\n" +
-	"freshet.v1\x1a\x18freshet/v1/explain.proto\x1a\x1afreshet/v1/namespace.proto\x1a\x17freshet/v1/policy.proto\x1a\x16freshet/v1/types.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"'\n" +
+	"freshet.v1\x1a\x18freshet/v1/explain.proto\x1a\x15freshet/v1/keep.proto\x1a\x1afreshet/v1/namespace.proto\x1a\x17freshet/v1/policy.proto\x1a\x16freshet/v1/types.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"'\n" +
 	"\x11ListMountsRequest\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\"U\n" +
 	"\x12ListMountsResponse\x12)\n" +
@@ -3574,7 +3593,7 @@ const file_freshet_v1_admin_proto_rawDesc = "" +
 	"\x05owner\x18\b \x01(\tR\x05owner\x12\x14\n" +
 	"\x05group\x18\t \x01(\tR\x05group\x12\x12\n" +
 	"\x04mode\x18\n" +
-	" \x01(\rR\x04mode\"\x8f\x05\n" +
+	" \x01(\rR\x04mode\"\xa3\x05\n" +
 	"\x10HeartbeatRequest\x12$\n" +
 	"\x04node\x18\x01 \x01(\v2\x10.freshet.v1.NodeR\x04node\x12 \n" +
 	"\vincarnation\x18\x02 \x01(\x04R\vincarnation\x12\x12\n" +
@@ -3595,7 +3614,8 @@ const file_freshet_v1_admin_proto_rawDesc = "" +
 	"\x03hot\x18Z \x03(\v2\x15.freshet.v1.BlockHeatR\x03hot\x12\x12\n" +
 	"\x04kept\x18P \x03(\x04R\x04kept\x12\x14\n" +
 	"\x05keeps\x18Q \x01(\bR\x05keeps\x12\x18\n" +
-	"\adurable\x18R \x01(\bR\adurable\"\x80\x01\n" +
+	"\adurable\x18R \x01(\bR\adurable\x12\x12\n" +
+	"\x04took\x18S \x03(\x04R\x04took\"\x80\x01\n" +
 	"\vWarmedBlock\x12-\n" +
 	"\x05block\x18\x01 \x01(\v2\x17.freshet.v1.BlockReportR\x05block\x12\x18\n" +
 	"\afetched\x18\x02 \x01(\bR\afetched\x12\x12\n" +
@@ -3607,7 +3627,7 @@ const file_freshet_v1_admin_proto_rawDesc = "" +
 	"\tMountSpec\x12'\n" +
 	"\x05mount\x18\x01 \x01(\v2\x11.freshet.v1.MountR\x05mount\x12\x1b\n" +
 	"\tdomain_id\x18\x02 \x01(\fR\bdomainId\x12A\n" +
-	"\x0fmax_op_lifetime\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\rmaxOpLifetime\"\xda\x04\n" +
+	"\x0fmax_op_lifetime\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\rmaxOpLifetime\"\x85\x05\n" +
 	"\x11HeartbeatResponse\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\fR\tclusterId\x12\x14\n" +
@@ -3627,7 +3647,8 @@ const file_freshet_v1_admin_proto_rawDesc = "" +
 	"\x04warm\x18n \x03(\v2\x15.freshet.v1.CopyOrderR\x04warm\x12\x1a\n" +
 	"\bdraining\x18Z \x01(\bR\bdraining\x12\x1a\n" +
 	"\breleased\x18P \x03(\x04R\breleased\x122\n" +
-	"\apersist\x18Q \x03(\v2\x18.freshet.v1.PersistOrderR\apersist\"\x82\x01\n" +
+	"\apersist\x18Q \x03(\v2\x18.freshet.v1.PersistOrderR\apersist\x12)\n" +
+	"\x04keep\x18R \x03(\v2\x15.freshet.v1.KeepOrderR\x04keep\"\x82\x01\n" +
 	"\rPermitRequest\x12\x0e\n" +
 	"\x02op\x18\x01 \x01(\fR\x02op\x12\x17\n" +
 	"\anode_id\x18\x02 \x01(\tR\x06nodeId\x12 \n" +
@@ -3777,15 +3798,16 @@ var file_freshet_v1_admin_proto_goTypes = []any{
 	(*Source)(nil),                     // 63: freshet.v1.Source
 	(*BlockHeat)(nil),                  // 64: freshet.v1.BlockHeat
 	(*Block)(nil),                      // 65: freshet.v1.Block
-	(*Entry)(nil),                      // 66: freshet.v1.Entry
-	(*ListPoliciesRequest)(nil),        // 67: freshet.v1.ListPoliciesRequest
-	(*UpdatePolicyRequest)(nil),        // 68: freshet.v1.UpdatePolicyRequest
-	(*ReplacePolicyRequest)(nil),       // 69: freshet.v1.ReplacePolicyRequest
-	(*DeletePolicyRequest)(nil),        // 70: freshet.v1.DeletePolicyRequest
-	(*ListPoliciesResponse)(nil),       // 71: freshet.v1.ListPoliciesResponse
-	(*UpdatePolicyResponse)(nil),       // 72: freshet.v1.UpdatePolicyResponse
-	(*ReplacePolicyResponse)(nil),      // 73: freshet.v1.ReplacePolicyResponse
-	(*DeletePolicyResponse)(nil),       // 74: freshet.v1.DeletePolicyResponse
+	(*KeepOrder)(nil),                  // 66: freshet.v1.KeepOrder
+	(*Entry)(nil),                      // 67: freshet.v1.Entry
+	(*ListPoliciesRequest)(nil),        // 68: freshet.v1.ListPoliciesRequest
+	(*UpdatePolicyRequest)(nil),        // 69: freshet.v1.UpdatePolicyRequest
+	(*ReplacePolicyRequest)(nil),       // 70: freshet.v1.ReplacePolicyRequest
+	(*DeletePolicyRequest)(nil),        // 71: freshet.v1.DeletePolicyRequest
+	(*ListPoliciesResponse)(nil),       // 72: freshet.v1.ListPoliciesResponse
+	(*UpdatePolicyResponse)(nil),       // 73: freshet.v1.UpdatePolicyResponse
+	(*ReplacePolicyResponse)(nil),      // 74: freshet.v1.ReplacePolicyResponse
+	(*DeletePolicyResponse)(nil),       // 75: freshet.v1.DeletePolicyResponse
 }
 var file_freshet_v1_admin_proto_depIdxs = []int32{
 	54, // 0: freshet.v1.ListMountsResponse.mounts:type_name -> freshet.v1.Mount
@@ -3829,63 +3851,64 @@ var file_freshet_v1_admin_proto_depIdxs = []int32{
 	40, // 38: freshet.v1.HeartbeatResponse.copy:type_name -> freshet.v1.CopyOrder
 	40, // 39: freshet.v1.HeartbeatResponse.warm:type_name -> freshet.v1.CopyOrder
 	37, // 40: freshet.v1.HeartbeatResponse.persist:type_name -> freshet.v1.PersistOrder
-	62, // 41: freshet.v1.CompleteRequest.written:type_name -> freshet.v1.Written
-	66, // 42: freshet.v1.CompleteResponse.entry:type_name -> freshet.v1.Entry
-	0,  // 43: freshet.v1.MountService.ListMounts:input_type -> freshet.v1.ListMountsRequest
-	2,  // 44: freshet.v1.MountService.AddMount:input_type -> freshet.v1.AddMountRequest
-	4,  // 45: freshet.v1.MountService.UpdateMount:input_type -> freshet.v1.UpdateMountRequest
-	6,  // 46: freshet.v1.MountService.RemoveMount:input_type -> freshet.v1.RemoveMountRequest
-	8,  // 47: freshet.v1.PolicyService.ListSyncPolicies:input_type -> freshet.v1.ListSyncPoliciesRequest
-	10, // 48: freshet.v1.PolicyService.SetSyncPolicy:input_type -> freshet.v1.SetSyncPolicyRequest
-	12, // 49: freshet.v1.PolicyService.RemoveSyncPolicy:input_type -> freshet.v1.RemoveSyncPolicyRequest
-	67, // 50: freshet.v1.PolicyService.ListPolicies:input_type -> freshet.v1.ListPoliciesRequest
-	68, // 51: freshet.v1.PolicyService.UpdatePolicy:input_type -> freshet.v1.UpdatePolicyRequest
-	69, // 52: freshet.v1.PolicyService.ReplacePolicy:input_type -> freshet.v1.ReplacePolicyRequest
-	70, // 53: freshet.v1.PolicyService.DeletePolicy:input_type -> freshet.v1.DeletePolicyRequest
-	14, // 54: freshet.v1.ClusterService.GetCluster:input_type -> freshet.v1.GetClusterRequest
-	17, // 55: freshet.v1.ClusterService.ListNodes:input_type -> freshet.v1.ListNodesRequest
-	19, // 56: freshet.v1.ClusterService.ListPeers:input_type -> freshet.v1.ListPeersRequest
-	23, // 57: freshet.v1.ClusterService.JoinPeers:input_type -> freshet.v1.JoinPeersRequest
-	25, // 58: freshet.v1.ClusterService.LeavePeers:input_type -> freshet.v1.LeavePeersRequest
-	27, // 59: freshet.v1.ClusterService.JoinRaft:input_type -> freshet.v1.JoinRaftRequest
-	29, // 60: freshet.v1.ClusterService.RemoveRaft:input_type -> freshet.v1.RemoveRaftRequest
-	31, // 61: freshet.v1.ClusterService.TransferLeadership:input_type -> freshet.v1.TransferLeadershipRequest
-	33, // 62: freshet.v1.ClusterService.BumpEpoch:input_type -> freshet.v1.BumpEpochRequest
-	49, // 63: freshet.v1.EventService.PostEvents:input_type -> freshet.v1.PostEventsRequest
-	38, // 64: freshet.v1.NodeService.Heartbeat:input_type -> freshet.v1.HeartbeatRequest
-	43, // 65: freshet.v1.NodeService.Permit:input_type -> freshet.v1.PermitRequest
-	45, // 66: freshet.v1.NodeService.Complete:input_type -> freshet.v1.CompleteRequest
-	47, // 67: freshet.v1.NodeService.Abort:input_type -> freshet.v1.AbortRequest
-	1,  // 68: freshet.v1.MountService.ListMounts:output_type -> freshet.v1.ListMountsResponse
-	3,  // 69: freshet.v1.MountService.AddMount:output_type -> freshet.v1.AddMountResponse
-	5,  // 70: freshet.v1.MountService.UpdateMount:output_type -> freshet.v1.UpdateMountResponse
-	7,  // 71: freshet.v1.MountService.RemoveMount:output_type -> freshet.v1.RemoveMountResponse
-	9,  // 72: freshet.v1.PolicyService.ListSyncPolicies:output_type -> freshet.v1.ListSyncPoliciesResponse
-	11, // 73: freshet.v1.PolicyService.SetSyncPolicy:output_type -> freshet.v1.SetSyncPolicyResponse
-	13, // 74: freshet.v1.PolicyService.RemoveSyncPolicy:output_type -> freshet.v1.RemoveSyncPolicyResponse
-	71, // 75: freshet.v1.PolicyService.ListPolicies:output_type -> freshet.v1.ListPoliciesResponse
-	72, // 76: freshet.v1.PolicyService.UpdatePolicy:output_type -> freshet.v1.UpdatePolicyResponse
-	73, // 77: freshet.v1.PolicyService.ReplacePolicy:output_type -> freshet.v1.ReplacePolicyResponse
-	74, // 78: freshet.v1.PolicyService.DeletePolicy:output_type -> freshet.v1.DeletePolicyResponse
-	15, // 79: freshet.v1.ClusterService.GetCluster:output_type -> freshet.v1.GetClusterResponse
-	18, // 80: freshet.v1.ClusterService.ListNodes:output_type -> freshet.v1.ListNodesResponse
-	20, // 81: freshet.v1.ClusterService.ListPeers:output_type -> freshet.v1.ListPeersResponse
-	24, // 82: freshet.v1.ClusterService.JoinPeers:output_type -> freshet.v1.JoinPeersResponse
-	26, // 83: freshet.v1.ClusterService.LeavePeers:output_type -> freshet.v1.LeavePeersResponse
-	28, // 84: freshet.v1.ClusterService.JoinRaft:output_type -> freshet.v1.JoinRaftResponse
-	30, // 85: freshet.v1.ClusterService.RemoveRaft:output_type -> freshet.v1.RemoveRaftResponse
-	32, // 86: freshet.v1.ClusterService.TransferLeadership:output_type -> freshet.v1.TransferLeadershipResponse
-	34, // 87: freshet.v1.ClusterService.BumpEpoch:output_type -> freshet.v1.BumpEpochResponse
-	50, // 88: freshet.v1.EventService.PostEvents:output_type -> freshet.v1.PostEventsResponse
-	42, // 89: freshet.v1.NodeService.Heartbeat:output_type -> freshet.v1.HeartbeatResponse
-	44, // 90: freshet.v1.NodeService.Permit:output_type -> freshet.v1.PermitResponse
-	46, // 91: freshet.v1.NodeService.Complete:output_type -> freshet.v1.CompleteResponse
-	48, // 92: freshet.v1.NodeService.Abort:output_type -> freshet.v1.AbortResponse
-	68, // [68:93] is the sub-list for method output_type
-	43, // [43:68] is the sub-list for method input_type
-	43, // [43:43] is the sub-list for extension type_name
-	43, // [43:43] is the sub-list for extension extendee
-	0,  // [0:43] is the sub-list for field type_name
+	66, // 41: freshet.v1.HeartbeatResponse.keep:type_name -> freshet.v1.KeepOrder
+	62, // 42: freshet.v1.CompleteRequest.written:type_name -> freshet.v1.Written
+	67, // 43: freshet.v1.CompleteResponse.entry:type_name -> freshet.v1.Entry
+	0,  // 44: freshet.v1.MountService.ListMounts:input_type -> freshet.v1.ListMountsRequest
+	2,  // 45: freshet.v1.MountService.AddMount:input_type -> freshet.v1.AddMountRequest
+	4,  // 46: freshet.v1.MountService.UpdateMount:input_type -> freshet.v1.UpdateMountRequest
+	6,  // 47: freshet.v1.MountService.RemoveMount:input_type -> freshet.v1.RemoveMountRequest
+	8,  // 48: freshet.v1.PolicyService.ListSyncPolicies:input_type -> freshet.v1.ListSyncPoliciesRequest
+	10, // 49: freshet.v1.PolicyService.SetSyncPolicy:input_type -> freshet.v1.SetSyncPolicyRequest
+	12, // 50: freshet.v1.PolicyService.RemoveSyncPolicy:input_type -> freshet.v1.RemoveSyncPolicyRequest
+	68, // 51: freshet.v1.PolicyService.ListPolicies:input_type -> freshet.v1.ListPoliciesRequest
+	69, // 52: freshet.v1.PolicyService.UpdatePolicy:input_type -> freshet.v1.UpdatePolicyRequest
+	70, // 53: freshet.v1.PolicyService.ReplacePolicy:input_type -> freshet.v1.ReplacePolicyRequest
+	71, // 54: freshet.v1.PolicyService.DeletePolicy:input_type -> freshet.v1.DeletePolicyRequest
+	14, // 55: freshet.v1.ClusterService.GetCluster:input_type -> freshet.v1.GetClusterRequest
+	17, // 56: freshet.v1.ClusterService.ListNodes:input_type -> freshet.v1.ListNodesRequest
+	19, // 57: freshet.v1.ClusterService.ListPeers:input_type -> freshet.v1.ListPeersRequest
+	23, // 58: freshet.v1.ClusterService.JoinPeers:input_type -> freshet.v1.JoinPeersRequest
+	25, // 59: freshet.v1.ClusterService.LeavePeers:input_type -> freshet.v1.LeavePeersRequest
+	27, // 60: freshet.v1.ClusterService.JoinRaft:input_type -> freshet.v1.JoinRaftRequest
+	29, // 61: freshet.v1.ClusterService.RemoveRaft:input_type -> freshet.v1.RemoveRaftRequest
+	31, // 62: freshet.v1.ClusterService.TransferLeadership:input_type -> freshet.v1.TransferLeadershipRequest
+	33, // 63: freshet.v1.ClusterService.BumpEpoch:input_type -> freshet.v1.BumpEpochRequest
+	49, // 64: freshet.v1.EventService.PostEvents:input_type -> freshet.v1.PostEventsRequest
+	38, // 65: freshet.v1.NodeService.Heartbeat:input_type -> freshet.v1.HeartbeatRequest
+	43, // 66: freshet.v1.NodeService.Permit:input_type -> freshet.v1.PermitRequest
+	45, // 67: freshet.v1.NodeService.Complete:input_type -> freshet.v1.CompleteRequest
+	47, // 68: freshet.v1.NodeService.Abort:input_type -> freshet.v1.AbortRequest
+	1,  // 69: freshet.v1.MountService.ListMounts:output_type -> freshet.v1.ListMountsResponse
+	3,  // 70: freshet.v1.MountService.AddMount:output_type -> freshet.v1.AddMountResponse
+	5,  // 71: freshet.v1.MountService.UpdateMount:output_type -> freshet.v1.UpdateMountResponse
+	7,  // 72: freshet.v1.MountService.RemoveMount:output_type -> freshet.v1.RemoveMountResponse
+	9,  // 73: freshet.v1.PolicyService.ListSyncPolicies:output_type -> freshet.v1.ListSyncPoliciesResponse
+	11, // 74: freshet.v1.PolicyService.SetSyncPolicy:output_type -> freshet.v1.SetSyncPolicyResponse
+	13, // 75: freshet.v1.PolicyService.RemoveSyncPolicy:output_type -> freshet.v1.RemoveSyncPolicyResponse
+	72, // 76: freshet.v1.PolicyService.ListPolicies:output_type -> freshet.v1.ListPoliciesResponse
+	73, // 77: freshet.v1.PolicyService.UpdatePolicy:output_type -> freshet.v1.UpdatePolicyResponse
+	74, // 78: freshet.v1.PolicyService.ReplacePolicy:output_type -> freshet.v1.ReplacePolicyResponse
+	75, // 79: freshet.v1.PolicyService.DeletePolicy:output_type -> freshet.v1.DeletePolicyResponse
+	15, // 80: freshet.v1.ClusterService.GetCluster:output_type -> freshet.v1.GetClusterResponse
+	18, // 81: freshet.v1.ClusterService.ListNodes:output_type -> freshet.v1.ListNodesResponse
+	20, // 82: freshet.v1.ClusterService.ListPeers:output_type -> freshet.v1.ListPeersResponse
+	24, // 83: freshet.v1.ClusterService.JoinPeers:output_type -> freshet.v1.JoinPeersResponse
+	26, // 84: freshet.v1.ClusterService.LeavePeers:output_type -> freshet.v1.LeavePeersResponse
+	28, // 85: freshet.v1.ClusterService.JoinRaft:output_type -> freshet.v1.JoinRaftResponse
+	30, // 86: freshet.v1.ClusterService.RemoveRaft:output_type -> freshet.v1.RemoveRaftResponse
+	32, // 87: freshet.v1.ClusterService.TransferLeadership:output_type -> freshet.v1.TransferLeadershipResponse
+	34, // 88: freshet.v1.ClusterService.BumpEpoch:output_type -> freshet.v1.BumpEpochResponse
+	50, // 89: freshet.v1.EventService.PostEvents:output_type -> freshet.v1.PostEventsResponse
+	42, // 90: freshet.v1.NodeService.Heartbeat:output_type -> freshet.v1.HeartbeatResponse
+	44, // 91: freshet.v1.NodeService.Permit:output_type -> freshet.v1.PermitResponse
+	46, // 92: freshet.v1.NodeService.Complete:output_type -> freshet.v1.CompleteResponse
+	48, // 93: freshet.v1.NodeService.Abort:output_type -> freshet.v1.AbortResponse
+	69, // [69:94] is the sub-list for method output_type
+	44, // [44:69] is the sub-list for method input_type
+	44, // [44:44] is the sub-list for extension type_name
+	44, // [44:44] is the sub-list for extension extendee
+	0,  // [0:44] is the sub-list for field type_name
 }
 
 func init() { file_freshet_v1_admin_proto_init() }
@@ -3894,6 +3917,7 @@ func file_freshet_v1_admin_proto_init() {
 		return
 	}
 	file_freshet_v1_explain_proto_init()
+	file_freshet_v1_keep_proto_init()
 	file_freshet_v1_namespace_proto_init()
 	file_freshet_v1_policy_proto_init()
 	file_freshet_v1_types_proto_init()

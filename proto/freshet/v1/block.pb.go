@@ -33,9 +33,7 @@ type ReadBlockRequest struct {
 	// "cache" (default) or "no_cache".
 	ReadType string `protobuf:"bytes,5,opt,name=read_type,json=readType,proto3" json:"read_type,omitempty"`
 	// Another node asks: answer only from the own tier.
-	OnlyCached bool `protobuf:"varint,6,opt,name=only_cached,json=onlyCached,proto3" json:"only_cached,omitempty"`
-	// Blocks of the file that the reader is about to ask the same node for.
-	Ahead         []*Block `protobuf:"bytes,70,rep,name=ahead,proto3" json:"ahead,omitempty"`
+	OnlyCached    bool `protobuf:"varint,6,opt,name=only_cached,json=onlyCached,proto3" json:"only_cached,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -110,13 +108,6 @@ func (x *ReadBlockRequest) GetOnlyCached() bool {
 		return x.OnlyCached
 	}
 	return false
-}
-
-func (x *ReadBlockRequest) GetAhead() []*Block {
-	if x != nil {
-		return x.Ahead
-	}
-	return nil
 }
 
 // ReadBlockResponse is a chunk; the first one says where the bytes come from.
@@ -303,7 +294,7 @@ var File_freshet_v1_block_proto protoreflect.FileDescriptor
 const file_freshet_v1_block_proto_rawDesc = "" +
 	"\n" +
 	"\x16freshet/v1/block.proto\x12\n" +
-	"freshet.v1\x1a\x16freshet/v1/types.proto\"\xfe\x01\n" +
+	"freshet.v1\x1a\x16freshet/v1/types.proto\"\xd5\x01\n" +
 	"\x10ReadBlockRequest\x12'\n" +
 	"\x05block\x18\x01 \x01(\v2\x11.freshet.v1.BlockR\x05block\x12*\n" +
 	"\x06source\x18\x02 \x01(\v2\x12.freshet.v1.SourceR\x06source\x12\x16\n" +
@@ -311,8 +302,7 @@ const file_freshet_v1_block_proto_rawDesc = "" +
 	"\x06length\x18\x04 \x01(\x03R\x06length\x12\x1b\n" +
 	"\tread_type\x18\x05 \x01(\tR\breadType\x12\x1f\n" +
 	"\vonly_cached\x18\x06 \x01(\bR\n" +
-	"onlyCached\x12'\n" +
-	"\x05ahead\x18F \x03(\v2\x11.freshet.v1.BlockR\x05ahead\";\n" +
+	"onlyCached\";\n" +
 	"\x11ReadBlockResponse\x12\x12\n" +
 	"\x04from\x18\x01 \x01(\tR\x04from\x12\x12\n" +
 	"\x04data\x18\x02 \x01(\fR\x04data\"|\n" +
@@ -354,18 +344,17 @@ var file_freshet_v1_block_proto_goTypes = []any{
 var file_freshet_v1_block_proto_depIdxs = []int32{
 	4, // 0: freshet.v1.ReadBlockRequest.block:type_name -> freshet.v1.Block
 	5, // 1: freshet.v1.ReadBlockRequest.source:type_name -> freshet.v1.Source
-	4, // 2: freshet.v1.ReadBlockRequest.ahead:type_name -> freshet.v1.Block
-	6, // 3: freshet.v1.WriteFileRequest.ticket:type_name -> freshet.v1.Ticket
-	7, // 4: freshet.v1.WriteFileResponse.entry:type_name -> freshet.v1.Entry
-	0, // 5: freshet.v1.BlockService.ReadBlock:input_type -> freshet.v1.ReadBlockRequest
-	2, // 6: freshet.v1.BlockService.WriteFile:input_type -> freshet.v1.WriteFileRequest
-	1, // 7: freshet.v1.BlockService.ReadBlock:output_type -> freshet.v1.ReadBlockResponse
-	3, // 8: freshet.v1.BlockService.WriteFile:output_type -> freshet.v1.WriteFileResponse
-	7, // [7:9] is the sub-list for method output_type
-	5, // [5:7] is the sub-list for method input_type
-	5, // [5:5] is the sub-list for extension type_name
-	5, // [5:5] is the sub-list for extension extendee
-	0, // [0:5] is the sub-list for field type_name
+	6, // 2: freshet.v1.WriteFileRequest.ticket:type_name -> freshet.v1.Ticket
+	7, // 3: freshet.v1.WriteFileResponse.entry:type_name -> freshet.v1.Entry
+	0, // 4: freshet.v1.BlockService.ReadBlock:input_type -> freshet.v1.ReadBlockRequest
+	2, // 5: freshet.v1.BlockService.WriteFile:input_type -> freshet.v1.WriteFileRequest
+	1, // 6: freshet.v1.BlockService.ReadBlock:output_type -> freshet.v1.ReadBlockResponse
+	3, // 7: freshet.v1.BlockService.WriteFile:output_type -> freshet.v1.WriteFileResponse
+	6, // [6:8] is the sub-list for method output_type
+	4, // [4:6] is the sub-list for method input_type
+	4, // [4:4] is the sub-list for extension type_name
+	4, // [4:4] is the sub-list for extension extendee
+	0, // [0:4] is the sub-list for field type_name
 }
 
 func init() { file_freshet_v1_block_proto_init() }

@@ -34,6 +34,10 @@ type LocalRequest struct {
 	//	*LocalRequest_Open
 	//	*LocalRequest_Release
 	//	*LocalRequest_Damage
+	//	*LocalRequest_Fetch
+	//	*LocalRequest_Await
+	//	*LocalRequest_Write
+	//	*LocalRequest_Filled
 	What          isLocalRequest_What `protobuf_oneof:"what"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -119,6 +123,42 @@ func (x *LocalRequest) GetDamage() *LocalDamage {
 	return nil
 }
 
+func (x *LocalRequest) GetFetch() *LocalFetch {
+	if x != nil {
+		if x, ok := x.What.(*LocalRequest_Fetch); ok {
+			return x.Fetch
+		}
+	}
+	return nil
+}
+
+func (x *LocalRequest) GetAwait() *LocalAwait {
+	if x != nil {
+		if x, ok := x.What.(*LocalRequest_Await); ok {
+			return x.Await
+		}
+	}
+	return nil
+}
+
+func (x *LocalRequest) GetWrite() *LocalWrite {
+	if x != nil {
+		if x, ok := x.What.(*LocalRequest_Write); ok {
+			return x.Write
+		}
+	}
+	return nil
+}
+
+func (x *LocalRequest) GetFilled() *LocalFilled {
+	if x != nil {
+		if x, ok := x.What.(*LocalRequest_Filled); ok {
+			return x.Filled
+		}
+	}
+	return nil
+}
+
 type isLocalRequest_What interface {
 	isLocalRequest_What()
 }
@@ -142,6 +182,25 @@ type LocalRequest_Damage struct {
 	Damage *LocalDamage `protobuf:"bytes,5,opt,name=damage,proto3,oneof"`
 }
 
+type LocalRequest_Fetch struct {
+	// Asks for the descriptor of a block that the node may have to fetch first.
+	Fetch *LocalFetch `protobuf:"bytes,70,opt,name=fetch,proto3,oneof"`
+}
+
+type LocalRequest_Await struct {
+	// Asks how far a block has come that is being fetched.
+	Await *LocalAwait `protobuf:"bytes,71,opt,name=await,proto3,oneof"`
+}
+
+type LocalRequest_Write struct {
+	// Begins a write, and says what of its bytes is there.
+	Write *LocalWrite `protobuf:"bytes,130,opt,name=write,proto3,oneof"`
+}
+
+type LocalRequest_Filled struct {
+	Filled *LocalFilled `protobuf:"bytes,131,opt,name=filled,proto3,oneof"`
+}
+
 func (*LocalRequest_Hello) isLocalRequest_What() {}
 
 func (*LocalRequest_Open) isLocalRequest_What() {}
@@ -149,6 +208,14 @@ func (*LocalRequest_Open) isLocalRequest_What() {}
 func (*LocalRequest_Release) isLocalRequest_What() {}
 
 func (*LocalRequest_Damage) isLocalRequest_What() {}
+
+func (*LocalRequest_Fetch) isLocalRequest_What() {}
+
+func (*LocalRequest_Await) isLocalRequest_What() {}
+
+func (*LocalRequest_Write) isLocalRequest_What() {}
+
+func (*LocalRequest_Filled) isLocalRequest_What() {}
 
 // LocalHello begins a connection.
 type LocalHello struct {
@@ -313,6 +380,11 @@ type LocalAnswer struct {
 	//	*LocalAnswer_Loan
 	//	*LocalAnswer_Refusal
 	//	*LocalAnswer_Recall
+	//	*LocalAnswer_Draft
+	//	*LocalAnswer_Progress
+	//	*LocalAnswer_Room
+	//	*LocalAnswer_Taken
+	//	*LocalAnswer_Outcome
 	What          isLocalAnswer_What `protobuf_oneof:"what"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -398,6 +470,51 @@ func (x *LocalAnswer) GetRecall() *LocalRecall {
 	return nil
 }
 
+func (x *LocalAnswer) GetDraft() *LocalDraft {
+	if x != nil {
+		if x, ok := x.What.(*LocalAnswer_Draft); ok {
+			return x.Draft
+		}
+	}
+	return nil
+}
+
+func (x *LocalAnswer) GetProgress() *LocalProgress {
+	if x != nil {
+		if x, ok := x.What.(*LocalAnswer_Progress); ok {
+			return x.Progress
+		}
+	}
+	return nil
+}
+
+func (x *LocalAnswer) GetRoom() *LocalRoom {
+	if x != nil {
+		if x, ok := x.What.(*LocalAnswer_Room); ok {
+			return x.Room
+		}
+	}
+	return nil
+}
+
+func (x *LocalAnswer) GetTaken() *LocalTaken {
+	if x != nil {
+		if x, ok := x.What.(*LocalAnswer_Taken); ok {
+			return x.Taken
+		}
+	}
+	return nil
+}
+
+func (x *LocalAnswer) GetOutcome() *LocalOutcome {
+	if x != nil {
+		if x, ok := x.What.(*LocalAnswer_Outcome); ok {
+			return x.Outcome
+		}
+	}
+	return nil
+}
+
 type isLocalAnswer_What interface {
 	isLocalAnswer_What()
 }
@@ -418,6 +535,27 @@ type LocalAnswer_Recall struct {
 	Recall *LocalRecall `protobuf:"bytes,5,opt,name=recall,proto3,oneof"`
 }
 
+type LocalAnswer_Draft struct {
+	Draft *LocalDraft `protobuf:"bytes,70,opt,name=draft,proto3,oneof"`
+}
+
+type LocalAnswer_Progress struct {
+	Progress *LocalProgress `protobuf:"bytes,71,opt,name=progress,proto3,oneof"`
+}
+
+type LocalAnswer_Room struct {
+	// To a client that writes, all with the number of its request.
+	Room *LocalRoom `protobuf:"bytes,130,opt,name=room,proto3,oneof"`
+}
+
+type LocalAnswer_Taken struct {
+	Taken *LocalTaken `protobuf:"bytes,131,opt,name=taken,proto3,oneof"`
+}
+
+type LocalAnswer_Outcome struct {
+	Outcome *LocalOutcome `protobuf:"bytes,132,opt,name=outcome,proto3,oneof"`
+}
+
 func (*LocalAnswer_Welcome) isLocalAnswer_What() {}
 
 func (*LocalAnswer_Loan) isLocalAnswer_What() {}
@@ -425,6 +563,16 @@ func (*LocalAnswer_Loan) isLocalAnswer_What() {}
 func (*LocalAnswer_Refusal) isLocalAnswer_What() {}
 
 func (*LocalAnswer_Recall) isLocalAnswer_What() {}
+
+func (*LocalAnswer_Draft) isLocalAnswer_What() {}
+
+func (*LocalAnswer_Progress) isLocalAnswer_What() {}
+
+func (*LocalAnswer_Room) isLocalAnswer_What() {}
+
+func (*LocalAnswer_Taken) isLocalAnswer_What() {}
+
+func (*LocalAnswer_Outcome) isLocalAnswer_What() {}
 
 // LocalWelcome says who answers.
 type LocalWelcome struct {
@@ -711,18 +859,270 @@ func (x *LocalRecall) GetLoans() []uint64 {
 	return nil
 }
 
+// LocalFetch asks for a block as a read of it would. The answer is a loan; or a draft,
+// if the block is being fetched; or a refusal: of kind "stale" if the storage holds
+// another version, of any other if the bytes are to be had by BlockService.
+type LocalFetch struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Read  *ReadBlockRequest      `protobuf:"bytes,1,opt,name=read,proto3" json:"read,omitempty"`
+	// Nobody waits for the block yet: the answer is progress without a number.
+	Ahead         bool `protobuf:"varint,2,opt,name=ahead,proto3" json:"ahead,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LocalFetch) Reset() {
+	*x = LocalFetch{}
+	mi := &file_freshet_v1_local_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LocalFetch) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LocalFetch) ProtoMessage() {}
+
+func (x *LocalFetch) ProtoReflect() protoreflect.Message {
+	mi := &file_freshet_v1_local_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LocalFetch.ProtoReflect.Descriptor instead.
+func (*LocalFetch) Descriptor() ([]byte, []int) {
+	return file_freshet_v1_local_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *LocalFetch) GetRead() *ReadBlockRequest {
+	if x != nil {
+		return x.Read
+	}
+	return nil
+}
+
+func (x *LocalFetch) GetAhead() bool {
+	if x != nil {
+		return x.Ahead
+	}
+	return false
+}
+
+// LocalDraft comes with the descriptor of the file that a block is being written to.
+// No byte of it may be read before the node has said that it is there.
+type LocalDraft struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// For release, recall and await.
+	Loan uint64 `protobuf:"varint,1,opt,name=loan,proto3" json:"loan,omitempty"`
+	// Where the block begins in the file, and its length in bytes.
+	Offset int64 `protobuf:"varint,2,opt,name=offset,proto3" json:"offset,omitempty"`
+	Length int64 `protobuf:"varint,3,opt,name=length,proto3" json:"length,omitempty"`
+	// "hit", "remote" or "ufs": where the bytes come from.
+	From string `protobuf:"bytes,4,opt,name=from,proto3" json:"from,omitempty"`
+	// All bytes of the block from where the read begins up to here are there.
+	Have          int64 `protobuf:"varint,5,opt,name=have,proto3" json:"have,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LocalDraft) Reset() {
+	*x = LocalDraft{}
+	mi := &file_freshet_v1_local_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LocalDraft) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LocalDraft) ProtoMessage() {}
+
+func (x *LocalDraft) ProtoReflect() protoreflect.Message {
+	mi := &file_freshet_v1_local_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LocalDraft.ProtoReflect.Descriptor instead.
+func (*LocalDraft) Descriptor() ([]byte, []int) {
+	return file_freshet_v1_local_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *LocalDraft) GetLoan() uint64 {
+	if x != nil {
+		return x.Loan
+	}
+	return 0
+}
+
+func (x *LocalDraft) GetOffset() int64 {
+	if x != nil {
+		return x.Offset
+	}
+	return 0
+}
+
+func (x *LocalDraft) GetLength() int64 {
+	if x != nil {
+		return x.Length
+	}
+	return 0
+}
+
+func (x *LocalDraft) GetFrom() string {
+	if x != nil {
+		return x.From
+	}
+	return ""
+}
+
+func (x *LocalDraft) GetHave() int64 {
+	if x != nil {
+		return x.Have
+	}
+	return 0
+}
+
+// LocalAwait asks for bytes of a draft. It is answered when the first of them is there,
+// and a little later if not all are.
+type LocalAwait struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Loan  uint64                 `protobuf:"varint,1,opt,name=loan,proto3" json:"loan,omitempty"`
+	// In the block.
+	Offset int64 `protobuf:"varint,2,opt,name=offset,proto3" json:"offset,omitempty"`
+	// How many are wanted.
+	Want          int64 `protobuf:"varint,3,opt,name=want,proto3" json:"want,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LocalAwait) Reset() {
+	*x = LocalAwait{}
+	mi := &file_freshet_v1_local_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LocalAwait) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LocalAwait) ProtoMessage() {}
+
+func (x *LocalAwait) ProtoReflect() protoreflect.Message {
+	mi := &file_freshet_v1_local_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LocalAwait.ProtoReflect.Descriptor instead.
+func (*LocalAwait) Descriptor() ([]byte, []int) {
+	return file_freshet_v1_local_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *LocalAwait) GetLoan() uint64 {
+	if x != nil {
+		return x.Loan
+	}
+	return 0
+}
+
+func (x *LocalAwait) GetOffset() int64 {
+	if x != nil {
+		return x.Offset
+	}
+	return 0
+}
+
+func (x *LocalAwait) GetWant() int64 {
+	if x != nil {
+		return x.Want
+	}
+	return 0
+}
+
+// LocalProgress says what of a draft can be read.
+type LocalProgress struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// All bytes of the block from the offset that was asked for up to here.
+	Have          int64 `protobuf:"varint,1,opt,name=have,proto3" json:"have,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LocalProgress) Reset() {
+	*x = LocalProgress{}
+	mi := &file_freshet_v1_local_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LocalProgress) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LocalProgress) ProtoMessage() {}
+
+func (x *LocalProgress) ProtoReflect() protoreflect.Message {
+	mi := &file_freshet_v1_local_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LocalProgress.ProtoReflect.Descriptor instead.
+func (*LocalProgress) Descriptor() ([]byte, []int) {
+	return file_freshet_v1_local_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *LocalProgress) GetHave() int64 {
+	if x != nil {
+		return x.Have
+	}
+	return 0
+}
+
 var File_freshet_v1_local_proto protoreflect.FileDescriptor
 
 const file_freshet_v1_local_proto_rawDesc = "" +
 	"\n" +
 	"\x16freshet/v1/local.proto\x12\n" +
-	"freshet.v1\x1a\x16freshet/v1/block.proto\x1a\x16freshet/v1/types.proto\"\xf3\x01\n" +
+	"freshet.v1\x1a\x16freshet/v1/block.proto\x1a\x1cfreshet/v1/local_write.proto\x1a\x16freshet/v1/types.proto\"\xb8\x03\n" +
 	"\fLocalRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12.\n" +
 	"\x05hello\x18\x02 \x01(\v2\x16.freshet.v1.LocalHelloH\x00R\x05hello\x122\n" +
 	"\x04open\x18\x03 \x01(\v2\x1c.freshet.v1.ReadBlockRequestH\x00R\x04open\x124\n" +
 	"\arelease\x18\x04 \x01(\v2\x18.freshet.v1.LocalReleaseH\x00R\arelease\x121\n" +
-	"\x06damage\x18\x05 \x01(\v2\x17.freshet.v1.LocalDamageH\x00R\x06damageB\x06\n" +
+	"\x06damage\x18\x05 \x01(\v2\x17.freshet.v1.LocalDamageH\x00R\x06damage\x12.\n" +
+	"\x05fetch\x18F \x01(\v2\x16.freshet.v1.LocalFetchH\x00R\x05fetch\x12.\n" +
+	"\x05await\x18G \x01(\v2\x16.freshet.v1.LocalAwaitH\x00R\x05await\x12/\n" +
+	"\x05write\x18\x82\x01 \x01(\v2\x16.freshet.v1.LocalWriteH\x00R\x05write\x122\n" +
+	"\x06filled\x18\x83\x01 \x01(\v2\x17.freshet.v1.LocalFilledH\x00R\x06filledB\x06\n" +
 	"\x04what\"&\n" +
 	"\n" +
 	"LocalHello\x12\x18\n" +
@@ -732,13 +1132,18 @@ const file_freshet_v1_local_proto_rawDesc = "" +
 	"\vLocalDamage\x12'\n" +
 	"\x05block\x18\x01 \x01(\v2\x11.freshet.v1.BlockR\x05block\x12*\n" +
 	"\x06source\x18\x02 \x01(\v2\x12.freshet.v1.SourceR\x06source\x12\x14\n" +
-	"\x05chunk\x18\x03 \x01(\x04R\x05chunk\"\xf1\x01\n" +
+	"\x05chunk\x18\x03 \x01(\x04R\x05chunk\"\xf0\x03\n" +
 	"\vLocalAnswer\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x124\n" +
 	"\awelcome\x18\x02 \x01(\v2\x18.freshet.v1.LocalWelcomeH\x00R\awelcome\x12+\n" +
 	"\x04loan\x18\x03 \x01(\v2\x15.freshet.v1.LocalLoanH\x00R\x04loan\x124\n" +
 	"\arefusal\x18\x04 \x01(\v2\x18.freshet.v1.LocalRefusalH\x00R\arefusal\x121\n" +
-	"\x06recall\x18\x05 \x01(\v2\x17.freshet.v1.LocalRecallH\x00R\x06recallB\x06\n" +
+	"\x06recall\x18\x05 \x01(\v2\x17.freshet.v1.LocalRecallH\x00R\x06recall\x12.\n" +
+	"\x05draft\x18F \x01(\v2\x16.freshet.v1.LocalDraftH\x00R\x05draft\x127\n" +
+	"\bprogress\x18G \x01(\v2\x19.freshet.v1.LocalProgressH\x00R\bprogress\x12,\n" +
+	"\x04room\x18\x82\x01 \x01(\v2\x15.freshet.v1.LocalRoomH\x00R\x04room\x12/\n" +
+	"\x05taken\x18\x83\x01 \x01(\v2\x16.freshet.v1.LocalTakenH\x00R\x05taken\x125\n" +
+	"\aoutcome\x18\x84\x01 \x01(\v2\x18.freshet.v1.LocalOutcomeH\x00R\aoutcomeB\x06\n" +
 	"\x04what\"I\n" +
 	"\fLocalWelcome\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12 \n" +
@@ -761,7 +1166,25 @@ const file_freshet_v1_local_proto_rawDesc = "" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\"#\n" +
 	"\vLocalRecall\x12\x14\n" +
-	"\x05loans\x18\x01 \x03(\x04R\x05loansB:Z8github.com/freshet-io/freshet/proto/freshet/v1;freshetv1b\x06proto3"
+	"\x05loans\x18\x01 \x03(\x04R\x05loans\"T\n" +
+	"\n" +
+	"LocalFetch\x120\n" +
+	"\x04read\x18\x01 \x01(\v2\x1c.freshet.v1.ReadBlockRequestR\x04read\x12\x14\n" +
+	"\x05ahead\x18\x02 \x01(\bR\x05ahead\"x\n" +
+	"\n" +
+	"LocalDraft\x12\x12\n" +
+	"\x04loan\x18\x01 \x01(\x04R\x04loan\x12\x16\n" +
+	"\x06offset\x18\x02 \x01(\x03R\x06offset\x12\x16\n" +
+	"\x06length\x18\x03 \x01(\x03R\x06length\x12\x12\n" +
+	"\x04from\x18\x04 \x01(\tR\x04from\x12\x12\n" +
+	"\x04have\x18\x05 \x01(\x03R\x04have\"L\n" +
+	"\n" +
+	"LocalAwait\x12\x12\n" +
+	"\x04loan\x18\x01 \x01(\x04R\x04loan\x12\x16\n" +
+	"\x06offset\x18\x02 \x01(\x03R\x06offset\x12\x12\n" +
+	"\x04want\x18\x03 \x01(\x03R\x04want\"#\n" +
+	"\rLocalProgress\x12\x12\n" +
+	"\x04have\x18\x01 \x01(\x03R\x04haveB:Z8github.com/freshet-io/freshet/proto/freshet/v1;freshetv1b\x06proto3"
 
 var (
 	file_freshet_v1_local_proto_rawDescOnce sync.Once
@@ -775,7 +1198,7 @@ func file_freshet_v1_local_proto_rawDescGZIP() []byte {
 	return file_freshet_v1_local_proto_rawDescData
 }
 
-var file_freshet_v1_local_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
+var file_freshet_v1_local_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
 var file_freshet_v1_local_proto_goTypes = []any{
 	(*LocalRequest)(nil),     // 0: freshet.v1.LocalRequest
 	(*LocalHello)(nil),       // 1: freshet.v1.LocalHello
@@ -786,26 +1209,45 @@ var file_freshet_v1_local_proto_goTypes = []any{
 	(*LocalLoan)(nil),        // 6: freshet.v1.LocalLoan
 	(*LocalRefusal)(nil),     // 7: freshet.v1.LocalRefusal
 	(*LocalRecall)(nil),      // 8: freshet.v1.LocalRecall
-	(*ReadBlockRequest)(nil), // 9: freshet.v1.ReadBlockRequest
-	(*Block)(nil),            // 10: freshet.v1.Block
-	(*Source)(nil),           // 11: freshet.v1.Source
+	(*LocalFetch)(nil),       // 9: freshet.v1.LocalFetch
+	(*LocalDraft)(nil),       // 10: freshet.v1.LocalDraft
+	(*LocalAwait)(nil),       // 11: freshet.v1.LocalAwait
+	(*LocalProgress)(nil),    // 12: freshet.v1.LocalProgress
+	(*ReadBlockRequest)(nil), // 13: freshet.v1.ReadBlockRequest
+	(*LocalWrite)(nil),       // 14: freshet.v1.LocalWrite
+	(*LocalFilled)(nil),      // 15: freshet.v1.LocalFilled
+	(*Block)(nil),            // 16: freshet.v1.Block
+	(*Source)(nil),           // 17: freshet.v1.Source
+	(*LocalRoom)(nil),        // 18: freshet.v1.LocalRoom
+	(*LocalTaken)(nil),       // 19: freshet.v1.LocalTaken
+	(*LocalOutcome)(nil),     // 20: freshet.v1.LocalOutcome
 }
 var file_freshet_v1_local_proto_depIdxs = []int32{
 	1,  // 0: freshet.v1.LocalRequest.hello:type_name -> freshet.v1.LocalHello
-	9,  // 1: freshet.v1.LocalRequest.open:type_name -> freshet.v1.ReadBlockRequest
+	13, // 1: freshet.v1.LocalRequest.open:type_name -> freshet.v1.ReadBlockRequest
 	2,  // 2: freshet.v1.LocalRequest.release:type_name -> freshet.v1.LocalRelease
 	3,  // 3: freshet.v1.LocalRequest.damage:type_name -> freshet.v1.LocalDamage
-	10, // 4: freshet.v1.LocalDamage.block:type_name -> freshet.v1.Block
-	11, // 5: freshet.v1.LocalDamage.source:type_name -> freshet.v1.Source
-	5,  // 6: freshet.v1.LocalAnswer.welcome:type_name -> freshet.v1.LocalWelcome
-	6,  // 7: freshet.v1.LocalAnswer.loan:type_name -> freshet.v1.LocalLoan
-	7,  // 8: freshet.v1.LocalAnswer.refusal:type_name -> freshet.v1.LocalRefusal
-	8,  // 9: freshet.v1.LocalAnswer.recall:type_name -> freshet.v1.LocalRecall
-	10, // [10:10] is the sub-list for method output_type
-	10, // [10:10] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	9,  // 4: freshet.v1.LocalRequest.fetch:type_name -> freshet.v1.LocalFetch
+	11, // 5: freshet.v1.LocalRequest.await:type_name -> freshet.v1.LocalAwait
+	14, // 6: freshet.v1.LocalRequest.write:type_name -> freshet.v1.LocalWrite
+	15, // 7: freshet.v1.LocalRequest.filled:type_name -> freshet.v1.LocalFilled
+	16, // 8: freshet.v1.LocalDamage.block:type_name -> freshet.v1.Block
+	17, // 9: freshet.v1.LocalDamage.source:type_name -> freshet.v1.Source
+	5,  // 10: freshet.v1.LocalAnswer.welcome:type_name -> freshet.v1.LocalWelcome
+	6,  // 11: freshet.v1.LocalAnswer.loan:type_name -> freshet.v1.LocalLoan
+	7,  // 12: freshet.v1.LocalAnswer.refusal:type_name -> freshet.v1.LocalRefusal
+	8,  // 13: freshet.v1.LocalAnswer.recall:type_name -> freshet.v1.LocalRecall
+	10, // 14: freshet.v1.LocalAnswer.draft:type_name -> freshet.v1.LocalDraft
+	12, // 15: freshet.v1.LocalAnswer.progress:type_name -> freshet.v1.LocalProgress
+	18, // 16: freshet.v1.LocalAnswer.room:type_name -> freshet.v1.LocalRoom
+	19, // 17: freshet.v1.LocalAnswer.taken:type_name -> freshet.v1.LocalTaken
+	20, // 18: freshet.v1.LocalAnswer.outcome:type_name -> freshet.v1.LocalOutcome
+	13, // 19: freshet.v1.LocalFetch.read:type_name -> freshet.v1.ReadBlockRequest
+	20, // [20:20] is the sub-list for method output_type
+	20, // [20:20] is the sub-list for method input_type
+	20, // [20:20] is the sub-list for extension type_name
+	20, // [20:20] is the sub-list for extension extendee
+	0,  // [0:20] is the sub-list for field type_name
 }
 
 func init() { file_freshet_v1_local_proto_init() }
@@ -814,18 +1256,28 @@ func file_freshet_v1_local_proto_init() {
 		return
 	}
 	file_freshet_v1_block_proto_init()
+	file_freshet_v1_local_write_proto_init()
 	file_freshet_v1_types_proto_init()
 	file_freshet_v1_local_proto_msgTypes[0].OneofWrappers = []any{
 		(*LocalRequest_Hello)(nil),
 		(*LocalRequest_Open)(nil),
 		(*LocalRequest_Release)(nil),
 		(*LocalRequest_Damage)(nil),
+		(*LocalRequest_Fetch)(nil),
+		(*LocalRequest_Await)(nil),
+		(*LocalRequest_Write)(nil),
+		(*LocalRequest_Filled)(nil),
 	}
 	file_freshet_v1_local_proto_msgTypes[4].OneofWrappers = []any{
 		(*LocalAnswer_Welcome)(nil),
 		(*LocalAnswer_Loan)(nil),
 		(*LocalAnswer_Refusal)(nil),
 		(*LocalAnswer_Recall)(nil),
+		(*LocalAnswer_Draft)(nil),
+		(*LocalAnswer_Progress)(nil),
+		(*LocalAnswer_Room)(nil),
+		(*LocalAnswer_Taken)(nil),
+		(*LocalAnswer_Outcome)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -833,7 +1285,7 @@ func file_freshet_v1_local_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_freshet_v1_local_proto_rawDesc), len(file_freshet_v1_local_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   9,
+			NumMessages:   13,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -1899,10 +1899,13 @@ type BeginWriteRequest struct {
 	// Length of the file in bytes, if it is known: checked against quotas.
 	Length *int64 `protobuf:"varint,7,opt,name=length,proto3,oneof" json:"length,omitempty"`
 	// Locality of the caller; empty: that of a node on the same host.
-	Rack          string `protobuf:"bytes,90,opt,name=rack,proto3" json:"rack,omitempty"`
-	Zone          string `protobuf:"bytes,91,opt,name=zone,proto3" json:"zone,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Rack string `protobuf:"bytes,90,opt,name=rack,proto3" json:"rack,omitempty"`
+	Zone string `protobuf:"bytes,91,opt,name=zone,proto3" json:"zone,omitempty"`
+	// Of must_cache and async_through: on so many cache nodes the file is durable when it
+	// is acknowledged. 0: by the policy of the path.
+	DurableReplicas int32 `protobuf:"varint,80,opt,name=durable_replicas,json=durableReplicas,proto3" json:"durable_replicas,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *BeginWriteRequest) Reset() {
@@ -1996,6 +1999,13 @@ func (x *BeginWriteRequest) GetZone() string {
 		return x.Zone
 	}
 	return ""
+}
+
+func (x *BeginWriteRequest) GetDurableReplicas() int32 {
+	if x != nil {
+		return x.DurableReplicas
+	}
+	return 0
 }
 
 // BeginWriteResponse is a ticket, or the outcome if the operation is done.
@@ -2684,7 +2694,7 @@ const file_freshet_v1_namespace_proto_rawDesc = "" +
 	"\x06source\x18\x02 \x01(\v2\x12.freshet.v1.SourceR\x06source\x12)\n" +
 	"\x06blocks\x18\x03 \x03(\v2\x11.freshet.v1.BlockR\x06blocks\x12\x1c\n" +
 	"\tcacheable\x18\x04 \x01(\bR\tcacheable\x12\x19\n" +
-	"\blease_ns\x18d \x01(\x04R\aleaseNs\"\xf2\x01\n" +
+	"\blease_ns\x18d \x01(\x04R\aleaseNs\"\x9d\x02\n" +
 	"\x11BeginWriteRequest\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x1d\n" +
 	"\n" +
@@ -2696,7 +2706,8 @@ const file_freshet_v1_namespace_proto_rawDesc = "" +
 	"\anode_id\x18\x06 \x01(\tR\x06nodeId\x12\x1b\n" +
 	"\x06length\x18\a \x01(\x03H\x00R\x06length\x88\x01\x01\x12\x12\n" +
 	"\x04rack\x18Z \x01(\tR\x04rack\x12\x12\n" +
-	"\x04zone\x18[ \x01(\tR\x04zoneB\t\n" +
+	"\x04zone\x18[ \x01(\tR\x04zone\x12)\n" +
+	"\x10durable_replicas\x18P \x01(\x05R\x0fdurableReplicasB\t\n" +
 	"\a_length\"\x93\x01\n" +
 	"\x12BeginWriteResponse\x12*\n" +
 	"\x06ticket\x18\x01 \x01(\v2\x12.freshet.v1.TicketR\x06ticket\x12\x12\n" +

@@ -224,7 +224,9 @@ type ListUnpersistedResponse struct {
 	// How long ago the oldest of those that are queued was acknowledged.
 	Oldest *durationpb.Duration `protobuf:"bytes,8,opt,name=oldest,proto3" json:"oldest,omitempty"`
 	// Those that need attention first, then the oldest.
-	Files         []*UnpersistedFile `protobuf:"bytes,9,rep,name=files,proto3" json:"files,omitempty"`
+	Files []*UnpersistedFile `protobuf:"bytes,9,rep,name=files,proto3" json:"files,omitempty"`
+	// Fewer live nodes have all of their bytes than was promised, but one has.
+	Short         int64 `protobuf:"varint,80,opt,name=short,proto3" json:"short,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -322,6 +324,13 @@ func (x *ListUnpersistedResponse) GetFiles() []*UnpersistedFile {
 	return nil
 }
 
+func (x *ListUnpersistedResponse) GetShort() int64 {
+	if x != nil {
+		return x.Short
+	}
+	return 0
+}
+
 // UnpersistedFile is a file that is not in the storage.
 type UnpersistedFile struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
@@ -338,9 +347,13 @@ type UnpersistedFile struct {
 	Attempts int64  `protobuf:"varint,7,opt,name=attempts,proto3" json:"attempts,omitempty"`
 	Error    string `protobuf:"bytes,8,opt,name=error,proto3" json:"error,omitempty"`
 	// When it is tried again, at the earliest.
-	Next          *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=next,proto3" json:"next,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Next *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=next,proto3" json:"next,omitempty"`
+	// On so many nodes it was durable when it was acknowledged, and on so many that live
+	// all of it is now.
+	DurableReplicas int32 `protobuf:"varint,80,opt,name=durable_replicas,json=durableReplicas,proto3" json:"durable_replicas,omitempty"`
+	LiveReplicas    int32 `protobuf:"varint,81,opt,name=live_replicas,json=liveReplicas,proto3" json:"live_replicas,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *UnpersistedFile) Reset() {
@@ -436,6 +449,20 @@ func (x *UnpersistedFile) GetNext() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *UnpersistedFile) GetDurableReplicas() int32 {
+	if x != nil {
+		return x.DurableReplicas
+	}
+	return 0
+}
+
+func (x *UnpersistedFile) GetLiveReplicas() int32 {
+	if x != nil {
+		return x.LiveReplicas
+	}
+	return 0
+}
+
 var File_freshet_v1_persist_proto protoreflect.FileDescriptor
 
 const file_freshet_v1_persist_proto_rawDesc = "" +
@@ -452,7 +479,7 @@ const file_freshet_v1_persist_proto_rawDesc = "" +
 	"\x05bytes\x18\x02 \x01(\x03R\x05bytes\"B\n" +
 	"\x16ListUnpersistedRequest\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x14\n" +
-	"\x05limit\x18\x02 \x01(\x05R\x05limit\"\xad\x02\n" +
+	"\x05limit\x18\x02 \x01(\x05R\x05limit\"\xc3\x02\n" +
 	"\x17ListUnpersistedResponse\x12\x14\n" +
 	"\x05count\x18\x01 \x01(\x03R\x05count\x12\x14\n" +
 	"\x05bytes\x18\x02 \x01(\x03R\x05bytes\x12\x16\n" +
@@ -464,7 +491,8 @@ const file_freshet_v1_persist_proto_rawDesc = "" +
 	"\tconflicts\x18\x06 \x01(\x03R\tconflicts\x12\x12\n" +
 	"\x04lost\x18\a \x01(\x03R\x04lost\x121\n" +
 	"\x06oldest\x18\b \x01(\v2\x19.google.protobuf.DurationR\x06oldest\x121\n" +
-	"\x05files\x18\t \x03(\v2\x1b.freshet.v1.UnpersistedFileR\x05files\"\x96\x02\n" +
+	"\x05files\x18\t \x03(\v2\x1b.freshet.v1.UnpersistedFileR\x05files\x12\x14\n" +
+	"\x05short\x18P \x01(\x03R\x05short\"\xe6\x02\n" +
 	"\x0fUnpersistedFile\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x17\n" +
 	"\afile_id\x18\x02 \x01(\x04R\x06fileId\x12\x16\n" +
@@ -474,7 +502,9 @@ const file_freshet_v1_persist_proto_rawDesc = "" +
 	"\x05nodes\x18\x06 \x03(\tR\x05nodes\x12\x1a\n" +
 	"\battempts\x18\a \x01(\x03R\battempts\x12\x14\n" +
 	"\x05error\x18\b \x01(\tR\x05error\x12.\n" +
-	"\x04next\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\x04next2\xdd\x01\n" +
+	"\x04next\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\x04next\x12)\n" +
+	"\x10durable_replicas\x18P \x01(\x05R\x0fdurableReplicas\x12#\n" +
+	"\rlive_replicas\x18Q \x01(\x05R\fliveReplicas2\xdd\x01\n" +
 	"\x0ePersistService\x12Z\n" +
 	"\aPersist\x12\x1a.freshet.v1.PersistRequest\x1a\x1b.freshet.v1.PersistResponse\"\x16\x82\xd3\xe4\x93\x02\x10:\x01*\"\v/v1/persist\x12o\n" +
 	"\x0fListUnpersisted\x12\".freshet.v1.ListUnpersistedRequest\x1a#.freshet.v1.ListUnpersistedResponse\"\x13\x82\xd3\xe4\x93\x02\r\x12\v/v1/persistB:Z8github.com/freshet-io/freshet/proto/freshet/v1;freshetv1b\x06proto3"

@@ -276,8 +276,11 @@ type PolicyProperties struct {
 	BlockSize      *string `protobuf:"bytes,7,opt,name=block_size,json=blockSize,proto3,oneof" json:"block_size,omitempty"`
 	ReplicationMin *int32  `protobuf:"varint,8,opt,name=replication_min,json=replicationMin,proto3,oneof" json:"replication_min,omitempty"`
 	ReplicationMax *int32  `protobuf:"varint,9,opt,name=replication_max,json=replicationMax,proto3,oneof" json:"replication_max,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// On so many cache nodes a file of must_cache or async_through is durable when it is
+	// acknowledged: 1 to 8.
+	DurableReplicas *int32 `protobuf:"varint,80,opt,name=durable_replicas,json=durableReplicas,proto3,oneof" json:"durable_replicas,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *PolicyProperties) Reset() {
@@ -369,6 +372,13 @@ func (x *PolicyProperties) GetReplicationMin() int32 {
 func (x *PolicyProperties) GetReplicationMax() int32 {
 	if x != nil && x.ReplicationMax != nil {
 		return *x.ReplicationMax
+	}
+	return 0
+}
+
+func (x *PolicyProperties) GetDurableReplicas() int32 {
+	if x != nil && x.DurableReplicas != nil {
+		return *x.DurableReplicas
 	}
 	return 0
 }
@@ -765,7 +775,7 @@ const file_freshet_v1_policy_proto_rawDesc = "" +
 	"\x04path\x18\x01 \x01(\tR\x04path\"\x7f\n" +
 	"\x14ListPoliciesResponse\x12.\n" +
 	"\bpolicies\x18\x01 \x03(\v2\x12.freshet.v1.PolicyR\bpolicies\x127\n" +
-	"\teffective\x18\x02 \x03(\v2\x19.freshet.v1.PolicySettingR\teffective\"\xe9\x03\n" +
+	"\teffective\x18\x02 \x03(\v2\x19.freshet.v1.PolicySettingR\teffective\"\xae\x04\n" +
 	"\x10PolicyProperties\x12(\n" +
 	"\rsync_interval\x18\x01 \x01(\tH\x00R\fsyncInterval\x88\x01\x01\x12%\n" +
 	"\vconsistency\x18\x02 \x01(\tH\x01R\vconsistency\x88\x01\x01\x12\"\n" +
@@ -778,7 +788,8 @@ const file_freshet_v1_policy_proto_rawDesc = "" +
 	"\n" +
 	"block_size\x18\a \x01(\tH\x06R\tblockSize\x88\x01\x01\x12,\n" +
 	"\x0freplication_min\x18\b \x01(\x05H\aR\x0ereplicationMin\x88\x01\x01\x12,\n" +
-	"\x0freplication_max\x18\t \x01(\x05H\bR\x0ereplicationMax\x88\x01\x01B\x10\n" +
+	"\x0freplication_max\x18\t \x01(\x05H\bR\x0ereplicationMax\x88\x01\x01\x12.\n" +
+	"\x10durable_replicas\x18P \x01(\x05H\tR\x0fdurableReplicas\x88\x01\x01B\x10\n" +
 	"\x0e_sync_intervalB\x0e\n" +
 	"\f_consistencyB\r\n" +
 	"\v_write_typeB\x06\n" +
@@ -787,7 +798,8 @@ const file_freshet_v1_policy_proto_rawDesc = "" +
 	"\a_pinnedB\r\n" +
 	"\v_block_sizeB\x12\n" +
 	"\x10_replication_minB\x12\n" +
-	"\x10_replication_max\"\xc3\x01\n" +
+	"\x10_replication_maxB\x13\n" +
+	"\x11_durable_replicas\"\xc3\x01\n" +
 	"\x13UpdatePolicyRequest\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12<\n" +
 	"\n" +

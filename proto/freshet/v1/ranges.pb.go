@@ -294,10 +294,10 @@ const file_freshet_v1_ranges_proto_rawDesc = "" +
 	"\fRangeOutcome\x12\x16\n" +
 	"\x06length\x18\x01 \x01(\x03R\x06length\x12-\n" +
 	"\x05error\x18\x02 \x01(\v2\x17.freshet.v1.ErrorDetailR\x05error\x12\x18\n" +
-	"\amessage\x18\x03 \x01(\tR\amessage2[\n" +
-	"\fRangeService\x12K\n" +
+	"\amessage\x18\x03 \x01(\tR\amessage2_\n" +
+	"\fRangeService\x12O\n" +
 	"\n" +
-	"ReadRanges\x12\x1d.freshet.v1.ReadRangesRequest\x1a\x1e.freshet.v1.ReadRangesResponseB:Z8github.com/freshet-io/freshet/proto/freshet/v1;freshetv1b\x06proto3"
+	"ReadRanges\x12\x1d.freshet.v1.ReadRangesRequest\x1a\x1e.freshet.v1.ReadRangesResponse(\x010\x01B:Z8github.com/freshet-io/freshet/proto/freshet/v1;freshetv1b\x06proto3"
 
 var (
 	file_freshet_v1_ranges_proto_rawDescOnce sync.Once

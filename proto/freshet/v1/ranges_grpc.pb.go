@@ -30,10 +30,12 @@ const (
 //
 // RangeService is served by cache nodes to clients.
 type RangeServiceClient interface {
-	// ReadRanges returns ranges of blocks that the node holds, all in one answer. It
-	// waits for no storage: a range that the node does not hold is an error of that
-	// range, and is to be read by BlockService.ReadBlock.
-	ReadRanges(ctx context.Context, in *ReadRangesRequest, opts ...grpc.CallOption) (*ReadRangesResponse, error)
+	// ReadRanges answers each request by the ranges of blocks that it asks for, in the
+	// order of the requests. It waits for no storage: a range that the node does not
+	// hold is an error of that range, and is to be read by BlockService.ReadBlock. The
+	// node ends a stream on which nothing is asked for half a minute. Whoever does not
+	// want to wait behind a slow answer opens another stream.
+	ReadRanges(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[ReadRangesRequest, ReadRangesResponse], error)
 }
 
 type rangeServiceClient struct {
@@ -44,15 +46,18 @@ func NewRangeServiceClient(cc grpc.ClientConnInterface) RangeServiceClient {
 	return &rangeServiceClient{cc}
 }
 
-func (c *rangeServiceClient) ReadRanges(ctx context.Context, in *ReadRangesRequest, opts ...grpc.CallOption) (*ReadRangesResponse, error) {
+func (c *rangeServiceClient) ReadRanges(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[ReadRangesRequest, ReadRangesResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	out := new(ReadRangesResponse)
-	err := c.cc.Invoke(ctx, RangeService_ReadRanges_FullMethodName, in, out, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &RangeService_ServiceDesc.Streams[0], RangeService_ReadRanges_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
-	return out, nil
+	x := &grpc.GenericClientStream[ReadRangesRequest, ReadRangesResponse]{ClientStream: stream}
+	return x, nil
 }
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type RangeService_ReadRangesClient = grpc.BidiStreamingClient[ReadRangesRequest, ReadRangesResponse]
 
 // RangeServiceServer is the server API for RangeService service.
 // All implementations must embed UnimplementedRangeServiceServer
@@ -60,10 +65,12 @@ func (c *rangeServiceClient) ReadRanges(ctx context.Context, in *ReadRangesReque
 //
 // RangeService is served by cache nodes to clients.
 type RangeServiceServer interface {
-	// ReadRanges returns ranges of blocks that the node holds, all in one answer. It
-	// waits for no storage: a range that the node does not hold is an error of that
-	// range, and is to be read by BlockService.ReadBlock.
-	ReadRanges(context.Context, *ReadRangesRequest) (*ReadRangesResponse, error)
+	// ReadRanges answers each request by the ranges of blocks that it asks for, in the
+	// order of the requests. It waits for no storage: a range that the node does not
+	// hold is an error of that range, and is to be read by BlockService.ReadBlock. The
+	// node ends a stream on which nothing is asked for half a minute. Whoever does not
+	// want to wait behind a slow answer opens another stream.
+	ReadRanges(grpc.BidiStreamingServer[ReadRangesRequest, ReadRangesResponse]) error
 	mustEmbedUnimplementedRangeServiceServer()
 }
 
@@ -74,8 +81,8 @@ type RangeServiceServer interface {
 // pointer dereference when methods are called.
 type UnimplementedRangeServiceServer struct{}
 
-func (UnimplementedRangeServiceServer) ReadRanges(context.Context, *ReadRangesRequest) (*ReadRangesResponse, error) {
-	return nil, status.Error(codes.Unimplemented, "method ReadRanges not implemented")
+func (UnimplementedRangeServiceServer) ReadRanges(grpc.BidiStreamingServer[ReadRangesRequest, ReadRangesResponse]) error {
+	return status.Error(codes.Unimplemented, "method ReadRanges not implemented")
 }
 func (UnimplementedRangeServiceServer) mustEmbedUnimplementedRangeServiceServer() {}
 func (UnimplementedRangeServiceServer) testEmbeddedByValue()                      {}
@@ -98,23 +105,12 @@ func RegisterRangeServiceServer(s grpc.ServiceRegistrar, srv RangeServiceServer)
 	s.RegisterService(&RangeService_ServiceDesc, srv)
 }
 
-func _RangeService_ReadRanges_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
-	in := new(ReadRangesRequest)
-	if err := dec(in); err != nil {
-		return nil, err
-	}
-	if interceptor == nil {
-		return srv.(RangeServiceServer).ReadRanges(ctx, in)
-	}
-	info := &grpc.UnaryServerInfo{
-		Server:     srv,
-		FullMethod: RangeService_ReadRanges_FullMethodName,
-	}
-	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
-		return srv.(RangeServiceServer).ReadRanges(ctx, req.(*ReadRangesRequest))
-	}
-	return interceptor(ctx, in, info, handler)
+func _RangeService_ReadRanges_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(RangeServiceServer).ReadRanges(&grpc.GenericServerStream[ReadRangesRequest, ReadRangesResponse]{ServerStream: stream})
 }
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type RangeService_ReadRangesServer = grpc.BidiStreamingServer[ReadRangesRequest, ReadRangesResponse]
 
 // RangeService_ServiceDesc is the grpc.ServiceDesc for RangeService service.
 // It's only intended for direct use with grpc.RegisterService,
@@ -122,12 +118,14 @@ func _RangeService_ReadRanges_Handler(srv interface{}, ctx context.Context, dec 
 var RangeService_ServiceDesc = grpc.ServiceDesc{
 	ServiceName: "freshet.v1.RangeService",
 	HandlerType: (*RangeServiceServer)(nil),
-	Methods: []grpc.MethodDesc{
+	Methods:     []grpc.MethodDesc{},
+	Streams: []grpc.StreamDesc{
 		{
-			MethodName: "ReadRanges",
-			Handler:    _RangeService_ReadRanges_Handler,
+			StreamName:    "ReadRanges",
+			Handler:       _RangeService_ReadRanges_Handler,
+			ServerStreams: true,
+			ClientStreams: true,
 		},
 	},
-	Streams:  []grpc.StreamDesc{},
 	Metadata: "freshet/v1/ranges.proto",
 }

@@ -1287,8 +1287,13 @@ type Ticket struct {
 	Target    *Source                `protobuf:"bytes,6,opt,name=target,proto3" json:"target,omitempty"`
 	BlockSize int64                  `protobuf:"varint,7,opt,name=block_size,json=blockSize,proto3" json:"block_size,omitempty"`
 	// Whose the file and the directories made for it are, if they are new.
-	Owner         string `protobuf:"bytes,8,opt,name=owner,proto3" json:"owner,omitempty"`
-	Group         string `protobuf:"bytes,9,opt,name=group,proto3" json:"group,omitempty"`
+	Owner string `protobuf:"bytes,8,opt,name=owner,proto3" json:"owner,omitempty"`
+	Group string `protobuf:"bytes,9,opt,name=group,proto3" json:"group,omitempty"`
+	// On so many nodes the file has to be durable before it becomes visible; 0 is 1.
+	DurableReplicas int32 `protobuf:"varint,80,opt,name=durable_replicas,json=durableReplicas,proto3" json:"durable_replicas,omitempty"`
+	// Nodes for the copies besides that of the writing node, the best first; there may be
+	// more than are needed.
+	Keepers       []*Node `protobuf:"bytes,81,rep,name=keepers,proto3" json:"keepers,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1386,15 +1391,32 @@ func (x *Ticket) GetGroup() string {
 	return ""
 }
 
+func (x *Ticket) GetDurableReplicas() int32 {
+	if x != nil {
+		return x.DurableReplicas
+	}
+	return 0
+}
+
+func (x *Ticket) GetKeepers() []*Node {
+	if x != nil {
+		return x.Keepers
+	}
+	return nil
+}
+
 // Written is what a finished upload reports.
 type Written struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Length        int64                  `protobuf:"varint,1,opt,name=length,proto3" json:"length,omitempty"`
-	Mtime         *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=mtime,proto3" json:"mtime,omitempty"`
-	Fingerprint   string                 `protobuf:"bytes,3,opt,name=fingerprint,proto3" json:"fingerprint,omitempty"`
-	Owner         string                 `protobuf:"bytes,4,opt,name=owner,proto3" json:"owner,omitempty"`
-	Group         string                 `protobuf:"bytes,5,opt,name=group,proto3" json:"group,omitempty"`
-	Mode          uint32                 `protobuf:"varint,6,opt,name=mode,proto3" json:"mode,omitempty"`
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	Length      int64                  `protobuf:"varint,1,opt,name=length,proto3" json:"length,omitempty"`
+	Mtime       *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=mtime,proto3" json:"mtime,omitempty"`
+	Fingerprint string                 `protobuf:"bytes,3,opt,name=fingerprint,proto3" json:"fingerprint,omitempty"`
+	Owner       string                 `protobuf:"bytes,4,opt,name=owner,proto3" json:"owner,omitempty"`
+	Group       string                 `protobuf:"bytes,5,opt,name=group,proto3" json:"group,omitempty"`
+	Mode        uint32                 `protobuf:"varint,6,opt,name=mode,proto3" json:"mode,omitempty"`
+	// IDs of the nodes that keep the blocks of a file that is not in the storage; none:
+	// the one that reports it.
+	Nodes         []string `protobuf:"bytes,80,rep,name=nodes,proto3" json:"nodes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1469,6 +1491,13 @@ func (x *Written) GetMode() uint32 {
 		return x.Mode
 	}
 	return 0
+}
+
+func (x *Written) GetNodes() []string {
+	if x != nil {
+		return x.Nodes
+	}
+	return nil
 }
 
 var File_freshet_v1_types_proto protoreflect.FileDescriptor
@@ -1607,7 +1636,7 @@ const file_freshet_v1_types_proto_rawDesc = "" +
 	"\x05nodes\x18\x05 \x03(\v2\x10.freshet.v1.NodeR\x05nodes\x12&\n" +
 	"\x05fetch\x18\x06 \x01(\v2\x10.freshet.v1.NodeR\x05fetch\x12\"\n" +
 	"\x03via\x18F \x01(\v2\x10.freshet.v1.NodeR\x03via\x12\x12\n" +
-	"\x04full\x18G \x01(\bR\x04full\"\x81\x02\n" +
+	"\x04full\x18G \x01(\bR\x04full\"\xd8\x02\n" +
 	"\x06Ticket\x12\x0e\n" +
 	"\x02op\x18\x01 \x01(\fR\x02op\x12\x17\n" +
 	"\afile_id\x18\x02 \x01(\x04R\x06fileId\x12\x12\n" +
@@ -1619,14 +1648,17 @@ const file_freshet_v1_types_proto_rawDesc = "" +
 	"\n" +
 	"block_size\x18\a \x01(\x03R\tblockSize\x12\x14\n" +
 	"\x05owner\x18\b \x01(\tR\x05owner\x12\x14\n" +
-	"\x05group\x18\t \x01(\tR\x05group\"\xb5\x01\n" +
+	"\x05group\x18\t \x01(\tR\x05group\x12)\n" +
+	"\x10durable_replicas\x18P \x01(\x05R\x0fdurableReplicas\x12*\n" +
+	"\akeepers\x18Q \x03(\v2\x10.freshet.v1.NodeR\akeepers\"\xcb\x01\n" +
 	"\aWritten\x12\x16\n" +
 	"\x06length\x18\x01 \x01(\x03R\x06length\x120\n" +
 	"\x05mtime\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05mtime\x12 \n" +
 	"\vfingerprint\x18\x03 \x01(\tR\vfingerprint\x12\x14\n" +
 	"\x05owner\x18\x04 \x01(\tR\x05owner\x12\x14\n" +
 	"\x05group\x18\x05 \x01(\tR\x05group\x12\x12\n" +
-	"\x04mode\x18\x06 \x01(\rR\x04modeB:Z8github.com/freshet-io/freshet/proto/freshet/v1;freshetv1b\x06proto3"
+	"\x04mode\x18\x06 \x01(\rR\x04mode\x12\x14\n" +
+	"\x05nodes\x18P \x03(\tR\x05nodesB:Z8github.com/freshet-io/freshet/proto/freshet/v1;freshetv1b\x06proto3"
 
 var (
 	file_freshet_v1_types_proto_rawDescOnce sync.Once
@@ -1679,12 +1711,13 @@ var file_freshet_v1_types_proto_depIdxs = []int32{
 	7,  // 15: freshet.v1.Block.via:type_name -> freshet.v1.Node
 	7,  // 16: freshet.v1.Ticket.node:type_name -> freshet.v1.Node
 	10, // 17: freshet.v1.Ticket.target:type_name -> freshet.v1.Source
-	15, // 18: freshet.v1.Written.mtime:type_name -> google.protobuf.Timestamp
-	19, // [19:19] is the sub-list for method output_type
-	19, // [19:19] is the sub-list for method input_type
-	19, // [19:19] is the sub-list for extension type_name
-	19, // [19:19] is the sub-list for extension extendee
-	0,  // [0:19] is the sub-list for field type_name
+	7,  // 18: freshet.v1.Ticket.keepers:type_name -> freshet.v1.Node
+	15, // 19: freshet.v1.Written.mtime:type_name -> google.protobuf.Timestamp
+	20, // [20:20] is the sub-list for method output_type
+	20, // [20:20] is the sub-list for method input_type
+	20, // [20:20] is the sub-list for extension type_name
+	20, // [20:20] is the sub-list for extension extendee
+	0,  // [0:20] is the sub-list for field type_name
 }
 
 func init() { file_freshet_v1_types_proto_init() }

@@ -51,7 +51,12 @@ func cached(t *testing.T, r *e2e.Region, name string, data []byte) {
 }
 
 // lent returns how many blocks the node has lent so far.
-func lent(t *testing.T, r *e2e.Region, node int) int {
+func lent(t *testing.T, r *e2e.Region, node int) int { return opens(t, r, node, "lent") }
+
+// drafts returns how many it has lent while they were fetched.
+func drafts(t *testing.T, r *e2e.Region, node int) int { return opens(t, r, node, "draft") }
+
+func opens(t *testing.T, r *e2e.Region, node int, result string) int {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+r.NodeHTTP[node]+"/metrics", nil)
 	if err != nil {
@@ -66,7 +71,7 @@ func lent(t *testing.T, r *e2e.Region, node int) int {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m := regexp.MustCompile(`(?m)^freshet_local_opens_total\{result="lent"\} (\d+)$`).FindSubmatch(b)
+	m := regexp.MustCompile(`(?m)^freshet_local_opens_total\{result="` + result + `"\} (\d+)$`).FindSubmatch(b)
 	if m == nil {
 		t.Fatal("the node does not count what it lends")
 	}

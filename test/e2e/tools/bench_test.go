@@ -1,8 +1,10 @@
 package tools_test
 
 import (
+	"fmt"
 	"os"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/freshet-io/freshet/test/e2e"
@@ -56,6 +58,14 @@ func TestMeasurementsLeaveNothingBehind(t *testing.T) {
 	r = bench(0, "trace", trace, "--root", "/lake", "--threads", "1")
 	if r.Ops != 6 || r.Errors != 0 || r.Bytes != 1000+(300_000-4096)+5000+5000 || r.Latency.P99 > 0.45 {
 		t.Errorf("trace: %+v", r)
+	}
+	var many strings.Builder
+	for i := range 40 {
+		fmt.Fprintf(&many, "0 write /new/w%d 0 %d\n0 read /new/w%d\n0 stat /new/w%d\n0 read /new/w%d 0 10\n", i%8, 1000+i, i%8, i%8, i%8)
+	}
+	r = bench(0, "trace", e2e.File(t, "many.trace", []byte(many.String())), "--root", "/lake", "--threads", "16", "--speed", "0")
+	if r.Ops != 160 || r.Errors != 0 {
+		t.Errorf("reads of what the trace writes, as fast as may be: %+v", r)
 	}
 	made := e2e.File(t, "m.trace", []byte("0 read /x/a 0 100000\n1 read /x/a 0 100000\n2 read \"/y/b c\" 50000 50000\n"))
 	r = bench(0, "trace", made, "--root", "/lake", "--make", "--speed", "0", "--threads", "1")

@@ -1,0 +1,133 @@
+package faults_test
+
+import (
+	"fmt"
+	"sync"
+
+	"github.com/freshet-io/freshet"
+	"github.com/freshet-io/freshet/test/e2e"
+)
+
+// file is a file that one writer changes and everybody reads. A file whose last change
+// has an unknown outcome is not changed again.
+type file struct {
+	id    string // what its pages name; it stays when it is renamed
+	owner *e2e.Region
+
+	mu     sync.Mutex
+	path   freshet.Path
+	moves  int               // renames and removals that have begun
+	moving bool              // one of them has not ended
+	acked  uint64            // the newest version that was acknowledged; 0: none
+	issued uint64            // the newest that was begun
+	write  freshet.WriteType // of acked
+	// refused are versions of which it was said that nothing was written.
+	refused map[uint64]error
+	seen    map[*e2e.Region]uint64 // the newest version that somebody read
+	there   map[*e2e.Region]bool   // somebody read it at its path
+
+	removed bool
+	doubt   doubt
+}
+
+// doubt is what may also be true of a file.
+type doubt struct {
+	version uint64       // it may have this one instead
+	path    freshet.Path // it may be there instead
+	removed bool         // it may not exist
+}
+
+func newFile(owner *e2e.Region, p freshet.Path) *file {
+	return &file{id: string(p), owner: owner, path: p, refused: map[uint64]error{}, seen: map[*e2e.Region]uint64{}, there: map[*e2e.Region]bool{}}
+}
+
+// content is that of a version: of one block, several, or a part of one.
+func (f *file) content(version uint64) []byte {
+	return e2e.Content(f.id, version, f.size(version))
+}
+
+func (f *file) size(version uint64) int {
+	switch version % 5 {
+	case 0:
+		return 3<<20 + int(version)
+	case 1:
+		return 4096 + int(version)
+	default:
+		return 300_000 + 90_000*int(version%4)
+	}
+}
+
+// view is what a reader may expect of a file before it reads.
+type view struct {
+	f     *file
+	r     *e2e.Region
+	path  freshet.Path
+	moves int
+	least uint64 // if it exists
+	there bool   // it must exist
+}
+
+func (f *file) look(r *e2e.Region) view {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	v := view{f: f, r: r, path: f.path, moves: f.moves, least: f.seen[r], there: f.there[r]}
+	if r == f.owner {
+		v.least, v.there = max(v.least, f.acked), v.there || f.acked > 0
+	}
+	v.there = v.there && !f.moving
+	return v
+}
+
+// judge returns what is wrong with an answer, if anything: data from off on, of a
+// file of length bytes (negative: not known).
+func (v *view) judge(off int64, data []byte, length int64) error {
+	f := v.f
+	got, err := e2e.VersionOf(f.id, off, data)
+	if err != nil {
+		return fmt.Errorf("%s in %s: %w", v.path, v.r.Name, err)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	broken := func(format string, args ...any) error {
+		return fmt.Errorf("%s (%s) in %s: "+format, append([]any{v.path, f.id, v.r.Name}, args...)...)
+	}
+	switch refused, ok := f.refused[got]; {
+	case ok:
+		return broken("version %d, of which was said: %w", got, refused)
+	case got > f.issued || got == 0:
+		return broken("version %d, which nobody wrote", got)
+	case got < v.least:
+		return broken("version %d after version %d", got, v.least)
+	case length >= 0 && length != int64(f.size(got)):
+		return broken("%d bytes of version %d, which has %d", length, got, f.size(got))
+	case off+int64(len(data)) > int64(f.size(got)):
+		return broken("bytes beyond the end of version %d", got)
+	}
+	f.seen[v.r] = max(f.seen[v.r], got)
+	f.there[v.r] = f.there[v.r] || v.moves == f.moves && !f.moving
+	return nil
+}
+
+// leave notes that the file is about to leave its path.
+func (f *file) leave() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.moves++
+	f.moving = true
+}
+
+// judgeError returns what is wrong with a failure, if anything: errors of the moment
+// are not, a file that is denied is.
+func (v *view) judgeError(err error) error {
+	switch freshet.KindOf(err) {
+	case freshet.KindUnavailable, freshet.KindDeadline, freshet.KindStale, freshet.KindExhausted, freshet.KindNotLeader:
+		return nil
+	case freshet.KindNotExist:
+		v.f.mu.Lock()
+		defer v.f.mu.Unlock()
+		if !v.there || v.moves != v.f.moves {
+			return nil
+		}
+	}
+	return fmt.Errorf("%s (%s) in %s, of which version %d is known: %w", v.path, v.f.id, v.r.Name, v.least, err)
+}
