@@ -94,7 +94,7 @@ func (c *Coordinator) leadTerm(ctx, term context.Context, number uint64, first b
 	defer context.AfterFunc(term, func() { cancel(context.Cause(term)) })()
 	c.lead.began(cancel)
 	c.enterTerm(number)
-	c.leases.Enter(number, c.state.Leases())
+	c.leases.Enter(number, c.allowedLeases())
 	defer c.leases.Leave()
 	c.versions.begin(number)
 	if !c.retry(ctx, "take over", func() error { return c.takeOver(ctx, first) }) {

@@ -39,34 +39,23 @@ func (c *Coordinator) OpenLeases(ctx context.Context, previous freshet.LeaseID) 
 		return nil, err
 	}
 	c.enterLeases()
+	c.leases.Release(previous)
 	c.holders.turn.Lock()
 	defer c.holders.turn.Unlock()
-	if err := c.leases.Begin(ctx, c.allowLeases); err != nil {
-		return nil, c.leaderHint(err)
-	}
-	s, err := c.leases.Open(previous)
+	s, err := c.leases.Open(ctx, c.allowLeases)
 	return s, c.leaderHint(err)
 }
 
-func (c *Coordinator) allowLeases(ctx context.Context, length time.Duration) error {
-	if c.state.Leases() >= length {
-		return nil
-	}
-	_, err := c.propose(ctx, namespace.Command{SetLeases: &namespace.SetLeases{Length: length}})
+func (c *Coordinator) allowLeases(ctx context.Context, a leases.Allowed) error {
+	_, err := c.propose(ctx, namespace.Command{SetLeases: &namespace.SetLeases{Length: a.Length, Holders: a.Holders}})
 	return err
 }
 
 // restLeases lets later leaders change things at once if nobody keeps anything.
 func (c *Coordinator) restLeases(ctx context.Context) error {
-	if c.state.Leases() == 0 {
-		return nil
-	}
 	c.holders.turn.Lock()
 	defer c.holders.turn.Unlock()
-	return c.leases.Rest(ctx, func(ctx context.Context) error {
-		_, err := c.propose(ctx, namespace.Command{SetLeases: &namespace.SetLeases{}})
-		return err
-	})
+	return c.leases.Rest(ctx, c.allowLeases)
 }
 
 // enterLeases enters the term in which this member leads, if it does, and returns it: its
@@ -74,9 +63,15 @@ func (c *Coordinator) restLeases(ctx context.Context) error {
 func (c *Coordinator) enterLeases() (term uint64, leads bool) {
 	view, _ := c.journal.Leadership()
 	if view.Leading {
-		c.leases.Enter(view.Term, c.state.Leases())
+		c.leases.Enter(view.Term, c.allowedLeases())
 	}
 	return view.Term, view.Leading
+}
+
+// allowedLeases returns what the state allows.
+func (c *Coordinator) allowedLeases() leases.Allowed {
+	a := c.state.Leases()
+	return leases.Allowed{Length: a.Length, Holders: a.Holders}
 }
 
 // commit replicates commands after everything that clients keep and that they could make

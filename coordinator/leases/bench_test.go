@@ -13,13 +13,10 @@ import (
 func benchTable(b *testing.B, sessions int) (*leases.Table, []*leases.Session) {
 	b.Helper()
 	t := leases.New(leases.Options{Length: time.Minute})
-	t.Enter(1, 0)
+	t.Enter(1, leases.Allowed{})
 	all := make([]*leases.Session, sessions)
 	for i := range all {
-		if err := t.Begin(b.Context(), func(context.Context, time.Duration) error { return nil }); err != nil {
-			b.Fatal(err)
-		}
-		s, err := t.Open(freshet.LeaseID{})
+		s, err := t.Open(b.Context(), func(context.Context, leases.Allowed) error { return nil })
 		if err != nil {
 			b.Fatal(err)
 		}

@@ -42,15 +42,14 @@ func TestNothingOlderIsKeptThanWasChanged(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			defer func() { failure = recover() }()
 			table := leases.New(leases.Options{Length: length, Max: 5, Clock: bubbleClock{start: time.Now()}})
-			term, allowed := uint64(1), time.Duration(0)
-			table.Enter(term, 0)
+			term, allowed := uint64(1), leases.Allowed{}
+			table.Enter(term, allowed)
+			allow := func(_ context.Context, a leases.Allowed) error { allowed = a; return nil }
 			version := map[freshet.Path]int{}
 			var holders []*holder
 			open := func(previous freshet.LeaseID) *leases.Session {
-				if err := table.Begin(t.Context(), func(_ context.Context, d time.Duration) error { allowed = d; return nil }); err != nil {
-					rt.Fatal(err)
-				}
-				s, err := table.Open(previous)
+				table.Release(previous)
+				s, err := table.Open(t.Context(), allow)
 				if err != nil {
 					rt.Fatal(err)
 				}
@@ -164,14 +163,21 @@ func TestNothingOlderIsKeptThanWasChanged(t *testing.T) {
 						previous = freshet.LeaseID{}
 					}
 					h.s = open(previous)
-				case what == "leader": // the clients do not know of it yet
+				case what == "leader": // not all clients know of it yet
 					term++
+					if rapid.IntRange(0, 3).Draw(rt, "crowd") == 0 { // too many to be named
+						allowed.Holders = nil
+					}
 					table.Enter(term, allowed)
 					for _, h := range holders {
-						h.s, h.next = open(freshet.LeaseID{}), nil
+						h.next = nil
+						if rapid.Bool().Draw(rt, "comes") {
+							h.kept = map[freshet.Path]answer{}
+							h.s = open(h.s.ID())
+						}
 					}
 				case what == "rest":
-					if err := table.Rest(t.Context(), func(context.Context) error { allowed = 0; return nil }); err != nil {
+					if err := table.Rest(t.Context(), allow); err != nil {
 						rt.Fatal(err)
 					}
 				}

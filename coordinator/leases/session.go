@@ -27,29 +27,6 @@ type Session struct {
 	change chan struct{}  // closed at the next change; nil while nobody waits
 }
 
-// Open begins a session after Begin. previous is one that the client had before: it says
-// that it keeps nothing from it any more. KindExhausted if there are too many.
-func (t *Table) Open(previous freshet.LeaseID) (*Session, error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.sweep()
-	if old := t.sessions[previous]; old != nil {
-		t.close(old)
-		t.forget(old)
-	}
-	switch {
-	case t.over == nil:
-		return nil, notLeader()
-	case t.longest < t.opts.Length:
-		return nil, freshet.Errorf(freshet.KindUnavailable, opOpen, "", "leases were just ended, as nobody held any; try again")
-	case len(t.sessions) >= maxSessions:
-		return nil, freshet.Errorf(freshet.KindExhausted, opOpen, "", "%d sessions are open already", maxSessions)
-	}
-	s := &Session{t: t, id: newID(), held: map[freshet.Path]*lease{}}
-	t.sessions[s.id] = s
-	return s, nil
-}
-
 // ID returns the name of the session.
 func (s *Session) ID() freshet.LeaseID { return s.id }
 
@@ -172,21 +149,21 @@ type wait struct {
 	until   time.Duration
 }
 
-// await returns when nothing of waits is kept anywhere and the time of grace is over.
-func (t *Table) await(ctx context.Context, over <-chan struct{}, grace time.Duration, waits []wait) error {
+// await returns when nothing of waits is kept anywhere, nor, if early, of what earlier
+// leaders granted.
+func (t *Table) await(ctx context.Context, over <-chan struct{}, early bool, waits []wait) error {
 	start := t.opts.Clock.Elapsed()
-	waited := start < grace || len(waits) > 0
 	for i := range waits {
 		if err := t.awaitOne(ctx, over, &waits[i]); err != nil {
 			return err
 		}
 	}
-	for t.opts.Clock.Elapsed() < grace {
-		if err := t.pause(ctx, over, nil, grace); err != nil {
+	if early {
+		if err := t.awaitEarly(ctx, over); err != nil {
 			return err
 		}
 	}
-	if waited {
+	if early || len(waits) > 0 {
 		t.metrics.waited.Observe((t.opts.Clock.Elapsed() - start).Seconds())
 	}
 	return nil

@@ -51,11 +51,12 @@ type Table struct {
 	mu       sync.Mutex
 	term     uint64
 	over     chan struct{} // closed when the term is over; nil while there is none
-	grace    time.Duration // until when answers of earlier leaders may be kept
-	longest  time.Duration // how long a lease the state allows; successors wait for it
-	fencing  bool          // changes fence: leases are out, or soon will be
-	open     int           // changes under way that do not fence
-	drained  chan struct{} // closed when open becomes 0; nil while nobody waits
+	before   before
+	longest  time.Duration     // how long a lease the state allows; successors wait for it
+	named    []freshet.LeaseID // who may have one, as the state says; see Allowed
+	fencing  bool              // changes fence: leases are out, or soon will be
+	open     int               // changes under way that do not fence
+	drained  chan struct{}     // closed when open becomes 0; nil while nobody waits
 	sessions map[freshet.LeaseID]*Session
 	left     []*Session // those that ended, while their clients may still keep something
 	tree     pathtree.Tree[*spot]
@@ -98,10 +99,10 @@ func New(opts Options) *Table {
 // Length returns for how long answers may be kept at most; 0 is never.
 func (t *Table) Length() time.Duration { return t.opts.Length }
 
-// Enter begins a term, whose first barrier was applied: longest is how long a lease the
-// state allowed the leaders before, who may have granted one at any time up to now.
+// Enter begins a term, whose first barrier was applied: from is what the state allowed the
+// leaders before, who may have granted a lease at any time up to now.
 // Entering the present term again, or one that is over, changes nothing.
-func (t *Table) Enter(term uint64, longest time.Duration) {
+func (t *Table) Enter(term uint64, from Allowed) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if term < t.term || (term == t.term && t.over != nil) {
@@ -109,11 +110,8 @@ func (t *Table) Enter(term uint64, longest time.Duration) {
 	}
 	t.end()
 	t.term, t.over = term, make(chan struct{})
-	t.longest, t.fencing = longest, longest > 0
-	t.grace = t.opts.Clock.Elapsed()
-	if longest > 0 {
-		t.grace += freshet.AwaitFor(longest)
-	}
+	t.longest, t.named, t.fencing = from.Length, from.Holders, from.Length > 0
+	t.before = t.opts.since(from)
 }
 
 // Leave ends the present term: nothing is granted, and who waits is told.
@@ -136,77 +134,6 @@ func (t *Table) end() {
 	t.sessions, t.left = map[freshet.LeaseID]*Session{}, nil
 	t.tree = pathtree.Tree[*spot]{}
 	t.ages.Init()
-}
-
-// Begin makes sure that leases can be granted: all changes fence from now on, and those
-// that do not are over. allow changes the state such that it allows leases of a length;
-// it is called if that is not so yet. Calls must not overlap with each other or with
-// Rest.
-func (t *Table) Begin(ctx context.Context, allow func(context.Context, time.Duration) error) error {
-	if t.opts.Length <= 0 {
-		return freshet.Errorf(freshet.KindUnsupported, opOpen, "", "this cluster grants no leases: leases.length is 0")
-	}
-	t.mu.Lock()
-	term, over := t.term, t.over
-	if over == nil {
-		t.mu.Unlock()
-		return notLeader()
-	}
-	if t.fencing && t.longest >= t.opts.Length {
-		t.mu.Unlock()
-		return nil
-	}
-	t.fencing = true
-	var drained chan struct{}
-	if t.open > 0 {
-		if t.drained == nil {
-			t.drained = make(chan struct{})
-		}
-		drained = t.drained
-	}
-	t.mu.Unlock()
-	if drained != nil {
-		select {
-		case <-drained:
-		case <-over:
-			return notLeader()
-		case <-ctx.Done():
-			return ended(ctx)
-		}
-	}
-	if err := allow(ctx, t.opts.Length); err != nil {
-		return err
-	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.over == nil || t.term != term {
-		return notLeader()
-	}
-	t.longest = max(t.longest, t.opts.Length)
-	return nil
-}
-
-// Rest ends what Begin began if nothing is out and nobody has a session: successors then
-// need not wait, which forbid tells the state.
-func (t *Table) Rest(ctx context.Context, forbid func(context.Context) error) error {
-	t.mu.Lock()
-	t.sweep()
-	idle := t.over != nil && t.longest > 0 && len(t.sessions) == 0 && t.ages.Len() == 0 && t.opts.Clock.Elapsed() >= t.grace
-	term := t.term
-	if idle {
-		t.longest = 0 // nothing is granted from now on; what changes goes on fencing
-	}
-	t.mu.Unlock()
-	if !idle {
-		return nil
-	}
-	err := forbid(ctx)
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if err == nil && t.over != nil && t.term == term {
-		t.fencing = false
-	}
-	return err
 }
 
 // notLeader is the answer where there is no term, or another one.
@@ -245,14 +172,14 @@ func (t *Table) Guard(ctx context.Context, term uint64, lines func() []freshet.P
 		return nil, notLeader()
 	}
 	over, waits := t.over, []wait(nil)
+	early := t.early()
 	for _, p := range all {
 		t.at(p).fences++
 		waits = t.breakLine(p, waits)
 	}
-	grace := t.grace
 	t.mu.Unlock()
 	release = func() { t.unfence(over, all) }
-	if err := t.await(ctx, over, grace, waits); err != nil {
+	if err := t.await(ctx, over, early, waits); err != nil {
 		release()
 		return nil, err
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -33,8 +34,8 @@ type world struct {
 	*testing.T
 	*leases.Table
 	metrics *prometheus.Registry
-	allowed time.Duration // by the state
-	calls   int           // to change that
+	allowed leases.Allowed // by the state
+	calls   int            // to change that
 }
 
 func inBubble(t *testing.T, opts leases.Options, f func(w *world)) {
@@ -43,23 +44,21 @@ func inBubble(t *testing.T, opts leases.Options, f func(w *world)) {
 		w := &world{T: t, metrics: prometheus.NewRegistry()}
 		opts.Length, opts.Metrics, opts.Clock = length, w.metrics, bubbleClock{start: time.Now()}
 		w.Table = leases.New(opts)
-		w.Enter(1, 0)
+		w.Enter(1, leases.Allowed{})
 		f(w)
 	})
 }
 
-func (w *world) allow(_ context.Context, d time.Duration) error {
+func (w *world) allow(_ context.Context, a leases.Allowed) error {
 	w.calls++
-	w.allowed = d
+	w.allowed = a
 	return nil
 }
 
 func (w *world) open(previous freshet.LeaseID) *leases.Session {
 	w.Helper()
-	if err := w.Begin(w.Context(), w.allow); err != nil {
-		w.Fatal(err)
-	}
-	s, err := w.Open(previous)
+	w.Release(previous)
+	s, err := w.Table.Open(w.Context(), w.allow)
 	if err != nil {
 		w.Fatal(err)
 	}
@@ -252,8 +251,8 @@ func TestTheFirstSessionWaitsForChangesUnderWay(t *testing.T) {
 		}
 		release()
 		s := <-opened
-		if got := w.lease(s, "/f"); got != length || w.allowed != length {
-			w.Errorf("granted %s, the state allows %s", got, w.allowed)
+		if got := w.lease(s, "/f"); got != length || w.allowed.Length != length {
+			w.Errorf("granted %s, the state allows %+v", got, w.allowed)
 		}
 	})
 }
@@ -277,8 +276,8 @@ func TestANewLeaderWaits(t *testing.T) {
 		if _, err := w.Guard(w.Context(), 1, nil); !freshet.IsKind(err, freshet.KindNotLeader) {
 			w.Errorf("a change without a term: %v", err)
 		}
-		w.Enter(2, length)
-		w.Enter(1, 0)                      // by somebody who is late
+		w.Enter(2, leases.Allowed{Length: length})
+		w.Enter(1, leases.Allowed{})       // by somebody who is late
 		time.Sleep(100 * time.Millisecond) // fake time
 		start := time.Now()
 		release, err := w.Guard(w.Context(), 2, func() []freshet.Path { return []freshet.Path{"/g"} })
@@ -289,8 +288,8 @@ func TestANewLeaderWaits(t *testing.T) {
 		if got := w.lease(s, "/f"); got != 0 {
 			w.Errorf("a session of the old term was granted %s", got)
 		}
-		if err := w.Rest(w.Context(), func(context.Context) error { w.allowed = 0; return nil }); err != nil || w.allowed != 0 {
-			w.Errorf("nobody keeps anything, and the state allows %s: %v", w.allowed, err)
+		if err := w.Rest(w.Context(), w.allow); err != nil || w.allowed.Length != 0 {
+			w.Errorf("nobody keeps anything, and the state allows %+v: %v", w.allowed, err)
 		}
 		release, err = w.Guard(w.Context(), 2, func() []freshet.Path { w.Error("asked for lines"); return nil })
 		if err != nil {
@@ -305,13 +304,12 @@ func TestRestWaitsForTheLast(t *testing.T) {
 	t.Parallel()
 	inBubble(t, leases.Options{}, func(w *world) {
 		s := w.open(freshet.LeaseID{})
-		forbid := func(context.Context) error { w.allowed = 0; return nil }
 		w.lease(s, "/f")
 		rest := func() time.Duration {
-			if err := w.Rest(w.Context(), forbid); err != nil {
+			if err := w.Rest(w.Context(), w.allow); err != nil {
 				w.Fatal(err)
 			}
-			return w.allowed
+			return w.allowed.Length
 		}
 		if rest() == 0 {
 			w.Error("there is a session")
@@ -327,14 +325,12 @@ func TestRestWaitsForTheLast(t *testing.T) {
 		// It fails: nothing is granted, and it is begun anew.
 		s = w.open(freshet.LeaseID{})
 		s.Close()
-		if err := w.Rest(w.Context(), func(context.Context) error { return errors.New("lost") }); err == nil {
+		if err := w.Rest(w.Context(), func(context.Context, leases.Allowed) error { return errors.New("lost") }); err == nil {
 			w.Error("the failure was not told")
 		}
-		if _, err := w.Open(freshet.LeaseID{}); !freshet.IsKind(err, freshet.KindUnavailable) {
-			w.Errorf("opened while the state may say that nothing is granted: %v", err)
-		}
-		if got := w.lease(w.open(freshet.LeaseID{}), "/f"); got != length || w.calls != 3 {
-			w.Errorf("granted %s, the state was asked %d times", got, w.calls)
+		w.allowed = leases.Allowed{} // it may have been done all the same
+		if got := w.lease(w.open(freshet.LeaseID{}), "/f"); got != length || w.allowed.Length != length {
+			w.Errorf("granted %s, the state allows %+v", got, w.allowed)
 		}
 	})
 }
@@ -387,7 +383,7 @@ func TestBounds(t *testing.T) {
 			w.Errorf("%d leases are out", n)
 		}
 	})
-	if err := leases.New(leases.Options{}).Begin(t.Context(), nil); !freshet.IsKind(err, freshet.KindUnsupported) {
+	if _, err := leases.New(leases.Options{}).Open(t.Context(), nil); !freshet.IsKind(err, freshet.KindUnsupported) {
 		t.Errorf("leases are off: %v", err)
 	}
 }
@@ -454,8 +450,8 @@ func TestASessionThatEndsInOrder(t *testing.T) {
 		}
 		s.End()
 		s.Close()
-		if err := w.Rest(w.Context(), func(ctx context.Context) error { return w.allow(ctx, 0) }); err != nil || w.allowed != 0 {
-			w.Errorf("nobody keeps anything, but the state allows %s: %v", w.allowed, err)
+		if err := w.Rest(w.Context(), w.allow); err != nil || w.allowed.Length != 0 {
+			w.Errorf("nobody keeps anything, but the state allows %+v: %v", w.allowed, err)
 		}
 		s = w.open(freshet.LeaseID{})
 		w.lease(s, "/a/f")
@@ -463,5 +459,95 @@ func TestASessionThatEndsInOrder(t *testing.T) {
 		if took := w.guard("/a/f"); took != 0 {
 			w.Errorf("the change waited %s", took)
 		}
+	})
+}
+
+// A new leader waits for those whom the state names only, and no longer than until all of
+// them have said that they keep nothing.
+func TestANewLeaderWaitsForWhoIsNamed(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		sessions, come int
+		want           time.Duration
+	}{
+		"none came":   {2, 0, freshet.AwaitFor(length)},
+		"one came":    {2, 1, freshet.AwaitFor(length)},
+		"both came":   {2, 2, 200 * time.Millisecond},
+		"a crowd":     {40, 40, freshet.AwaitFor(length)}, // the state does not name so many
+		"a full list": {32, 32, 200 * time.Millisecond},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			inBubble(t, leases.Options{}, func(w *world) {
+				var old []*leases.Session
+				for range c.sessions {
+					s := w.open(freshet.LeaseID{})
+					w.lease(s, "/f")
+					old = append(old, s)
+				}
+				if w.calls > 33 {
+					w.Errorf("the state was changed %d times", w.calls)
+				}
+				w.Leave()
+				w.Enter(2, w.allowed)
+				start := time.Now()
+				took := make(chan time.Duration)
+				go func() {
+					release, err := w.Guard(w.Context(), 2, func() []freshet.Path { return []freshet.Path{"/f"} })
+					if err != nil {
+						w.Error(err)
+					}
+					release()
+					took <- time.Since(start)
+				}()
+				for _, s := range old[:c.come] {
+					time.Sleep(200 * time.Millisecond / time.Duration(c.come)) // fake time
+					w.open(s.ID())
+				}
+				if got := <-took; got != c.want {
+					w.Errorf("the first change waited %s, want %s", got, c.want)
+				}
+			})
+		})
+	}
+}
+
+// What the state names shrinks with the sessions.
+func TestTheStateNamesWhoHasASession(t *testing.T) {
+	t.Parallel()
+	inBubble(t, leases.Options{}, func(w *world) {
+		var all []*leases.Session
+		want := func(calls int, sessions ...*leases.Session) {
+			w.Helper()
+			ok := len(sessions) == len(w.allowed.Holders) && calls == w.calls
+			for _, s := range sessions {
+				ok = ok && slices.Contains(w.allowed.Holders, s.ID())
+			}
+			if !ok {
+				w.Errorf("after %d changes of the state it names %s, want %d of %d", w.calls, w.allowed.Holders, len(sessions), calls)
+			}
+		}
+		for range 3 {
+			all = append(all, w.open(freshet.LeaseID{}))
+		}
+		want(3, all...)
+		all[0].End()
+		w.lease(all[1], "/f")
+		all[1].Close()
+		for range 2 {
+			if err := w.Rest(w.Context(), w.allow); err != nil {
+				w.Fatal(err)
+			}
+			want(4, all[1:]...) // of one an answer is kept
+		}
+		w.Leave()
+		w.Enter(2, w.allowed)
+		next := w.open(all[2].ID())
+		want(5, all[1], next)
+		time.Sleep(freshet.AwaitFor(length)) // fake time
+		if err := w.Rest(w.Context(), w.allow); err != nil {
+			w.Fatal(err)
+		}
+		want(6, next)
 	})
 }

@@ -200,22 +200,25 @@ func (c *Command) touchesNothing() bool {
 
 // SetLeases says for how long clients may keep answers at most; 0 is not at all. A leader
 // grants nothing longer, and its successor waits for that long before it changes
-// anything.
+// anything, or until all Holders have said that they keep nothing: they are the only
+// sessions under which anybody does. No Holders are anybody.
 type SetLeases struct {
-	Length time.Duration `codec:"l"`
+	Length  time.Duration     `codec:"l"`
+	Holders []freshet.LeaseID `codec:"h,omitempty"`
 }
 
 func (t *txn) setLeases(c *SetLeases) Result {
 	if c.Length < 0 {
 		return Result{Err: freshet.Errorf(freshet.KindInvalid, "set leases", "", "a length of %s", c.Length)}
 	}
-	t.meta.Leases = c.Length
+	t.meta.Leases, t.meta.Holders = c.Length, c.Holders
 	return Result{}
 }
 
-// Leases returns for how long clients may keep answers at most.
-func (s *State) Leases() time.Duration {
+// Leases returns for how long clients may keep answers at most, and who may. The caller
+// must not change it.
+func (s *State) Leases() SetLeases {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	return s.meta.Leases
+	return SetLeases{Length: s.meta.Leases, Holders: s.meta.Holders}
 }

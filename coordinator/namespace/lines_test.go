@@ -1,6 +1,7 @@
 package namespace_test
 
 import (
+	"reflect"
 	"testing"
 	"time"
 
@@ -106,9 +107,11 @@ func TestLinesCoverWhatChanges(t *testing.T) {
 			t.Errorf("%s: %v, want all", name, got)
 		}
 	}
-	c.must(namespace.Command{SetLeases: &namespace.SetLeases{Length: 2 * time.Second}})
-	if got := c.s.Leases(); got != 2*time.Second {
-		t.Errorf("the state allows %s", got)
+	for _, want := range []namespace.SetLeases{{Length: 2 * time.Second}, {Length: time.Second, Holders: []freshet.LeaseID{{1}, {2}}}, {}} {
+		c.must(namespace.Command{SetLeases: &want})
+		if got := c.s.Leases(); !reflect.DeepEqual(got, want) {
+			t.Errorf("the state allows %+v, want %+v", got, want)
+		}
 	}
 	c.kind(namespace.Command{SetLeases: &namespace.SetLeases{Length: -1}}, freshet.KindInvalid)
 }

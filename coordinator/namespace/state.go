@@ -83,10 +83,11 @@ type meta struct {
 	LastGen   uint64
 	LastInode uint64
 	LastFile  uint64
-	Entries   uint64        // rows of the inode table
-	LastQuota uint64        `codec:",omitempty"`
-	Version   int           `codec:",omitempty"` // in force, 0 is 1
-	Leases    time.Duration `codec:",omitempty"` // see SetLeases
+	Entries   uint64            // rows of the inode table
+	LastQuota uint64            `codec:",omitempty"`
+	Version   int               `codec:",omitempty"` // in force, 0 is 1
+	Leases    time.Duration     `codec:",omitempty"` // see SetLeases
+	Holders   []freshet.LeaseID `codec:",omitempty"`
 }
 
 // mountKey names a path inside a mount.

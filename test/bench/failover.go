@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -111,11 +112,21 @@ func readUnderLease(ctx context.Context, c *fleet.Cluster, storage string) (end 
 			}
 		}
 	})
-	return func() {
+	end = func() {
 		cancel()
 		running.Wait()
 		_ = s.Close() // nothing to be done about it
-	}, nil
+	}
+	if err := fleet.Poll(ctx, time.Minute, "a session", func(context.Context) error {
+		if !held.Holds() {
+			return errors.New("there is none yet")
+		}
+		return nil
+	}); err != nil {
+		end()
+		return nil, err
+	}
+	return end, nil
 }
 
 // write is a change that needs the log and no cache node.
