@@ -132,7 +132,7 @@ func killInColdRead(t *testing.T, tier string, changes bool) {
 		w.S3.Release(h.ID)
 	}
 	rest, err := io.ReadAll(r)
-	got = append(got, rest...)
+	got = slices.Concat(got, rest)
 	switch {
 	case !bytes.Equal(got, data[:len(got)]):
 		t.Errorf("other bytes among %d, %v", len(got), err)
