@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -351,7 +352,7 @@ func TestAFetchThatFailsInTheMiddle(t *testing.T) {
 				}
 				close(reached)
 				rest, err := io.ReadAll(s)
-				got = append(got, rest...)
+				got = slices.Concat(got, rest)
 				_ = s.Close()
 				if kind == freshet.KindStale {
 					if !freshet.IsKind(err, freshet.KindStale) || !bytes.Equal(got, data[:len(got)]) || o.streamed.Load() != 0 {
@@ -384,7 +385,7 @@ func TestTheNodeDiesInTheMiddleOfAFetch(t *testing.T) {
 		open()
 		<-dead
 		rest, err := io.ReadAll(s)
-		if err != nil || !bytes.Equal(append(got, rest...), data) {
+		if err != nil || !bytes.Equal(slices.Concat(got, rest), data) {
 			t.Errorf("%d bytes, %v", len(got)+len(rest), err)
 		}
 		check(t, s.Close())
