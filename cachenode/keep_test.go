@@ -110,6 +110,23 @@ func contentOf(t *testing.T, fs ufs.FS, key string) []byte {
 	return got
 }
 
+// TestAWriteThatTheClusterGaveUp is refused so that the caller may write again: it is the
+// operation that does not exist, not the file.
+func TestAWriteThatTheClusterGaveUp(t *testing.T) {
+	t.Parallel()
+	bubble(t, settings{}, func(t *testing.T, b *bed) {
+		b.leader.set(func() {
+			b.leader.complete = func(freshet.OpID, freshet.Written) error {
+				return freshet.Errorf(freshet.KindNotExist, "write", "", "operation is not known")
+			}
+		})
+		_, err := b.node.Write(t.Context(), keptTicket(b, 1), bytes.NewReader(random(500, 5)), 500)
+		if !freshet.IsKind(err, freshet.KindUnavailable) || !strings.Contains(err.Error(), "nothing was written") {
+			t.Errorf("got %v", err)
+		}
+	})
+}
+
 // TestOrdersToPersist: the file gets to the storage once, with a permit, and never over
 // what somebody else has written, unless that is the same.
 func TestOrdersToPersist(t *testing.T) {
