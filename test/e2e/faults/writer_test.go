@@ -29,7 +29,7 @@ type writer struct {
 	dir   freshet.Path
 	types []freshet.WriteType
 	rand  *rand.Rand
-	steps *atomic.Int64
+	acks  *atomic.Int64 // of all writers
 	names int
 	most  int // live files
 	http  bool
@@ -83,8 +83,8 @@ func allTypes() []freshet.WriteType {
 	return []freshet.WriteType{freshet.Through, freshet.CacheThrough, freshet.MustCache, freshet.AsyncThrough}
 }
 
-func newWriter(l *lake, r *e2e.Region, dir freshet.Path, seed uint64, steps *atomic.Int64) *writer {
-	return &writer{l: l, r: r, dir: dir, types: allTypes(), most: 8, steps: steps, rand: rand.New(rand.NewPCG(seed, 11))} //nolint:gosec // repeatable on purpose
+func newWriter(l *lake, r *e2e.Region, dir freshet.Path, seed uint64, acks *atomic.Int64) *writer {
+	return &writer{l: l, r: r, dir: dir, types: allTypes(), most: 8, acks: acks, rand: rand.New(rand.NewPCG(seed, 11))} //nolint:gosec // repeatable on purpose
 }
 
 // some returns a live file, nil if there is none.
@@ -117,7 +117,6 @@ func (w *writer) run(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		w.steps.Add(1)
 	}
 	return nil
 }
@@ -178,6 +177,7 @@ func (w *writer) write(ctx context.Context, f *file) error {
 	switch {
 	case err == nil:
 		f.acked, f.write = v, kind
+		w.acks.Add(1)
 		return w.acknowledged(ctx, f, data)
 	case freshet.IsKind(err, freshet.KindUnavailable, freshet.KindExhausted, freshet.KindNotLeader):
 		f.refused[v] = err
