@@ -3,6 +3,7 @@ package faults_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -39,6 +40,8 @@ type writer struct {
 	all   []*file
 	tally tally
 }
+
+var errOtherBytes = errors.New("other bytes")
 
 // tally counts what became of operations.
 type tally struct {
@@ -200,8 +203,8 @@ func (w *writer) acknowledged(ctx context.Context, f *file, data []byte) error {
 		return fmt.Errorf("the storage at %s: %w", f.path, err)
 	}
 	if !exists || !bytes.Equal(got, data) {
-		v, verr := e2e.VersionOf(f.id, 0, got)
-		return fmt.Errorf("version %d of %s (%s) was acknowledged, and the storage has version %d, %d bytes (%v)", f.acked, f.path, f.write, v, len(got), verr)
+		v, err := e2e.VersionOf(f.id, 0, got)
+		return fmt.Errorf("version %d of %s (%s) was acknowledged, and the storage has version %d, %d bytes: %w", f.acked, f.path, f.write, v, len(got), errors.Join(errOtherBytes, err))
 	}
 	return nil
 }
