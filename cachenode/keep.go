@@ -2,7 +2,9 @@ package cachenode
 
 import (
 	"context"
+	"errors"
 	"slices"
+	"syscall"
 	"time"
 
 	"github.com/freshet-io/freshet"
@@ -147,7 +149,7 @@ func (n *Node) writeKept(ctx context.Context, u *upload, receive func() error) (
 		others, err = u.keep.copies.wait(u.ctx)
 	}
 	if err != nil {
-		return freshet.Completed{}, u.abandon(u.causeOf(err))
+		return freshet.Completed{}, u.abandon(u.causeOf(notTaken(err)))
 	}
 	n.opts.Hook("after-keep")
 	over := false
@@ -169,7 +171,20 @@ func (n *Node) writeKept(ctx context.Context, u *upload, receive func() error) (
 	if err != nil && !freshet.IsKind(err, freshet.KindDeadline) {
 		n.giveUpKept(ctx, u)
 	}
+	if freshet.IsKind(err, freshet.KindNotExist) { // of the operation, not of the path
+		err = freshet.Errorf(freshet.KindUnavailable, opWrite, "",
+			"the cluster gave the write up, as it does when it has not heard of this node for some seconds; nothing was written: write it again: %w", err)
+	}
 	return done, err
+}
+
+// notTaken says what to do about a disk that can't take a file.
+func notTaken(err error) error {
+	if !errors.Is(err, syscall.ENOSPC) && !errors.Is(err, syscall.EIO) && !errors.Is(err, syscall.EROFS) {
+		return err
+	}
+	return freshet.Errorf(freshet.KindOf(err), opWrite, "",
+		"this node's disk can't take the file; nothing was written: look at its directories in \"freshet cluster nodes\", or write with cache_through or through: %w", err)
 }
 
 // giveUpKept ends an upload that the leader refused to make visible. Its blocks are

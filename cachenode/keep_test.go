@@ -149,6 +149,43 @@ func contentOf(t *testing.T, fs ufs.FS, key string) []byte {
 	return got
 }
 
+// TestAWriteThatTheClusterGaveUp is refused so that the caller may write again: it is the
+// operation that does not exist, not the file.
+func TestAWriteThatTheClusterGaveUp(t *testing.T) {
+	t.Parallel()
+	bubble(t, settings{}, func(t *testing.T, b *bed) {
+		b.leader.set(func() {
+			b.leader.complete = func(freshet.OpID, freshet.Written) error {
+				return freshet.Errorf(freshet.KindNotExist, "write", "", "operation is not known")
+			}
+		})
+		_, err := b.node.Write(t.Context(), keptTicket(b, 1), bytes.NewReader(random(500, 5)), 500)
+		if !freshet.IsKind(err, freshet.KindUnavailable) || !strings.Contains(err.Error(), "nothing was written") {
+			t.Errorf("got %v", err)
+		}
+	})
+}
+
+// TestAWriteThatBeganBeforeTheNode is refused for the moment: what its ticket names is
+// an earlier run of the node.
+func TestAWriteThatBeganBeforeTheNode(t *testing.T) {
+	t.Parallel()
+	bubble(t, settings{}, func(t *testing.T, b *bed) {
+		b.leader.set(func() {
+			b.leader.permit = func(freshet.OpID) error {
+				return freshet.Errorf(freshet.KindConflict, "permit", "", "the operation belongs to another run of a node")
+			}
+		})
+		_, err := b.node.Write(t.Context(), b.ticket(1), bytes.NewReader(random(500, 5)), 500)
+		if !freshet.IsKind(err, freshet.KindUnavailable) {
+			t.Errorf("got %v", err)
+		}
+		if st, err := b.fs.Stat(t.Context(), "f"); !freshet.IsKind(err, freshet.KindNotExist) {
+			t.Errorf("in the storage: %+v, %v", st, err)
+		}
+	})
+}
+
 // TestOrdersToPersist: the file gets to the storage once, with a permit, and never over
 // what somebody else has written, unless that is the same.
 func TestOrdersToPersist(t *testing.T) {

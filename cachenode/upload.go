@@ -288,6 +288,10 @@ func (u *upload) permit() error {
 			return freshet.Errorf(freshet.KindUnavailable, opWrite, "",
 				"the cluster gave the upload up, as it does when it has not heard of this node for some seconds; nothing was written: write it again: %w", err)
 		}
+		if freshet.IsKind(err, freshet.KindConflict) { // this run of the node has done nothing; what became of it, the client asks
+			return freshet.Errorf(freshet.KindUnavailable, opWrite, "",
+				"the node was restarted after the write began, or the cluster gave it up; write it again: %w", err)
+		}
 		if err != nil {
 			return err
 		}

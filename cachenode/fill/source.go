@@ -41,7 +41,9 @@ func (f *Filler) openRemote(ctx context.Context, node freshet.Node, req freshet.
 func (f *Filler) openUFS(ctx context.Context, req freshet.BlockRead, r span) (io.ReadCloser, error) {
 	const op = "read block from storage"
 	if req.Source.Fingerprint.IsUnpersisted() {
-		return nil, freshet.Errorf(freshet.KindStale, op, "", "the version that was located is in no storage, and this node does not hold the block")
+		// Not stale: that it was persisted or replaced meanwhile, the next look shows.
+		return nil, freshet.Errorf(freshet.KindUnavailable, op, "",
+			"the file was not in the storage yet when it was located, and the block can't be read from the nodes that keep it: look at their logs and disks")
 	}
 	fs, release, err := f.deps.Mounts.Get(req.Source.Mount)
 	if freshet.IsKind(err, freshet.KindNotExist) && f.deps.AwaitMount != nil {

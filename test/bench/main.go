@@ -55,7 +55,7 @@ func main() {
 	flag.StringVar(&b.storages, "storages", "local,s3,hdfs,azure,gcs,sqs", "comma-separated storages of the parts storages and notices; sqs is for notices only")
 	flag.IntVar(&b.noticeRounds, "changes", 60, "changes by others of the notices measurement")
 	flag.DurationVar(&b.pause, "pause", 200*time.Millisecond, "longest pause between two of these changes")
-	only := flag.String("only", "", "comma-separated parts: inodes, meta, complete, create, sync, read, random, cold, upload, local, mustcache, lease, latency, failover, elections, storages, notices")
+	only := flag.String("only", "", "comma-separated parts: inodes, meta, complete, create, sync, read, random, cold, upload, local, streams, mustcache, lease, latency, failover, elections, storages, notices")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
@@ -124,6 +124,7 @@ func (b *bench) run(ctx context.Context, only string) error {
 		{"cold", b.colds},
 		{"upload", b.uploads},
 		{"local", b.locals},
+		{"streams", b.streams},
 		{"mustcache", b.mustCache},
 		{"lease", b.leases},
 		{"latency", b.latencies},

@@ -50,6 +50,10 @@ type Bucket struct {
 	// then and lack the driver's mark may be left: before its mark nobody can tell
 	// one from another program's.
 	Killed []time.Time
+	// Hourly leaves those that have the mark to the hourly cleaner too: a persist that
+	// is withdrawn, by a rename, a removal or another version, is ended by its node, and
+	// by nobody else if that is killed before it hears of it.
+	Hourly bool
 
 	api *s3.Client
 }
@@ -160,7 +164,7 @@ func (b *Bucket) Leftovers(ctx context.Context) ([]string, error) {
 		if err != nil {
 			return nil, err
 		}
-		if marked || !b.diedAt(aws.ToTime(u.Initiated)) {
+		if marked && !b.Hourly || !b.diedAt(aws.ToTime(u.Initiated)) {
 			out = append(out, fmt.Sprintf("multipart upload of %s, begun at %s, marked: %t", aws.ToString(u.Key), aws.ToTime(u.Initiated), marked))
 		}
 	}

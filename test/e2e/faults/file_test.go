@@ -119,7 +119,7 @@ func (f *file) leave() {
 // judgeError returns what is wrong with a failure, if anything: errors of the moment
 // are not, a file that is denied is.
 func (v *view) judgeError(err error) error {
-	switch freshet.KindOf(err) {
+	switch freshet.KindOf(err) { //nolint:exhaustive // all others are wrong
 	case freshet.KindUnavailable, freshet.KindDeadline, freshet.KindStale, freshet.KindExhausted, freshet.KindNotLeader:
 		return nil
 	case freshet.KindNotExist:

@@ -48,6 +48,7 @@ func newLake(t *testing.T, opts e2e.Options) *lake {
 	srv := s3test.Start(t, s3test.Options{})
 	l := &lake{bucket: e2e.NewBucket(t, srv, "lake"), dir: e2e.Dir(t.TempDir()), remote: map[*e2e.Region]*fleet.Session{}}
 	env := []string{"AWS_ACCESS_KEY_ID=" + srv.AccessKey, "AWS_SECRET_ACCESS_KEY=" + srv.SecretKey}
+	l.bucket.Hourly = true
 	l.World = e2e.NewBareWorld(t, l.bucket, env, opts)
 	l.S3 = srv
 	for _, r := range l.regions() {

@@ -53,8 +53,8 @@ func TestSoakOfTheDataPath(t *testing.T) {
 	ctx, stop := context.WithTimeout(t.Context(), length)
 	defer stop()
 	group, ctx := errgroup.WithContext(ctx)
-	var steps atomic.Int64
-	writers := l.writers(t, seed, &steps)
+	var acks atomic.Int64
+	writers := l.writers(t, seed, &acks)
 	for _, w := range writers {
 		group.Go(func() error { return w.run(ctx) })
 	}
@@ -82,6 +82,7 @@ func TestSoakOfTheDataPath(t *testing.T) {
 	for _, w := range writers {
 		t.Logf("writes to %s: %s", w.dir, &w.tally)
 	}
+	t.Logf("%d writes were acknowledged", acks.Load())
 	watch.judge(t, length >= soakFlat)
 	if err != nil {
 		t.Fatal(err)
@@ -103,12 +104,12 @@ func TestSoakOfTheDataPath(t *testing.T) {
 }
 
 // writers are one for each region and storage.
-func (l *lake) writers(t *testing.T, seed uint64, steps *atomic.Int64) []*writer {
+func (l *lake) writers(t *testing.T, seed uint64, acks *atomic.Int64) []*writer {
 	t.Helper()
 	var out []*writer
 	for _, r := range l.regions() {
 		for _, root := range roots {
-			w := newWriter(l, r, freshet.Path(root+"/"+r.Name), seed*10+uint64(len(out)), steps)
+			w := newWriter(l, r, freshet.Path(root+"/"+r.Name), seed*10+uint64(len(out)), acks)
 			w.http = true
 			_, err := r.S.Mkdir(t.Context(), freshet.MkdirQuery{Path: w.dir})
 			must(t, err)

@@ -3,6 +3,7 @@ package faults_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -29,7 +30,7 @@ type writer struct {
 	dir   freshet.Path
 	types []freshet.WriteType
 	rand  *rand.Rand
-	steps *atomic.Int64
+	acks  *atomic.Int64 // of all writers
 	names int
 	most  int // live files
 	http  bool
@@ -39,6 +40,8 @@ type writer struct {
 	all   []*file
 	tally tally
 }
+
+var errOtherBytes = errors.New("other bytes")
 
 // tally counts what became of operations.
 type tally struct {
@@ -83,8 +86,8 @@ func allTypes() []freshet.WriteType {
 	return []freshet.WriteType{freshet.Through, freshet.CacheThrough, freshet.MustCache, freshet.AsyncThrough}
 }
 
-func newWriter(l *lake, r *e2e.Region, dir freshet.Path, seed uint64, steps *atomic.Int64) *writer {
-	return &writer{l: l, r: r, dir: dir, types: allTypes(), most: 8, steps: steps, rand: rand.New(rand.NewPCG(seed, 11))} //nolint:gosec // repeatable on purpose
+func newWriter(l *lake, r *e2e.Region, dir freshet.Path, seed uint64, acks *atomic.Int64) *writer {
+	return &writer{l: l, r: r, dir: dir, types: allTypes(), most: 8, acks: acks, rand: rand.New(rand.NewPCG(seed, 11))} //nolint:gosec // repeatable on purpose
 }
 
 // some returns a live file, nil if there is none.
@@ -117,7 +120,6 @@ func (w *writer) run(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		w.steps.Add(1)
 	}
 	return nil
 }
@@ -178,6 +180,7 @@ func (w *writer) write(ctx context.Context, f *file) error {
 	switch {
 	case err == nil:
 		f.acked, f.write = v, kind
+		w.acks.Add(1)
 		return w.acknowledged(ctx, f, data)
 	case freshet.IsKind(err, freshet.KindUnavailable, freshet.KindExhausted, freshet.KindNotLeader):
 		f.refused[v] = err
@@ -200,8 +203,8 @@ func (w *writer) acknowledged(ctx context.Context, f *file, data []byte) error {
 		return fmt.Errorf("the storage at %s: %w", f.path, err)
 	}
 	if !exists || !bytes.Equal(got, data) {
-		v, verr := e2e.VersionOf(f.id, 0, got)
-		return fmt.Errorf("version %d of %s (%s) was acknowledged, and the storage has version %d, %d bytes (%v)", f.acked, f.path, f.write, v, len(got), verr)
+		v, err := e2e.VersionOf(f.id, 0, got)
+		return fmt.Errorf("version %d of %s (%s) was acknowledged, and the storage has version %d, %d bytes: %w", f.acked, f.path, f.write, v, len(got), errors.Join(errOtherBytes, err))
 	}
 	return nil
 }
