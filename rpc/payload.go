@@ -72,7 +72,7 @@ func (p *payload) unpack(message mem.BufferSlice) error {
 			return err
 		}
 		number, t := protowire.DecodeTag(tag)
-		if number < protowire.MinValidNumber {
+		if number < protowire.MinValidNumber || number > protowire.MaxValidNumber {
 			return errField
 		}
 		if number == p.field && t == protowire.BytesType {

@@ -179,7 +179,7 @@ func (a *rangesGiven) unpack(message mem.BufferSlice) error {
 			return err
 		}
 		number, t := protowire.DecodeTag(tag)
-		if number < protowire.MinValidNumber {
+		if number < protowire.MinValidNumber || number > protowire.MaxValidNumber {
 			return errField
 		}
 		switch tag {

@@ -76,6 +76,7 @@ func FuzzRangesGiven(f *testing.F) {
 	}, Data: []byte("abc")})
 	f.Add([]byte{0x12, 1, 'a', 10, 2, 8, 1, 0x12, 1, 'b', 0x7d, 1, 2, 3, 4}, uint64(2)) // data first, and twice
 	f.Add([]byte{10, 4, 0x12, 2, 10, 0xff}, uint64(3))
+	f.Add([]byte("\xf1\xfe\xff\xff000000000"), uint64(4)) // too large a number of a field
 	f.Add([]byte{10, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1}, uint64(4))
 	f.Fuzz(func(t *testing.T, b []byte, seed uint64) {
 		var want freshetv1.ReadRangesResponse
