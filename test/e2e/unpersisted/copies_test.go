@@ -39,10 +39,19 @@ type copyStatus struct {
 	}
 }
 
-func copies(t *testing.T, r *e2e.Region) copyStatus {
+// copies returns the files that are not in the storage. Who is asked may not have a
+// leader at the moment.
+func copies(t *testing.T, r *e2e.Region) (s copyStatus) {
 	t.Helper()
-	var s copyStatus
-	r.CLI(t, "persist", "status", "-o", "json").Want(t, 0).JSON(t, &s)
+	e2e.Seen(t, "the files are listed", func(context.Context) error {
+		ran := r.CLI(t, "persist", "status", "-o", "json")
+		if ran.Code != 0 {
+			return fmt.Errorf("exit code %d: %s", ran.Code, ran.Err)
+		}
+		s = copyStatus{}
+		ran.JSON(t, &s)
+		return nil
+	})
 	return s
 }
 
@@ -88,7 +97,12 @@ func nothingHeld(r *e2e.Region) func(context.Context) error {
 // copiedAgain is nil when a third node keeps the only file, so that two live ones have it.
 func copiedAgain(t *testing.T, r *e2e.Region) func(context.Context) error {
 	return func(context.Context) error {
-		s := copies(t, r)
+		ran := r.CLI(t, "persist", "status", "-o", "json")
+		if ran.Code != 0 {
+			return fmt.Errorf("exit code %d: %s", ran.Code, ran.Err)
+		}
+		var s copyStatus
+		ran.JSON(t, &s)
 		if s.Lost > 0 {
 			t.Errorf("told as lost: %+v", s)
 		}
