@@ -77,17 +77,17 @@ func wipe(t *testing.T, p *fleet.Process) {
 	}
 }
 
-// held returns how many versions a node promised to keep.
-func held(p *fleet.Process) int {
+// held returns the versions that a node promised to keep.
+func held(p *fleet.Process) []os.DirEntry {
 	entries, _ := os.ReadDir(filepath.Join(filepath.Dir(p.Config), "blocks", "held"))
-	return len(entries)
+	return entries
 }
 
 func nothingHeld(r *e2e.Region) func(context.Context) error {
 	return func(context.Context) error {
 		for _, p := range r.Nodes {
-			if n := held(p); n > 0 {
-				return fmt.Errorf("%s keeps %d versions", p.Name, n)
+			if all := held(p); len(all) > 0 {
+				return fmt.Errorf("%s keeps %v", p.Name, all)
 			}
 		}
 		return nil
@@ -152,7 +152,12 @@ func TestTheNodeThatWroteIsLost(t *testing.T) {
 		}
 	}
 	e2e.Seen(t, "the other file gets to the storage by itself", inStorage(dir, "d/soon", soon))
-	r.CLI(t, "persist", "--recursive", "--wait", string(r.Root)).Want(t, 0)
+	e2e.Seen(t, "everything is persisted", func(context.Context) error { // who is asked may be starting
+		if ran := r.CLI(t, "persist", "--recursive", "--wait", string(r.Root)); ran.Code != 0 {
+			return fmt.Errorf("exit code %d: %s", ran.Code, ran.Err)
+		}
+		return nil
+	})
 	if err := inStorage(dir, "d/kept", kept)(t.Context()); err != nil {
 		t.Error(err)
 	}
@@ -233,8 +238,8 @@ func TestANodeIsLostInTheMiddleOfAWrite(t *testing.T) {
 			t.Fatal(err)
 		}
 		e2e.Seen(t, "the copy begins while the file is written", func(context.Context) error {
-			if held(victim) == 0 || held(other) == 0 {
-				return fmt.Errorf("%d and %d versions are kept", held(victim), held(other))
+			if len(held(victim)) == 0 || len(held(other)) == 0 {
+				return fmt.Errorf("%v and %v are kept", held(victim), held(other))
 			}
 			return nil
 		})
