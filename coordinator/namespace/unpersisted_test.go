@@ -23,6 +23,66 @@ func (c *cluster) keepFile(n int, p freshet.Path, w freshet.WriteType) freshet.F
 	return b.Intent.File
 }
 
+// keepOn writes a file that three nodes keep, of which two were asked for.
+func (c *cluster) keepOn(n int, p freshet.Path, nodes ...freshet.NodeID) (freshet.FileID, namespace.Result) {
+	c.t.Helper()
+	b := c.must(namespace.Command{Begin: &namespace.Begin{
+		Op: keptOp(n), Kind: namespace.OpWrite, Path: p, Node: "n1", Incarn: 1, Write: freshet.MustCache, At: epochTime, Replicas: 2,
+	}})
+	e := &namespace.Entry{Name: p.Base(), Type: freshet.TypeFile, Length: int64(n), ModTime: epochTime, Mode: 0o644}
+	return b.Intent.File, c.do(namespace.Command{Complete: &namespace.Complete{Op: keptOp(n), Entry: e, At: epochTime, Nodes: nodes}})
+}
+
+// TestAFileOfSeveralNodes becomes visible only if as many keep it as were asked for, and
+// others may come to keep it later.
+func TestAFileOfSeveralNodes(t *testing.T) {
+	c := newCluster(t)
+	for i, nodes := range [][]freshet.NodeID{nil, {"n1"}, {"n1", "n1"}, {"n1", ""}} {
+		id, r := c.keepOn(10+i, "/m/f", nodes...)
+		if !freshet.IsKind(r.Err, freshet.KindInvalid) || len(c.kept()) != 0 {
+			t.Errorf("kept by %q: %+v", nodes, r)
+		}
+		c.must(namespace.Command{Abort: &namespace.Abort{Op: keptOp(10 + i)}})
+		if over := c.s.Release([]freshet.FileID{id}); !slices.Equal(over, []freshet.FileID{id}) {
+			t.Errorf("of what never was, nothing is released: %v", over)
+		}
+	}
+	id, r := c.keepOn(1, "/m/f", "n1", "n2", "n1", "n3")
+	if r.Err != nil {
+		t.Fatal(r.Err)
+	}
+	if f := c.kept()[0]; !slices.Equal(f.Nodes, []freshet.NodeID{"n1", "n2", "n3"}) || f.Promised() != 2 {
+		t.Errorf("the row is %+v", f)
+	}
+	for _, n := range []freshet.NodeID{"n4", "n2", "n4"} {
+		c.must(namespace.Command{AddKeeper: &namespace.AddKeeper{File: id, Node: n}})
+	}
+	if f := c.kept()[0]; !slices.Equal(f.Nodes, []freshet.NodeID{"n1", "n2", "n3", "n4"}) {
+		t.Errorf("after others came: %+v", f)
+	}
+	c.kind(namespace.Command{AddKeeper: &namespace.AddKeeper{File: id}}, freshet.KindInvalid)
+	c.must(namespace.Command{Discard: &namespace.Discard{Path: "/m/f"}})
+	c.kind(namespace.Command{AddKeeper: &namespace.AddKeeper{File: id, Node: "n5"}}, freshet.KindNotExist)
+	if over := c.s.Release([]freshet.FileID{id}); !slices.Equal(over, []freshet.FileID{id}) {
+		t.Errorf("released: %v", over)
+	}
+	c.keepFile(2, "/m/g", freshet.MustCache)
+	if f := c.kept()[0]; f.Promised() != 1 || !slices.Equal(f.Nodes, []freshet.NodeID{"n1"}) {
+		t.Errorf("one that names no number: %+v", f)
+	}
+	if n := namespace.Needs(&namespace.Command{AddKeeper: &namespace.AddKeeper{}}); n != namespace.VersionUnpersisted {
+		t.Errorf("it needs version %d", n)
+	}
+	set := namespace.ChangePolicy{Path: "/m", Set: []namespace.PolicySetting{{Property: freshet.PropertyDurableReplicas, Value: "3"}}}
+	if n := namespace.Needs(&namespace.Command{ChangePolicy: &set}); n != namespace.VersionUnpersisted {
+		t.Errorf("the policy needs version %d", n)
+	}
+	c.must(namespace.Command{ChangePolicy: &set})
+	if e, _ := c.s.EffectiveAt("/m/d/f"); e.Replicas != 3 {
+		t.Errorf("what applies: %+v", e)
+	}
+}
+
 func (c *cluster) kept() []namespace.UnpersistedFile {
 	c.t.Helper()
 	all, err := c.s.Unpersisted(0, nil)
@@ -149,6 +209,7 @@ func TestUnpersistedModel(t *testing.T) {
 		c := &cluster{t: t, s: open(t, store)}
 		c.found(mountOf("/m", "/"))
 		model := map[freshet.Path]freshet.FileID{}
+		keepers := map[freshet.FileID]map[freshet.NodeID]bool{}
 		n := 0
 		paths := rapid.SampledFrom([]freshet.Path{"/m/a", "/m/d/a", "/m/d/b", "/m/d/e/a", "/m/x/a"})
 		dirs := rapid.SampledFrom([]freshet.Path{"/m/d", "/m/d/e", "/m/x"})
@@ -157,6 +218,26 @@ func TestUnpersistedModel(t *testing.T) {
 				n++
 				p := paths.Draw(t, "path")
 				model[p] = c.keepFile(n, p, freshet.AsyncThrough)
+				keepers[model[p]] = map[freshet.NodeID]bool{"n1": true}
+			},
+			"write on two nodes": func(t *rapid.T) {
+				n++
+				p := paths.Draw(t, "path")
+				id, r := c.keepOn(n, p, "n1", "n2")
+				if r.Err != nil {
+					t.Fatalf("%v", r.Err)
+				}
+				model[p], keepers[id] = id, map[freshet.NodeID]bool{"n1": true, "n2": true}
+			},
+			"another node": func(t *rapid.T) {
+				all := c.kept()
+				if len(all) == 0 {
+					return
+				}
+				f := all[rapid.IntRange(0, len(all)-1).Draw(t, "which")]
+				node := rapid.SampledFrom([]freshet.NodeID{"n1", "n2", "n3"}).Draw(t, "node")
+				c.must(namespace.Command{AddKeeper: &namespace.AddKeeper{File: f.File, Node: node}})
+				keepers[f.File][node] = true
 			},
 			"look":                func(t *rapid.T) { c.load(paths.Draw(t, "path"), nil) },
 			"look at a directory": func(t *rapid.T) { c.load(dirs.Draw(t, "dir"), nil) },
@@ -212,6 +293,11 @@ func TestUnpersistedModel(t *testing.T) {
 					l := c.look(f.Path)
 					if model[f.Path] != f.File || !l.Unpersisted || !l.Servable(0) || l.Info.FileID != f.File {
 						t.Fatalf("%+v is %+v, want %v", f, l, model)
+					}
+					for _, node := range f.Nodes {
+						if !keepers[f.File][node] || len(f.Nodes) != len(keepers[f.File]) || len(f.Nodes) < f.Promised() {
+							t.Fatalf("%+v, want %v", f, keepers[f.File])
+						}
 					}
 					for d := f.Path.Parent(); d != "/m"; d = d.Parent() {
 						if !c.look(d).Unpersisted {

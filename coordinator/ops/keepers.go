@@ -24,14 +24,15 @@ const (
 
 // Standing is where an unpersisted file is at the moment.
 type Standing struct {
-	Heard   bool           // all nodes that live have told what they hold
+	Heard   bool           // all nodes that live have told what they hold, since the file was acknowledged
 	Live    []freshet.Node // have all of it
 	Staying []freshet.Node // of Live: those that are not to be emptied
 }
 
 func (e *Engine) standing(f *namespace.UnpersistedFile) Standing {
 	now := e.clock.Elapsed()
-	s := Standing{Heard: e.nodes.AllHeard(now)}
+	age := e.clock.Now().Sub(f.Since) // negative if the clock that told Since is ahead
+	s := Standing{Heard: e.nodes.AllHeard(now) && (age < 0 || age > e.nodes.DeadAfter())}
 	s.Live, s.Staying = e.nodes.Standing(f.File, f.Length, f.Nodes, now)
 	return s
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/freshet-io/freshet"
@@ -39,10 +40,19 @@ type copyStatus struct {
 	}
 }
 
-func copies(t *testing.T, r *e2e.Region) copyStatus {
+// copies returns the files that are not in the storage. Who is asked may not have a
+// leader at the moment.
+func copies(t *testing.T, r *e2e.Region) (s copyStatus) {
 	t.Helper()
-	var s copyStatus
-	r.CLI(t, "persist", "status", "-o", "json").Want(t, 0).JSON(t, &s)
+	e2e.Seen(t, "the files are listed", func(context.Context) error {
+		ran := r.CLI(t, "persist", "status", "-o", "json")
+		if ran.Code != 0 {
+			return fmt.Errorf("exit code %d: %s", ran.Code, ran.Err)
+		}
+		s = copyStatus{}
+		ran.JSON(t, &s)
+		return nil
+	})
 	return s
 }
 
@@ -68,17 +78,17 @@ func wipe(t *testing.T, p *fleet.Process) {
 	}
 }
 
-// held returns how many versions a node promised to keep.
-func held(p *fleet.Process) int {
+// held returns the versions that a node promised to keep.
+func held(p *fleet.Process) []os.DirEntry {
 	entries, _ := os.ReadDir(filepath.Join(filepath.Dir(p.Config), "blocks", "held"))
-	return len(entries)
+	return entries
 }
 
 func nothingHeld(r *e2e.Region) func(context.Context) error {
 	return func(context.Context) error {
 		for _, p := range r.Nodes {
-			if n := held(p); n > 0 {
-				return fmt.Errorf("%s keeps %d versions", p.Name, n)
+			if all := held(p); len(all) > 0 {
+				return fmt.Errorf("%s keeps %v", p.Name, all)
 			}
 		}
 		return nil
@@ -88,7 +98,12 @@ func nothingHeld(r *e2e.Region) func(context.Context) error {
 // copiedAgain is nil when a third node keeps the only file, so that two live ones have it.
 func copiedAgain(t *testing.T, r *e2e.Region) func(context.Context) error {
 	return func(context.Context) error {
-		s := copies(t, r)
+		ran := r.CLI(t, "persist", "status", "-o", "json")
+		if ran.Code != 0 {
+			return fmt.Errorf("exit code %d: %s", ran.Code, ran.Err)
+		}
+		var s copyStatus
+		ran.JSON(t, &s)
 		if s.Lost > 0 {
 			t.Errorf("told as lost: %+v", s)
 		}
@@ -129,16 +144,28 @@ func TestTheNodeThatWroteIsLost(t *testing.T) {
 		t.Fatal(err)
 	}
 	// Three nodes are too few for four copies, and two for three.
-	ran := r.CLI(t, "fs", "cp", "--write-type", "must_cache", "--durable-replicas", "3", "file:"+leader.Config, string(r.At("few")))
-	ran.Want(t, freshet.ExitUnavailable, "asks for 3 cache nodes", "2 live", "nothing was written")
-	r.CLI(t, "fs", "stat", string(r.At("few"))).Want(t, freshet.ExitNotFound)
+	e2e.Seen(t, "a write for which there are too few nodes is refused", func(context.Context) error {
+		ran := r.CLI(t, "fs", "cp", "--write-type", "must_cache", "--durable-replicas", "3", "file:"+leader.Config, string(r.At("few")))
+		if ran.Code != freshet.ExitUnavailable || !strings.Contains(ran.Err, "asks for 3 cache nodes with a cache tier on a disk, and 2 live") {
+			return fmt.Errorf("exit code %d: %s", ran.Code, ran.Err) // there may be no leader at the moment
+		}
+		if ran = r.CLI(t, "fs", "stat", string(r.At("few"))); ran.Code != freshet.ExitNotFound {
+			return fmt.Errorf("the file is there, or nobody knows: exit code %d: %s", ran.Code, ran.Err)
+		}
+		return nil
+	})
 	for _, p := range []*fleet.Process{lost, leader} {
 		if err := p.Start(); err != nil {
 			t.Fatal(err)
 		}
 	}
 	e2e.Seen(t, "the other file gets to the storage by itself", inStorage(dir, "d/soon", soon))
-	r.CLI(t, "persist", "--recursive", "--wait", string(r.Root)).Want(t, 0)
+	e2e.Seen(t, "everything is persisted", func(context.Context) error { // who is asked may be starting
+		if ran := r.CLI(t, "persist", "--recursive", "--wait", string(r.Root)); ran.Code != 0 {
+			return fmt.Errorf("exit code %d: %s", ran.Code, ran.Err)
+		}
+		return nil
+	})
 	if err := inStorage(dir, "d/kept", kept)(t.Context()); err != nil {
 		t.Error(err)
 	}
@@ -219,8 +246,8 @@ func TestANodeIsLostInTheMiddleOfAWrite(t *testing.T) {
 			t.Fatal(err)
 		}
 		e2e.Seen(t, "the copy begins while the file is written", func(context.Context) error {
-			if held(victim) == 0 || held(other) == 0 {
-				return fmt.Errorf("%d and %d versions are kept", held(victim), held(other))
+			if len(held(victim)) == 0 || len(held(other)) == 0 {
+				return fmt.Errorf("%v and %v are kept", held(victim), held(other))
 			}
 			return nil
 		})
