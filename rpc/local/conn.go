@@ -116,15 +116,17 @@ func (c *conn) isRecalled(loan uint64) bool {
 }
 
 // deliver hands an answer to who waits for it. What nobody waits for any more is
-// given back.
+// given back. Who gives up finds the answer in the channel or has left before it came:
+// both are decided by mu.
 func (c *conn) deliver(a answer) {
 	c.mu.Lock()
 	ch := c.waiting[a.id]
 	delete(c.waiting, a.id)
-	c.mu.Unlock()
 	if ch != nil {
 		ch <- a // has room
-	} else {
+	}
+	c.mu.Unlock()
+	if ch == nil {
 		c.giveBack(a)
 	}
 }
