@@ -36,3 +36,19 @@ func AnswersCanBeMissed() bool {
 	}
 	return false
 }
+
+// Wanted returns how many loans are remembered that nodes want back.
+func Wanted(p *Pool) (n int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, h := range p.hosts {
+		h.mu.Lock()
+		if c := h.conn; c != nil {
+			c.mu.Lock()
+			n += len(c.wanted)
+			c.mu.Unlock()
+		}
+		h.mu.Unlock()
+	}
+	return n
+}
