@@ -207,9 +207,12 @@ func (v *version) find(off int64) (*freshet.Block, bool) {
 	return nil, false
 }
 
-// look asks where the blocks from off on are.
-func (v *version) look(ctx context.Context, off int64) error {
-	loc, err := v.f.c.Locate(ctx, v.f.query(off, ""))
+// look asks where the blocks from off on are; again says that an answer of before did
+// not hold, so that it may not be given once more.
+func (v *version) look(ctx context.Context, off int64, again bool) error {
+	q := v.f.query(off, "")
+	q.Again = again
+	loc, err := v.f.c.Locate(ctx, q)
 	if freshet.IsKind(err, freshet.KindInvalid) {
 		return shorter(v.f.path, v.source)
 	}
@@ -243,7 +246,7 @@ func (v *version) readBlock(ctx context.Context, off int64, p []byte) (int, erro
 	for fails := 1; ; fails++ {
 		b, ok := v.find(off)
 		if !ok {
-			if err := v.look(ctx, off); err != nil {
+			if err := v.look(ctx, off, false); err != nil {
 				return 0, err
 			}
 			if b, ok = v.find(off); !ok {
@@ -261,7 +264,7 @@ func (v *version) readBlock(ctx context.Context, off int64, p []byte) (int, erro
 		if !mayMend(err) || fails >= maxTries || !pause(ctx, fails) {
 			return 0, err
 		}
-		if err := v.look(ctx, off); err != nil {
+		if err := v.look(ctx, off, true); err != nil {
 			return 0, err
 		}
 	}
@@ -328,7 +331,7 @@ func (v *version) readRanges(ctx context.Context, ranges []Range) error {
 		for len(p) > 0 {
 			b, ok := v.find(off)
 			if !ok {
-				if err := v.look(ctx, off); err != nil {
+				if err := v.look(ctx, off, false); err != nil {
 					return err
 				}
 				if b, ok = v.find(off); !ok {

@@ -2,9 +2,12 @@ package local
 
 import (
 	"context"
+	"maps"
 	"net"
 	"os"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -13,15 +16,24 @@ import (
 	freshetv1 "github.com/freshet-io/freshet/proto/freshet/v1"
 )
 
-// dialTimeout bounds the first exchange with a node.
-const dialTimeout = 2 * time.Second
+// How long a node of this host may take; one that takes longer has been stopped, or
+// waits for a disk, and its blocks are streamed.
+const (
+	dialTimeout   = 2 * time.Second // for the first exchange
+	answerTimeout = 2 * time.Second
+	sendTimeout   = time.Second // until there is room for a request
+)
 
 // conn is a connection to the node of this host.
 type conn struct {
 	c      *net.UnixConn
 	recall func(from *conn, loans []uint64)
 
-	mu      sync.Mutex // also orders writes
+	sending sync.Mutex    // orders writes, each of which has its own deadline
+	heard   atomic.Uint64 // messages of the node
+	silent  atomic.Bool   // it did not answer in time
+
+	mu      sync.Mutex
 	waiting map[uint64]chan answer
 	last    uint64
 	err     error               // the connection has ended
@@ -89,6 +101,7 @@ func (c *conn) run() {
 			c.end(freshet.Errorf(freshet.KindUnavailable, "read from local node", "", "%w", err))
 			return
 		}
+		c.heard.Add(1)
 		if a.id == 0 {
 			c.noteRecall(a.recall)
 			c.recall(c, a.recall)
@@ -105,6 +118,12 @@ func (c *conn) noteRecall(loans []uint64) {
 	for _, l := range loans {
 		c.wanted[l] = struct{}{}
 	}
+	if len(c.wanted) > maxLoans { // most were given back as the node asked for them
+		all := slices.Sorted(maps.Keys(c.wanted))
+		for _, l := range all[:len(all)-maxLoans/2] {
+			delete(c.wanted, l)
+		}
+	}
 }
 
 // isRecalled reports whether the node wants the loan back.
@@ -116,15 +135,17 @@ func (c *conn) isRecalled(loan uint64) bool {
 }
 
 // deliver hands an answer to who waits for it. What nobody waits for any more is
-// given back.
+// given back. Who gives up finds the answer in the channel or has left before it came:
+// both are decided by mu.
 func (c *conn) deliver(a answer) {
 	c.mu.Lock()
 	ch := c.waiting[a.id]
 	delete(c.waiting, a.id)
-	c.mu.Unlock()
 	if ch != nil {
 		ch <- a // has room
-	} else {
+	}
+	c.mu.Unlock()
+	if ch == nil {
 		c.giveBack(a)
 	}
 }
@@ -194,6 +215,11 @@ func (c *conn) send(m *freshetv1.LocalRequest) error {
 	if len(b) > maxMessage {
 		return freshet.Errorf(freshet.KindInvalid, "ask local node", "", "%d bytes are too many for a request", len(b))
 	}
+	c.sending.Lock()
+	defer c.sending.Unlock()
+	if err := c.c.SetWriteDeadline(time.Now().Add(sendTimeout)); err != nil { //nolint:forbidigo // the kernel's clock
+		return err
+	}
 	_, err = c.c.Write(b)
 	return err
 }
@@ -212,8 +238,19 @@ func errOtherAnswer() error {
 	return freshet.Errorf(freshet.KindCorrupt, "ask local node", "", "the answer is to another question")
 }
 
-// ask sends a request and returns its answer; a refusal is an error.
+// ask sends a request and returns its answer; a refusal is an error. It is for what a
+// node answers at once.
 func (c *conn) ask(ctx context.Context, m *freshetv1.LocalRequest) (answer, error) {
+	return c.question(ctx, m, false)
+}
+
+// askLong is ask for what may take the node as long as the storage takes: it waits
+// while the node answers other questions.
+func (c *conn) askLong(ctx context.Context, m *freshetv1.LocalRequest) (answer, error) {
+	return c.question(ctx, m, true)
+}
+
+func (c *conn) question(ctx context.Context, m *freshetv1.LocalRequest, long bool) (answer, error) {
 	ch := make(chan answer, 1)
 	c.mu.Lock()
 	if c.err != nil {
@@ -229,25 +266,77 @@ func (c *conn) ask(ctx context.Context, m *freshetv1.LocalRequest) (answer, erro
 		c.end(err)
 		return answer{}, err
 	}
-	select {
-	case a, ok := <-ch:
-		if !ok {
-			return answer{}, freshet.Errorf(freshet.KindUnavailable, "ask local node", "", "the connection ended")
-		}
-		return a, a.err
-	case <-ctx.Done():
-		c.mu.Lock()
-		delete(c.waiting, id)
-		c.mu.Unlock()
+	timer := time.NewTimer(answerTimeout)
+	defer timer.Stop()
+	pinged, heard := false, uint64(0)
+	for {
 		select {
-		case a, ok := <-ch: // it came all the same
-			if ok {
-				c.giveBack(a)
+		case a, ok := <-ch:
+			if !ok {
+				return answer{}, errNoAnswer()
 			}
-		default:
+			return a, a.err
+		case <-ctx.Done():
+			c.leave(id, ch)
+			return answer{}, context.Cause(ctx)
+		case <-timer.C:
 		}
-		return answer{}, context.Cause(ctx)
+		now := c.heard.Load()
+		if !long || pinged && now == heard {
+			c.giveUp(id)
+			c.leave(id, ch)
+			return answer{}, errNoAnswer()
+		}
+		if err := c.ping(); err != nil {
+			c.end(err)
+			return answer{}, err
+		}
+		pinged, heard = true, now
+		timer.Reset(answerTimeout)
 	}
+}
+
+func errNoAnswer() error {
+	return freshet.Errorf(freshet.KindUnavailable, "ask local node", "", "the connection ended, or the node does not answer")
+}
+
+// leave stops waiting for an answer.
+func (c *conn) leave(id uint64, ch chan answer) {
+	c.mu.Lock()
+	delete(c.waiting, id)
+	c.mu.Unlock()
+	select {
+	case a, ok := <-ch: // it came all the same
+		if ok {
+			c.giveBack(a)
+		}
+	default:
+	}
+}
+
+// ping has the node say something: there is no loan 0, which it says at once.
+func (c *conn) ping() error {
+	c.mu.Lock()
+	c.last++
+	id := c.last
+	c.mu.Unlock()
+	return c.send(&freshetv1.LocalRequest{Id: id, What: &freshetv1.LocalRequest_Await{Await: &freshetv1.LocalAwait{}}})
+}
+
+// giveUp sends all away who wait, as the node did not answer the one with the ID. The
+// connection stays: what it lent can be read on, and is given back when the node is
+// awake.
+func (c *conn) giveUp(id uint64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.waiting[id] == nil {
+		return // it was answered just now, or sent away
+	}
+	c.silent.Store(true)
+	for _, ch := range c.waiting {
+		close(ch)
+	}
+	clear(c.waiting)
 }
 
 // release says that a descriptor is closed. If that can't be said the connection

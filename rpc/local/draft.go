@@ -49,7 +49,7 @@ func (d *draft) release() {
 
 // await returns up to where the bytes from off can be read.
 func (d *draft) await(ctx context.Context, off int64) (int64, error) {
-	a, err := d.from.ask(ctx, &freshetv1.LocalRequest{What: &freshetv1.LocalRequest_Await{
+	a, err := d.from.askLong(ctx, &freshetv1.LocalRequest{What: &freshetv1.LocalRequest_Await{
 		Await: &freshetv1.LocalAwait{Loan: d.loan, Offset: off, Want: min(streamBuffer, d.length-off)},
 	}})
 	if err == nil && (!a.isHave || a.have <= off || a.have > d.length) {
@@ -99,7 +99,7 @@ func (p *Pool) fetch(ctx context.Context, n freshet.Node, q freshet.BlockRead) (
 	if c == nil {
 		return nil, nil //nolint:nilnil // the doc says so
 	}
-	a, err := c.ask(ctx, &freshetv1.LocalRequest{What: &freshetv1.LocalRequest_Fetch{Fetch: &freshetv1.LocalFetch{Read: rpc.ReadBlockToWire(q)}}})
+	a, err := c.askLong(ctx, &freshetv1.LocalRequest{What: &freshetv1.LocalRequest_Fetch{Fetch: &freshetv1.LocalFetch{Read: rpc.ReadBlockToWire(q)}}})
 	if err != nil {
 		if freshet.IsKind(err, freshet.KindStale) {
 			return nil, err

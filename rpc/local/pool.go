@@ -449,19 +449,27 @@ func (p *Pool) reach(ctx context.Context, n freshet.Node) *conn {
 	p.mu.Unlock()
 	at.mu.Lock()
 	defer at.mu.Unlock()
+	if at.retry != 0 && p.opts.Clock.Elapsed() < at.retry {
+		return nil
+	}
 	if at.conn != nil && !at.conn.ended() {
+		if at.conn.silent.Swap(false) {
+			at.retry = p.opts.Clock.Elapsed() + redialAfter
+			return nil
+		}
 		return at.conn
 	}
-	now := p.opts.Clock.Elapsed()
-	if at.retry != 0 && now < at.retry {
+	if ctx.Err() != nil {
 		return nil
 	}
 	c, err := dial(ctx, p.path(n), n, p.recalled)
 	at.conn = c
 	if err != nil {
-		if ctx.Err() == nil {
-			at.retry = now + redialAfter
+		pause := redialAfter
+		if ctx.Err() != nil { // who comes next need not wait as long
+			pause = reaskAfter
 		}
+		at.retry = p.opts.Clock.Elapsed() + pause
 		return nil
 	}
 	if !p.start(c) {
