@@ -197,7 +197,7 @@ func (e *Engine) lookAfter(l *lead, w *lossWatch) {
 	} {
 		counts[s] = 0
 	}
-	lost := map[freshet.FileID]struct{}{}
+	lost, sums := map[freshet.FileID]struct{}{}, newKeptSums()
 	lag, bytes, told := time.Duration(0), int64(0), 0
 	for i := range all {
 		f := &all[i]
@@ -205,6 +205,7 @@ func (e *Engine) lookAfter(l *lead, w *lossWatch) {
 		counts[state]++
 		e.lookForShort(w, shorts, f, at)
 		e.orderKeeper(l, f, at)
+		sums.add(&f.Unpersisted, &at)
 		bytes += f.Length
 		if f.Queued {
 			lag = max(lag, e.clock.Now().Sub(f.Since))
@@ -222,6 +223,7 @@ func (e *Engine) lookAfter(l *lead, w *lossWatch) {
 			}
 		}
 	}
+	l.tookSums(e, sums)
 	switch now, before := len(lost), len(w.lost); {
 	case now > before:
 		e.log.Error("files that are not in the storage are on no live node", "files", now)

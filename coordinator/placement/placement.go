@@ -46,6 +46,7 @@ type Nodes struct {
 	index index
 	harm  damages
 	roles []Role
+	kept  map[freshet.NodeID]int64 // bytes, see SetKept
 
 	policy string
 	heat   heat
@@ -102,7 +103,7 @@ func (n *Nodes) Reset(now time.Duration) {
 	defer n.mu.Unlock()
 	n.start, n.byID, n.slots, n.index = now, map[freshet.NodeID]*node{}, nil, newIndex()
 	n.harm = damages{}
-	n.heat.blocks = nil
+	n.heat.blocks, n.kept = nil, nil
 	n.resetCopies(n.copies.on)
 }
 
