@@ -91,7 +91,7 @@ func (c *Coordinator) Persist(ctx context.Context, q freshet.PersistQuery) (fres
 		_, err := c.sync.Entry(ctx, q.Path, c.ruleOf(nil))
 		return out, c.leaderHint(err)
 	}
-	cmd := &namespace.QueuePersist{Overwrite: q.Overwrite}
+	cmd := &namespace.QueuePersist{Overwrite: q.Overwrite, At: c.clock.Now()}
 	for i := range files {
 		out.Count++
 		out.Bytes += files[i].Length
@@ -142,7 +142,7 @@ func (c *Coordinator) Unpersisted(ctx context.Context, q freshet.UnpersistedQuer
 		out.Bytes += f.Length
 		if f.Queued {
 			out.Queued++
-			out.Oldest = max(out.Oldest, now.Sub(f.Since))
+			out.Oldest = max(out.Oldest, now.Sub(f.Waits()))
 		}
 		if one.Live > 0 && one.Live < one.Replicas {
 			out.Short++
@@ -258,7 +258,7 @@ func (c *Coordinator) keptProblems() []string {
 			}
 		}
 		if f.Queued {
-			lag = max(lag, c.clock.Now().Sub(f.Since))
+			lag = max(lag, c.clock.Now().Sub(f.Waits()))
 		}
 	}
 	var out []string

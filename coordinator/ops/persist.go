@@ -208,7 +208,7 @@ func (e *Engine) lookAfter(l *lead, w *lossWatch) {
 		sums.add(&f.Unpersisted, &at)
 		bytes += f.Length
 		if f.Queued {
-			lag = max(lag, e.clock.Now().Sub(f.Since))
+			lag = max(lag, e.clock.Now().Sub(f.Waits()))
 		}
 		_, was := w.lost[f.File]
 		if state == freshet.UnpersistedLost {
