@@ -187,6 +187,7 @@ func (t *txn) stopPersist(id freshet.FileID) bool {
 	if in.State != IntentUploading {
 		return false
 	}
+	t.changes.Withdrawn = append(t.changes.Withdrawn, in.Intent)
 	t.endIntent(in, false)
 	return true
 }

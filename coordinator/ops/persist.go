@@ -277,6 +277,23 @@ func (e *Engine) PersistNow() {
 	}
 }
 
+// Withdrawn has what uploads left in the storage removed that a change of the state ended:
+// their nodes may be dead and never hear of it. It may be called on any member; it never
+// blocks.
+func (e *Engine) Withdrawn(uploads []namespace.Intent) {
+	e.mu.Lock()
+	l := e.lead
+	e.mu.Unlock()
+	if l == nil || len(uploads) == 0 {
+		return
+	}
+	e.start(l, "clear withdrawn uploads", func(ctx context.Context) {
+		for i := range uploads {
+			e.clear(ctx, uploads[i])
+		}
+	})
+}
+
 // stopPersists withdraws the uploads of unpersisted files at and below the paths, and
 // waits for those that may be published at this moment.
 func (e *Engine) stopPersists(ctx context.Context, paths ...freshet.Path) error {

@@ -99,6 +99,60 @@ func TestAFileGoesWhereThereIsRoom(t *testing.T) {
 	})
 }
 
+// TestWhatIsWithdrawnLeavesNothing: the node that was persisting a file may be dead when
+// the file is renamed, replaced or removed.
+func TestWhatIsWithdrawnLeavesNothing(t *testing.T) {
+	for name, change := range map[string]func(context.Context, *leader) error{
+		"remove": func(ctx context.Context, l *leader) error {
+			_, err := l.Remove(ctx, freshet.RemoveQuery{Op: freshet.OpID{9}, Path: "/m/f"})
+			if freshet.IsKind(err, freshet.KindNotExist) { // in the storage
+				err = nil
+			}
+			return err
+		},
+		"rename": func(ctx context.Context, l *leader) error {
+			_, err := l.Rename(ctx, freshet.RenameQuery{Op: freshet.OpID{9}, Path: "/m/f", Target: "/m/g"})
+			return err
+		},
+		"replace": func(ctx context.Context, l *leader) error {
+			length := int64(3)
+			q := freshet.BeginWriteQuery{Op: freshet.OpID{9}, Path: "/m/f", Write: freshet.MustCache, Length: &length}
+			a, err := l.BeginWrite(ctx, q)
+			if err != nil {
+				return err
+			}
+			_, err = l.Complete(ctx, q.Op, freshet.Written{Length: 3, ModTime: time.Now(), Fingerprint: fingerprint.Unpersisted(uint64(a.Ticket.File))})
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, mem.Object, time.Minute)
+				l := w.lead(ops.Options{})
+				n := w.keeper("n1", l)
+				length := int64(3)
+				keepFile(t, l, freshet.BeginWriteQuery{Op: freshet.OpID{1}, Path: "/m/f", Write: freshet.AsyncThrough, Length: &length}, map[freshet.NodeID]*node{"n1": n})
+				w.until(5*time.Second, "it is ordered", func() bool {
+					n.beat()
+					return len(n.reply.Persist) == 1
+				})
+				o := n.reply.Persist[0]
+				u, err := n.fs.Create(t.Context(), o.Target.Key, createOptions(o.Op))
+				if err == nil {
+					_, err = u.Write([]byte("abc"))
+				}
+				if err != nil || w.store.Uploads() != 1 {
+					t.Fatal(err)
+				}
+				if err := change(context.Background(), l); err != nil {
+					t.Fatal(err)
+				}
+				w.until(time.Second, "nothing is left", func() bool { return w.store.Uploads() == 0 })
+			})
+		})
+	}
+}
+
 // TestNoNodeThatKeepsLives is not the same as that there is none.
 func TestNoNodeThatKeepsLives(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
