@@ -97,6 +97,7 @@ func (t *txn) completeKept(in *intent, c *Complete) Result {
 	}
 	u := Unpersisted{
 		File: in.File, Since: c.At.UTC(), Length: c.Entry.Length, Queued: in.Write == freshet.AsyncThrough, Next: time.Time{},
+		Memory: c.Memory,
 	}
 	if u.Nodes = distinct(c.Nodes); len(u.Nodes) == 0 {
 		u.Nodes = []freshet.NodeID{in.Node}

@@ -41,6 +41,8 @@ type Unpersisted struct {
 	Replicas int `codec:"r,omitempty"`
 	// Asked is when it was queued, if that was after it was acknowledged.
 	Asked time.Time `codec:"w,omitempty"`
+	// Memory says that its bytes are in memory alone: they end with the nodes' processes.
+	Memory bool `codec:"m,omitempty"`
 }
 
 // Waits returns since when the file waits to be persisted, if it is queued.

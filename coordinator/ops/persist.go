@@ -218,8 +218,12 @@ func (e *Engine) lookAfter(l *lead, w *lossWatch) {
 				if named, ok := e.state.UnpersistedOf(f.File); ok {
 					path = named.Path
 				}
-				e.log.Error("the bytes of a file that is not in the storage are on no live node; it can be read again when a node that kept it comes back",
-					"path", string(path), "file_id", uint64(f.File), "bytes", f.Length, "nodes", e.nodes.Named(f.Nodes))
+				log := e.log.With("path", string(path), "file_id", uint64(f.File), "bytes", f.Length, "nodes", e.nodes.Named(f.Nodes))
+				if f.Memory {
+					log.Error("a file that was kept in the memory of a node alone is on no live node; if the node has ended, remove the file or write it again")
+				} else {
+					log.Error("the bytes of a file that is not in the storage are on no live node; it can be read again when a node that kept it comes back")
+				}
 			}
 		}
 	}

@@ -153,6 +153,29 @@ func TestWhatIsWithdrawnLeavesNothing(t *testing.T) {
 	}
 }
 
+// TestWhatIsInMemoryAlone is known of a file until a disk has it.
+func TestWhatIsInMemoryAlone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, mem.Local, time.Minute)
+		l := w.lead(ops.Options{})
+		m, d := w.node("m", l), w.keeper("d", l)
+		m.inMemory = true
+		m.beat()
+		length := int64(3)
+		for i, id := range []freshet.NodeID{"m", "d"} {
+			q := freshet.BeginWriteQuery{Op: freshet.OpID{byte(i + 1)}, Path: freshet.Path("/m/" + id), Node: id, Write: freshet.MustCache, Length: &length}
+			file := keepFile(t, l, q, map[freshet.NodeID]*node{"m": m, "d": d}).File
+			if f, ok := w.state.UnpersistedOf(file); !ok || f.Nodes[0] != id || f.Memory != (id == "m") {
+				t.Errorf("of %s: %+v", id, f)
+			}
+			w.apply(namespace.Command{AddKeeper: &namespace.AddKeeper{File: file, Node: "other"}})
+			if f, ok := w.state.UnpersistedOf(file); !ok || f.Memory {
+				t.Errorf("with a copy on a disk: %+v", f)
+			}
+		}
+	})
+}
+
 // TestNoNodeThatKeepsLives is not the same as that there is none.
 func TestNoNodeThatKeepsLives(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

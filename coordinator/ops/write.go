@@ -353,13 +353,14 @@ func (e *Engine) ended(op freshet.OpID) (freshet.Completed, error) {
 }
 
 func (e *Engine) complete(in namespace.Intent, w *freshet.Written, uncertain bool) namespace.Command {
+	nodes := keepersOf(&in, w)
 	return namespace.Command{Complete: &namespace.Complete{
 		Op: in.Op, Uncertain: uncertain, At: e.clock.Now(),
 		Entry: &namespace.Entry{
 			Name: in.Path.Base(), Type: freshet.TypeFile, Length: w.Length, ModTime: w.ModTime,
 			Owner: w.Owner, Group: w.Group, Mode: w.Mode, Fingerprint: w.Fingerprint,
 		},
-		Nodes: keepersOf(&in, w),
+		Nodes: nodes, Memory: in.Persist == 0 && in.Write == freshet.MustCache && len(nodes) == 0 && e.nodes.InMemory([]freshet.NodeID{in.Node}),
 	}}
 }
 

@@ -1,6 +1,7 @@
 package placement
 
 import (
+	"cmp"
 	"slices"
 	"time"
 
@@ -176,6 +177,37 @@ func (n *Nodes) Whole(file freshet.FileID, length int64, among []freshet.NodeID,
 	return whole
 }
 
+// InMemory reports whether all of the nodes are known to keep blocks in memory alone.
+func (n *Nodes) InMemory(ids []freshet.NodeID) bool {
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	return !slices.ContainsFunc(ids, func(id freshet.NodeID) bool { at := n.byID[id]; return at == nil || at.durable })
+}
+
+// Ended reports whether none of the nodes will be heard with more blocks than it has told
+// of: it lives, or came back as another.
+func (n *Nodes) Ended(ids []freshet.NodeID, now time.Duration) bool {
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	return !slices.ContainsFunc(ids, func(id freshet.NodeID) bool {
+		if at := n.byID[id]; at != nil {
+			return !at.full || !n.live(at, now)
+		}
+		_, replaced := n.replaced[id]
+		return !replaced
+	})
+}
+
+// maxReplaced bounds the nodes that came back as others which are remembered.
+const maxReplaced = 4096
+
+func (n *Nodes) noteReplaced(at freshet.Node) {
+	if n.replaced == nil || len(n.replaced) >= maxReplaced {
+		n.replaced = map[freshet.NodeID]string{}
+	}
+	n.replaced[at.ID] = at.Name
+}
+
 // AllHeard reports whether this leader has listened for long enough to have heard from
 // every node that lives.
 func (n *Nodes) AllHeard(now time.Duration) bool {
@@ -198,11 +230,11 @@ func (n *Nodes) Named(ids []freshet.NodeID) []string {
 	defer n.mu.RUnlock()
 	names := make([]string, 0, len(ids))
 	for _, id := range ids {
-		if at := n.byID[id]; at != nil && at.Name != "" {
-			names = append(names, at.Name)
-		} else {
-			names = append(names, string(id))
+		name := n.replaced[id]
+		if at := n.byID[id]; at != nil {
+			name = at.Name
 		}
+		names = append(names, cmp.Or(name, string(id)))
 	}
 	return names
 }

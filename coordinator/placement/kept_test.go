@@ -161,6 +161,45 @@ func TestWhatIsPromisedTakesRoom(t *testing.T) {
 	}
 }
 
+// TestWhoHasEnded: what was in memory is gone when another run of each node was heard, and
+// not while one is silent alone.
+func TestWhoHasEnded(t *testing.T) {
+	n := placement.New(placement.Options{})
+	memory, disk := full("m", 1), full("d", 1)
+	memory.Keeps, disk.Keeps, disk.Durable = true, true, true
+	tell(t, n, memory, true, 0)
+	tell(t, n, disk, true, 0)
+	for want, ids := range map[bool][]freshet.NodeID{true: {"m"}, false: {"m", "d"}} {
+		if got := n.InMemory(ids); got != want {
+			t.Errorf("%v in memory: %v", ids, got)
+		}
+	}
+	if n.InMemory([]freshet.NodeID{"nobody"}) {
+		t.Error("nobody has it in memory")
+	}
+	ended := func(now time.Duration, want bool, name string) {
+		t.Helper()
+		ids := []freshet.NodeID{"m"}
+		if got := n.Ended(ids, now); got != want {
+			t.Errorf("after %v it has ended: %v", now, got)
+		}
+		if got := n.Named(ids); !slices.Equal(got, []string{name}) {
+			t.Errorf("after %v it is %q", now, got)
+		}
+	}
+	ended(time.Second, true, "name-m") // it has told what it has
+	ended(time.Minute, false, "name-m")
+	again := full("m2", 1)
+	again.Node.Name, again.Node.GRPC = memory.Node.Name, memory.Node.GRPC
+	tell(t, n, again, true, time.Minute)
+	ended(time.Minute, true, "name-m")
+	n.Reset(time.Minute) // the next time that this member leads
+	ended(time.Minute, true, "name-m")
+	if n.Ended([]freshet.NodeID{"m", "d"}, time.Minute) || n.Ended([]freshet.NodeID{"nobody"}, time.Minute) {
+		t.Error("one that is silent has ended")
+	}
+}
+
 // TestWhatAnEarlierRunAcknowledgedIsNotThere: the run of a node that has ended counts for
 // nothing, before the restart and after it.
 func TestWhatAnEarlierRunAcknowledgedIsNotThere(t *testing.T) {

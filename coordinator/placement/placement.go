@@ -47,6 +47,8 @@ type Nodes struct {
 	harm  damages
 	roles []Role
 	kept  map[freshet.NodeID]int64 // bytes, see SetKept
+	// replaced are the names of nodes that came back as others, some of them.
+	replaced map[freshet.NodeID]string
 
 	policy string
 	heat   heat
@@ -224,6 +226,9 @@ func (n *Nodes) freeSlot() (slot, bool) {
 func (n *Nodes) prune(by freshet.Node, now time.Duration) {
 	for id, at := range n.byID {
 		replaced := at.Name == by.Name && at.GRPC == by.GRPC && by.GRPC != ""
+		if replaced {
+			n.noteReplaced(at.Node)
+		}
 		if replaced || now-at.heard > n.opts.ForgetAfter {
 			n.forget(id, at)
 		}
