@@ -87,8 +87,10 @@ func TestWhoHasRoomKeeps(t *testing.T) {
 	nodes := append(keepers(true, "a", "b"), keepers(false, "m")...)
 	nodes[0].Capacity, nodes[1].Capacity, nodes[2].Capacity = 1000, 2000, 500
 	nodes[1].Directories = []freshet.CacheDirectory{
-		{Tier: "memory", State: "serving", Capacity: 900}, {Tier: "ssd", State: "serving", Capacity: 500},
-		{Tier: "hdd", State: "full", Capacity: 500, Used: 300}, {Tier: "hdd", State: "failed", Capacity: 100},
+		{Tier: "memory", State: "serving", Capacity: 900},
+		{Tier: "ssd", State: "serving", Capacity: 500},
+		{Tier: "hdd", State: "full", Capacity: 500, Used: 300},
+		{Tier: "hdd", State: "failed", Capacity: 100},
 	}
 	near := freshet.Locality{Host: "host-m"}
 	for _, c := range []struct {
