@@ -189,6 +189,7 @@ func New(opts Options, deps Deps) (*Coordinator, error) {
 	c.contacts.init(deps.Clock)
 	opts.Leases.Clock, opts.Leases.Metrics = deps.Clock, deps.Metrics
 	c.leases = leases.New(opts.Leases)
+	c.holders.turn = make(chan struct{}, 1)
 	c.pins.changed() // nothing was read yet
 	c.bounds.changed()
 	c.lead.init()

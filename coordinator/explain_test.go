@@ -102,14 +102,14 @@ func TestExplainNamesWhatAppliesAndWhoSetIt(t *testing.T) {
 		}
 		// The mount's interval hides the one above it.
 		want := "sync_interval=1m0s@/data by mount; consistency=invalidate@/data by mount; write_type=through@/ by terraform; " +
-			"ttl=1h0m0s@/data/d by operator; ttl_action=free@ by default; pinned=true@/data/d by operator; block_size=64MiB@ by default; replication_min=0@ by default; replication_max=0@ by default"
+			"ttl=1h0m0s@/data/d by operator; ttl_action=free@ by default; pinned=true@/data/d by operator; block_size=64MiB@ by default; replication_min=0@ by default; replication_max=0@ by default; durable_replicas=1@ by default"
 		if got := settings2text(x.Effective); got != want {
 			t.Errorf("applies:\n%s\nwant:\n%s", got, want)
 		}
 		if len(x.Quotas) != 1 || x.Quotas[0].Path != "/data" || x.Quotas[0].MaxEntries != 10 {
 			t.Errorf("quotas: %+v", x.Quotas)
 		}
-		if x, err = m.Explain(w.Context(), "/elsewhere", false); err != nil || len(x.Effective) != 9 || len(x.Quotas) != 0 {
+		if x, err = m.Explain(w.Context(), "/elsewhere", false); err != nil || len(x.Effective) != 10 || len(x.Quotas) != 0 {
 			t.Errorf("where nothing is mounted: %+v, %v", x, err)
 		}
 	})

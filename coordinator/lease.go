@@ -24,7 +24,7 @@ const forever = time.Duration(math.MaxInt64)
 
 // holders is how the leader starts and stops granting leases.
 type holders struct {
-	turn    sync.Mutex     // of those who begin or end it
+	turn    chan struct{}  // of length 1, full while somebody begins or ends it
 	settles sync.WaitGroup // proposals of unknown outcome that still fence
 }
 
@@ -40,11 +40,25 @@ func (c *Coordinator) OpenLeases(ctx context.Context, previous freshet.LeaseID) 
 	}
 	c.enterLeases()
 	c.leases.Release(previous)
-	c.holders.turn.Lock()
-	defer c.holders.turn.Unlock()
+	if err := c.takeTurn(ctx); err != nil {
+		return nil, err
+	}
+	defer c.endTurn()
 	s, err := c.leases.Open(ctx, c.allowLeases)
 	return s, c.leaderHint(err)
 }
+
+// takeTurn waits for who begins or ends a session, whose word to the log may take long.
+func (c *Coordinator) takeTurn(ctx context.Context) error {
+	select {
+	case c.holders.turn <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return &freshet.Error{Op: "hold leases", Kind: freshet.KindDeadline, Err: context.Cause(ctx)}
+	}
+}
+
+func (c *Coordinator) endTurn() { <-c.holders.turn }
 
 func (c *Coordinator) allowLeases(ctx context.Context, a leases.Allowed) error {
 	_, err := c.propose(ctx, namespace.Command{SetLeases: &namespace.SetLeases{Length: a.Length, Holders: a.Holders}})
@@ -53,8 +67,10 @@ func (c *Coordinator) allowLeases(ctx context.Context, a leases.Allowed) error {
 
 // restLeases lets later leaders change things at once if nobody keeps anything.
 func (c *Coordinator) restLeases(ctx context.Context) error {
-	c.holders.turn.Lock()
-	defer c.holders.turn.Unlock()
+	if err := c.takeTurn(ctx); err != nil {
+		return err
+	}
+	defer c.endTurn()
 	return c.leases.Rest(ctx, c.allowLeases)
 }
 

@@ -60,10 +60,10 @@ func TestPoliciesShowWhatAppliesAndWhereItComesFrom(t *testing.T) {
 		}
 		for p, want := range map[freshet.Path]string{
 			"/data/hot/x": "sync_interval=10s@/data/hot by terraform; consistency=invalidate@/data by mount; write_type=through@/data/hot by terraform; " +
-				"ttl=24h0m0s@/ by config; ttl_action=free@ by default; pinned=false@ by default; block_size=64MiB@/data/hot by operator; replication_min=0@ by default; replication_max=0@ by default",
+				"ttl=24h0m0s@/ by config; ttl_action=free@ by default; pinned=false@ by default; block_size=64MiB@/data/hot by operator; replication_min=0@ by default; replication_max=0@ by default; durable_replicas=1@ by default",
 			// The mount's interval hides that of the root; the ttl is inherited through it.
 			"/data/x": "sync_interval=never@/data by mount; consistency=invalidate@/data by mount; write_type=cache_through@ by default; " +
-				"ttl=24h0m0s@/ by config; ttl_action=free@ by default; pinned=false@ by default; block_size=64MiB@ by default; replication_min=0@ by default; replication_max=0@ by default",
+				"ttl=24h0m0s@/ by config; ttl_action=free@ by default; pinned=false@ by default; block_size=64MiB@ by default; replication_min=0@ by default; replication_max=0@ by default; durable_replicas=1@ by default",
 		} {
 			r, err := m.PathPolicies(w.Context(), p)
 			if got := settings2text(r.Effective); err != nil || got != want {

@@ -31,7 +31,7 @@ func (s *KeepServer) KeepBlock(ctx context.Context, req *freshetv1.KeepBlockRequ
 	if err != nil {
 		return nil, StatusOf(freshet.Errorf(freshet.KindInvalid, "keep block", "", "the ID of the cluster: %w", err))
 	}
-	q := freshet.BlockKeep{Cluster: freshet.ClusterID(id), Epoch: req.GetEpoch(), Node: freshet.NodeID(req.GetNodeId()), Incarnation: req.GetIncarnation(), Block: blockOfWire(req.GetBlock())}
+	q := freshet.BlockKeep{Cluster: id, Epoch: req.GetEpoch(), Node: freshet.NodeID(req.GetNodeId()), Incarnation: req.GetIncarnation(), Block: blockOfWire(req.GetBlock())}
 	if q.Block.ID.File == 0 || q.Block.Length <= 0 || q.Block.Length > freshet.MaxBlockSize || q.Block.Offset < 0 {
 		return nil, StatusOf(freshet.Errorf(freshet.KindInvalid, "keep block", "", "a block of version %d with %d bytes at %d", q.Block.ID.File, q.Block.Length, q.Block.Offset))
 	}

@@ -28,7 +28,7 @@ func withoutOp() map[string]string {
 	add("looks at the storage, and looks again", "Sync", "Check")
 	add("each call in it carries its own", "BeginWrites", "Permits", "Completes")
 	add("marks, and marks again", "PostEvents")
-	add("a block that is there or on its way is not fetched again", "ReadAhead")
+	add("a block that is there or on its way is not fetched again", "ReadAhead", "KeepBlock")
 	add("the operation is named by its ticket", "WriteFile")
 	add("says what shall be: done again, it changes nothing", "CancelSync", "CancelWarm", "FreeCache", "Persist", "DrainNode", "DecommissionNode", "JoinPeers", "LeavePeers", "JoinRaft")
 	add("the members of the log are not part of the state; a second removal says that there is no such member", "RemoveRaft")

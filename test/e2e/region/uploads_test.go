@@ -18,12 +18,12 @@ import (
 const (
 	uploads    = 64
 	uploadSize = 16<<20 + 12345
-	// uploadMemory is for the parts of all uploads; each alone would take three of 8 MiB.
+	// uploadMemory is for the parts of all uploads; without it they would take 64 times 16 MiB.
 	uploadMemory = "96MiB"
 	// uploadsMemory is what a node may need beyond what it needs at rest, in bytes: the
-	// parts, and of each upload what has come and waits, a window and two messages, with
-	// half as much again that is not collected yet.
-	uploadsMemory = 96<<20 + uploads*6<<20
+	// parts, and of each upload what has come and waits, a window and two messages, and as
+	// much again that is not collected yet.
+	uploadsMemory = 96<<20 + uploads*8<<20
 )
 
 // TestManyUploadsShareMemory writes many files to S3 at once: what they take together is
