@@ -55,7 +55,7 @@ type Unpersisted struct {
 	// Short are those of which fewer live nodes than was promised have all bytes, but one
 	// has.
 	Short int64
-	// Oldest is how long ago the oldest of those that are queued was acknowledged.
+	// Oldest is for how long the one that has waited longest of those that are queued does.
 	Oldest time.Duration
 	Files  []UnpersistedFile
 }

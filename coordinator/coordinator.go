@@ -331,6 +331,7 @@ func (c *Coordinator) applied(a journal.Applied) {
 	if a.Changes.Unpersisted {
 		c.ops.PersistNow()
 	}
+	c.ops.Withdrawn(a.Changes.Withdrawn)
 }
 
 // restored is told that the state was replaced by a copy. A leader's, by an operator:

@@ -91,7 +91,7 @@ func (c *Coordinator) Persist(ctx context.Context, q freshet.PersistQuery) (fres
 		_, err := c.sync.Entry(ctx, q.Path, c.ruleOf(nil))
 		return out, c.leaderHint(err)
 	}
-	cmd := &namespace.QueuePersist{Overwrite: q.Overwrite}
+	cmd := &namespace.QueuePersist{Overwrite: q.Overwrite, At: c.clock.Now()}
 	for i := range files {
 		out.Count++
 		out.Bytes += files[i].Length
@@ -142,7 +142,7 @@ func (c *Coordinator) Unpersisted(ctx context.Context, q freshet.UnpersistedQuer
 		out.Bytes += f.Length
 		if f.Queued {
 			out.Queued++
-			out.Oldest = max(out.Oldest, now.Sub(f.Since))
+			out.Oldest = max(out.Oldest, now.Sub(f.Waits()))
 		}
 		if one.Live > 0 && one.Live < one.Replicas {
 			out.Short++
@@ -206,9 +206,21 @@ func (c *Coordinator) keptBlocks(info *freshet.Info, blocks []freshet.Block, err
 				"the file is not in the storage yet, and the cache nodes have not told this leader what they hold: try again in a few seconds")
 		}
 		return freshet.Errorf(freshet.KindUnavailable, opLocate, info.Path,
-			"the file is not in the storage yet, and no live cache node has its bytes from %d on: bring back %s, which kept them", blocks[i].Offset, strings.Join(c.nodes.Named(f.Nodes), ", "))
+			"the file is not in the storage yet, and no live cache node has its bytes from %d on: %s", blocks[i].Offset, c.remedyOfLost(&f))
 	}
 	return nil
+}
+
+// remedyOfLost says what to do about an unpersisted file that no live node has.
+func (c *Coordinator) remedyOfLost(f *namespace.UnpersistedFile) string {
+	names := strings.Join(c.nodes.Named(f.Nodes), " or ")
+	switch {
+	case !f.Memory:
+		return "bring back " + names + ", which kept them"
+	case c.nodes.Ended(f.Nodes, c.clock.Elapsed()):
+		return fmt.Sprintf("they were kept in the memory of %s alone and are gone, for it was restarted: write the file again, or remove it with \"freshet fs rm %s\"", names, f.Path)
+	}
+	return fmt.Sprintf("they were kept in the memory of %s alone; unless it still runs and can be reached again they are gone: write the file again, or remove it with \"freshet fs rm %s\"", names, f.Path)
 }
 
 // explainKept says of an unpersisted file where it is and what becomes of it.
@@ -229,7 +241,7 @@ func (c *Coordinator) explainKept(l *namespace.Lookup) (reason, remedy string) {
 	case freshet.UnpersistedKept:
 		remedy = fmt.Sprintf("have it persisted: freshet persist --wait %s", f.Path)
 	case freshet.UnpersistedLost:
-		remedy = "bring back " + strings.Join(d.Nodes, " or ")
+		remedy = c.remedyOfLost(&f)
 	case freshet.UnpersistedConflict:
 		remedy = fmt.Sprintf("replace what the storage holds: freshet persist --overwrite --wait %s; or keep that, and remove this file", f.Path)
 	}
@@ -247,22 +259,30 @@ func (c *Coordinator) keptProblems() []string {
 	}
 	counts := map[string]int{}
 	nodes := map[string]struct{}{}
+	gone := 0
 	lag := time.Duration(0)
 	for i := range all {
 		f := &all[i]
 		state, _ := c.ops.StateOf(f)
 		counts[state]++
-		if state == freshet.UnpersistedLost {
+		switch {
+		case state != freshet.UnpersistedLost:
+		case f.Memory:
+			gone++
+		default:
 			for _, n := range c.nodes.Named(f.Nodes) {
 				nodes[n] = struct{}{}
 			}
 		}
 		if f.Queued {
-			lag = max(lag, c.clock.Now().Sub(f.Since))
+			lag = max(lag, c.clock.Now().Sub(f.Waits()))
 		}
 	}
 	var out []string
-	if n := counts[freshet.UnpersistedLost]; n > 0 {
+	if gone > 0 {
+		out = append(out, fmt.Sprintf("files were kept in the memory of single cache nodes, which have ended or can't be reached, %d of them: write them again, or remove them with \"freshet fs rm\"; see \"freshet persist status\"", gone))
+	}
+	if n := counts[freshet.UnpersistedLost] - gone; n > 0 {
 		names := make([]string, 0, len(nodes))
 		for name := range nodes {
 			names = append(names, name)

@@ -301,6 +301,8 @@ type Complete struct {
 	// Nodes, of a file that stays unpersisted, are those that keep its bytes; the one
 	// that took them, if there are none.
 	Nodes []freshet.NodeID `codec:"n,omitempty"`
+	// Memory says that they keep them in memory alone.
+	Memory bool `codec:"m,omitempty"`
 }
 
 // Abort ends an operation without an effect and without a record. It is

@@ -22,7 +22,7 @@ func (t *txn) addKeeper(c *AddKeeper) Result {
 		return Result{Err: freshet.Errorf(freshet.KindInvalid, "keep file", "", "no node is named")}
 	case !slices.Contains(u.Nodes, c.Node):
 		more := *u
-		more.Nodes = append(slices.Clone(u.Nodes), c.Node)
+		more.Nodes, more.Memory = append(slices.Clone(u.Nodes), c.Node), false
 		t.saveUnpersisted(&more)
 	}
 	return Result{}

@@ -33,6 +33,7 @@ type QueuePersist struct {
 	Files     []freshet.FileID        `codec:"f"`
 	Overwrite bool                    `codec:"o,omitempty"`
 	Beneath   fingerprint.Fingerprint `codec:"b,omitempty"`
+	At        time.Time               `codec:"t,omitempty"`
 }
 
 // StopPersist withdraws the uploads of unpersisted files at and below the paths that
@@ -96,6 +97,7 @@ func (t *txn) completeKept(in *intent, c *Complete) Result {
 	}
 	u := Unpersisted{
 		File: in.File, Since: c.At.UTC(), Length: c.Entry.Length, Queued: in.Write == freshet.AsyncThrough, Next: time.Time{},
+		Memory: c.Memory,
 	}
 	if u.Nodes = distinct(c.Nodes); len(u.Nodes) == 0 {
 		u.Nodes = []freshet.NodeID{in.Node}
@@ -271,6 +273,9 @@ func (t *txn) queuePersist(c *QueuePersist) Result {
 			continue
 		}
 		due := *u
+		if !u.Queued && !c.At.IsZero() {
+			due.Asked = c.At.UTC()
+		}
 		due.Queued, due.Next = true, time.Time{}
 		if c.Overwrite {
 			due.Beneath, due.Conflict = c.Beneath, false

@@ -128,6 +128,9 @@ type Changes struct {
 	// them. Persisted are those that got to the storage.
 	Unpersisted bool
 	Persisted   []freshet.FileID
+	// Withdrawn are uploads of unpersisted files that ended before they could be
+	// published: the file was moved, replaced or removed.
+	Withdrawn []Intent
 }
 
 // Marked is a path that was invalidated.

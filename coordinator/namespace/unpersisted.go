@@ -39,6 +39,18 @@ type Unpersisted struct {
 	Conflict bool `codec:"c"`
 	// Replicas is on how many nodes it was durable when it was acknowledged; 0 is 1.
 	Replicas int `codec:"r,omitempty"`
+	// Asked is when it was queued, if that was after it was acknowledged.
+	Asked time.Time `codec:"w,omitempty"`
+	// Memory says that its bytes are in memory alone: they end with the nodes' processes.
+	Memory bool `codec:"m,omitempty"`
+}
+
+// Waits returns since when the file waits to be persisted, if it is queued.
+func (u *Unpersisted) Waits() time.Time {
+	if u.Asked.IsZero() {
+		return u.Since
+	}
+	return u.Asked
 }
 
 // unpersisted is the row with the place of the entry that has the file.
@@ -177,6 +189,7 @@ func (t *txn) stopPersist(id freshet.FileID) bool {
 	if in.State != IntentUploading {
 		return false
 	}
+	t.changes.Withdrawn = append(t.changes.Withdrawn, in.Intent)
 	t.endIntent(in, false)
 	return true
 }

@@ -136,6 +136,29 @@ func TestC8WhatIsNotInTheStorageIsNotTheStoragesToRemove(t *testing.T) {
 	}
 }
 
+// TestWaiting: a file waits since it was queued, which may be long after it was
+// acknowledged, and until it was persisted.
+func TestWaiting(t *testing.T) {
+	c := newCluster(t)
+	async := c.keepFile(1, "/m/a", freshet.AsyncThrough)
+	id := c.keepFile(2, "/m/f", freshet.MustCache)
+	queue := func(after time.Duration, want time.Duration) {
+		t.Helper()
+		c.must(namespace.Command{QueuePersist: &namespace.QueuePersist{Files: []freshet.FileID{async, id}, At: epochTime.Add(after)}})
+		for _, f := range c.kept() {
+			since := f.Since
+			if f.File == id {
+				since = epochTime.Add(want)
+			}
+			if !f.Queued || !f.Waits().Equal(since) {
+				t.Errorf("%s waits since %v, want %v", f.Path, f.Waits(), since)
+			}
+		}
+	}
+	queue(24*time.Hour, 24*time.Hour)
+	queue(48*time.Hour, 24*time.Hour) // again
+}
+
 func TestPersisting(t *testing.T) {
 	c := newCluster(t)
 	id := c.keepFile(1, "/m/f", freshet.AsyncThrough)

@@ -115,7 +115,7 @@ type keepOrder struct {
 // orderKeeper has one more node take a copy of a file of which fewer nodes than was
 // promised have all bytes and stay. What is persisted soon anyway is left alone.
 func (e *Engine) orderKeeper(l *lead, f *namespace.UnpersistedFile, at Standing) {
-	soon := f.Queued && f.Attempts == 0 && e.clock.Now().Sub(f.Since) < persistsSoon
+	soon := f.Queued && f.Attempts == 0 && e.clock.Now().Sub(f.Waits()) < persistsSoon
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	o := l.keeps[f.File]

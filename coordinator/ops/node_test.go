@@ -22,6 +22,7 @@ type node struct {
 	blocks   map[freshet.BlockID]int64
 	told     bool
 	keeps    bool // on a disk
+	inMemory bool // it keeps, but not on a disk
 	took     []freshet.FileID
 	reply    freshet.HeartbeatReply
 }
@@ -47,7 +48,7 @@ func (n *node) beat() {
 	h := freshet.Heartbeat{
 		Node: freshet.Node{ID: n.id, Name: string(n.id), Host: "host-" + string(n.id)}, Incarnation: n.inc, Term: n.term, Full: !n.told,
 		Capacity: 1 << 30, Tier: "memory", MountRevision: n.reply.MountRevision,
-		Keeps: n.keeps, Durable: n.keeps, Took: n.took,
+		Keeps: n.keeps || n.inMemory, Durable: n.keeps, Took: n.took,
 	}
 	for op := range n.active {
 		h.Active = append(h.Active, op)

@@ -180,6 +180,7 @@ type lead struct {
 	forced  map[freshet.OpID]struct{} // of which there is no track yet
 	begins  int                       // proposed and not answered yet
 	keeps   map[freshet.FileID]*keepOrder
+	fixed   map[freshet.NodeID]int64 // see keptSums
 }
 
 // New returns an Engine. It starts nothing.

@@ -197,7 +197,7 @@ func (e *Engine) lookAfter(l *lead, w *lossWatch) {
 	} {
 		counts[s] = 0
 	}
-	lost := map[freshet.FileID]struct{}{}
+	lost, sums := map[freshet.FileID]struct{}{}, newKeptSums()
 	lag, bytes, told := time.Duration(0), int64(0), 0
 	for i := range all {
 		f := &all[i]
@@ -205,9 +205,10 @@ func (e *Engine) lookAfter(l *lead, w *lossWatch) {
 		counts[state]++
 		e.lookForShort(w, shorts, f, at)
 		e.orderKeeper(l, f, at)
+		sums.add(&f.Unpersisted, &at)
 		bytes += f.Length
 		if f.Queued {
-			lag = max(lag, e.clock.Now().Sub(f.Since))
+			lag = max(lag, e.clock.Now().Sub(f.Waits()))
 		}
 		_, was := w.lost[f.File]
 		if state == freshet.UnpersistedLost {
@@ -217,11 +218,16 @@ func (e *Engine) lookAfter(l *lead, w *lossWatch) {
 				if named, ok := e.state.UnpersistedOf(f.File); ok {
 					path = named.Path
 				}
-				e.log.Error("the bytes of a file that is not in the storage are on no live node; it can be read again when a node that kept it comes back",
-					"path", string(path), "file_id", uint64(f.File), "bytes", f.Length, "nodes", e.nodes.Named(f.Nodes))
+				log := e.log.With("path", string(path), "file_id", uint64(f.File), "bytes", f.Length, "nodes", e.nodes.Named(f.Nodes))
+				if f.Memory {
+					log.Error("a file that was kept in the memory of a node alone is on no live node; if the node has ended, remove the file or write it again")
+				} else {
+					log.Error("the bytes of a file that is not in the storage are on no live node; it can be read again when a node that kept it comes back")
+				}
 			}
 		}
 	}
+	l.tookSums(e, sums)
 	switch now, before := len(lost), len(w.lost); {
 	case now > before:
 		e.log.Error("files that are not in the storage are on no live node", "files", now)
@@ -273,6 +279,23 @@ func (e *Engine) PersistNow() {
 	case l.persist <- struct{}{}:
 	default:
 	}
+}
+
+// Withdrawn has what uploads left in the storage removed that a change of the state ended:
+// their nodes may be dead and never hear of it. It may be called on any member; it never
+// blocks.
+func (e *Engine) Withdrawn(uploads []namespace.Intent) {
+	e.mu.Lock()
+	l := e.lead
+	e.mu.Unlock()
+	if l == nil || len(uploads) == 0 {
+		return
+	}
+	e.start(l, "clear withdrawn uploads", func(ctx context.Context) {
+		for i := range uploads {
+			e.clear(ctx, uploads[i])
+		}
+	})
 }
 
 // stopPersists withdraws the uploads of unpersisted files at and below the paths, and

@@ -95,6 +95,7 @@ func (w *world) apply(cmds ...namespace.Command) []namespace.Result {
 	w.mu.Unlock()
 	if engine != nil {
 		engine.Freed(changes.Freed)
+		engine.Withdrawn(changes.Withdrawn)
 	}
 	return results
 }

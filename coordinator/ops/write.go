@@ -8,6 +8,7 @@ import (
 
 	"github.com/freshet-io/freshet"
 	"github.com/freshet-io/freshet/coordinator/namespace"
+	"github.com/freshet-io/freshet/coordinator/placement"
 )
 
 const (
@@ -29,8 +30,9 @@ func newOp(id freshet.OpID) freshet.OpID {
 // Errors: KindUnsupported for a write type that is not served, KindInvalid,
 // KindPermission (read-only, reserved name), KindConflict (a directory or a mount
 // point is there, a parent is a file, the Op was used for something else),
-// KindNotExist (nothing is mounted), KindExhausted (too many open operations),
-// KindUnavailable (no live cache node, or the path is being moved or removed).
+// KindNotExist (nothing is mounted), KindExhausted (too many open operations,
+// or no node has room for what stays on nodes), KindUnavailable (no live cache node that
+// can take it, or the path is being moved or removed).
 func (e *Engine) BeginWrite(ctx context.Context, q freshet.BeginWriteQuery) (freshet.BeginWriteAnswer, error) {
 	q.Op = newOp(q.Op)
 	each, err := e.BeginWrites(ctx, []freshet.BeginWriteQuery{q})
@@ -70,7 +72,7 @@ func (e *Engine) BeginWrites(ctx context.Context, qs []freshet.BeginWriteQuery) 
 		}
 		reserved++
 		var begin *namespace.Begin
-		if begin, b.err = e.beginOf(b.q); b.err == nil {
+		if begin, b.err = e.beginOf(l, b.q); b.err == nil {
 			b.cmd = len(cmds) + 1
 			cmds = append(cmds, namespace.Command{Begin: begin})
 		}
@@ -117,7 +119,7 @@ func (e *Engine) mayBegin(l *lead, q freshet.BeginWriteQuery) error {
 	return nil
 }
 
-func (e *Engine) beginOf(q freshet.BeginWriteQuery) (*namespace.Begin, error) {
+func (e *Engine) beginOf(l *lead, q freshet.BeginWriteQuery) (*namespace.Begin, error) {
 	spread, now := binary.BigEndian.Uint64(q.Op[8:]), e.clock.Elapsed()
 	caller := freshet.Locality{Host: q.Host, Rack: q.Rack, Zone: q.Zone}
 	node, incarnation, ok := e.nodes.Writer(q.Node, caller, spread, now)
@@ -127,9 +129,12 @@ func (e *Engine) beginOf(q freshet.BeginWriteQuery) (*namespace.Begin, error) {
 		if replicas, err = e.replicasOf(&q, now); err != nil {
 			return nil, err
 		}
-		if node, incarnation, ok = e.nodes.Keeper(q.Node, caller, spread, replicas > 1 || q.Write == freshet.AsyncThrough, now); !ok {
-			return nil, freshet.Errorf(freshet.KindUnsupported, opWrite, q.Path,
-				"no live cache node can keep a file of write type %s: async_through needs a node with a cache tier on a disk, and both need nodes of this release; or write with cache_through", q.Write)
+		k := placement.Keep{Preferred: q.Node, Caller: caller, Key: spread, Length: -1, Durable: replicas > 1 || q.Write == freshet.AsyncThrough}
+		if q.Length != nil {
+			k.Length = *q.Length
+		}
+		if node, incarnation, err = e.keeperOf(l, &q, k, replicas, now); err != nil {
+			return nil, err
 		}
 	}
 	if !ok {
@@ -348,13 +353,14 @@ func (e *Engine) ended(op freshet.OpID) (freshet.Completed, error) {
 }
 
 func (e *Engine) complete(in namespace.Intent, w *freshet.Written, uncertain bool) namespace.Command {
+	nodes := keepersOf(&in, w)
 	return namespace.Command{Complete: &namespace.Complete{
 		Op: in.Op, Uncertain: uncertain, At: e.clock.Now(),
 		Entry: &namespace.Entry{
 			Name: in.Path.Base(), Type: freshet.TypeFile, Length: w.Length, ModTime: w.ModTime,
 			Owner: w.Owner, Group: w.Group, Mode: w.Mode, Fingerprint: w.Fingerprint,
 		},
-		Nodes: keepersOf(&in, w),
+		Nodes: nodes, Memory: in.Persist == 0 && in.Write == freshet.MustCache && len(nodes) == 0 && e.nodes.InMemory([]freshet.NodeID{in.Node}),
 	}}
 }
 

@@ -45,6 +45,7 @@ func TestBeginWriteRefuses(t *testing.T) {
 		if _, err := l.Mkdir(context.Background(), freshet.MkdirQuery{Path: "/m/dir"}); err != nil {
 			t.Fatal(err)
 		}
+		n.beatFor(6 * time.Second) // others would have been heard of by now
 		kind(t, begin("/m/f", freshet.MustCache), freshet.KindUnsupported, "must_cache")
 		kind(t, begin("/m/f", freshet.AsyncThrough), freshet.KindUnsupported, "async_through")
 		kind(t, begin("/ro/f", freshet.Through), freshet.KindPermission, "read-only")

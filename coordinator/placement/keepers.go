@@ -15,8 +15,9 @@ func (n *Nodes) keepers(now time.Duration) []*node {
 }
 
 // Keepers returns up to limit further nodes that can keep on a disk what the nodes of
-// has keep: each the farthest from those before it, then one with room for so many
-// bytes, then the winner of the ranking for key.
+// has keep: first those that can hold so many bytes beside what they keep already; of
+// them each the farthest from those before it, then one that need not push out blocks for
+// it, then the winner of the ranking for key.
 func (n *Nodes) Keepers(has []freshet.NodeID, length int64, key uint64, limit int, now time.Duration) []freshet.Node {
 	n.mu.RLock()
 	defer n.mu.RUnlock()
@@ -29,7 +30,7 @@ func (n *Nodes) Keepers(has []freshet.NodeID, length int64, key uint64, limit in
 	hash := mix(key)
 	left := slices.DeleteFunc(n.keepers(now), func(at *node) bool { return slices.Contains(has, at.ID) })
 	better := func(at, than *node) bool {
-		d := cmp.Or(cmp.Compare(apart(at, chosen), apart(than, chosen)), compareBool(at.room(length), than.room(length)))
+		d := cmp.Or(compareBool(n.space(at, nil) >= length, n.space(than, nil) >= length), cmp.Compare(apart(at, chosen), apart(than, chosen)), compareBool(at.room(length), than.room(length)))
 		return d > 0 || (d == 0 && ahead(at, than, hash))
 	}
 	var out []freshet.Node

@@ -55,6 +55,10 @@ func TestKeepers(t *testing.T) {
 	if got := n.Keepers([]freshet.NodeID{"writer"}, 100, 1, 2, time.Second); len(got) != 2 {
 		t.Errorf("of two: %v", got)
 	}
+	n.SetKept(map[freshet.NodeID]int64{"far": 901})
+	if got := ids(n.Keepers([]freshet.NodeID{"writer"}, 100, 1, 9, time.Second)); len(got) != 4 || got[3] != "far" {
+		t.Errorf("with one that keeps too much: %q", got)
+	}
 	live, staying := n.Standing(7, 10, []freshet.NodeID{"drains", "writer", "gone"}, time.Second)
 	if !slices.Equal(ids(live), []freshet.NodeID{"drains", "writer"}) || !slices.Equal(ids(staying), []freshet.NodeID{"writer"}) {
 		t.Errorf("live %v, staying %v", ids(live), ids(staying))

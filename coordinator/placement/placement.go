@@ -46,6 +46,9 @@ type Nodes struct {
 	index index
 	harm  damages
 	roles []Role
+	kept  map[freshet.NodeID]int64 // bytes, see SetKept
+	// replaced are the names of nodes that came back as others, some of them.
+	replaced map[freshet.NodeID]string
 
 	policy string
 	heat   heat
@@ -102,7 +105,7 @@ func (n *Nodes) Reset(now time.Duration) {
 	defer n.mu.Unlock()
 	n.start, n.byID, n.slots, n.index = now, map[freshet.NodeID]*node{}, nil, newIndex()
 	n.harm = damages{}
-	n.heat.blocks = nil
+	n.heat.blocks, n.kept = nil, nil
 	n.resetCopies(n.copies.on)
 }
 
@@ -223,6 +226,9 @@ func (n *Nodes) freeSlot() (slot, bool) {
 func (n *Nodes) prune(by freshet.Node, now time.Duration) {
 	for id, at := range n.byID {
 		replaced := at.Name == by.Name && at.GRPC == by.GRPC && by.GRPC != ""
+		if replaced {
+			n.noteReplaced(at.Node)
+		}
 		if replaced || now-at.heard > n.opts.ForgetAfter {
 			n.forget(id, at)
 		}

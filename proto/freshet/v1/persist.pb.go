@@ -221,7 +221,7 @@ type ListUnpersistedResponse struct {
 	Conflicts int64 `protobuf:"varint,6,opt,name=conflicts,proto3" json:"conflicts,omitempty"`
 	// No live cache node has all of their bytes.
 	Lost int64 `protobuf:"varint,7,opt,name=lost,proto3" json:"lost,omitempty"`
-	// How long ago the oldest of those that are queued was acknowledged.
+	// For how long the one that has waited longest of those that are queued does.
 	Oldest *durationpb.Duration `protobuf:"bytes,8,opt,name=oldest,proto3" json:"oldest,omitempty"`
 	// Those that need attention first, then the oldest.
 	Files []*UnpersistedFile `protobuf:"bytes,9,rep,name=files,proto3" json:"files,omitempty"`
