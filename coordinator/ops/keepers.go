@@ -14,7 +14,8 @@ const (
 	// spareKeepers is how many nodes a ticket names beyond those that are needed.
 	spareKeepers = 3
 	// keepPerNode bounds the files of which one node is ordered to take a copy at a time;
-	// keepWithin is after how long an order that was not carried out goes to another node.
+	// keepWithin is after how long an order that was not carried out goes to another node:
+	// at once if its node is lost.
 	keepPerNode = 32
 	keepWithin  = time.Minute
 	// persistsSoon is how long a file that is queued waits for the storage before another
@@ -127,7 +128,7 @@ func (e *Engine) orderKeeper(l *lead, f *namespace.UnpersistedFile, at Standing)
 	switch {
 	case o == nil:
 		o = &keepOrder{}
-	case now-o.at < keepWithin:
+	case now-o.at < keepWithin && e.nodes.Presence(o.node, e.clock.Elapsed()).Live:
 		return
 	default:
 		o.tried = append(o.tried, o.node)

@@ -108,3 +108,37 @@ func TestAFileIsDurableOnSeveralNodes(t *testing.T) {
 		}
 	})
 }
+
+// TestAnOrderLeavesALostNode: the node that was ordered to take the place of a lost one is
+// lost, too, and another one takes it without waiting for what can't come.
+func TestAnOrderLeavesALostNode(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, mem.Local, time.Minute)
+		l := w.lead(ops.Options{})
+		a, b := w.keeper("n1", l), w.keeper("n2", l)
+		u := a.begin(freshet.BeginWriteQuery{Op: freshet.OpID{5}, Path: "/m/f", Node: "n1", Write: freshet.MustCache, DurableReplicas: 2})
+		file := u.ticket.File
+		wr := freshet.Written{Length: 3, ModTime: time.Now(), Fingerprint: fingerprint.Unpersisted(uint64(file)), Nodes: []freshet.NodeID{"n1", "n2"}}
+		if _, err := l.Complete(t.Context(), freshet.OpID{5}, wr); err != nil {
+			t.Fatal(err)
+		}
+		hold(file, 3, a, b)
+		c, d := w.keeper("n3", l), w.keeper("n4", l)
+		ordered := func(who ...*node) int { // n1 is not heard any more
+			for range 20 {
+				<-time.After(time.Second)
+				b.beat()
+				for i, n := range who {
+					if n.beat(); len(n.reply.Keep) > 0 {
+						return i
+					}
+				}
+			}
+			t.Fatal("nobody is ordered to take a copy")
+			return -1
+		}
+		rest := []*node{c, d}
+		at := ordered(rest...)
+		ordered(rest[1-at])
+	})
+}
