@@ -98,7 +98,7 @@ func (p *Pool) openRoom(ctx context.Context, t freshet.Ticket, length int64) (_ 
 		return nil, err
 	}
 	if a.room == nil {
-		if a.isLoan {
+		if a.lends() {
 			closeAll([]int{a.fd})
 		}
 		return nil, errors.Join(a.err, errAnswer)
@@ -164,7 +164,7 @@ func (w *outgoing) answer(ctx context.Context) (answer, error) {
 		return a, &freshet.Error{Op: "write file", Kind: freshet.KindDeadline, Err: context.Cause(ctx)}
 	case err != nil:
 		return a, freshet.Errorf(freshet.KindUnavailable, "write file", "", "the node on this host went away: %w", err)
-	case a.isLoan || a.room != nil:
+	case a.hasDescriptor():
 		closeAll([]int{a.fd})
 	case a.err != nil:
 		return a, a.err

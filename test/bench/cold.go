@@ -24,11 +24,13 @@ const (
 	bigSize = 128 << 20
 	// abreast is how many ranges the bare client asks for at a time.
 	abreast = 8
+	// linked is S3 behind a link of 250 MB/s; see linkSpeed.
+	linked = "s3-link"
 )
 
 // bigStorages are those whose bytes are measured on their whole way.
 func (b *bench) bigStorages(ctx context.Context, do func(context.Context, *place) error) error {
-	for _, name := range []string{"local", "s3"} {
+	for _, name := range []string{"local", "s3", linked} {
 		p, err := b.start(ctx, name)
 		if p == nil && err == nil {
 			continue

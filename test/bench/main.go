@@ -35,6 +35,13 @@ func main() {
 		}
 		return
 	}
+	if len(os.Args) == 3 && os.Args[1] == linkFlag {
+		if err := serveLink(os.Args[2]); err != nil {
+			fmt.Fprintln(os.Stderr, "bench:", err)
+			os.Exit(1)
+		}
+		return
+	}
 	if len(os.Args) == 2 && os.Args[1] == hogFlag {
 		if err := hog(); err != nil {
 			fmt.Fprintln(os.Stderr, "bench:", err)
@@ -52,7 +59,7 @@ func main() {
 	flag.IntVar(&b.hogs, "hogs", 4, "programs that only take CPU beside the elections measurement")
 	flag.IntVar(&b.inodeDirs, "dirs", 1000, "directories of 1,000 entries of the inode measurement")
 	flag.StringVar(&b.profiles, "profiles", "", "directory for CPU profiles of the first coordinator, one per measurement")
-	flag.StringVar(&b.storages, "storages", "local,s3,hdfs,azure,gcs,sqs", "comma-separated storages of the parts storages and notices; sqs is for notices only")
+	flag.StringVar(&b.storages, "storages", "local,s3,"+linked+",hdfs,azure,gcs,sqs", "comma-separated storages of the parts storages, notices, cold and upload; sqs is for notices only")
 	flag.IntVar(&b.noticeRounds, "changes", 60, "changes by others of the notices measurement")
 	flag.DurationVar(&b.pause, "pause", 200*time.Millisecond, "longest pause between two of these changes")
 	only := flag.String("only", "", "comma-separated parts: inodes, meta, complete, create, sync, read, random, cold, upload, local, streams, mustcache, lease, latency, failover, elections, storages, notices")

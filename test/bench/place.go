@@ -48,7 +48,7 @@ const partSize = 8 << 20
 // starters know every storage by the name that the flag -storages has.
 func (b *bench) starters() map[string]func(context.Context) (*place, error) {
 	return map[string]func(context.Context) (*place, error){
-		"local": b.startLocal, "s3": startS3, "hdfs": b.startHDFS, "azure": startAzure, "gcs": startGCS, "sqs": startSQS,
+		"local": b.startLocal, "s3": startS3, "hdfs": b.startHDFS, "azure": startAzure, "gcs": startGCS, "sqs": startSQS, linked: startS3Link,
 	}
 }
 

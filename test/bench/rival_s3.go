@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/credentials"
@@ -24,12 +25,29 @@ func startS3(ctx context.Context) (*place, error) {
 	if err != nil {
 		return nil, err
 	}
+	return s3Place(srv, srv.Endpoint, srv.Stop), nil
+}
+
+// startS3Link is S3 at the other end of a link, which is slower than the machine.
+func startS3Link(ctx context.Context) (*place, error) {
+	srv, err := s3test.Launch(ctx, s3test.Options{Buckets: []string{benchBucket}})
+	if err != nil {
+		return nil, err
+	}
+	addr, stop, err := startLink(ctx, strings.TrimPrefix(srv.Endpoint, "http://"))
+	if err != nil {
+		return nil, errors.Join(err, srv.Stop())
+	}
+	return s3Place(srv, "http://"+addr, func() error { return errors.Join(stop(), srv.Stop()) }), nil
+}
+
+func s3Place(srv *s3test.Server, endpoint string, stop func() error) *place {
 	return &place{
-		uri: "s3://" + benchBucket, options: map[string]string{"endpoint": srv.Endpoint, "region": "us-east-1", "part_size": "8MiB"},
+		uri: "s3://" + benchBucket, options: map[string]string{"endpoint": endpoint, "region": "us-east-1", "part_size": "8MiB"},
 		env:     []string{"AWS_ACCESS_KEY_ID=" + srv.AccessKey, "AWS_SECRET_ACCESS_KEY=" + srv.SecretKey},
-		rival:   s3Rival{api: s3Client(srv.Endpoint, srv.AccessKey, srv.SecretKey), bucket: benchBucket},
-		entries: 5000, stop: srv.Stop,
-	}, nil
+		rival:   s3Rival{api: s3Client(endpoint, srv.AccessKey, srv.SecretKey), bucket: benchBucket},
+		entries: 5000, stop: stop,
+	}
 }
 
 // startSQS is S3 whose bucket tells a queue of its changes.
