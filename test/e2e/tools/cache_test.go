@@ -92,7 +92,8 @@ func warms(t *testing.T, a *e2e.Region, cached func(string, float64)) {
 	}
 	a.CLI(t, "cache", "status").Want(t, 0, "done", "/lake/d1, /lake/d2/f002.bin")
 	e2e.HTTP(t, "GET", "http://"+a.HTTP[0]+"/v1/cache?path=/lake/d1&recursive=true", "").Want(t, 200, `"cachedBlocks":"5"`)
-	e2e.HTTP(t, "GET", "http://"+a.HTTP[0]+"/v1/cache?path=/lake&recursive=true&filter.include=f001*&place.host=nowhere", "").Want(t, 200, `"cachedBlocks":"0"`)
+	e2e.HTTP(t, "GET", "http://"+a.HTTP[0]+"/v1/cache?path=/lake&recursive=true&filter.include=f001*", "").Want(t, 200, "/lake/d1/f001.bin", `"cachedBlocks":"5"`)
+	e2e.HTTP(t, "GET", "http://"+a.HTTP[0]+"/v1/cache?path=/lake&recursive=true&place.host=nowhere", "").Want(t, 404, "no cache node fits", "nowhere")
 }
 
 func frees(t *testing.T, a *e2e.Region, cached func(string, float64)) {
