@@ -219,6 +219,10 @@ func TestOrdersToPersist(t *testing.T) {
 			b.leader.set(func() {
 				b.leader.reply.Persist = []freshet.PersistOrder{o}
 				b.leader.calls = nil
+				b.leader.complete = func(freshet.OpID, freshet.Written) error { // it is no order any more
+					b.leader.set(func() { b.leader.reply.Persist = nil })
+					return nil
+				}
 			})
 			time.Sleep(3 * time.Second)
 			synctest.Wait()
