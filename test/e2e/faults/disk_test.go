@@ -17,6 +17,7 @@ import (
 	"github.com/freshet-io/freshet"
 	"github.com/freshet-io/freshet/client"
 	"github.com/freshet-io/freshet/config"
+	"github.com/freshet-io/freshet/test/child"
 	"github.com/freshet-io/freshet/test/e2e"
 )
 
@@ -39,7 +40,7 @@ func tmpfs(t *testing.T, size string) string {
 	t.Helper()
 	dir := shortDir(t)
 	if err := syscall.Mount("none", dir, "tmpfs", 0, "size="+size); err != nil {
-		t.Skipf("no file system can be mounted here: %v", err)
+		child.Lacks(t, "the right to mount", err)
 	}
 	t.Cleanup(func() {
 		if err := syscall.Unmount(dir, syscall.MNT_DETACH); err != nil {
@@ -54,7 +55,7 @@ func ext4(t *testing.T, image string, size int64) string {
 	t.Helper()
 	mkfs, err := exec.LookPath("mkfs.ext4")
 	if err != nil {
-		t.Skip("no mkfs.ext4")
+		child.Lacks(t, "mkfs.ext4", err)
 	}
 	f, err := os.Create(image)
 	must(t, err)
@@ -65,7 +66,7 @@ func ext4(t *testing.T, image string, size int64) string {
 	}
 	dir := shortDir(t)
 	if out, err := exec.CommandContext(t.Context(), "mount", "-o", "loop,errors=continue", image, dir).CombinedOutput(); err != nil {
-		t.Skipf("no device can be made of a file here: %v: %s", err, out)
+		child.Lacks(t, "devices of files", fmt.Errorf("%w: %s", err, out))
 	}
 	t.Cleanup(func() {
 		if err := syscall.Unmount(dir, syscall.MNT_DETACH); err != nil {
