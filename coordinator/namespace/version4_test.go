@@ -197,20 +197,7 @@ func TestAStoreOfVersion4IsOpened(t *testing.T) {
 
 func TestADumpOfVersion4IsRestored(t *testing.T) {
 	t.Parallel()
-	raw, err := os.ReadFile(filepath.Join(version4, "dump"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	store := kv.NewMemory()
-	c := &cluster{t: t, s: open(t, store)}
-	c.found(mountOf("/other", "/"))
-	if err := c.s.Restore(bytes.NewReader(raw)); err != nil {
-		t.Fatal(err)
-	}
-	want4(t, c.s)
-	s := open(t, store.Crash())
-	want4(t, s)
-	raised := raise(t, s)
+	raised := raise(t, restored(t, version4, want4))
 	var b bytes.Buffer
 	if _, err := raised.s.Dump(&b); err != nil {
 		t.Fatal(err)
