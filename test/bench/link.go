@@ -40,8 +40,11 @@ func serveLink(to string) error {
 	up, down := pace.NewLimiter(linkSpeed, 2*linkPiece), pace.NewLimiter(linkSpeed, 2*linkPiece)
 	for {
 		from, err := l.Accept()
+		if errors.Is(err, net.ErrClosed) {
+			return nil
+		}
 		if err != nil {
-			return nil // closed
+			return err
 		}
 		go func() {
 			defer func() { _ = from.Close() }() // nothing to be done about it
