@@ -308,7 +308,7 @@ func (fl *flight) fetchFrom(ctx context.Context, source int, l *lane, section *t
 		if err := fl.pace(ctx, int64(len(space))); err != nil {
 			return err
 		}
-		n, err := fl.readSome(body, space)
+		n, err := fl.readSome(body, space, l.at == l.start)
 		if n > 0 {
 			if section.Extend(n) != nil {
 				return errNotCached
@@ -322,16 +322,32 @@ func (fl *flight) fetchFrom(ctx context.Context, source int, l *lane, section *t
 	return nil
 }
 
+// minPiece is how many bytes readers are told of at least; less than all of a piece only
+// for the first bytes of a lane, or of a source that is slow, for readers may wait for
+// just these, and the tier takes whole pieces cheaper.
+const minPiece = 64 << 10
+
 // readSome reads a piece that is worth handing on.
-func (fl *flight) readSome(body io.Reader, p []byte) (int, error) {
-	const minPiece = 64 << 10
+func (fl *flight) readSome(body io.Reader, p []byte, first bool) (n int, err error) {
 	if !fl.isNeeded() {
 		n, err := io.ReadFull(body, p)
 		fl.filler.deps.Watch.bytes(int64(n))
 		return n, err
 	}
 	defer fl.filler.pace.busy()()
-	return io.ReadAtLeast(body, p, min(len(p), minPiece))
+	clock := fl.filler.deps.Clock
+	for begun := clock.Elapsed(); n < len(p) && err == nil; {
+		if n >= minPiece && (first || clock.Elapsed()-begun >= gatherFor) {
+			return n, nil
+		}
+		var m int
+		m, err = body.Read(p[n:])
+		n += m
+	}
+	if n == len(p) {
+		err = nil // what ended with it is told when more is asked for
+	}
+	return n, err
 }
 
 // busy begins an access to the source, which counts if readers wait for it.

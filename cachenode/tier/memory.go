@@ -112,6 +112,8 @@ func (d *memoryDraft) append(p []byte) error {
 	return nil
 }
 
+func (d *memoryDraft) expect(int64) (int64, error) { return 0, nil }
+
 func (d *memoryDraft) chunk(i, size, of int64) []byte {
 	b := d.block
 	b.mu.Lock()

@@ -18,3 +18,8 @@ func inMemory(dir string) bool {
 	var st unix.Statfs_t
 	return unix.Statfs(dir, &st) == nil && st.Type == unix.TMPFS_MAGIC
 }
+
+// allocate takes the space of a file of that size.
+func allocate(f *os.File, size int64) error {
+	return unix.Fallocate(int(f.Fd()), 0, 0, size) //nolint:gosec // a file descriptor is small
+}

@@ -2,8 +2,13 @@
 
 package tier
 
-import "os"
+import (
+	"errors"
+	"os"
+)
 
 func (d *disk) readCached(*os.File, []byte, int64) bool { return false }
 
 func inMemory(string) bool { return false }
+
+func allocate(*os.File, int64) error { return errors.ErrUnsupported }

@@ -13,9 +13,10 @@ type Section struct {
 	w     *Writer
 	at    int64  // of the next byte, in the block
 	end   int64  // of the section
-	chunk []byte // where the bytes of the chunk at at go; nil: there are none yet
+	piece []byte // where the bytes from at on go; nil: there are none yet
 	have  int    // of it
-	free  func() // gives chunk back, if it is not the block's own memory
+	free  func() // gives piece back, if it is not the block's own memory
+	hash  *xxh3.Hasher
 }
 
 // Section returns the section of n bytes from off. It begins where a chunk does and
@@ -26,36 +27,61 @@ func (w *Writer) Section(off, n int64) (*Section, error) {
 	if w.length < 0 || off < 0 || n <= 0 || end > w.length || off%ChunkSize != 0 || (end%ChunkSize != 0 && end != w.length) {
 		return nil, freshet.Errorf(freshet.KindInvalid, "write block", "", "%d bytes at %d can't be written by themselves", n, off)
 	}
-	w.split.Do(func() { w.table = make([]uint64, chunks(w.length)) })
-	return &Section{w: w, at: off, end: end}, nil
+	w.split.Do(func() {
+		w.table = make([]uint64, chunks(w.length))
+		w.base, w.noRoom = w.draft.expect(w.length)
+	})
+	if w.noRoom != nil {
+		return nil, w.noRoom
+	}
+	return &Section{w: w, at: off, end: end, hash: xxh3.New()}, nil
 }
 
 // Left returns how many bytes the section still lacks.
 func (s *Section) Left() int64 { return s.end - s.at }
 
-// Space returns where the next bytes go, at most up to the end of a chunk; Extend
-// takes them. It is valid until the next call of Extend or Close.
+// Space returns where the next bytes go, at most ChunkSize; Extend takes them. A file
+// gets whole pages the cheapest, and many of them at a time, so a piece ends where a
+// multiple of ChunkSize in the file does. It is valid until the next call of Extend or
+// Close.
 func (s *Section) Space() []byte {
-	if s.chunk == nil && s.at < s.end {
-		size := min(ChunkSize, s.w.length-s.at)
-		if s.chunk = s.w.draft.chunk(s.at/ChunkSize, size, chunks(s.w.length)); s.chunk == nil {
-			b, free := s.w.tier.chunkBuffer()
-			s.chunk, s.free = b[:size], free
+	if s.piece == nil && s.at < s.end {
+		s.take()
+	}
+	return s.piece[s.have:]
+}
+
+func (s *Section) take() {
+	i := s.at / ChunkSize
+	if s.at%ChunkSize == 0 {
+		if s.piece = s.w.draft.chunk(i, min(ChunkSize, s.w.length-s.at), chunks(s.w.length)); s.piece != nil {
+			return
 		}
 	}
-	return s.chunk[s.have:]
+	b, free := s.w.tier.chunkBuffer()
+	room := ChunkSize - (s.at+s.w.base)%ChunkSize
+	s.piece, s.free = b[:min(room, s.end-s.at)], free
 }
 
 // Extend adds the first n bytes of Space, which can be read from then on. After an
 // error the block can't be completed.
 func (s *Section) Extend(n int) error {
-	if err := s.w.draft.fill(s.chunk[s.have:s.have+n], s.at); err != nil {
+	p := s.piece[s.have : s.have+n]
+	if err := s.w.draft.fill(p, s.at); err != nil {
 		return err
 	}
-	s.have += n
-	s.at += int64(n)
-	if s.have == len(s.chunk) {
-		s.w.table[(s.at-1)/ChunkSize] = xxh3.Hash(s.chunk)
+	for len(p) > 0 {
+		left := min(ChunkSize-s.at%ChunkSize, s.end-s.at)
+		m := min(int64(len(p)), left)
+		_, _ = s.hash.Write(p[:m]) //nolint:errcheck // a hash never fails
+		s.at += m
+		p = p[m:]
+		if m == left {
+			s.w.table[(s.at-1)/ChunkSize] = s.hash.Sum64()
+			s.hash.Reset()
+		}
+	}
+	if s.have += n; s.have == len(s.piece) {
 		s.release()
 	}
 	s.w.filled.Add(int64(n))
@@ -66,7 +92,7 @@ func (s *Section) release() {
 	if s.free != nil {
 		s.free()
 	}
-	s.chunk, s.have, s.free = nil, 0, nil
+	s.piece, s.have, s.free = nil, 0, nil
 }
 
 // Close frees what the section holds. What it wrote stays.

@@ -492,6 +492,9 @@ type medium interface {
 // they belong by several, and read by others, never before they were there.
 type draft interface {
 	append(p []byte) error
+	// expect takes what a block of that length needs, and returns where in its file,
+	// if it has one, the bytes will begin. chunk and fill come after it.
+	expect(length int64) (base int64, err error)
 	// chunk returns the memory of a chunk, of so many bytes in so many chunks, if
 	// that is where fill wants its bytes. fill adds p, which follows what the chunk
 	// at off has. Each chunk has one goroutine that does; nobody appends.

@@ -27,6 +27,8 @@ type Writer struct {
 	inChunk  int
 	table    []uint64
 	split    sync.Once    // into sections
+	base     int64        // where in its file a block that is written by sections begins
+	noRoom   error        // why it can't be
 	filled   atomic.Int64 // bytes of all sections
 	err      error        // the first failure of the medium; nothing works after it
 	sealed   *header      // what is written of it, once that is all
