@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"sync"
 	"testing"
 
 	"github.com/zeebo/xxh3"
@@ -60,6 +61,37 @@ func TestALentBlockIsReadFromItsFile(t *testing.T) {
 			l.Close()
 		}
 	})
+}
+
+// TestABlockIsLentWhileItIsViewed has the block move into its file at any moment of a
+// look at its memory.
+func TestABlockIsLentWhileItIsViewed(t *testing.T) {
+	t.Parallel()
+	tr := newTier(t, tier.Memory, "", tier.Options{Capacity: 8 << 20})
+	for i := range 100 {
+		const n = 5000
+		id := block(i+1, 0)
+		put(t, tr, id, n)
+		r := must2(tr.Open(id, want(1, n)))(t)
+		begun := make(chan struct{})
+		var lending sync.WaitGroup
+		lending.Go(func() {
+			<-begun
+			lend(t, tr, id, n).Close()
+		})
+		close(begun)
+		for {
+			b := r.View(0, n)
+			if b == nil {
+				break // it is in its file
+			}
+			if !bytes.Equal(b, content(id, n)) {
+				t.Fatal("other bytes")
+			}
+		}
+		lending.Wait()
+		_ = r.Close()
+	}
 }
 
 // TestALentBlockInMemoryCanNotBeChanged opens its file again, as whoever borrows it

@@ -268,17 +268,23 @@ func (r *Reader) CopyTo(w io.Writer, off, n int64) (int64, error) {
 func (r *Reader) bytes(buf []byte, off, n int64) ([]byte, error) {
 	start, size := r.chunk(off / ChunkSize)
 	if b := r.handle.view(start, size); b != nil {
-		if int64(len(b)) != size {
-			return nil, errShort
-		}
-		part := b[off-start : off-start+n]
-		if r.trusted(off / ChunkSize) { // to look at them again would cost half as much as to send them
-			return part, nil
-		}
-		return part, r.verifyChunk(off/ChunkSize, b)
+		return r.part(b, off, n)
 	}
 	m, err := r.readChunk(buf[:n], off)
 	return buf[:m], err
+}
+
+// part returns n verified bytes from off, of the chunk that has the bytes b.
+func (r *Reader) part(b []byte, off, n int64) ([]byte, error) {
+	start, size := r.chunk(off / ChunkSize)
+	if int64(len(b)) != size {
+		return nil, errShort
+	}
+	part := b[off-start : off-start+n]
+	if r.trusted(off / ChunkSize) { // to look at them again would cost half as much as to send them
+		return part, nil
+	}
+	return part, r.verifyChunk(off/ChunkSize, b)
 }
 
 // View returns up to n verified bytes from off, which must lie in the block, where
@@ -286,14 +292,17 @@ func (r *Reader) bytes(buf []byte, off, n int64) ([]byte, error) {
 // damaged, which ReadAt says. They never change as long as somebody has them.
 func (r *Reader) View(off, n int64) []byte {
 	start, size := r.chunk(off / ChunkSize)
-	if n = min(n, start+size-off); n <= 0 || r.handle.view(start, 1) == nil {
+	if n = min(n, start+size-off); n <= 0 {
 		return nil
 	}
-	b, err := r.bytes(nil, off, n)
-	if err != nil {
+	b := r.handle.view(start, size) // once: the block may move into a file at any time
+	if b == nil {
 		return nil
 	}
-	return b
+	if b, err := r.part(b, off, n); err == nil {
+		return b
+	}
+	return nil
 }
 
 // File returns the open file of a block on a disk and the offset in it at which
