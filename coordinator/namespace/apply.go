@@ -58,8 +58,6 @@ func (t *txn) applyOne(c *Command) Result {
 // applyPersist applies what concerns unpersisted files alone.
 func (t *txn) applyPersist(c *Command) (Result, bool) {
 	switch {
-	case c.Discard != nil:
-		return t.discardUnpersisted(c.Discard), true
 	case c.MoveUnpersisted != nil:
 		return t.renameUnpersisted(c.MoveUnpersisted), true
 	case c.QueuePersist != nil:

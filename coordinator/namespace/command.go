@@ -60,7 +60,6 @@ type Command struct {
 	ForgetWatch *ForgetWatch `codec:"forgetw,omitempty"`
 	PublishAll  *PublishAll  `codec:"all,omitempty"`
 
-	Discard         *Discard         `codec:"discard,omitempty"`
 	MoveUnpersisted *MoveUnpersisted `codec:"mvunp,omitempty"`
 	QueuePersist    *QueuePersist    `codec:"qpers,omitempty"`
 	StopPersist     *StopPersist     `codec:"stpers,omitempty"`
@@ -93,8 +92,8 @@ type Result struct {
 	Verdict   invalidation.Verdict      // Invalidate; ResetSub: Apply, or Ignore for an older epoch
 	Position  invalidation.Subscription // Invalidate, ResetSub, BeginSub
 	Epoch     uint64                    // Bootstrap, BumpEpoch
-	More      bool                      // Purge, CountQuotas, Discard, StopPersist: there is more to do
-	Dropped   int                       // Expire, Discard, QueuePersist: how many were dropped, or queued
+	More      bool                      // Purge, CountQuotas, StopPersist: there is more to do
+	Dropped   int                       // Expire, QueuePersist: how many were dropped, or queued
 }
 
 // Bootstrap founds the cluster: its identity, first mounts, policies and quotas. It is

@@ -147,8 +147,10 @@ func (t *txn) keepListing(c *chain, was before) {
 }
 
 // completeRemove ends a removal. The entry goes if nothing else can have changed
-// it, or something below it, since the operation began.
+// it, or something below it, since the operation began. What is not in the storage
+// goes in any case, and only now: what the storage had beneath it was never to be seen.
 func (t *txn) completeRemove(in *intent, m *mount, was before, definite bool) bool {
+	t.discardUnder(m, in.Key)
 	t.mark(m, in.Key, true)
 	if !definite || !was.clean {
 		return false

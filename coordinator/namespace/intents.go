@@ -183,6 +183,9 @@ func (t *txn) begin(c *Begin) Result {
 	if err == nil && c.Persist == 0 { // what is unpersisted is counted already
 		err = t.admit(in, m)
 	}
+	if err == nil {
+		err = t.holdPersists(in, m)
+	}
 	if err != nil {
 		return Result{Err: err}
 	}

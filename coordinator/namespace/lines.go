@@ -131,8 +131,6 @@ func (l *liner) operation(c *Command) bool {
 		l.ends(c.Resolve.Op)
 	case c.EndQuarantine != nil:
 		l.ends(c.EndQuarantine.Op)
-	case c.Discard != nil:
-		l.begun(c.Discard.Path)
 	case c.MoveUnpersisted != nil:
 		l.begun(c.MoveUnpersisted.Path)
 		l.begun(c.MoveUnpersisted.Path2)

@@ -1,19 +1,12 @@
 package namespace
 
 import (
+	"strings"
 	"time"
 
 	"github.com/freshet-io/freshet"
 	"github.com/freshet-io/freshet/fingerprint"
 )
-
-// Discard drops the unpersisted file at Path or, if Recursive, all below it: nothing
-// of them gets to the storage. Those that may be on their way there at this moment
-// stay; More says that there are such. What the storage holds itself is not touched.
-type Discard struct {
-	Path      freshet.Path `codec:"p"`
-	Recursive bool         `codec:"r"`
-}
 
 // MoveUnpersisted renames an unpersisted file of which the storage has no earlier
 // version, so that it is persisted under its new name. Beneath is what the storage
@@ -64,6 +57,42 @@ func (t *txn) checkPersist(c *Begin, m *mount, key string) error {
 		return freshet.Errorf(freshet.KindConflict, "persist", c.Path, "the file was persisted, replaced, moved or removed")
 	case !t.files.persists[c.Persist].IsZero():
 		return freshet.Errorf(freshet.KindConflict, "persist", c.Path, "it is being persisted")
+	}
+	for _, in := range t.intents {
+		if in.Mount == m.ID && in.takesAway(key) {
+			return freshet.Errorf(freshet.KindConflict, "persist", c.Path, "a %s of %s has not ended", in.Kind, in.Path)
+		}
+	}
+	return nil
+}
+
+// takesAway reports whether the operation removes or moves what is at key. What had an
+// unknown outcome does so no more: the storage was looked at.
+func (in *intent) takesAway(key string) bool {
+	if in.Kind != OpRemove && in.Kind != OpRename || in.State == IntentQuarantine {
+		return false
+	}
+	for _, k := range in.keys() {
+		if k == key || k == "" || strings.HasPrefix(key, k+"/") {
+			return true
+		}
+	}
+	return false
+}
+
+// holdPersists withdraws the uploads of unpersisted files that an operation is about to
+// remove, move or replace: none begins again before it ends. KindUnavailable if one may
+// be published at this moment.
+func (t *txn) holdPersists(in *intent, m *mount) error {
+	if in.Kind != OpRemove && in.Kind != OpRename {
+		return nil
+	}
+	for _, key := range in.keys() {
+		for _, u := range t.unpersistedUnder(m, key) {
+			if !t.stopPersist(u.File) {
+				return freshet.Errorf(freshet.KindUnavailable, in.Kind.String(), in.Path, "a file there is on its way to the storage: try again")
+			}
+		}
 	}
 	return nil
 }
@@ -165,28 +194,6 @@ func (t *txn) completePersist(in *intent, m *mount, e *Entry, definite bool) boo
 	n.validFrom = t.i
 	t.keepListing(&c, was)
 	return true
-}
-
-func (t *txn) discardUnpersisted(c *Discard) Result {
-	const op = "remove"
-	r := t.resolve(c.Path)
-	if r.mount == nil {
-		return Result{Err: freshet.Errorf(freshet.KindNotExist, op, c.Path, "no storage is mounted there")}
-	}
-	ch := t.walk(r.mount, r.key)
-	if n := ch.entry(); n != nil && n.dir && t.holds(n) && !c.Recursive {
-		return Result{Err: notEmpty(op, c.Path)}
-	}
-	var res Result
-	for _, u := range t.unpersistedUnder(r.mount, r.key) {
-		if !t.stopPersist(u.File) {
-			res.More = true
-			continue
-		}
-		t.discardFile(r.mount, u)
-		res.Dropped++
-	}
-	return res
 }
 
 func notEmpty(op string, p freshet.Path) error {

@@ -36,6 +36,9 @@ func (t *txn) resolveIntent(c *Resolve) Result {
 		} else if c.Ours && seen != nil && in.Kind == OpWrite && !t.laterLoad(in, m) {
 			bound = t.adopt(in, m, seen)
 		}
+		if in.Kind == OpRemove && c.Known && seen == nil {
+			t.discardUnder(m, in.Key)
+		}
 		t.markIntent(in, m)
 	}
 	token := t.publish(in, in.recordKind(), seen, c.At.UTC())

@@ -271,6 +271,16 @@ func (t *txn) keyOf(at place) string {
 	}
 }
 
+// discardUnder drops the unpersisted files at and below key, which were removed. One
+// that may be on its way to the storage stays.
+func (t *txn) discardUnder(m *mount, key string) {
+	for _, u := range t.unpersistedUnder(m, key) {
+		if t.stopPersist(u.File) {
+			t.discardFile(m, u)
+		}
+	}
+}
+
 // discardFile drops an unpersisted file. What the storage has at its path, if anything,
 // shows at the next look.
 func (t *txn) discardFile(m *mount, u *unpersisted) {

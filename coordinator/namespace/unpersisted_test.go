@@ -61,7 +61,7 @@ func TestAFileOfSeveralNodes(t *testing.T) {
 		t.Errorf("after others came: %+v", f)
 	}
 	c.kind(namespace.Command{AddKeeper: &namespace.AddKeeper{File: id}}, freshet.KindInvalid)
-	c.must(namespace.Command{Discard: &namespace.Discard{Path: "/m/f"}})
+	c.removeKept(90, "/m/f")
 	c.kind(namespace.Command{AddKeeper: &namespace.AddKeeper{File: id, Node: "n5"}}, freshet.KindNotExist)
 	if over := c.s.Release([]freshet.FileID{id}); !slices.Equal(over, []freshet.FileID{id}) {
 		t.Errorf("released: %v", over)
@@ -96,6 +96,63 @@ func (c *cluster) persistBegin(n int, f namespace.UnpersistedFile) namespace.Res
 	return c.do(namespace.Command{Begin: &namespace.Begin{
 		Op: keptOp(n), Kind: namespace.OpWrite, Path: f.Path, Node: "n1", Incarn: 1, Write: freshet.AsyncThrough, At: epochTime, Persist: f.File,
 	}})
+}
+
+func (c *cluster) removeBegin(n int, p freshet.Path) namespace.Result {
+	return c.do(namespace.Command{Begin: &namespace.Begin{Op: keptOp(n), Kind: namespace.OpRemove, Path: p, Recursive: true, At: epochTime}})
+}
+
+// removeKept removes what is at p.
+func (c *cluster) removeKept(n int, p freshet.Path) {
+	c.t.Helper()
+	if r := c.removeBegin(n, p); r.Err != nil {
+		c.t.Fatalf("remove %s: %v", p, r.Err)
+	}
+	c.must(namespace.Command{Complete: &namespace.Complete{Op: keptOp(n), At: epochTime}})
+}
+
+// TestWhatIsRemovedIsThereUntilItIsGone: as long as a removal has not ended, the newest
+// version is served, not what the storage has, or no longer has, beneath it.
+func TestWhatIsRemovedIsThereUntilItIsGone(t *testing.T) {
+	for name, end := range map[string]namespace.Command{
+		"done":              {Complete: &namespace.Complete{Op: keptOp(3), At: epochTime}},
+		"done, seen late":   {Complete: &namespace.Complete{Op: keptOp(3), At: epochTime, Uncertain: true}},
+		"found to be gone":  {Resolve: &namespace.Resolve{Op: keptOp(3), Known: true, Ended: true, At: epochTime}},
+		"not done":          {Abort: &namespace.Abort{Op: keptOp(3), Definite: true}},
+		"found to be there": {Resolve: &namespace.Resolve{Op: keptOp(3), Known: true, Ended: true, Observed: fileEntry("f", 9), At: epochTime}},
+		"not known":         {Resolve: &namespace.Resolve{Op: keptOp(3), At: epochTime}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := newCluster(t)
+			c.load("/m/f", fileEntry("f", 9))
+			id := c.keepFile(1, "/m/f", freshet.AsyncThrough)
+			if r := c.persistBegin(2, c.kept()[0]); r.Err != nil {
+				t.Fatal(r.Err)
+			}
+			if r := c.removeBegin(3, "/m/f"); r.Err != nil {
+				t.Fatal(r.Err)
+			}
+			if _, ok := c.s.Intent(keptOp(2)); ok {
+				t.Error("it is still being persisted")
+			}
+			if r := c.persistBegin(4, c.kept()[0]); !freshet.IsKind(r.Err, freshet.KindConflict) {
+				t.Errorf("it can be persisted meanwhile: %v", r.Err)
+			}
+			c.load("/m/f", nil) // the storage has removed it
+			c.load("/m/f", fileEntry("f", 9))
+			if l := c.look("/m/f"); !l.Unpersisted || l.Info.FileID != id {
+				t.Errorf("while it is removed: %+v", l)
+			}
+			c.must(end)
+			l, gone := c.look("/m/f"), end.Complete != nil || name == "found to be gone"
+			if l.Unpersisted == gone || len(c.kept()) == 1 == gone {
+				t.Errorf("at the end: %+v", l)
+			}
+			if r := c.persistBegin(5, namespace.UnpersistedFile{Unpersisted: namespace.Unpersisted{File: id}, Path: "/m/f"}); (r.Err == nil) == gone {
+				t.Errorf("it is persisted then: %v", r.Err)
+			}
+		})
+	}
 }
 
 // TestC8WhatIsNotInTheStorageIsNotTheStoragesToRemove: no load, listing, record, mark
@@ -177,8 +234,8 @@ func TestPersisting(t *testing.T) {
 		t.Fatal(r.Err)
 	}
 	c.must(namespace.Command{Permit: &namespace.Permit{Op: keptOp(4), Node: "n1", Incarn: 1}})
-	if r := c.must(namespace.Command{Discard: &namespace.Discard{Path: "/m/f"}}); !r.More || r.Dropped != 0 {
-		t.Errorf("what may be on its way was discarded: %+v", r)
+	if r := c.removeBegin(90, "/m/f"); !freshet.IsKind(r.Err, freshet.KindUnavailable) {
+		t.Errorf("what may be on its way is removed: %+v", r)
 	}
 	e := fileEntry("f", 1)
 	e.Length = 1
@@ -215,10 +272,11 @@ func TestUnpersistedIsRenamedAndRemoved(t *testing.T) {
 	if f := c.kept(); f[1].Path != "/m/c/g" {
 		t.Errorf("after a rename of the directory: %+v", f)
 	}
-	if r := c.must(namespace.Command{Discard: &namespace.Discard{Path: "/m/c", Recursive: true}}); r.Dropped != 1 || r.More {
-		t.Errorf("discarded: %+v", r)
+	c.removeKept(90, "/m/c")
+	if f := c.kept(); len(f) != 1 || f[0].Path != "/m/b" {
+		t.Errorf("after the directory went: %+v", f)
 	}
-	c.must(namespace.Command{Discard: &namespace.Discard{Path: "/m/b"}})
+	c.removeKept(91, "/m/b")
 	if f := c.kept(); len(f) != 0 || c.s.UnpersistedTotals() != (namespace.UnpersistedTotals{}) {
 		t.Errorf("left: %+v, %+v", f, c.s.UnpersistedTotals())
 	}
@@ -264,11 +322,15 @@ func TestUnpersistedModel(t *testing.T) {
 			},
 			"look":                func(t *rapid.T) { c.load(paths.Draw(t, "path"), nil) },
 			"look at a directory": func(t *rapid.T) { c.load(dirs.Draw(t, "dir"), nil) },
-			"discard": func(t *rapid.T) {
+			"remove": func(t *rapid.T) {
 				p := rapid.OneOf(paths, dirs).Draw(t, "path")
-				r := c.do(namespace.Command{Discard: &namespace.Discard{Path: p, Recursive: true}})
+				n++
+				if r := c.removeBegin(n, p); r.Err != nil {
+					return
+				}
+				c.must(namespace.Command{Complete: &namespace.Complete{Op: keptOp(n), At: epochTime}})
 				for q := range model {
-					if r.Err == nil && p.Contains(q) {
+					if p.Contains(q) {
 						delete(model, q)
 					}
 				}

@@ -46,7 +46,7 @@ func Needs(c *Command) int {
 		return 3
 	case c.Begin != nil && (c.Begin.Persist != 0 || keeps(c.Begin.Write)), c.Complete != nil && len(c.Complete.Nodes) > 0:
 		return VersionUnpersisted
-	case c.Discard != nil, c.MoveUnpersisted != nil, c.QueuePersist != nil, c.StopPersist != nil, c.PersistFailed != nil, c.AddKeeper != nil:
+	case c.MoveUnpersisted != nil, c.QueuePersist != nil, c.StopPersist != nil, c.PersistFailed != nil, c.AddKeeper != nil:
 		return VersionUnpersisted
 	case c.ChangePolicy != nil && slices.ContainsFunc(c.ChangePolicy.Set, setsKeeping):
 		return VersionUnpersisted

@@ -172,16 +172,26 @@ func (e *Engine) perform(ctx context.Context, l *lead, c change) (freshet.Comple
 			l.lower(c.begin.Op)
 		}
 	}()
-	if c.begin.Kind == namespace.OpRename { // asked last, with the fence up
-		if err := e.stopPersists(ctx, c.begin.Path, c.begin.Path2); err != nil {
-			return freshet.Completed{}, err
-		}
-		if err := e.checkWriters(c.begin); err != nil {
-			return freshet.Completed{}, err
-		}
+	if err := e.clearWay(ctx, c.begin); err != nil { // asked last, with the fence up
+		return freshet.Completed{}, err
 	}
 	completed, ended, err := e.carryOut(ctx, l, c, at)
 	return completed, err
+}
+
+// clearWay waits for the uploads of unpersisted files that the operation would meet, and
+// refuses to move what is being written.
+func (e *Engine) clearWay(ctx context.Context, b namespace.Begin) error {
+	switch b.Kind { //nolint:exhaustive // the others change one entry
+	case namespace.OpRename:
+		if err := e.stopPersists(ctx, b.Path, b.Path2); err != nil {
+			return err
+		}
+		return e.checkWriters(b)
+	case namespace.OpRemove:
+		return e.stopPersists(ctx, b.Path)
+	}
+	return nil
 }
 
 // checkWriters refuses to move what is being written: the file would be left

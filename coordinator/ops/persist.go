@@ -143,6 +143,9 @@ func (e *Engine) notPersisted(in *namespace.Intent, f *freshet.FinishedOp) names
 	if ok && !f.Conflict && u.Attempts < 16 {
 		wait = min(persistRetry<<u.Attempts, persistRetryMax)
 	}
+	if !ok || e.overtaken(in) { // what it came upon is of this cluster
+		return namespace.Command{PersistFailed: &namespace.PersistFailed{Op: in.Op, Error: f.Failure, Next: e.clock.Now().Add(persistRetry)}}
+	}
 	log := e.log.With("path", string(in.Path), "file_id", uint64(in.Persist), "node_id", string(in.Node), "again_in", wait, "error", f.Failure)
 	if f.Conflict {
 		log.Error("a file can't be persisted: the storage holds another version; both are kept")
@@ -152,6 +155,14 @@ func (e *Engine) notPersisted(in *namespace.Intent, f *freshet.FinishedOp) names
 	return namespace.Command{PersistFailed: &namespace.PersistFailed{
 		Op: in.Op, Error: f.Failure, Conflict: f.Conflict, Next: e.clock.Now().Add(wait),
 	}}
+}
+
+// overtaken reports whether another write of the path may have reached the storage and
+// has not ended.
+func (e *Engine) overtaken(in *namespace.Intent) bool {
+	return slices.ContainsFunc(e.state.Intents(), func(o namespace.Intent) bool {
+		return o.Op != in.Op && o.Mount == in.Mount && o.Key == in.Key && o.Kind == namespace.OpWrite && o.State != namespace.IntentUploading
+	})
 }
 
 // StateOf says in a word what is the matter with an unpersisted file, and which live
@@ -328,31 +339,11 @@ func (e *Engine) repeat(ctx context.Context, fn func() (again bool, err error)) 
 	}
 }
 
-// discard drops unpersisted files before what they are removed from is; it reports
-// whether there were any.
-func (e *Engine) discard(ctx context.Context, q *freshet.RemoveQuery) (bool, error) {
-	l, err := e.state.Lookup(q.Path)
-	if err != nil || !l.Unpersisted {
-		return false, err
-	}
-	if _, done, err := e.state.OpResult(q.Op); done || err != nil {
-		return false, err // a repetition: what is there now came later
-	}
-	if err := e.checkTarget("remove", q.Path); err != nil {
-		return false, err
-	}
-	term, err := e.leader("remove")
-	if err == nil {
-		err = term.checkFences("remove", q.Path)
-	}
-	if err != nil {
-		return false, err
-	}
-	err = e.repeat(ctx, func() (bool, error) {
-		r, err := e.propose(ctx, namespace.Command{Discard: &namespace.Discard{Path: q.Path, Recursive: q.Recursive}})
-		return r.More, err
-	})
-	return true, err
+// keptAt reports whether the path is an unpersisted file, or a directory that one lies
+// below.
+func (e *Engine) keptAt(p freshet.Path) (kept, dir bool, err error) {
+	l, err := e.state.Lookup(p)
+	return err == nil && l.Unpersisted, l.Info.Type == freshet.TypeDirectory, err
 }
 
 // renameKept renames an unpersisted file of which the storage has no version; handled

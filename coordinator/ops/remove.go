@@ -25,31 +25,42 @@ type removal struct {
 // and for a directory that is not empty; KindNotExist if there is nothing.
 func (e *Engine) Remove(ctx context.Context, q freshet.RemoveQuery) (freshet.Completed, error) {
 	q.Op = newOp(q.Op)
-	gone, err := e.discard(ctx, &q)
-	if err != nil {
-		return freshet.Completed{}, err
-	}
-	return e.remove(ctx, removal{RemoveQuery: q, again: gone})
+	return e.remove(ctx, removal{RemoveQuery: q})
 }
 
 func (e *Engine) remove(ctx context.Context, q removal) (freshet.Completed, error) {
+	absent := q.again // that nothing is there is no error
 	return e.do(ctx, change{
 		begin: namespace.Begin{Op: q.Op, Kind: namespace.OpRemove, Path: q.Path},
 		prepare: func(ctx context.Context, at place, c *change) (*freshet.Completed, error) {
+			kept, dir, err := e.keptAt(q.Path)
+			if err == nil && kept && dir && !q.Recursive {
+				err = freshet.Errorf(freshet.KindConflict, "remove", q.Path,
+					"the directory is not empty: it holds files that are not in the storage yet; remove it recursively")
+			}
+			if err != nil {
+				return nil, err
+			}
+			absent = absent || kept
 			st, err := at.look(ctx)
 			tree := err == nil && st.IsDir() && q.Recursive
-			if gone := q.again && freshet.IsKind(err, freshet.KindNotExist); gone || tree {
+			switch gone := absent && freshet.IsKind(err, freshet.KindNotExist); {
+			case gone, tree:
 				c.begin.Recursive, c.compound = true, true
 				return nil, nil
-			}
-			if err != nil || !st.IsDir() {
+			case err != nil:
 				return nil, err
+			case kept: // nothing of it may begin before it has gone
+				c.begin.Recursive = true
+				return nil, nil
+			case !st.IsDir():
+				return nil, nil
 			}
 			return nil, checkEmpty(ctx, at, q.Path)
 		},
 		effect: func(ctx context.Context, at place) (*namespace.Entry, error) {
 			err := at.fs.Remove(ctx, at.key, ufs.RemoveOptions{Recursive: q.Recursive, Removed: q.removed})
-			if q.again && freshet.IsKind(err, freshet.KindNotExist) {
+			if absent && freshet.IsKind(err, freshet.KindNotExist) {
 				err = nil
 			}
 			return nil, err
@@ -73,13 +84,9 @@ var errPage = errors.New("a page was removed")
 func (e *Engine) RemoveTree(ctx context.Context, q freshet.RemoveQuery, report func(freshet.RemoveProgress) error) (freshet.Completed, error) {
 	q.Op, q.Recursive = newOp(q.Op), true
 	total := int64(0)
-	gone, err := e.discard(ctx, &q)
-	if err != nil {
-		return freshet.Completed{}, err
-	}
 	for pages := 0; ; pages++ {
 		page := 0 // written by the operation, which has ended when do returns errPage or nil
-		r := removal{RemoveQuery: q, again: gone || pages > 0, removed: func(n int) error {
+		r := removal{RemoveQuery: q, again: pages > 0, removed: func(n int) error {
 			if page += n; page >= e.opts.RemovePage {
 				return errPage
 			}

@@ -33,6 +33,7 @@ type outgoing struct {
 	room  []byte
 	slots int
 	size  int // of a slot
+	first int // bytes that go into the first one at most
 
 	b, control []byte // for answers
 }
@@ -104,7 +105,10 @@ func (p *Pool) openRoom(ctx context.Context, t freshet.Ticket, length int64) (_ 
 		return nil, errors.Join(a.err, errAnswer)
 	}
 	defer closeAll([]int{a.fd})
-	w.slots, w.size = int(a.room.GetSlots()), int(a.room.GetSlotSize())
+	w.slots, w.size, w.first = int(a.room.GetSlots()), int(a.room.GetSlotSize()), int(a.room.GetFirst())
+	if w.first == 0 {
+		w.first = w.size
+	}
 	if w.room, err = mapRoom(a.fd, w.slots*w.size); err != nil {
 		return nil, err
 	}
@@ -128,7 +132,7 @@ func (w *outgoing) close() {
 func (w *outgoing) write(ctx context.Context, path freshet.Path, body io.Reader) (freshet.Completed, error) {
 	defer w.close()
 	defer context.AfterFunc(ctx, func() { _ = w.c.c.SetDeadline(time.Unix(1, 0)) })() //nolint:errcheck // it has ended then
-	free := w.slots
+	free, most := w.slots, w.first
 	for slot, end := 0, false; !end; slot = (slot + 1) % w.slots {
 		for free == 0 {
 			a, err := w.answer(ctx)
@@ -137,7 +141,8 @@ func (w *outgoing) write(ctx context.Context, path freshet.Path, body io.Reader)
 			}
 			free += a.taken
 		}
-		n, err := io.ReadFull(body, w.room[slot*w.size:(slot+1)*w.size])
+		n, err := io.ReadFull(body, w.room[slot*w.size:slot*w.size+most])
+		most = w.size
 		end = errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
 		if err != nil && !end {
 			return freshet.Completed{}, freshet.Wrap("read body", path, err)

@@ -82,9 +82,12 @@ func (x *LocalWrite) GetLength() int64 {
 // LocalRoom comes with the descriptor of a file in memory, sealed against another
 // size. It has slots of slot_size bytes each, which are filled and emptied in turns.
 type LocalRoom struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Slots         uint32                 `protobuf:"varint,1,opt,name=slots,proto3" json:"slots,omitempty"`
-	SlotSize      uint32                 `protobuf:"varint,2,opt,name=slot_size,json=slotSize,proto3" json:"slot_size,omitempty"`
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Slots    uint32                 `protobuf:"varint,1,opt,name=slots,proto3" json:"slots,omitempty"`
+	SlotSize uint32                 `protobuf:"varint,2,opt,name=slot_size,json=slotSize,proto3" json:"slot_size,omitempty"`
+	// How many bytes the client had best put into the first slot, so that those of the
+	// others land where the node writes them the cheapest; 0: as many as it takes.
+	First         uint32 `protobuf:"varint,3,opt,name=first,proto3" json:"first,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -133,7 +136,15 @@ func (x *LocalRoom) GetSlotSize() uint32 {
 	return 0
 }
 
-// LocalFilled says that the next slot has so many bytes. The node begins the write
+func (x *LocalRoom) GetFirst() uint32 {
+	if x != nil {
+		return x.First
+	}
+	return 0
+}
+
+// LocalFilled says that the next slot has so many bytes, at least one but for the last.
+// The node begins the write
 // with the first one. It has no answer of its own.
 type LocalFilled struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -296,10 +307,11 @@ const file_freshet_v1_local_write_proto_rawDesc = "" +
 	"\n" +
 	"LocalWrite\x12*\n" +
 	"\x06ticket\x18\x01 \x01(\v2\x12.freshet.v1.TicketR\x06ticket\x12\x16\n" +
-	"\x06length\x18\x02 \x01(\x03R\x06length\">\n" +
+	"\x06length\x18\x02 \x01(\x03R\x06length\"T\n" +
 	"\tLocalRoom\x12\x14\n" +
 	"\x05slots\x18\x01 \x01(\rR\x05slots\x12\x1b\n" +
-	"\tslot_size\x18\x02 \x01(\rR\bslotSize\"5\n" +
+	"\tslot_size\x18\x02 \x01(\rR\bslotSize\x12\x14\n" +
+	"\x05first\x18\x03 \x01(\rR\x05first\"5\n" +
 	"\vLocalFilled\x12\x14\n" +
 	"\x05bytes\x18\x01 \x01(\rR\x05bytes\x12\x10\n" +
 	"\x03end\x18\x02 \x01(\bR\x03end\"\"\n" +

@@ -2,7 +2,9 @@ package faults_test
 
 import (
 	"fmt"
+	"strings"
 	"sync"
+	"time"
 
 	"github.com/freshet-io/freshet"
 	"github.com/freshet-io/freshet/test/e2e"
@@ -28,6 +30,12 @@ type file struct {
 
 	removed bool
 	doubt   doubt
+	history []string // what was done, and what was the first read of each version
+}
+
+// note adds to the history, with mu held.
+func (f *file) note(format string, args ...any) {
+	f.history = append(f.history, time.Now().UTC().Format("15:04:05.000")+" "+fmt.Sprintf(format, args...))
 }
 
 // doubt is what may also be true of a file.
@@ -65,12 +73,14 @@ type view struct {
 	moves int
 	least uint64 // if it exists
 	there bool   // it must exist
+	asked time.Time
+	by    string // the way in which it is read
 }
 
 func (f *file) look(r *e2e.Region) view {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	v := view{f: f, r: r, path: f.path, moves: f.moves, least: f.seen[r], there: f.there[r]}
+	v := view{f: f, r: r, path: f.path, moves: f.moves, least: f.seen[r], there: f.there[r], asked: time.Now()}
 	if r == f.owner {
 		v.least, v.there = max(v.least, f.acked), v.there || f.acked > 0
 	}
@@ -89,7 +99,8 @@ func (v *view) judge(off int64, data []byte, length int64) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	broken := func(format string, args ...any) error {
-		return fmt.Errorf("%s (%s) in %s: "+format, append([]any{v.path, f.id, v.r.Name}, args...)...)
+		err := fmt.Errorf("%s (%s) in %s: "+format, append([]any{v.path, f.id, v.r.Name}, args...)...)
+		return fmt.Errorf("%w%s", err, v.told())
 	}
 	switch refused, ok := f.refused[got]; {
 	case ok:
@@ -103,15 +114,24 @@ func (v *view) judge(off int64, data []byte, length int64) error {
 	case off+int64(len(data)) > int64(f.size(got)):
 		return broken("bytes beyond the end of version %d", got)
 	}
-	f.seen[v.r] = max(f.seen[v.r], got)
+	if got > f.seen[v.r] {
+		f.seen[v.r] = got
+		f.note("version %d was read in %s by %s", got, v.r.Name, v.by)
+	}
 	f.there[v.r] = f.there[v.r] || v.moves == f.moves && !f.moving
 	return nil
+}
+
+// told returns the file's history for a message, with the file's mu held.
+func (v *view) told() string {
+	return fmt.Sprintf("\n\tasked at %s\n\t%s", v.asked.UTC().Format("15:04:05.000"), strings.Join(v.f.history, "\n\t"))
 }
 
 // leave notes that the file is about to leave its path.
 func (f *file) leave() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.note("it is about to leave %s", f.path)
 	f.moves++
 	f.moving = true
 }
@@ -124,10 +144,13 @@ func (v *view) judgeError(err error) error {
 		return nil
 	case freshet.KindNotExist:
 		v.f.mu.Lock()
-		defer v.f.mu.Unlock()
-		if !v.there || v.moves != v.f.moves {
+		moved := !v.there || v.moves != v.f.moves
+		v.f.mu.Unlock()
+		if moved {
 			return nil
 		}
 	}
-	return fmt.Errorf("%s (%s) in %s, of which version %d is known: %w", v.path, v.f.id, v.r.Name, v.least, err)
+	v.f.mu.Lock()
+	defer v.f.mu.Unlock()
+	return fmt.Errorf("%s (%s) in %s, of which version %d is known: %w%s", v.path, v.f.id, v.r.Name, v.least, err, v.told())
 }

@@ -60,6 +60,7 @@ func (d *reader) run(ctx context.Context) error {
 		}
 		one, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
 		v := f.look(d.r)
+		v.by = d.name
 		err := d.way(one, d, &v)
 		cancel()
 		if err != nil {

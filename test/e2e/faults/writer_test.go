@@ -166,6 +166,7 @@ func (w *writer) write(ctx context.Context, f *file) error {
 	f.mu.Lock()
 	f.issued++
 	v := f.issued
+	f.note("version %d is written with %s", v, kind)
 	f.mu.Unlock()
 	data := f.content(v)
 	var err error
@@ -177,6 +178,7 @@ func (w *writer) write(ctx context.Context, f *file) error {
 	w.tally.add(kind.String(), err)
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.note("the write of version %d ended: %v", v, err)
 	switch {
 	case err == nil:
 		f.acked, f.write = v, kind
@@ -240,6 +242,7 @@ func (w *writer) rename(ctx context.Context, f *file) error {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.note("its rename to %s ended: %v", to, err)
 	if err == nil {
 		f.path, f.moving = to, false
 		clear(f.there) // elsewhere the news may be on its way
