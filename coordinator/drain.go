@@ -69,11 +69,22 @@ func (c *Coordinator) fleetNode(op, name string) (fleetNode, error) {
 	}
 	switch len(found) {
 	case 0:
+		if err := c.nodesHeard(op); err != nil {
+			return fleetNode{}, err
+		}
 		return fleetNode{}, freshet.Errorf(freshet.KindNotExist, op, "", "no cache node has the ID or name %q; see 'freshet cluster nodes'", name)
 	case 1:
 		return found[0], nil
 	}
 	return fleetNode{}, freshet.Errorf(freshet.KindConflict, op, "", "%d cache nodes have the name %q: give the ID of one, as in 'freshet cluster nodes --output json'", len(found), name)
+}
+
+// nodesHeard is KindUnavailable while this leader may not have heard from every node yet.
+func (c *Coordinator) nodesHeard(op string) error {
+	if c.nodes.AllHeard(c.clock.Elapsed()) {
+		return nil
+	}
+	return freshet.Errorf(freshet.KindUnavailable, op, "", "this leader has just begun and may not have heard from all cache nodes: try again in some seconds")
 }
 
 // DrainNode has a cache node emptied, or ends that.
@@ -93,6 +104,9 @@ func (c *Coordinator) DrainNode(ctx context.Context, q freshet.DrainChange) (fre
 	case n.status.Role == freshet.RoleDecommissioned:
 		return freshet.NodeDrain{}, freshet.Errorf(freshet.KindConflict, op, "", "%s was decommissioned; --undo lets it serve again", n.status.Node.Name)
 	case c.nodes.Staying(n.status.Node.ID, c.clock.Elapsed()) == 0:
+		if err := c.nodesHeard(op); err != nil {
+			return freshet.NodeDrain{}, err
+		}
 		return freshet.NodeDrain{}, freshet.Errorf(freshet.KindConflict, op, "", "no other cache node lives that could take over from %s: start one first", n.status.Node.Name)
 	}
 	return c.setRole(ctx, &n, role, q.DryRun)

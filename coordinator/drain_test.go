@@ -57,6 +57,9 @@ func TestDrainMovesWhatPoliciesKeep(t *testing.T) {
 
 		w.halt(m) // the next leader goes on
 		m = w.leader()
+		if _, err := m.DrainNode(w.Context(), freshet.DrainChange{Node: "n7"}); !freshet.IsKind(err, freshet.KindUnavailable) {
+			w.Errorf("a leader that has just begun knows of no such node: %v", err)
+		}
 		f.seconds(m, 12)
 		d := drain(freshet.DrainChange{Node: "n1"})
 		if d.State() != "drained" || d.LeftBlocks != 0 || d.Blocks != 3 {

@@ -36,8 +36,11 @@ func (t *txn) resolveIntent(c *Resolve) Result {
 		} else if c.Ours && seen != nil && in.Kind == OpWrite && !t.laterLoad(in, m) {
 			bound = t.adopt(in, m, seen)
 		}
-		if in.Kind == OpRemove && c.Known && seen == nil {
+		switch {
+		case in.Kind == OpRemove && c.Known && seen == nil:
 			t.discardUnder(m, in.Key)
+		case in.Kind == OpRename && seen != nil:
+			t.followRename(in, m, seen)
 		}
 		t.markIntent(in, m)
 	}
@@ -55,6 +58,24 @@ func (t *txn) resolveIntent(c *Resolve) Result {
 	t.quarantine(in, bound)
 	res.Intent = in.Intent
 	return res
+}
+
+// followRename moves what is not in the storage after what is, if a rename without an
+// answer is seen to have moved that: a file by what lies beneath it, a directory by its
+// being there, for a rename replaces none.
+func (t *txn) followRename(in *intent, m *mount, seen *Entry) {
+	c := t.walk(m, in.Key)
+	n := c.entry()
+	switch u := t.unpersistedAt(n); {
+	case u != nil && u.Beneath.Known() && u.Beneath.SameContent(seen.Fingerprint):
+		moved := *u
+		moved.Beneath = seen.Fingerprint
+		t.saveUnpersisted(&moved)
+	case u == nil && t.holds(n) && seen.Type == freshet.TypeDirectory:
+	default:
+		return
+	}
+	t.carry(m, in.Key, in.Key2)
 }
 
 // laterLoad reports whether a load installed the intent's entry since it began.

@@ -155,6 +155,44 @@ func TestWhatIsRemovedIsThereUntilItIsGone(t *testing.T) {
 	}
 }
 
+// TestWhatIsNotInTheStorageFollowsARename: a rename without an answer, of which the
+// storage shows that it happened, has taken the newest version along.
+func TestWhatIsNotInTheStorageFollowsARename(t *testing.T) {
+	beneath, other := fileEntry("g", 9), fileEntry("g", 8)
+	for name, test := range map[string]struct {
+		file freshet.Path
+		from freshet.Path
+		seen *namespace.Entry
+		want freshet.Path
+	}{
+		"a file, moved":          {"/m/f", "/m/f", beneath, "/m/g"},
+		"a file, not moved":      {"/m/f", "/m/f", nil, "/m/f"},
+		"a file, another there":  {"/m/f", "/m/f", other, "/m/f"},
+		"a directory, moved":     {"/m/d/f", "/m/d", dirEntry("g"), "/m/g/f"},
+		"a directory, not moved": {"/m/d/f", "/m/d", nil, "/m/d/f"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := newCluster(t)
+			c.load(test.file, fileEntry("f", 9))
+			c.keepFile(1, test.file, freshet.AsyncThrough)
+			c.must(namespace.Command{Begin: &namespace.Begin{
+				Op: keptOp(2), Kind: namespace.OpRename, Path: test.from, Path2: "/m/g", Recursive: test.file != test.from, At: epochTime,
+			}})
+			c.must(namespace.Command{Resolve: &namespace.Resolve{Op: keptOp(2), Known: true, Ended: true, Observed: test.seen, At: epochTime}})
+			f := c.kept()
+			if len(f) != 1 || f[0].Path != test.want || !f[0].Beneath.SameContent(beneath.Fingerprint) {
+				t.Errorf("it is %+v", f)
+			}
+			if l := c.look(test.want); !l.Unpersisted {
+				t.Errorf("at %s: %+v", test.want, l)
+			}
+			if test.want != test.file && c.look(test.file).Found {
+				t.Errorf("something is at %s still", test.file)
+			}
+		})
+	}
+}
+
 // TestC8WhatIsNotInTheStorageIsNotTheStoragesToRemove: no load, listing, record, mark
 // or expiry touches an unpersisted file, or the directories above it.
 func TestC8WhatIsNotInTheStorageIsNotTheStoragesToRemove(t *testing.T) {

@@ -198,8 +198,8 @@ func (e *Engine) clearWay(ctx context.Context, b namespace.Begin) error {
 // behind, or lost where a move is a copy and a delete.
 func (e *Engine) checkWriters(b namespace.Begin) error {
 	for _, in := range e.state.Intents() {
-		if in.Kind != namespace.OpWrite || in.State == namespace.IntentQuarantine {
-			continue
+		if in.Kind != namespace.OpWrite || in.State == namespace.IntentQuarantine || in.Persist != 0 {
+			continue // of the last kind none is under way once the operation begins
 		}
 		if b.Path.Contains(in.Path) || b.Path2.Contains(in.Path) {
 			return freshet.Errorf(freshet.KindConflict, b.Kind.String(), b.Path, "%s is being written: try again when that has ended", in.Path)

@@ -161,7 +161,7 @@ func (e *Engine) notPersisted(in *namespace.Intent, f *freshet.FinishedOp) names
 // has not ended.
 func (e *Engine) overtaken(in *namespace.Intent) bool {
 	return slices.ContainsFunc(e.state.Intents(), func(o namespace.Intent) bool {
-		return o.Op != in.Op && o.Mount == in.Mount && o.Key == in.Key && o.Kind == namespace.OpWrite && o.State != namespace.IntentUploading
+		return o.Op != in.Op && o.Mount == in.Mount && o.Key == in.Key && o.Kind == namespace.OpWrite && o.State == namespace.IntentMayPublish
 	})
 }
 
