@@ -312,7 +312,15 @@ func (e *Engine) Withdrawn(uploads []namespace.Intent) {
 // stopPersists withdraws the uploads of unpersisted files at and below the paths, and
 // waits for those that may be published at this moment.
 func (e *Engine) stopPersists(ctx context.Context, paths ...freshet.Path) error {
-	if e.state.UnpersistedTotals().Files == 0 {
+	found := false
+	for _, p := range paths {
+		kept, _, err := e.keptAt(p)
+		if err != nil {
+			return err
+		}
+		found = found || kept
+	}
+	if !found {
 		return nil
 	}
 	return e.repeat(ctx, func() (again bool, err error) {
