@@ -336,6 +336,33 @@ func TestFileThatNoLeaderConfirmsIsReportedByHeartbeat(t *testing.T) {
 	})
 }
 
+// A client that repeats a write just when the write ends gets its outcome, and the storage
+// is not written again.
+func TestAWriteThatEndsWhileItIsRepeatedIsNotBegunAgain(t *testing.T) {
+	t.Parallel()
+	bubble(t, settings{}, func(t *testing.T, b *bed) {
+		data := random(1000, 1)
+		b.on("before-begin", func() {
+			b.on("before-begin", func() {})
+			b.leader.set(func() {
+				b.leader.complete = func(freshet.OpID, freshet.Written) error {
+					return freshet.Errorf(freshet.KindUnavailable, "complete", "", "no leader")
+				}
+			})
+			_, err := b.write(b.ticket(1), data)
+			wantKind(t, err, freshet.KindDeadline)
+			b.leader.set(func() { b.leader.complete = nil })
+		})
+		done, err := b.write(b.ticket(1), data)
+		if err != nil || done.Info.Length != 1000 {
+			t.Errorf("the repeated write: %+v, %v", done, err)
+		}
+		if calls := b.leader.called(); slices.Contains(calls, "abort") || b.store.Calls()["commit"] != 1 {
+			t.Errorf("calls: %q, %d commits", calls, b.store.Calls()["commit"])
+		}
+	})
+}
+
 func TestWriterIsReportedActiveAndOnlyOnce(t *testing.T) {
 	t.Parallel()
 	bubble(t, settings{opts: cachenode.Options{MaxUploads: 1}}, func(t *testing.T, b *bed) {
