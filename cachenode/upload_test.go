@@ -36,7 +36,7 @@ func TestWriteReachesStorageAndCache(t *testing.T) {
 					if !bytes.Equal(b.visible(), data) || done.Info.Length != int64(size) {
 						t.Errorf("%d of %d bytes are visible; %+v", len(b.visible()), size, done)
 					}
-					want := []string{"after-create", "before-permit", "after-permit", "after-commit", "after-complete"}
+					want := []string{"before-begin", "after-create", "before-permit", "after-permit", "after-commit", "after-complete"}
 					if !slices.Equal(b.points, want) || !slices.Equal(b.leader.called(), []string{"permit", "complete"}) {
 						t.Errorf("%v; calls %v", b.points, b.leader.called())
 					}
