@@ -63,7 +63,11 @@ func (n *Node) write(ctx context.Context, ticket freshet.Ticket, body io.Reader,
 	if f, ok := n.finishedOp(ticket.Op); ok {
 		return n.repeat(ctx, f)
 	}
+	n.opts.Hook("before-begin")
 	u, err := n.begin(ctx, ticket)
+	if f, ok := n.finishedOp(ticket.Op); err != nil && ok { // it has ended since
+		return n.repeat(ctx, f)
+	}
 	if err != nil {
 		return freshet.Completed{}, err
 	}
@@ -147,13 +151,15 @@ func tooLong(t freshet.Ticket) error {
 		"the file is longer than %s, the most that can be kept in blocks of %s; nothing was written", freshet.FormatSize(longest(t)), freshet.FormatSize(t.BlockSize))
 }
 
-// begin registers the upload, from when on heartbeats report it.
+// begin registers the upload, from when on heartbeats report it. An operation that has
+// ended here is not begun again: its outcome would be forgotten before the leader has it.
 func (n *Node) begin(ctx context.Context, ticket freshet.Ticket) (*upload, error) {
 	u := &upload{node: n, ticket: ticket, client: ctx}
 	u.ctx, u.end = context.WithCancelCause(context.WithoutCancel(ctx))
 	n.awaitJoined(ctx)
 	var err error
 	n.update(func() {
+		_, ended := n.finished[ticket.Op]
 		switch {
 		case !n.running:
 			err = freshet.Errorf(freshet.KindUnavailable, opWrite, "", "the node is stopping; use another one")
@@ -163,6 +169,8 @@ func (n *Node) begin(ctx context.Context, ticket freshet.Ticket) (*upload, error
 			err = freshet.Errorf(freshet.KindConflict, opWrite, "", "operation %s is being uploaded by another request", ticket.Op)
 		case len(n.uploads) >= n.opts.MaxUploads:
 			err = freshet.Errorf(freshet.KindExhausted, opWrite, "", "%d uploads are running, which is the limit of this node", n.opts.MaxUploads)
+		case ended:
+			err = freshet.Errorf(freshet.KindConflict, opWrite, "", "operation %s has ended on this node", ticket.Op)
 		default:
 			u.epoch = n.epoch
 			n.uploads[ticket.Op] = u

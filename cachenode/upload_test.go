@@ -36,7 +36,7 @@ func TestWriteReachesStorageAndCache(t *testing.T) {
 					if !bytes.Equal(b.visible(), data) || done.Info.Length != int64(size) {
 						t.Errorf("%d of %d bytes are visible; %+v", len(b.visible()), size, done)
 					}
-					want := []string{"after-create", "before-permit", "after-permit", "after-commit", "after-complete"}
+					want := []string{"before-begin", "after-create", "before-permit", "after-permit", "after-commit", "after-complete"}
 					if !slices.Equal(b.points, want) || !slices.Equal(b.leader.called(), []string{"permit", "complete"}) {
 						t.Errorf("%v; calls %v", b.points, b.leader.called())
 					}
@@ -332,6 +332,33 @@ func TestFileThatNoLeaderConfirmsIsReportedByHeartbeat(t *testing.T) {
 		}
 		if hb := b.nextBeat(); len(hb.Finished) != 0 {
 			t.Errorf("%+v", hb)
+		}
+	})
+}
+
+// A client that repeats a write just when the write ends gets its outcome, and the storage
+// is not written again.
+func TestAWriteThatEndsWhileItIsRepeatedIsNotBegunAgain(t *testing.T) {
+	t.Parallel()
+	bubble(t, settings{}, func(t *testing.T, b *bed) {
+		data := random(1000, 1)
+		b.on("before-begin", func() {
+			b.on("before-begin", func() {})
+			b.leader.set(func() {
+				b.leader.complete = func(freshet.OpID, freshet.Written) error {
+					return freshet.Errorf(freshet.KindUnavailable, "complete", "", "no leader")
+				}
+			})
+			_, err := b.write(b.ticket(1), data)
+			wantKind(t, err, freshet.KindDeadline)
+			b.leader.set(func() { b.leader.complete = nil })
+		})
+		done, err := b.write(b.ticket(1), data)
+		if err != nil || done.Info.Length != 1000 {
+			t.Errorf("the repeated write: %+v, %v", done, err)
+		}
+		if calls := b.leader.called(); slices.Contains(calls, "abort") || b.store.Calls()["commit"] != 1 {
+			t.Errorf("calls: %q, %d commits", calls, b.store.Calls()["commit"])
 		}
 	})
 }

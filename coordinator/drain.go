@@ -205,7 +205,7 @@ func (c *Coordinator) drainOf(n *fleetNode) freshet.NodeDrain {
 	holds := []leaving{
 		{d.LeftBlocks, "blocks that policies want to be kept have no copy elsewhere yet"},
 		{d.Uploads, "uploads run"},
-		{c.keptOn(s.Node.ID), "files are kept there that are not in the storage, and not on enough other nodes: those are copied to them if there are such with a disk; or persist them with 'freshet persist'"},
+		{c.keptOn(s.Node.ID), "of the files kept there are neither in the storage nor on enough other nodes: they are copied to such as have a disk and room, or persist them with 'freshet persist'"},
 	}
 	for _, h := range holds {
 		if h.n > 0 {

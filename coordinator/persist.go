@@ -230,7 +230,11 @@ func (c *Coordinator) explainKept(l *namespace.Lookup) (reason, remedy string) {
 		return "", ""
 	}
 	d := c.describeKept(&f)
-	reason = fmt.Sprintf("the file is not in the storage: its bytes are kept by %s since %s (%s)", strings.Join(d.Nodes, ", "), f.Since.UTC().Format(time.RFC3339), d.State)
+	are := "are"
+	if d.State == freshet.UnpersistedLost {
+		are = "were"
+	}
+	reason = fmt.Sprintf("the file is not in the storage: its bytes %s kept by %s since %s (%s)", are, strings.Join(d.Nodes, ", "), f.Since.UTC().Format(time.RFC3339), d.State)
 	if d.Replicas > 1 || d.Live > 1 {
 		reason += fmt.Sprintf("; %d live nodes have all of it, of the %d that durable_replicas promised", d.Live, d.Replicas)
 	}

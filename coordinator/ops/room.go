@@ -138,6 +138,6 @@ func noRoom(q *freshet.BeginWriteQuery, length int64, rooms []placement.Room, ha
 		who = fmt.Sprintf("durable_replicas asks for %d cache nodes, and %d have room for %s", q.DurableReplicas, have, what)
 	}
 	return freshet.Errorf(freshet.KindExhausted, opWrite, q.Path,
-		"%s: the most that one of %d has left is %s, and %s are taken by files that are not in the storage and do not wait to be persisted; nothing was written: have them persisted, see \"freshet persist status\", or write with cache_through or through",
+		"%s: of the %d that could keep it the one with the most room has %s, and files that are not in the storage and do not wait to be persisted take %s; nothing was written: have them persisted, see \"freshet persist status\", or write with cache_through or through",
 		who, len(rooms), freshet.FormatSize(most), freshet.FormatSize(kept))
 }

@@ -65,7 +65,7 @@ func TestAFileGoesWhereThereIsRoom(t *testing.T) {
 		both.DurableReplicas = 2
 		for _, q := range []freshet.BeginWriteQuery{q(3, "/m/c"), both} {
 			_, err := begin(q)
-			kind(t, err, freshet.KindExhausted, "has left is 424MiB, and 1200MiB are taken")
+			kind(t, err, freshet.KindExhausted, "the most room has 424MiB, and files that are not in the storage and do not wait to be persisted take 1200MiB")
 		}
 		if len(w.state.Intents()) != 0 {
 			t.Error("an operation began")

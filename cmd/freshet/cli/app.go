@@ -219,6 +219,19 @@ func (a *app) within(cmd *cobra.Command, limit time.Duration, f func(ctx context
 	return freshet.Errorf(freshet.KindDeadline, strings.TrimPrefix(cmd.CommandPath(), cmd.Root().Name()+" "), "", "no answer within %s (--timeout sets how long to wait); a change that was asked for may still happen", limit)
 }
 
+// whyCutShort says why a command that waits ended before what it waits for.
+func (a *app) whyCutShort(ctx context.Context) string {
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		return fmt.Sprintf("it was not done within %s (--timeout)", a.timeout)
+	}
+	return "the command was interrupted"
+}
+
+// stoppedWaiting is the error of a command that waited for what goes on without it.
+func (a *app) stoppedWaiting(ctx context.Context, op, goesOn string) error {
+	return &exitError{code: freshet.KindDeadline.Info().Exit, err: fmt.Errorf("%s: %s: stopped waiting; %s", op, a.whyCutShort(ctx), goesOn)}
+}
+
 func (a *app) connected(ctx context.Context, f func(ctx context.Context, s *session) error) error {
 	tlsConfig, err := a.tls()
 	if err != nil {

@@ -24,6 +24,8 @@ const (
 	maxBenchThreads = 1024
 	maxBenchFiles   = 100_000
 	benchCleanup    = 2 * time.Minute
+	benchRemovals   = 20 // of what was still written, benchSettle apart
+	benchSettle     = 250 * time.Millisecond
 )
 
 func (a *app) benchCommand() *cobra.Command {
@@ -151,7 +153,9 @@ func (a *app) newGround(ctx context.Context, s *session, below freshet.Path) (*g
 	return g, err
 }
 
-// remove removes it with all that is in it, also if the command was interrupted.
+// remove removes it with all that is in it, also if the command was interrupted. A write
+// that was on its way then may still end, so that the directory isn't empty any more: it is
+// removed again.
 func (g *ground) remove(ctx context.Context, keep bool) error {
 	if keep {
 		g.a.note("kept %s", g.path)
@@ -159,11 +163,25 @@ func (g *ground) remove(ctx context.Context, keep bool) error {
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), benchCleanup)
 	defer cancel()
-	err := g.s.coord.RemoveTree(ctx, freshet.RemoveQuery{Path: g.path, Recursive: true}, func(freshet.RemoveProgress) error { return nil })
+	err := g.removeOnce(ctx)
+	for range benchRemovals {
+		if freshet.KindOf(err) != freshet.KindConflict {
+			break
+		}
+		select {
+		case <-time.After(benchSettle):
+		case <-ctx.Done():
+		}
+		err = g.removeOnce(ctx)
+	}
 	if err != nil {
 		return fmt.Errorf("the files of the measurement could not be removed: remove %s by `freshet fs rm -r`: %w", g.path, err)
 	}
 	return nil
+}
+
+func (g *ground) removeOnce(ctx context.Context) error {
+	return g.s.coord.RemoveTree(ctx, freshet.RemoveQuery{Path: g.path, Recursive: true}, func(freshet.RemoveProgress) error { return nil })
 }
 
 func benchFile(dir freshet.Path, n int64) freshet.Path { return dir.Join(fmt.Sprintf("f%06d", n)) }

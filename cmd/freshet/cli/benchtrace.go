@@ -32,8 +32,9 @@ func (a *app) benchTrace() *cobra.Command {
 			"  TIME OP PATH [OFFSET LENGTH]\n\n" +
 			"TIME is in seconds since the beginning, OP read, write, stat or list, PATH below --root, in double quotes if it has\n" +
 			"spaces. LENGTH -1 is to the end. Lines that begin with # are skipped. Writes go to a directory of its own below\n" +
-			"--root, which is removed at the end, and later reads of these paths too. With --make the files that are read are\n" +
-			"made there first, as long as the trace needs them, so that a trace of another system can be replayed.\n" +
+			"--root, which is removed at the end, and later reads of these paths too, and of directories that are only there. With\n" +
+			"--make the files that are read, and the directories that are listed, are made there first, as long as the trace needs\n" +
+			"them, so that a trace of another system can be replayed.\n" +
 			"Records begin as they are recorded, --speed times as fast, or as fast as --threads allow; what is about a path that the\n" +
 			"trace writes waits for the write before it.",
 		Example: "  freshet bench trace day.trace --root /sales --speed 10\n" +
@@ -103,7 +104,14 @@ func (a *app) replay(ctx context.Context, s *session, root freshet.Path, records
 		defer func() { err = errors.Join(err, g.remove(ctx, f.keep)) }()
 		own = g.path
 	}
-	all, err := placeRecords(records, root, own, f.make)
+	missing := func(p freshet.Path) (bool, error) {
+		_, err := s.coord.Stat(ctx, p, freshet.ReadOptions{})
+		if freshet.KindOf(err) == freshet.KindNotExist {
+			return true, nil
+		}
+		return false, err
+	}
+	all, err := placeRecords(records, root, own, f.make, missing)
 	if err != nil {
 		return err
 	}
@@ -112,12 +120,12 @@ func (a *app) replay(ctx context.Context, s *session, root freshet.Path, records
 		a.changed(true, "replayed %s over %s below %s", countText(len(all), "record", "records"), shortDuration(records[len(records)-1].At), root)
 		return nil
 	}
+	dirs := map[freshet.Path]bool{own: true}
+	if err := makeDirs(ctx, s, all, f.make, dirs); err != nil {
+		return err
+	}
 	if f.make {
-		if err := a.makeTraced(ctx, s, own, sizes, f.threads); err != nil {
-			return err
-		}
-	} else if writes {
-		if err := makeParents(ctx, s, own, all); err != nil {
+		if err := a.makeTraced(ctx, s, own, sizes, dirs, f.threads); err != nil {
 			return err
 		}
 	}
@@ -140,9 +148,11 @@ func (a *app) replay(ctx context.Context, s *session, root freshet.Path, records
 }
 
 // placeRecords finds the paths in the cluster: what the trace writes lies in the
-// directory of its own, and all if the files are made.
-func placeRecords(records []load.Record, root, own freshet.Path, made bool) ([]replayed, error) {
+// directory of its own, with the directories above it that are not below the root, and
+// all if the files are made. missing says whether nothing is at a path.
+func placeRecords(records []load.Record, root, own freshet.Path, made bool, missing func(freshet.Path) (bool, error)) ([]replayed, error) {
 	written := map[string]chan struct{}{} // by path: its last write
+	above := map[freshet.Path]*bool{}     // directories of what was written: whether they are only there, once asked
 	all := make([]replayed, len(records))
 	for i, r := range records {
 		rel, err := freshet.ParsePath("/" + strings.TrimLeft(r.Path, "/"))
@@ -154,6 +164,18 @@ func placeRecords(records []load.Record, root, own freshet.Path, made bool) ([]r
 		if r.Kind == load.Write {
 			ours, all[i].done = true, make(chan struct{})
 			written[string(rel)] = all[i].done
+			addAbove(above, rel)
+		}
+		if only, isAbove := above[rel]; isAbove && !made && !ours {
+			if only == nil {
+				gone, err := missing(root.Join(strings.TrimPrefix(string(rel), "/")))
+				if err != nil {
+					return nil, err
+				}
+				only = &gone
+				above[rel] = only
+			}
+			ours = *only
 		}
 		if made || ours {
 			all[i].path = own
@@ -165,8 +187,18 @@ func placeRecords(records []load.Record, root, own freshet.Path, made bool) ([]r
 	return all, nil
 }
 
+// addAbove adds the directories above a path that is written, without the root.
+func addAbove(above map[freshet.Path]*bool, p freshet.Path) {
+	for d := p.Parent(); d != freshet.Root; d = d.Parent() {
+		if _, ok := above[d]; ok {
+			return
+		}
+		above[d] = nil
+	}
+}
+
 // makeTraced makes the files that a trace reads.
-func (a *app) makeTraced(ctx context.Context, s *session, own freshet.Path, sizes map[string]int64, threads int) error {
+func (a *app) makeTraced(ctx context.Context, s *session, own freshet.Path, sizes map[string]int64, dirs map[freshet.Path]bool, threads int) error {
 	defer a.endProgress()
 	if len(sizes) > maxBenchFiles {
 		return freshet.Errorf(freshet.KindInvalid, "bench trace", "", "the trace reads %d files: --make makes up to %d", len(sizes), maxBenchFiles)
@@ -176,7 +208,6 @@ func (a *app) makeTraced(ctx context.Context, s *session, own freshet.Path, size
 		size int64
 	}
 	var files []file
-	parents := map[freshet.Path]bool{own: true}
 	for name, size := range sizes {
 		rel, err := freshet.ParsePath("/" + strings.TrimLeft(name, "/"))
 		if err != nil || rel == freshet.Root {
@@ -184,7 +215,7 @@ func (a *app) makeTraced(ctx context.Context, s *session, own freshet.Path, size
 		}
 		f := file{own.Join(strings.TrimPrefix(string(rel), "/")), size}
 		files = append(files, f)
-		if err := makeParent(ctx, s, f.path, parents); err != nil {
+		if err := makeDir(ctx, s, f.path.Parent(), dirs); err != nil {
 			return err
 		}
 	}
@@ -193,7 +224,7 @@ func (a *app) makeTraced(ctx context.Context, s *session, own freshet.Path, size
 	}
 	r := load.Run(ctx, load.Options{Threads: threads, Ops: int64(len(files)), Report: a.benchProgress("make")}, func(ctx context.Context, n int64) (load.Op, error) {
 		f := files[n]
-		if parents[f.path] {
+		if dirs[f.path] {
 			return load.Op{}, nil // a directory: the trace has a stat of it
 		}
 		_, err := s.files.Write(ctx, f.path, load.Content(uint64(n), f.size), client.WriteOptions{Length: f.size, Write: freshet.ByPolicy}) //nolint:gosec // a number of files
@@ -205,24 +236,31 @@ func (a *app) makeTraced(ctx context.Context, s *session, own freshet.Path, size
 	return ctx.Err()
 }
 
-func makeParents(ctx context.Context, s *session, own freshet.Path, all []replayed) error {
-	parents := map[freshet.Path]bool{own: true}
+// makeDirs makes the directories that a trace writes in, and, where its files are made,
+// those that it lists.
+func makeDirs(ctx context.Context, s *session, all []replayed, listed bool, made map[freshet.Path]bool) error {
 	for i := range all {
-		if all[i].Kind == load.Write {
-			if err := makeParent(ctx, s, all[i].path, parents); err != nil {
-				return err
-			}
+		var err error
+		switch {
+		case all[i].Kind == load.Write:
+			err = makeDir(ctx, s, all[i].path.Parent(), made)
+		case all[i].Kind == load.List && listed:
+			err = makeDir(ctx, s, all[i].path, made)
+		}
+		if err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-func makeParent(ctx context.Context, s *session, p freshet.Path, made map[freshet.Path]bool) error {
-	dir := p.Parent()
+func makeDir(ctx context.Context, s *session, dir freshet.Path, made map[freshet.Path]bool) error {
 	if made[dir] {
 		return nil
 	}
-	made[dir] = true
+	for d := dir; !made[d] && d != freshet.Root; d = d.Parent() {
+		made[d] = true
+	}
 	_, err := s.coord.Mkdir(ctx, freshet.MkdirQuery{Path: dir, Parents: true})
 	return err
 }

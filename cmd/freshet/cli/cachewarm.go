@@ -63,6 +63,8 @@ func (a *app) cacheWarm() *cobra.Command {
 func (f *warmFlags) validate() error {
 	refuse := func(text string) error { return freshet.Errorf(freshet.KindInvalid, "cache warm", "", "%s", text) }
 	switch {
+	case f.replicas == 0: // which stands for the default on the wire
+		return refuse("--replicas 0: use 1 to 64; to drop what is cached, use --evict")
 	case f.check && (f.evict || f.async || f.dryRun):
 		return refuse("--check changes nothing: it goes with no other of --evict, --async and --dry-run")
 	case f.location && !f.check:
@@ -133,12 +135,8 @@ func (a *app) warmJob(ctx context.Context, s *session, req *freshetv1.StartWarmR
 
 // warmCutShort tells of a warm that ended with its command.
 func (a *app) warmCutShort(ctx context.Context, j *freshetv1.WarmJob) error {
-	why := "the command was interrupted"
-	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
-		why = fmt.Sprintf("it was not done within %s (--timeout)", a.timeout)
-	}
 	return &exitError{code: freshet.KindDeadline.Info().Exit, err: fmt.Errorf("cache warm: %s: cancelled warm %d after %s in %s; what it brought stays",
-		why, j.GetId(), bytesText(j.GetWarmedBytes()), countText(j.GetFiles(), "file", "files"))}
+		a.whyCutShort(ctx), j.GetId(), bytesText(j.GetWarmedBytes()), countText(j.GetFiles(), "file", "files"))}
 }
 
 // warmOutcome is the error of a warm that did not end well.

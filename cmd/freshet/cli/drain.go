@@ -103,11 +103,13 @@ func (a *app) followDrain(ctx context.Context, s *session, d *freshetv1.NodeDrai
 		select {
 		case <-time.After(drainPoll):
 		case <-ctx.Done():
-			return nil, freshet.Errorf(freshet.KindDeadline, "drain node", "", "stopped waiting for %s, which goes on draining: %w", d.GetName(), context.Cause(ctx))
+			return nil, a.drainGoesOn(ctx, d)
 		}
 		r, err := s.fleet.GetDrain(ctx, &freshetv1.GetDrainRequest{Node: d.GetId()})
 		switch {
-		case freshet.IsKind(rpc.ErrorOf(err), freshet.KindUnavailable, freshet.KindNotLeader) && ctx.Err() == nil:
+		case ctx.Err() != nil:
+			return nil, a.drainGoesOn(ctx, d)
+		case freshet.IsKind(rpc.ErrorOf(err), freshet.KindUnavailable, freshet.KindNotLeader):
 			continue // an election; the next leader goes on
 		case err != nil:
 			return nil, err
@@ -118,6 +120,10 @@ func (a *app) followDrain(ctx context.Context, s *session, d *freshetv1.NodeDrai
 		return nil, freshet.Errorf(freshet.KindConflict, "drain node", "", "%s is %s: somebody decided otherwise", d.GetName(), d.GetState())
 	}
 	return d, nil
+}
+
+func (a *app) drainGoesOn(ctx context.Context, d *freshetv1.NodeDrain) error {
+	return a.stoppedWaiting(ctx, "drain node", d.GetName()+" goes on draining, see `freshet cluster nodes`; --undo ends that")
 }
 
 func (a *app) clusterDecommission() *cobra.Command {

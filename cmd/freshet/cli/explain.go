@@ -229,6 +229,9 @@ func ownerText(e *freshetv1.Entry) string {
 	if e.GetOwner() == "" && e.GetGroup() == "" && e.GetMode() == 0 {
 		return "-"
 	}
+	if e.GetOwner() == "" && e.GetGroup() == "" { // the storage says who, once it has the file
+		return fmt.Sprintf("- %04o", e.GetMode())
+	}
 	return fmt.Sprintf("%s:%s %04o", e.GetOwner(), e.GetGroup(), e.GetMode())
 }
 

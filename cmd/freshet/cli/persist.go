@@ -85,6 +85,8 @@ func stuckFiles(r *freshetv1.ListUnpersistedResponse) int64 {
 	return n
 }
 
+const persistGoesOn = "what is queued is written all the same, see `freshet persist status`"
+
 // followPersist draws the progress until nothing moves any more: all files are in
 // the storage, or what is left has failed.
 func (a *app) followPersist(ctx context.Context, s *session, path string) (*freshetv1.ListUnpersistedResponse, error) {
@@ -95,6 +97,8 @@ func (a *app) followPersist(ctx context.Context, s *session, path string) (*fres
 	for {
 		r, err := s.persist.ListUnpersisted(ctx, &freshetv1.ListUnpersistedRequest{Path: path})
 		switch {
+		case ctx.Err() != nil:
+			return nil, a.stoppedWaiting(ctx, "persist", persistGoesOn)
 		case err == nil:
 			heard = time.Now()
 			if r.GetQueued() <= stuckFiles(r) {
@@ -107,7 +111,7 @@ func (a *app) followPersist(ctx context.Context, s *session, path string) (*fres
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			return nil, &freshet.Error{Op: "persist", Path: freshet.Path(path), Kind: freshet.KindDeadline, Err: context.Cause(ctx)}
+			return nil, a.stoppedWaiting(ctx, "persist", persistGoesOn)
 		}
 	}
 }

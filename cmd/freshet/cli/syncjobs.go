@@ -60,12 +60,8 @@ func (a *app) syncJob(ctx context.Context, s *session, req *freshetv1.StartSyncR
 
 // cutShort tells of a sync that ended with its command.
 func (a *app) cutShort(ctx context.Context, j *freshetv1.SyncJob) error {
-	why := "the command was interrupted"
-	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
-		why = fmt.Sprintf("it was not done within %s (--timeout)", a.timeout)
-	}
 	code := freshet.KindDeadline.Info().Exit
-	return &exitError{code: code, err: fmt.Errorf("sync %s: %s: cancelled sync %d after %s in %s; what it found stays found", safe(j.GetPath()), why, j.GetId(),
+	return &exitError{code: code, err: fmt.Errorf("sync %s: %s: cancelled sync %d after %s in %s; what it found stays found", safe(j.GetPath()), a.whyCutShort(ctx), j.GetId(),
 		countText(j.GetEntries(), "entry", "entries"), countText(j.GetDirectories(), "directory", "directories"))}
 }
 

@@ -36,8 +36,8 @@ func (o Options) serverCommand(use, short string, role config.Role, runServer fu
 	c := &cobra.Command{
 		Use: use + " --config FILE", Short: short, Args: cobra.NoArgs,
 		Long: short + ".\n\nSIGTERM and SIGINT stop it in order. SIGHUP reads log.level, and\n" +
-			"sync_engine of a coordinator, of the file again; certificates are read again when their\n" +
-			"files change, other settings at a restart. It prints the addresses that it listens on.",
+			"sync_engine and placement of a coordinator, of the file again; certificates are read again\n" +
+			"when their files change, other settings at a restart. It prints the addresses that it listens on.",
 		Example: fmt.Sprintf("  freshet config validate /etc/freshet/%s.yaml\n  freshet %s --config /etc/freshet/%s.yaml", use, use, use),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			f, err := config.Read(file)

@@ -72,6 +72,13 @@ func TestMeasurementsLeaveNothingBehind(t *testing.T) {
 	if r.Ops != 3 || r.Bytes != 250_000 || r.HitRatio == nil {
 		t.Errorf("of made files: %+v", r)
 	}
+	dirs := e2e.File(t, "dirs.trace", []byte("0 list /d0\n0 write /only/here/w 0 10\n0 write /d0/w 0 10\n1 list /only/here\n1 stat /only\n1 list /d0\n1 list /\n"))
+	for _, more := range [][]string{nil, {"--make"}} {
+		r = bench(0, append([]string{"trace", dirs, "--root", "/lake", "--speed", "0", "--threads", "8"}, more...)...)
+		if r.Ops != 7 || r.Errors != 0 {
+			t.Errorf("of directories that the trace writes in, %q: %+v", more, r)
+		}
+	}
 	r = bench(8, "trace", made, "--root", "/lake", "--speed", "0")
 	if r.Errors != 3 || len(r.Failures) == 0 {
 		t.Errorf("of files that are not there: %+v", r)
