@@ -160,7 +160,7 @@ func (n *Node) apply(hb freshet.Heartbeat, reply freshet.HeartbeatReply, sent ti
 	n.warms.take(reply.Warm)
 	n.draining.Store(reply.Draining)
 	n.persists.take(reply.Persist, n.knows)
-	n.keeps.take(reply.Keep)
+	n.keeps.take(reply.Keep, n.deps.Clock.Elapsed())
 	n.update(func() {
 		if hb.Full {
 			n.pins = reply.PinRevision
