@@ -88,7 +88,7 @@ func TestNothingStaysOfAHoldThatFails(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	ti := openTier(t, dir, tier.Options{})
-	tier.SetPatience(ti, time.Millisecond)
+	tier.SetPatience(ti, 50*time.Millisecond)
 	// A pipe lets whoever opens it wait until somebody reads.
 	pipe := filepath.Join(dir, "held", "0000000000000007")
 	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
@@ -97,8 +97,9 @@ func TestNothingStaysOfAHoldThatFails(t *testing.T) {
 	if err := ti.Hold(7); !freshet.IsKind(err, freshet.KindUnavailable) {
 		t.Fatalf("held by a disk that does not answer: %v", err)
 	}
-	f, err := os.Open(pipe)
-	if err != nil {
+	// On a busy machine it may not even have begun to open it, and then never does.
+	f, err := os.OpenFile(pipe, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		t.Fatal(err)
 	}
 	defer f.Close()
