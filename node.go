@@ -92,6 +92,9 @@ type Heartbeat struct {
 	Keeps, Durable bool
 	// Took are files of HeartbeatReply.Keep that the node keeps durably by now.
 	Took []FileID
+	// Cluster is the one that the node belongs to, whose versions Kept are; zero before
+	// one has answered it.
+	Cluster ClusterID
 }
 
 // Damage is what cache nodes found of the blocks of one version.

@@ -305,3 +305,31 @@ func TestTheLeaderOrdersAnotherCopy(t *testing.T) {
 		wantKind(t, b.node.KeepBlock(t.Context(), other), freshet.KindConflict)
 	})
 }
+
+// TestAnOrderThatFailedIsTriedAgain as long as the leader gives it, with what it says by
+// then: it may have no other node to give it to.
+func TestAnOrderThatFailedIsTriedAgain(t *testing.T) {
+	t.Parallel()
+	several(t, 2, func(t *testing.T, _ *network, beds []*bed) {
+		a, b := beds[0], beds[1]
+		data := random(blockSize+5, 1)
+		_, err := a.write(keptTicket(a, 1), data)
+		check(t, err)
+		order := freshet.KeepOrder{File: 1, Length: int64(len(data)), BlockSize: blockSize}
+		b.leader.set(func() { b.leader.reply.Keep = []freshet.KeepOrder{order} })
+		for range 3 {
+			b.nextBeat()
+		}
+		if took := b.leader.last().Took; len(took) != 0 {
+			t.Fatalf("took %v from nobody", took)
+		}
+		order.Nodes = []freshet.Node{a.node.Node()}
+		b.leader.set(func() { b.leader.reply.Keep = []freshet.KeepOrder{order} })
+		for range 8 {
+			b.nextBeat()
+		}
+		if took := b.leader.last().Took; !slices.Equal(took, []freshet.FileID{1}) || !b.has(1, int64(len(data))) {
+			t.Errorf("took %v, kept %v", took, b.blocks.Kept())
+		}
+	})
+}

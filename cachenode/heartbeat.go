@@ -103,6 +103,7 @@ func (n *Node) report() (freshet.Heartbeat, changes) {
 		Kept: n.askKept(), Keeps: true, Durable: t.Durable(), Took: n.keeps.report(), // before the changes are taken, as above
 	}
 	n.mu.Lock()
+	hb.Cluster = n.cluster
 	hb.Term, hb.Full, hb.MountRevision, hb.PinRevision = n.term, n.needFull, n.revision, n.pins
 	for op := range n.uploads {
 		hb.Active = append(hb.Active, op)
@@ -160,7 +161,7 @@ func (n *Node) apply(hb freshet.Heartbeat, reply freshet.HeartbeatReply, sent ti
 	n.warms.take(reply.Warm)
 	n.draining.Store(reply.Draining)
 	n.persists.take(reply.Persist, n.knows)
-	n.keeps.take(reply.Keep)
+	n.keeps.take(reply.Keep, n.deps.Clock.Elapsed())
 	n.update(func() {
 		if hb.Full {
 			n.pins = reply.PinRevision

@@ -36,7 +36,13 @@ func TestWhatIsKeptIsNotLostToAnotherCluster(t *testing.T) {
 		b.leader.set(func() {
 			own = b.leader.reply.Cluster
 			b.leader.reply.Cluster, b.leader.reply.Released = uuid.UUID{8}, []freshet.FileID{ticket.File}
+			if first := b.leader.beats[0]; first.Cluster != (freshet.ClusterID{}) {
+				t.Errorf("a node of no cluster says that it is of %s", first.Cluster)
+			}
 		})
+		if hb := b.nextBeat(); hb.Cluster != own || !slices.Equal(hb.Kept, []freshet.FileID{ticket.File}) {
+			t.Errorf("it says that it keeps %v of cluster %s", hb.Kept, hb.Cluster)
+		}
 		b.nextBeat()
 		b.nextBeat()
 		if kept, have := b.blocks.Kept(), len(b.blocks.List()); len(kept) != 1 || have != 2 {

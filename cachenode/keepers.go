@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"sync"
+	"time"
 
 	"github.com/freshet-io/freshet"
 	"github.com/freshet-io/freshet/cachenode/tier"
@@ -17,6 +18,9 @@ const (
 	keepWorkers = 2
 	// keepTries is how often a block is begun that comes in another way meanwhile.
 	keepTries = 3
+	// keepAgain is after how long an order that failed is tried again, if the leader
+	// still wants it.
+	keepAgain = 5 * time.Second
 )
 
 // KeepBlock takes a durable copy of a block of a file that is in no storage, from the
@@ -116,26 +120,32 @@ func unavailable(from freshet.Node, err error) error {
 
 // keeps are the leader's orders to keep durable copies of files that are in no storage.
 // The leader names an order again with each answer until the node has said that it keeps
-// the file, or gives it up: one that failed is not tried again as long as it is named.
+// the file, or gives it up.
 type keeps struct {
 	mu    sync.Mutex
-	begun map[freshet.FileID]bool // of those that are named; true: the file is kept
-	queue []freshet.KeepOrder     // of those that are named: the others
+	begun map[freshet.FileID]keeping // of those that are named
+	queue []freshet.KeepOrder        // of those that are named: the others
 	wake  chan struct{}
 }
 
-// take makes the orders of an answer those that count.
-func (k *keeps) take(all []freshet.KeepOrder) {
+// keeping is what became of an order. Neither: it is being carried out.
+type keeping struct {
+	kept, failed bool
+	at           time.Duration // it failed
+}
+
+// take makes the orders of an answer, at now, those that count.
+func (k *keeps) take(all []freshet.KeepOrder, now time.Duration) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if len(all)+len(k.begun)+len(k.queue) == 0 {
 		return
 	}
-	begun := map[freshet.FileID]bool{}
+	begun := map[freshet.FileID]keeping{}
 	k.queue = k.queue[:0]
 	for _, o := range all {
-		if done, ok := k.begun[o.File]; ok {
-			begun[o.File] = done
+		if was, ok := k.begun[o.File]; ok && (!was.failed || now-was.at < keepAgain) {
+			begun[o.File] = was
 		} else {
 			k.queue = append(k.queue, o)
 		}
@@ -157,16 +167,16 @@ func (k *keeps) next() (freshet.KeepOrder, bool) {
 	}
 	o := k.queue[0]
 	k.queue = k.queue[1:]
-	k.begun[o.File] = false
+	k.begun[o.File] = keeping{}
 	return o, true
 }
 
-// kept notes that a file is kept, if the leader still wants to know.
-func (k *keeps) kept(id freshet.FileID) {
+// ended notes what became of an order, if the leader still wants to know.
+func (k *keeps) ended(id freshet.FileID, what keeping) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if _, ok := k.begun[id]; ok {
-		k.begun[id] = true
+		k.begun[id] = what
 	}
 }
 
@@ -175,8 +185,8 @@ func (k *keeps) report() []freshet.FileID {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	var all []freshet.FileID
-	for id, done := range k.begun {
-		if done {
+	for id, what := range k.begun {
+		if what.kept {
 			all = append(all, id)
 		}
 	}
@@ -222,10 +232,11 @@ func (n *Node) keepFile(ctx context.Context, o freshet.KeepOrder) {
 			if ctx.Err() == nil {
 				n.deps.Log.Warn("a copy of a file that is not in the storage could not be made", "file_id", uint64(o.File), "index", b.ID.Index, "error", err)
 			}
+			n.keeps.ended(o.File, keeping{failed: true, at: n.deps.Clock.Elapsed()})
 			return
 		}
 	}
 	n.deps.Log.Info("a copy of a file that is not in the storage is kept", "file_id", uint64(o.File), "bytes", o.Length)
-	n.keeps.kept(o.File)
+	n.keeps.ended(o.File, keeping{kept: true})
 	n.heartbeatNow()
 }

@@ -107,7 +107,7 @@ func TestLargeReportsAreSplit(t *testing.T) {
 	}}
 	s := start(t, f, nil, rpc.ServerOptions{})
 	c := dial(t, rpc.DialOptions{NoRetry: true}, s.addr)
-	h := freshet.Heartbeat{Node: freshet.Node{ID: "n"}, Term: 8, Full: true, Finished: []freshet.FinishedOp{{Op: freshet.OpID{1}}}}
+	h := freshet.Heartbeat{Node: freshet.Node{ID: "n"}, Term: 8, Full: true, Finished: []freshet.FinishedOp{{Op: freshet.OpID{1}}}, Cluster: freshet.ClusterID{5}}
 	for i := range added {
 		h.Added = append(h.Added, freshet.BlockReport{ID: freshet.BlockID{File: 1 << 60, Index: uint32(i)}, Length: 64 << 20})
 	}
@@ -122,6 +122,9 @@ func TestLargeReportsAreSplit(t *testing.T) {
 	for i, part := range got {
 		if part.Full != (i == 0) || (len(part.Finished) > 0) != (i == 0) {
 			t.Errorf("part %d: full %t, %d finished", i, part.Full, len(part.Finished))
+		}
+		if part.Cluster != h.Cluster {
+			t.Errorf("part %d is of cluster %s", i, part.Cluster)
 		}
 		if len(part.Removed) > 0 && na > 0 {
 			t.Errorf("part %d removes blocks after others were added", i)

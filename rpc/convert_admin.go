@@ -226,6 +226,9 @@ func heartbeatToWire(h freshet.Heartbeat) *freshetv1.HeartbeatRequest {
 		Hot:   heatToWire(h.Hot),
 		Keeps: h.Keeps, Durable: h.Durable, Kept: fileIDsToWire(h.Kept), Took: fileIDsToWire(h.Took),
 	}
+	if h.Cluster != (freshet.ClusterID{}) {
+		out.ClusterId = h.Cluster[:]
+	}
 	for _, f := range h.Finished {
 		w := &freshetv1.FinishedOp{Op: opToWire(f.Op), Uncertain: f.Uncertain, Failure: f.Failure, Conflict: f.Conflict}
 		if f.Written != nil {
@@ -247,6 +250,11 @@ func heartbeatOfWire(r *freshetv1.HeartbeatRequest) (freshet.Heartbeat, error) {
 		TakesWarms: r.GetTakesWarms(), Warmed: warmedOfWire(r.GetWarmed()),
 		Directories: directoriesOfWire(n.GetDirectories()), Hot: heatOfWire(r.GetHot()),
 		Keeps: r.GetKeeps(), Durable: r.GetDurable(), Kept: fileIDsOfWire(r.GetKept()), Took: fileIDsOfWire(r.GetTook()),
+	}
+	if id := r.GetClusterId(); err == nil && len(id) > 0 {
+		if out.Cluster, err = uuid.FromBytes(id); err != nil {
+			return out, freshet.Errorf(freshet.KindInvalid, "read heartbeat", "", "the ID of the cluster: %w", err)
+		}
 	}
 	for _, f := range r.GetFinished() {
 		op, ferr := opOfWire(f.GetOp())

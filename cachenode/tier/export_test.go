@@ -2,6 +2,7 @@ package tier
 
 import (
 	"fmt"
+	"time"
 
 	"github.com/freshet-io/freshet"
 )
@@ -47,4 +48,11 @@ func (p Policy) Remove(id freshet.BlockID)          { p.remove(id) }
 // Victim is that of the policy.
 func (p Policy) Victim(busy func(freshet.BlockID) bool) (freshet.BlockID, bool) {
 	return p.victim(busy)
+}
+
+// SetPatience sets that of a tier on a disk, which nobody uses at the moment.
+func SetPatience(t *Tier, d time.Duration) {
+	if m, ok := t.medium.(*disk); ok {
+		m.patience = d
+	}
 }

@@ -3,6 +3,7 @@ package tier
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -16,19 +17,34 @@ import (
 // leaving the tier in any way but by damage, over restarts too if it is a disk, until
 // Release. Blocks that are written from then on are synced to the disk.
 func (t *Tier) Hold(id freshet.FileID) error {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if _, ok := t.held[id]; ok {
-		return nil
-	}
-	if t.closed {
-		return freshet.Errorf(freshet.KindUnavailable, "hold blocks", "", "the cache tier is closed")
+	t.holding <- struct{}{} // one at a time, and not with the tier locked: the disk may take long
+	defer func() { <-t.holding }()
+	if held, err := t.mayHold(id); held || err != nil {
+		return err
 	}
 	if err := t.medium.hold(id); err != nil {
 		return err
 	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.closed {
+		return errClosed("hold blocks")
+	}
 	t.held[id] = struct{}{}
 	return nil
+}
+
+func (t *Tier) mayHold(id freshet.FileID) (held bool, err error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if _, held = t.held[id]; !held && t.closed {
+		return false, errClosed("hold blocks")
+	}
+	return held, nil
+}
+
+func errClosed(op string) error {
+	return freshet.Errorf(freshet.KindUnavailable, op, "", "the cache tier is closed")
 }
 
 // Settle makes a block durable that came before its version was held. KindNotExist: it
@@ -47,14 +63,14 @@ func (t *Tier) Settle(id freshet.BlockID) error {
 	return t.medium.settle(id)
 }
 
-// Release makes the blocks of versions like all others.
+// Release makes the blocks of versions like all others. A version whose disk does not
+// take note of that stays held, and is to be released again.
 func (t *Tier) Release(files ...freshet.FileID) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, id := range files {
-		if _, ok := t.held[id]; ok && !t.closed {
+		if _, ok := t.held[id]; ok && !t.closed && t.medium.unhold(id) == nil {
 			delete(t.held, id)
-			t.medium.unhold(id)
 		}
 	}
 }
@@ -103,24 +119,36 @@ func (d *disk) heldPath(id freshet.FileID) string {
 	return filepath.Join(d.dir, dirHeld, fmt.Sprintf("%016x", uint64(id)))
 }
 
-// hold makes an empty file: it has to be found before any block may be evicted.
+// hold makes an empty file: it has to be found before any block may be evicted. Of what
+// fails, or comes too late for its caller, nothing stays: nobody would ever ask whether
+// the version must be held.
 func (d *disk) hold(id freshet.FileID) error {
-	err := d.do("hold", func() error {
-		f, err := os.OpenFile(d.heldPath(id), os.O_WRONLY|os.O_CREATE|unix.O_NOFOLLOW, fileMode)
+	path := d.heldPath(id)
+	remove := func() { _ = os.Remove(path) } //nolint:errcheck // the next start finds what stays
+	err := d.told(d.within(d.patience, "hold", func() error {
+		f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|unix.O_NOFOLLOW, fileMode)
 		if err != nil {
 			return err
 		}
-		return errors.Join(f.Close(), syncDir(filepath.Join(d.dir, dirHeld)))
-	})
+		if err = errors.Join(f.Close(), syncDir(filepath.Join(d.dir, dirHeld))); err != nil {
+			remove()
+		}
+		return err
+	}, remove))
 	if err != nil {
 		return diskError("hold blocks", err)
 	}
 	return nil
 }
 
-// unhold leaves a file that can't be removed: the next start finds it, and the
-// cluster says once more that the version need not be held.
-func (d *disk) unhold(id freshet.FileID) { _ = os.Remove(d.heldPath(id)) } //nolint:errcheck // see above
+func (d *disk) unhold(id freshet.FileID) error {
+	return d.doLocked("unhold", func() error {
+		if err := os.Remove(d.heldPath(id)); !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		return nil
+	})
+}
 
 func (d *disk) scanHeld() (map[freshet.FileID]struct{}, error) {
 	entries, err := os.ReadDir(filepath.Join(d.dir, dirHeld))

@@ -72,7 +72,7 @@ func (m *memory) remove(id freshet.BlockID) {
 func (m *memory) setAside(freshet.BlockID, int64) (string, bool) { return "", false }
 func (m *memory) removeAside(string)                             {}
 func (m *memory) hold(freshet.FileID) error                      { return nil }
-func (m *memory) unhold(freshet.FileID)                          {}
+func (m *memory) unhold(freshet.FileID) error                    { return nil }
 func (m *memory) settle(freshet.BlockID) error                   { return nil }
 func (m *memory) sync(freshet.BlockID) error                     { return nil }
 func (m *memory) probe() error                                   { return nil }

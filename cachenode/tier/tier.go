@@ -109,7 +109,8 @@ type Tier struct {
 	kind     Kind
 	capacity int64
 	medium   medium
-	buffers  sync.Pool // of *[ChunkSize]byte
+	buffers  sync.Pool     // of *[ChunkSize]byte
+	holding  chan struct{} // has room for the one who makes a version held; taken before mu
 
 	mu      sync.Mutex
 	held    map[freshet.FileID]struct{} // versions whose blocks stay, see Hold
@@ -182,6 +183,7 @@ func newTier(kind Kind, m medium, opts Options) (*Tier, error) {
 	return &Tier{
 		kind: kind, capacity: opts.Capacity, medium: m, policy: p, clock: opts.Clock,
 		blocks: make(map[freshet.BlockID]*entry), held: make(map[freshet.FileID]struct{}), observe: func(Change) {},
+		holding: make(chan struct{}, 1),
 	}, nil
 }
 
@@ -475,7 +477,7 @@ type medium interface {
 	removeAside(name string)
 	// hold makes it durable that a version is held; unhold ends that.
 	hold(id freshet.FileID) error
-	unhold(id freshet.FileID)
+	unhold(id freshet.FileID) error
 	// sync makes the bytes of a published block durable.
 	sync(id freshet.BlockID) error
 	// settle makes the name of a published block durable.

@@ -374,13 +374,14 @@ func (s *State) UnpersistedOf(id freshet.FileID) (UnpersistedFile, bool) {
 	return f, ok && err == nil
 }
 
-// Release returns those of the versions whose blocks need not be kept for the storage
-// any more: they were persisted, replaced or removed, or never became visible. A
-// version that this member may not have heard of yet is not among them.
-func (s *State) Release(ids []freshet.FileID) []freshet.FileID {
+// Release returns those of the versions of a cluster whose blocks need not be kept for
+// the storage any more: they were persisted, replaced or removed, or never became
+// visible. A version that this member may not have heard of yet is not among them, and
+// none is of another cluster, whose versions have the same numbers.
+func (s *State) Release(cluster freshet.ClusterID, ids []freshet.FileID) []freshet.FileID {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	if s.failed != nil {
+	if s.failed != nil || cluster != s.meta.Cluster {
 		return nil
 	}
 	const counterBits = 64 - epochBits

@@ -43,7 +43,7 @@ func TestAFileOfSeveralNodes(t *testing.T) {
 			t.Errorf("kept by %q: %+v", nodes, r)
 		}
 		c.must(namespace.Command{Abort: &namespace.Abort{Op: keptOp(10 + i)}})
-		if over := c.s.Release([]freshet.FileID{id}); !slices.Equal(over, []freshet.FileID{id}) {
+		if over := c.s.Release(c.s.Identity().Cluster, []freshet.FileID{id}); !slices.Equal(over, []freshet.FileID{id}) {
 			t.Errorf("of what never was, nothing is released: %v", over)
 		}
 	}
@@ -63,7 +63,7 @@ func TestAFileOfSeveralNodes(t *testing.T) {
 	c.kind(namespace.Command{AddKeeper: &namespace.AddKeeper{File: id}}, freshet.KindInvalid)
 	c.removeKept(90, "/m/f")
 	c.kind(namespace.Command{AddKeeper: &namespace.AddKeeper{File: id, Node: "n5"}}, freshet.KindNotExist)
-	if over := c.s.Release([]freshet.FileID{id}); !slices.Equal(over, []freshet.FileID{id}) {
+	if over := c.s.Release(c.s.Identity().Cluster, []freshet.FileID{id}); !slices.Equal(over, []freshet.FileID{id}) {
 		t.Errorf("released: %v", over)
 	}
 	c.keepFile(2, "/m/g", freshet.MustCache)
@@ -221,7 +221,7 @@ func TestC8WhatIsNotInTheStorageIsNotTheStoragesToRemove(t *testing.T) {
 	if live := c.s.FileLive([]freshet.FileID{id}); !live[0] {
 		t.Error("its blocks would be freed")
 	}
-	if over := c.s.Release([]freshet.FileID{id, id + 1, id - 1}); !slices.Equal(over, []freshet.FileID{id - 1}) && len(over) != 0 {
+	if over := c.s.Release(c.s.Identity().Cluster, []freshet.FileID{id, id + 1, id - 1}); !slices.Equal(over, []freshet.FileID{id - 1}) && len(over) != 0 {
 		t.Errorf("released: %v", over)
 	}
 	c.kind(namespace.Command{Begin: &namespace.Begin{Op: keptOp(9), Kind: namespace.OpRemove, Path: "/m/d", At: epochTime}}, freshet.KindConflict)
@@ -281,8 +281,13 @@ func TestPersisting(t *testing.T) {
 	if l := c.look("/m/f"); !r.Installed || r.Completed.Token.Seq != 1 || l.Unpersisted || l.Info.FileID != id || l.Info.Fingerprint != e.Fingerprint || !l.Servable(0) {
 		t.Errorf("persisted: %+v, %+v", r, l)
 	}
-	if over := c.s.Release([]freshet.FileID{id}); !slices.Equal(over, []freshet.FileID{id}) {
+	if over := c.s.Release(c.s.Identity().Cluster, []freshet.FileID{id}); !slices.Equal(over, []freshet.FileID{id}) {
 		t.Errorf("released: %v", over)
+	}
+	for _, other := range []freshet.ClusterID{{}, {99}} { // which numbers its versions alike
+		if over := c.s.Release(other, []freshet.FileID{id}); len(over) != 0 {
+			t.Errorf("released of cluster %s: %v", other, over)
+		}
 	}
 	// The next version knows what lies beneath it.
 	c.keepFile(5, "/m/f", freshet.MustCache)

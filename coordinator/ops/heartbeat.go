@@ -13,12 +13,18 @@ import (
 // were settled and those to abort. What a node reports as finished is completed
 // here, whether or not a client ever asks (decided before the answer).
 //
-// KindConflict if a later run of the node has registered, KindNotLeader here and
-// there.
+// KindConflict if a later run of the node has registered, or if it keeps what only it has
+// of another cluster; KindNotLeader here and there.
 func (e *Engine) Heartbeat(ctx context.Context, h freshet.Heartbeat) (freshet.HeartbeatReply, error) {
 	l, err := e.leader("heartbeat")
 	if err != nil {
 		return freshet.HeartbeatReply{}, err
+	}
+	id := e.state.Identity()
+	if len(h.Kept) > 0 && h.Cluster != id.Cluster && h.Cluster != (freshet.ClusterID{}) {
+		return freshet.HeartbeatReply{}, freshet.Errorf(freshet.KindConflict, "heartbeat", "",
+			"node %s keeps files of cluster %s that are not in the storage, and these coordinators are of cluster %s: have it join that one again and persist them, or give them up: stop it and remove its cache directories",
+			h.Node.Name, h.Cluster, id.Cluster)
 	}
 	report, err := e.nodes.Heartbeat(h, h.Term == l.term, e.clock.Elapsed())
 	if err != nil {
@@ -32,7 +38,6 @@ func (e *Engine) Heartbeat(ctx context.Context, h freshet.Heartbeat) (freshet.He
 	if !report.NeedFull {
 		e.freeDead(h)
 	}
-	id := e.state.Identity()
 	reply := freshet.HeartbeatReply{
 		Cluster: id.Cluster, Epoch: id.Epoch, Term: l.term, Lease: e.opts.Lease, NeedFull: report.NeedFull,
 		Free: e.nodes.ToFree(h.Node.ID, e.opts.MaxFree),
@@ -48,7 +53,7 @@ func (e *Engine) Heartbeat(ctx context.Context, h freshet.Heartbeat) (freshet.He
 		return freshet.HeartbeatReply{}, err
 	}
 	reply.Abort = e.toAbort(h)
-	reply.Released = e.state.Release(h.Kept)
+	reply.Released = e.state.Release(h.Cluster, h.Kept)
 	reply.Persist = e.orders(&h)
 	e.took(ctx, l, &h)
 	reply.Keep = e.keepOrders(l, h.Node.ID)

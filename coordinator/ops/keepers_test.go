@@ -3,6 +3,7 @@ package ops_test
 import (
 	"context"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -140,5 +141,39 @@ func TestAnOrderLeavesALostNode(t *testing.T) {
 		rest := []*node{c, d}
 		at := ordered(rest...)
 		ordered(rest[1-at])
+	})
+}
+
+// TestANodeKeepsWhatIsOfAnotherCluster, whose versions have numbers that here are of
+// versions that have ended; it does not count as a node of this one.
+func TestANodeKeepsWhatIsOfAnotherCluster(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, mem.Local, time.Minute)
+		l := w.lead(ops.Options{})
+		a := w.keeper("n1", l)
+		u := a.begin(freshet.BeginWriteQuery{Op: freshet.OpID{5}, Path: "/m/f", Node: "n1", Write: freshet.MustCache})
+		if err := l.Abort(t.Context(), freshet.OpID{5}, true); err != nil {
+			t.Fatal(err)
+		}
+		h := freshet.Heartbeat{Node: freshet.Node{ID: "n2", Name: "two"}, Incarnation: 1, Full: true, Keeps: true, Durable: true, Kept: []freshet.FileID{u.ticket.File}}
+		if r, err := l.Heartbeat(t.Context(), h); err != nil || len(r.Released) != 0 {
+			t.Errorf("released %v to a node of no cluster, %v", r.Released, err)
+		}
+		h.Cluster = freshet.ClusterID{99}
+		h.Node.ID = "n3"
+		if r, err := l.Heartbeat(t.Context(), h); !freshet.IsKind(err, freshet.KindConflict) || len(r.Released) != 0 || !strings.Contains(err.Error(), "two keeps files of cluster") {
+			t.Errorf("released %v, %v", r.Released, err)
+		}
+		if l.nodes.Presence("n3", 0).Known {
+			t.Error("a node of another cluster is one of this")
+		}
+		h.Kept = nil // it drops what it has when it joins
+		if r, err := l.Heartbeat(t.Context(), h); err != nil || r.Cluster == h.Cluster {
+			t.Errorf("%v", err)
+		}
+		h.Cluster, h.Kept = a.reply.Cluster, []freshet.FileID{u.ticket.File}
+		if r, err := l.Heartbeat(t.Context(), h); err != nil || !slices.Equal(r.Released, h.Kept) {
+			t.Errorf("released %v, %v", r.Released, err)
+		}
 	})
 }

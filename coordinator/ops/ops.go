@@ -48,7 +48,7 @@ type State interface {
 	UnpersistedOf(id freshet.FileID) (namespace.UnpersistedFile, bool)
 	UnpersistedTotals() namespace.UnpersistedTotals
 	// Release returns those of the versions whose blocks need not be kept any more.
-	Release(ids []freshet.FileID) []freshet.FileID
+	Release(cluster freshet.ClusterID, ids []freshet.FileID) []freshet.FileID
 	FileLive(ids []freshet.FileID) []bool
 	// CoveredAlike reports whether the same quotas count the entries at both paths;
 	// CountBelow counts what the namespace holds below p.

@@ -239,7 +239,7 @@ func errOtherAnswer() error {
 }
 
 // ask sends a request and returns its answer; a refusal is an error. It is for what a
-// node answers at once.
+// node answers at once, unless its disk hangs.
 func (c *conn) ask(ctx context.Context, m *freshetv1.LocalRequest) (answer, error) {
 	return c.question(ctx, m, false)
 }
@@ -266,9 +266,14 @@ func (c *conn) question(ctx context.Context, m *freshetv1.LocalRequest, long boo
 		c.end(err)
 		return answer{}, err
 	}
-	timer := time.NewTimer(answerTimeout)
+	// An answer that waits for a disk is left alone; a node that says nothing else either
+	// is left alone with all that it has.
+	heard, pinged, pause := c.heard.Load(), false, answerTimeout
+	if !long {
+		pause /= 2
+	}
+	timer := time.NewTimer(pause)
 	defer timer.Stop()
-	pinged, heard := false, uint64(0)
 	for {
 		select {
 		case a, ok := <-ch:
@@ -282,19 +287,25 @@ func (c *conn) question(ctx context.Context, m *freshetv1.LocalRequest, long boo
 		case <-timer.C:
 		}
 		now := c.heard.Load()
-		if !long || pinged && now == heard {
-			c.giveUp(id)
+		if pinged && (!long || now == heard) {
+			if now == heard {
+				c.giveUp(id)
+			}
 			c.leave(id, ch)
-			return answer{}, errNoAnswer()
+			return answer{}, errLate
 		}
 		if err := c.ping(); err != nil {
 			c.end(err)
 			return answer{}, err
 		}
-		pinged, heard = true, now
-		timer.Reset(answerTimeout)
+		if pinged = true; long {
+			heard = now
+		}
+		timer.Reset(pause)
 	}
 }
+
+var errLate = freshet.Errorf(freshet.KindUnavailable, "ask local node", "", "the node does not answer in time")
 
 func errNoAnswer() error {
 	return freshet.Errorf(freshet.KindUnavailable, "ask local node", "", "the connection ended, or the node does not answer")

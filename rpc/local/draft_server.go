@@ -33,9 +33,16 @@ const maxPending = 1024
 // answerLater has do answer while other requests of the client are served. It ends
 // with the connection.
 func (s *Server) answerLater(n *session, id uint64, do func() error) error {
+	return s.later(n, do, func() error {
+		return s.send(n, refusal(id, freshet.Errorf(freshet.KindExhausted, "serve local client", "", "this client waits for %d answers", maxPending)), nil)
+	})
+}
+
+// later has do done, or tooMany at once.
+func (s *Server) later(n *session, do, tooMany func() error) error {
 	if n.busy.Add(1) > maxPending {
 		n.busy.Add(-1)
-		return s.send(n, refusal(id, freshet.Errorf(freshet.KindExhausted, "serve local client", "", "this client waits for %d answers", maxPending)), nil)
+		return tooMany()
 	}
 	n.work.Go(func() {
 		defer n.busy.Add(-1)

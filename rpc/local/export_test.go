@@ -52,3 +52,6 @@ func Wanted(p *Pool) (n int) {
 	}
 	return n
 }
+
+// SetSilence sets how long a node may not even greet while it takes a file.
+func SetSilence(p *Pool, d time.Duration) { p.silent = d }

@@ -52,6 +52,7 @@ type Pool struct {
 	next Nodes
 	opts Options
 
+	silent  time.Duration // see silentFor
 	stop    chan struct{}
 	wg      sync.WaitGroup
 	buffers sync.Pool // of *[streamBuffer]byte
@@ -111,7 +112,7 @@ func New(next Nodes, opts Options) *Pool {
 	}
 	opts.Off = opts.Off || !Supported
 	return &Pool{
-		next: next, opts: opts, stop: make(chan struct{}), hosts: map[host]*peer{}, open: map[key]*descriptor{}, drafts: map[*draft]struct{}{},
+		next: next, opts: opts, silent: silentFor, stop: make(chan struct{}), hosts: map[host]*peer{}, open: map[key]*descriptor{}, drafts: map[*draft]struct{}{},
 		asking: map[key]chan struct{}{}, refused: map[key]time.Duration{}, unshared: map[host]time.Duration{},
 	}
 }
@@ -314,7 +315,11 @@ func (p *Pool) ask(ctx context.Context, k key, n *freshet.Node, b *freshet.Block
 	a, err := c.open(ctx, wireOf(b, src))
 	if err != nil {
 		if ctx.Err() == nil {
-			p.refuse(k)
+			pause := reaskAfter
+			if errors.Is(err, errLate) {
+				pause = redialAfter
+			}
+			p.refuse(k, pause)
 		}
 		return nil
 	}
@@ -371,13 +376,13 @@ func (p *Pool) keep(d *descriptor) *descriptor {
 	return d
 }
 
-func (p *Pool) refuse(k key) {
+func (p *Pool) refuse(k key, pause time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if len(p.refused) >= maxRefused {
 		clear(p.refused)
 	}
-	p.refused[k] = p.opts.Clock.Elapsed() + reaskAfter
+	p.refused[k] = p.opts.Clock.Elapsed() + pause
 }
 
 // drop lets go of a descriptor that failed.
@@ -391,7 +396,7 @@ func (p *Pool) drop(d *descriptor, why error, b *freshet.Block, src *freshet.Sou
 	if !held {
 		return
 	}
-	p.refuse(d.key)
+	p.refuse(d.key, reaskAfter)
 	if broken, ok := errors.AsType[*damage](why); ok && d.from != nil {
 		d.from.damaged(wireOf(b, src), broken.chunk)
 	}

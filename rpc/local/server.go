@@ -299,10 +299,13 @@ func (s *Server) handle(ctx context.Context, n *session, m *freshetv1.LocalReque
 		return s.await(ctx, n, m.GetId(), w.Await)
 	case *freshetv1.LocalRequest_Damage:
 		req, err := rpc.ReadBlockOfWire(&freshetv1.ReadBlockRequest{Block: w.Damage.GetBlock(), Source: w.Damage.GetSource()})
-		if err == nil {
-			s.lender.Inspect(req, int64(min(w.Damage.GetChunk(), freshet.MaxBlockSize))) //nolint:gosec // bounded
+		if err != nil {
+			return err
 		}
-		return err
+		return s.later(n, func() error {
+			s.lender.Inspect(req, int64(min(w.Damage.GetChunk(), freshet.MaxBlockSize))) //nolint:gosec // bounded
+			return nil
+		}, func() error { return nil }) // whoever reads the chunk next will find it, too
 	case *freshetv1.LocalRequest_Write:
 		return s.takeFile(ctx, n, m.GetId(), w.Write)
 	}
@@ -315,15 +318,17 @@ func (s *Server) lend(ctx context.Context, n *session, id uint64, q *freshetv1.R
 	if err != nil {
 		return err
 	}
-	loan, _, err := s.borrow(n, req, func() (Loan, int64, error) {
-		l, err := s.lender.Lend(ctx, req)
-		return l, 0, err
+	return s.answerLater(n, id, func() error { // its disk may hang
+		loan, _, err := s.borrow(n, req, func() (Loan, int64, error) {
+			l, err := s.lender.Lend(ctx, req)
+			return l, 0, err
+		})
+		s.results.WithLabelValues(result(err, false)).Inc()
+		if err != nil {
+			return s.send(n, refusal(id, err), nil)
+		}
+		return s.passLoan(n, id, loan)
 	})
-	s.results.WithLabelValues(result(err, false)).Inc()
-	if err != nil {
-		return s.send(n, refusal(id, err), nil)
-	}
-	return s.passLoan(n, id, loan)
 }
 
 func (s *Server) passLoan(n *session, id uint64, loan Loan) error {

@@ -36,6 +36,10 @@ type outgoing struct {
 	first int // bytes that go into the first one at most
 
 	b, control []byte // for answers
+
+	path   string // of the socket
+	node   freshet.Node
+	silent time.Duration // see silentFor
 }
 
 // share asks the node for memory; nil: there is none.
@@ -79,7 +83,7 @@ func (p *Pool) openRoom(ctx context.Context, t freshet.Ticket, length int64) (_ 
 	if err != nil {
 		return nil, err
 	}
-	w := &outgoing{c: c, b: make([]byte, smallAnswer), control: rightsRoom()}
+	w := &outgoing{c: c, b: make([]byte, smallAnswer), control: rightsRoom(), path: p.path(t.Node), node: t.Node, silent: p.silent}
 	defer func() {
 		if err != nil {
 			w.close()
@@ -161,9 +165,9 @@ func (w *outgoing) write(ctx context.Context, path freshet.Path, body io.Reader)
 	}
 }
 
-// answer waits for a word of the node. KindUnavailable: it has gone.
+// answer waits for a word of the node. KindUnavailable: it has gone, or does not run.
 func (w *outgoing) answer(ctx context.Context) (answer, error) {
-	a, err := w.c.receive(w.b, w.control)
+	a, err := w.hear(ctx)
 	switch {
 	case ctx.Err() != nil:
 		return a, &freshet.Error{Op: "write file", Kind: freshet.KindDeadline, Err: context.Cause(ctx)}

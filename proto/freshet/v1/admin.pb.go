@@ -2417,7 +2417,10 @@ type HeartbeatRequest struct {
 	// It does so on a disk.
 	Durable bool `protobuf:"varint,82,opt,name=durable,proto3" json:"durable,omitempty"`
 	// Files of the orders to keep that it keeps durably by now.
-	Took          []uint64 `protobuf:"varint,83,rep,packed,name=took,proto3" json:"took,omitempty"`
+	Took []uint64 `protobuf:"varint,83,rep,packed,name=took,proto3" json:"took,omitempty"`
+	// The cluster that the node belongs to, and whose versions it keeps; not set before
+	// one has answered it.
+	ClusterId     []byte `protobuf:"bytes,84,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2581,6 +2584,13 @@ func (x *HeartbeatRequest) GetDurable() bool {
 func (x *HeartbeatRequest) GetTook() []uint64 {
 	if x != nil {
 		return x.Took
+	}
+	return nil
+}
+
+func (x *HeartbeatRequest) GetClusterId() []byte {
+	if x != nil {
+		return x.ClusterId
 	}
 	return nil
 }
@@ -3593,7 +3603,7 @@ const file_freshet_v1_admin_proto_rawDesc = "" +
 	"\x05owner\x18\b \x01(\tR\x05owner\x12\x14\n" +
 	"\x05group\x18\t \x01(\tR\x05group\x12\x12\n" +
 	"\x04mode\x18\n" +
-	" \x01(\rR\x04mode\"\xa3\x05\n" +
+	" \x01(\rR\x04mode\"\xc2\x05\n" +
 	"\x10HeartbeatRequest\x12$\n" +
 	"\x04node\x18\x01 \x01(\v2\x10.freshet.v1.NodeR\x04node\x12 \n" +
 	"\vincarnation\x18\x02 \x01(\x04R\vincarnation\x12\x12\n" +
@@ -3615,7 +3625,9 @@ const file_freshet_v1_admin_proto_rawDesc = "" +
 	"\x04kept\x18P \x03(\x04R\x04kept\x12\x14\n" +
 	"\x05keeps\x18Q \x01(\bR\x05keeps\x12\x18\n" +
 	"\adurable\x18R \x01(\bR\adurable\x12\x12\n" +
-	"\x04took\x18S \x03(\x04R\x04took\"\x80\x01\n" +
+	"\x04took\x18S \x03(\x04R\x04took\x12\x1d\n" +
+	"\n" +
+	"cluster_id\x18T \x01(\fR\tclusterId\"\x80\x01\n" +
 	"\vWarmedBlock\x12-\n" +
 	"\x05block\x18\x01 \x01(\v2\x17.freshet.v1.BlockReportR\x05block\x12\x18\n" +
 	"\afetched\x18\x02 \x01(\bR\afetched\x12\x12\n" +
