@@ -13,12 +13,14 @@ import (
 
 // report is what a measurement says.
 type report struct {
-	Ops, Errors, Bytes           int64
+	Ops, Errors, Bytes           int64 `json:",string"`
 	OpsPerSecond, BytesPerSecond float64
 	Latency                      struct{ P50, P99, Max float64 }
-	Origins                      map[string]struct{ Ops, Bytes int64 }
-	HitRatio, ByteHitRatio       *float64
-	Failures                     []string
+	Origins                      map[string]struct {
+		Ops, Bytes int64 `json:",string"`
+	}
+	HitRatio, ByteHitRatio *float64
+	Failures               []string
 }
 
 // TestMeasurementsLeaveNothingBehind runs each measurement against real processes.
