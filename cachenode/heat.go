@@ -48,9 +48,9 @@ type heat struct {
 	reads map[freshet.BlockID]uint32
 }
 
-// note counts a read. Of a block that comes when the table is full it loses the first
+// note counts reads. Of a block that comes when the table is full it loses the first
 // ones: what is hot comes again, in the next table.
-func (h *heat) note(id freshet.BlockID) {
+func (h *heat) note(id freshet.BlockID, n uint32) {
 	if id.File == 0 {
 		return
 	}
@@ -60,7 +60,7 @@ func (h *heat) note(id freshet.BlockID) {
 		h.reads = map[freshet.BlockID]uint32{}
 	}
 	if _, known := h.reads[id]; known || len(h.reads) < heatKept {
-		h.reads[id]++
+		h.reads[id] += n
 	}
 }
 

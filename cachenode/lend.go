@@ -69,7 +69,7 @@ func (n *Node) Fetch(ctx context.Context, req freshet.BlockRead) (l *tier.Loan, 
 			continue
 		}
 		if err == nil {
-			n.heat.note(req.Block.ID)
+			n.heat.note(req.Block.ID, 1)
 		}
 		return nil, d, have, err
 	}

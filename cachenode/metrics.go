@@ -25,7 +25,7 @@ type metrics struct {
 func newMetrics(reg prometheus.Registerer, blocks *store.Store) *metrics {
 	m := &metrics{
 		reads: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "freshet_reads_total", Help: "Block reads by where their bytes came from.",
+			Name: "freshet_reads_total", Help: "Reads of blocks, each range of one that is read by ranges, by where their bytes came from.",
 		}, []string{"source"}),
 		bytes: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "freshet_read_bytes_total", Help: "Bytes read by where they came from.",
@@ -141,20 +141,35 @@ func (t tiers) Collect(ch chan<- prometheus.Metric) {
 	}
 }
 
-// countedStream counts a read when it ends.
+// countedStream counts a read when it ends; of one that is turned to range after range
+// each counts.
 type countedStream struct {
 	*fill.Stream
-	metrics *metrics
-	closed  bool
+	node   *Node
+	id     freshet.BlockID
+	ranges uint32
+	closed bool
+}
+
+// Turn is that of fill.Stream.
+func (s *countedStream) Turn(off, n int64) error {
+	if err := s.Stream.Turn(off, n); err != nil {
+		return err
+	}
+	s.ranges++
+	return nil
 }
 
 // Close implements io.Closer.
 func (s *countedStream) Close() error {
 	if !s.closed {
 		s.closed = true
-		source := s.Origin().String()
-		s.metrics.reads.WithLabelValues(source).Inc()
-		s.metrics.bytes.WithLabelValues(source).Add(float64(s.Sent()))
+		source, metrics := s.Origin().String(), s.node.metrics
+		metrics.reads.WithLabelValues(source).Add(float64(max(s.ranges, 1)))
+		metrics.bytes.WithLabelValues(source).Add(float64(s.Sent()))
+		if s.ranges > 1 {
+			s.node.heat.note(s.id, s.ranges-1) // the first was, when it began
+		}
 	}
 	return s.Stream.Close()
 }

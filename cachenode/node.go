@@ -235,7 +235,7 @@ func (n *Node) Ready() error {
 // not in the block. KindStale: the storage holds another version; the path must
 // be synced. KindNotExist: the node does not hold the block, if req.Cached.
 func (n *Node) Read(ctx context.Context, req freshet.BlockRead) (freshet.BlockStream, error) {
-	n.heat.note(req.Block.ID)
+	n.heat.note(req.Block.ID, 1)
 	if n.draining.Load() {
 		req.Type = freshet.ReadNoCache
 	}
@@ -243,7 +243,7 @@ func (n *Node) Read(ctx context.Context, req freshet.BlockRead) (freshet.BlockSt
 	if err != nil {
 		return nil, err
 	}
-	return &countedStream{Stream: s, metrics: n.metrics}, nil
+	return &countedStream{Stream: s, node: n, id: req.Block.ID}, nil
 }
 
 // identity is asked for the headers of blocks.

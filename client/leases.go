@@ -3,8 +3,10 @@ package client
 import (
 	"container/list"
 	"context"
+	crand "crypto/rand"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 
@@ -102,7 +104,7 @@ const idleAfter = 10 * time.Second
 
 // Run holds a session with the leader while one is wanted, until ctx ends.
 func (l *Leases) Run(ctx context.Context) error {
-	var previous freshet.LeaseID
+	var o freshet.LeaseOpening
 	wait := firstRetry
 	for {
 		select {
@@ -110,17 +112,20 @@ func (l *Leases) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		}
-		s, err := l.holder.OpenLeases(ctx, previous)
+		o.ID = newLeaseID() // never one of before, whose request may be on its way still
+		s, err := l.holder.OpenLeases(ctx, o)
 		longest := maxRetry
 		if err == nil {
 			wait = firstRetry
-			previous = s.ID()
+			o = freshet.LeaseOpening{Previous: s.ID()}
 			if err = l.hold(ctx, s); err == nil {
 				continue
 			}
 			l.want() // a new leader is told at once that nothing is kept any more
 		} else if freshet.IsKind(err, freshet.KindUnsupported) {
 			longest = offRetry
+		} else {
+			o.Unanswered = remember(o.Unanswered, o.ID)
 		}
 		if ctx.Err() != nil {
 			return nil //nolint:nilerr // it was told to end
@@ -133,6 +138,21 @@ func (l *Leases) Run(ctx context.Context) error {
 		}
 		wait = min(2*wait, longest)
 	}
+}
+
+// newLeaseID returns an ID that nobody can guess, and that nobody had before.
+func newLeaseID() (id freshet.LeaseID) {
+	_, _ = crand.Read(id[:]) // it never fails
+	return id
+}
+
+// remember adds the name of a session that was not answered. After too many the oldest is
+// forgotten: a leader that lived on has trimmed it.
+func remember(unanswered []freshet.LeaseID, id freshet.LeaseID) []freshet.LeaseID {
+	if n := len(unanswered) - freshet.MaxUnanswered + 1; n > 0 {
+		unanswered = unanswered[n:]
+	}
+	return slices.Concat(unanswered, []freshet.LeaseID{id}) // who was given them may read them still
 }
 
 // want has Run open a session.

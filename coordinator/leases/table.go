@@ -9,11 +9,11 @@ package leases
 import (
 	"container/list"
 	"context"
+	"crypto/rand"
 	"iter"
 	"sync"
 	"time"
 
-	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/freshet-io/freshet"
@@ -317,10 +317,15 @@ func (t *Table) sweep() {
 		t.drop(l)
 	}
 	for len(t.left) > 0 && t.left[0].last <= now {
-		delete(t.sessions, t.left[0].id)
+		if s := t.left[0]; t.sessions[s.id] == s { // else it was forgotten, and its name may be another's
+			delete(t.sessions, s.id)
+		}
 		t.left = t.left[1:]
 	}
 }
 
-// newID returns an ID that nobody can guess.
-func newID() freshet.LeaseID { return freshet.LeaseID(uuid.New()) }
+// NewID returns an ID that nobody can guess, and that nobody had before.
+func NewID() (id freshet.LeaseID) {
+	_, _ = rand.Read(id[:]) // it never fails
+	return id
+}

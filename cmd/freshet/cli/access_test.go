@@ -118,7 +118,9 @@ func TestRecursiveChanges(t *testing.T) {
 	} {
 		c.changes, c.fails = nil, tc.fails
 		r := run(c, "", append(strings.Fields(tc.args), "-o", "json")...)
-		var out struct{ Changed, Failed int }
+		var out struct {
+			Changed, Failed int `json:",string"`
+		}
 		if err := json.Unmarshal([]byte(r.out), &out); err != nil || r.code != tc.code || out.Changed != tc.changed || out.Failed != tc.fails2 {
 			t.Errorf("%s: exit %d, %s, %v, want %d and %d: %s", tc.args, r.code, r.out, err, tc.changed, tc.fails2, r.err)
 		}
@@ -152,7 +154,9 @@ func TestEndedRecursiveChangeSaysWhatItDid(t *testing.T) {
 	var stdout, stderr bytes.Buffer
 	streams := cli.Streams{In: strings.NewReader(""), Out: &stdout, Err: &stderr, Getenv: func(string) string { return "" }}
 	code := cli.Run(ctx, []string{"fs", "chmod", "-R", "600", "/d", "--parallel", "1", "-o", "json", "--addr", c.addr}, streams, nil)
-	var out struct{ Changed, Failed int }
+	var out struct {
+		Changed, Failed int `json:",string"`
+	}
 	if err := json.Unmarshal(stdout.Bytes(), &out); err != nil || code != 8 || out.Changed < 9 || out.Changed > 10 || !strings.Contains(stderr.String(), "stopped after") {
 		t.Errorf("exit %d, %s, %v: %s", code, stdout.String(), err, stderr.String())
 	}

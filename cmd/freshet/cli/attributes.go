@@ -63,8 +63,8 @@ func (c *attributes) run(cmd *cobra.Command, paths []string) error {
 
 // outcome is what a recursive change did.
 type outcome struct {
-	Changed int64 `json:"changed"`
-	Failed  int64 `json:"failed"`
+	Changed int64 `json:"changed,string"`
+	Failed  int64 `json:"failed,string"`
 	DryRun  bool  `json:"dryRun"`
 }
 

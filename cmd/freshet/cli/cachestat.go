@@ -16,14 +16,14 @@ import (
 // cacheSum is what is cached of all files at or below some paths.
 type cacheSum struct {
 	Paths        []string `json:"paths"`
-	Files        int64    `json:"files"`
-	CachedFiles  int64    `json:"cachedFiles"` // of which all blocks are cached
-	Blocks       int64    `json:"blocks"`
-	CachedBlocks int64    `json:"cachedBlocks"`
-	Bytes        int64    `json:"bytes"`
-	CachedBytes  int64    `json:"cachedBytes"`
+	Files        int64    `json:"files,string"`
+	CachedFiles  int64    `json:"cachedFiles,string"` // of which all blocks are cached
+	Blocks       int64    `json:"blocks,string"`
+	CachedBlocks int64    `json:"cachedBlocks,string"`
+	Bytes        int64    `json:"bytes,string"`
+	CachedBytes  int64    `json:"cachedBytes,string"`
 	CachedRatio  float64  `json:"cachedRatio"`
-	PinnedBytes  int64    `json:"pinnedBytes"` // that are cached
+	PinnedBytes  int64    `json:"pinnedBytes,string"` // that are cached
 	// Nodes have what each node holds; a block on several counts at each.
 	Nodes []nodeSum `json:"nodes"`
 }
@@ -31,8 +31,8 @@ type cacheSum struct {
 type nodeSum struct {
 	Node   string  `json:"node"`
 	Tier   string  `json:"tier"`
-	Blocks int64   `json:"blocks"`
-	Bytes  int64   `json:"bytes"`
+	Blocks int64   `json:"blocks,string"`
+	Bytes  int64   `json:"bytes,string"`
 	Share  float64 `json:"share"` // of all bytes
 }
 

@@ -191,8 +191,8 @@ func (c *copier) result() error {
 
 // copySum is what was copied, as JSON and YAML.
 type copySum struct {
-	Files  int64 `json:"files"`
-	Bytes  int64 `json:"bytes"`
+	Files  int64 `json:"files,string"`
+	Bytes  int64 `json:"bytes,string"`
 	DryRun bool  `json:"dryRun"`
 	// Token is that of the write, if it was one.
 	Token string `json:"token,omitempty"`

@@ -226,9 +226,9 @@ func (a *app) fsCount() *cobra.Command {
 // tally is what du and count find.
 type tally struct {
 	Path        string `json:"path"`
-	Directories int64  `json:"directories"`
-	Files       int64  `json:"files"`
-	Bytes       int64  `json:"bytes"`
+	Directories int64  `json:"directories,string"`
+	Files       int64  `json:"files,string"`
+	Bytes       int64  `json:"bytes,string"`
 }
 
 func (s *tally) add(e *freshetv1.Entry) {

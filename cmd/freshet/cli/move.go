@@ -45,8 +45,8 @@ type renamePlan struct {
 	From    freshet.Path `json:"from"`
 	To      freshet.Path `json:"to"`
 	Atomic  bool         `json:"atomic"`
-	Objects int64        `json:"objects"`
-	Bytes   int64        `json:"bytes"`
+	Objects int64        `json:"objects,string"`
+	Bytes   int64        `json:"bytes,string"`
 	// Replaces says that an existing file would be replaced.
 	Replaces bool `json:"replaces"`
 }

@@ -31,7 +31,8 @@ func (a *app) print(m proto.Message, draw func(t *table)) error {
 	return a.structured(b)
 }
 
-// printValue is print for what is no message.
+// printValue is print for what is no message. As in the form of messages, integers of 64
+// bits are strings: readers that know only floating point lose digits of others.
 func (a *app) printValue(v any, draw func(t *table)) error {
 	if a.output == "table" {
 		return a.draw(draw)

@@ -161,7 +161,9 @@ func TestATreeIsRemovedAndMovedWithAWordOnItsCost(t *testing.T) {
 	if r.code != 0 || !strings.Contains(r.out, "12") || !strings.Contains(r.out, "3.0 MiB") || !strings.Contains(r.out, "copied and deleted") {
 		t.Errorf("exit %d, %s %s", r.code, r.out, r.err)
 	}
-	var plan struct{ Objects, Bytes int64 }
+	var plan struct {
+		Objects, Bytes int64 `json:",string"`
+	}
 	r = run(c, "", "fs", "mv", "/d/f", "/e", "--dry-run", "-o", "json")
 	if err := json.Unmarshal([]byte(r.out), &plan); err != nil || plan.Objects != 12 || plan.Bytes != 3<<20 {
 		t.Errorf("%+v, %v", plan, err)

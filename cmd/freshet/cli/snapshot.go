@@ -39,18 +39,18 @@ type snapshotInfo struct {
 	File      string          `json:"file"`
 	Cluster   string          `json:"cluster"`
 	ClusterID string          `json:"clusterId"`
-	Epoch     uint64          `json:"epoch"`
-	Index     uint64          `json:"index"`
+	Epoch     uint64          `json:"epoch,string"`
+	Index     uint64          `json:"index,string"`
 	Format    int             `json:"format"`
-	Bytes     int64           `json:"bytes"`
+	Bytes     int64           `json:"bytes,string"`
 	StateHash string          `json:"stateHash"`
 	Tables    []snapshotTable `json:"tables"`
 }
 
 type snapshotTable struct {
 	Name  string `json:"name"`
-	Rows  uint64 `json:"rows"`
-	Bytes uint64 `json:"bytes"`
+	Rows  uint64 `json:"rows,string"`
+	Bytes uint64 `json:"bytes,string"`
 }
 
 // inspectSnapshot reads a file to its end: every checksum in it is compared.

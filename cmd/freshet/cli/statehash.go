@@ -18,7 +18,7 @@ type stateHashes struct {
 
 type memberState struct {
 	Member string `json:"member"`
-	Index  uint64 `json:"index"`
+	Index  uint64 `json:"index,string"`
 	Format uint32 `json:"format"`
 	Hash   string `json:"hash"`
 }

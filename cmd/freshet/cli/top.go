@@ -31,8 +31,8 @@ type topFrame struct {
 	Leader    string      `json:"leader"`
 	Healthy   bool        `json:"healthy"`
 	Problems  []string    `json:"problems"`
-	Entries   int64       `json:"entries"`
-	Mounts    int64       `json:"mounts"`
+	Entries   int64       `json:"entries,string"`
+	Mounts    int64       `json:"mounts,string"`
 	Total     topFigures  `json:"total"`
 	Nodes     []topNode   `json:"nodes"`
 	Members   []topMember `json:"coordinators"`
@@ -56,9 +56,9 @@ type topNode struct {
 	Name     string `json:"name"`
 	State    string `json:"state"`
 	Tier     string `json:"tier"`
-	Used     int64  `json:"used"`
-	Capacity int64  `json:"capacity"`
-	Blocks   int64  `json:"blocks"`
+	Used     int64  `json:"used,string"`
+	Capacity int64  `json:"capacity,string"`
+	Blocks   int64  `json:"blocks,string"`
 	Error    string `json:"error,omitempty"` // why there are no figures
 	topFigures
 }

@@ -20,9 +20,9 @@ type Op struct {
 
 // Result is what operations took together. It is made by Run.
 type Result struct {
-	Ops            int64             `json:"ops"`
-	Errors         int64             `json:"errors"`
-	Bytes          int64             `json:"bytes"`
+	Ops            int64             `json:"ops,string"`
+	Errors         int64             `json:"errors,string"`
+	Bytes          int64             `json:"bytes,string"`
 	Seconds        float64           `json:"seconds"`
 	OpsPerSecond   float64           `json:"opsPerSecond"`
 	BytesPerSecond float64           `json:"bytesPerSecond"`
@@ -38,8 +38,8 @@ type Result struct {
 
 // Origin is what came from one place.
 type Origin struct {
-	Ops   int64 `json:"ops"`
-	Bytes int64 `json:"bytes"`
+	Ops   int64 `json:"ops,string"`
+	Bytes int64 `json:"bytes,string"`
 }
 
 // OriginStorage is the Origin of operations that no cache served.

@@ -68,7 +68,9 @@ func cliFiles(t *testing.T, w *e2e.World) {
 	cli("fs", "test", "-d", "/cli/a").Want(t, 0)
 	cli("fs", "test", "-f", "/cli/a").Want(t, 1)
 	cli("fs", "test", "/cli/none").Want(t, freshet.ExitNotFound)
-	var sum struct{ Directories, Files, Bytes int64 }
+	var sum struct {
+		Directories, Files, Bytes int64 `json:",string"`
+	}
 	cli("fs", "count", "-o", "json", "/cli").Want(t, 0).JSON(t, &sum)
 	if sum.Directories != 3 || sum.Files != 2 || sum.Bytes != int64(len(text)) {
 		t.Errorf("count: %+v", sum)

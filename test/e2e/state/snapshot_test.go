@@ -19,7 +19,7 @@ type hashes struct {
 	Equal   bool `json:"equal"`
 	Members []struct {
 		Member string `json:"member"`
-		Index  uint64 `json:"index"`
+		Index  uint64 `json:"index,string"`
 		Hash   string `json:"hash"`
 	} `json:"members"`
 }
@@ -61,7 +61,7 @@ func TestRestoreLeadsToTheTruth(t *testing.T) {
 	w.A.CLI(t, "cluster", "snapshot", "save", file).Want(t, freshet.ExitConflict, "exists already")
 	var info struct {
 		Cluster string
-		Index   uint64
+		Index   uint64 `json:",string"`
 	}
 	e2e.CLI(t, "", "cluster", "snapshot", "inspect", file, "-o", "json").Want(t, 0).JSON(t, &info)
 	if info.Cluster != "a" || info.Index == 0 {

@@ -17,11 +17,11 @@ func TestMain(m *testing.M) { e2e.Main(m) }
 
 // sum is what `cache stat` says.
 type sum struct {
-	Files, CachedFiles, Blocks, CachedBlocks, Bytes, CachedBytes int64
+	Files, CachedFiles, Blocks, CachedBlocks, Bytes, CachedBytes int64 `json:",string"`
 	CachedRatio                                                  float64
 	Nodes                                                        []struct {
 		Node  string
-		Bytes int64
+		Bytes int64 `json:",string"`
 	}
 }
 
