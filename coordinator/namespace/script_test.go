@@ -249,6 +249,7 @@ func (s *script) show(p freshet.Path) string {
 	add(l.Found && l.HasMount && !l.Virtual, "%s", fresh(l.Freshness))
 	add(l.KnownAbsent, "absent by %s %s", l.AbsentAt, fresh(l.Absent))
 	add(l.Listing.Complete, "listing %s", fresh(l.Listing.Freshness))
+	add(l.Unpersisted, "unpersisted")
 	add(l.Uncachable, "uncachable")
 	add(l.Listing.Uncachable && l.Found, "listing uncachable")
 	add(l.PendingWriters > 0, "%d writers", l.PendingWriters)

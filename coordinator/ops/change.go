@@ -179,6 +179,9 @@ func (e *Engine) perform(ctx context.Context, l *lead, c change) (freshet.Comple
 		if err := e.checkWriters(c.begin); err != nil {
 			return freshet.Completed{}, err
 		}
+		if err := e.checkKeptBelow(c.begin.Path, c.begin.Path2); err != nil {
+			return freshet.Completed{}, err
+		}
 	}
 	completed, ended, err := e.carryOut(ctx, l, c, at)
 	return completed, err
