@@ -114,21 +114,45 @@ func (a *attempt) survives() bool {
 	return slices.ContainsFunc(a.held, func(d *disk) bool { return !d.destroyed() })
 }
 
-// durable looks whether a write that was just acknowledged is on as many disks as was
-// promised.
-func (w *world) durable(a *attempt, file freshet.FileID, length int) {
-	blocks := (length + freshet.MinBlockSize - 1) / freshet.MinBlockSize
-	held := a.site.holders(file, blocks)
+// ticket notes the file ID of a write.
+func (h *history) ticket(t freshet.Ticket) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if a := h.byOp[t.Op]; a != nil {
+		a.file = t.File
+	}
+}
+
+// completes is called just before the leader is asked to make a write visible: from then on
+// it may be replaced again at any time.
+func (h *history) completes(s *site, op freshet.OpID, length int64) {
+	h.mu.Lock()
+	a := h.byOp[op]
+	h.mu.Unlock()
+	if a == nil || !a.kept() {
+		return
+	}
+	blocks := int((length + freshet.MinBlockSize - 1) / freshet.MinBlockSize)
+	held := s.holders(a.file, blocks)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if a.blocks == 0 { // the first time it is asked
+		a.blocks, a.held = blocks, held
+	}
+}
+
+// durable looks whether a write that was acknowledged was on as many disks as was promised.
+func (w *world) durable(a *attempt) {
 	w.hist.mu.Lock()
-	a.file, a.blocks, a.held = file, blocks, held
+	held := len(a.held)
 	w.hist.mu.Unlock()
 	a.site.mu.Lock()
 	wiped := !a.site.wiped.Before(a.began)
 	a.site.mu.Unlock()
-	if len(held) < max(a.replicas, 1) && !wiped {
-		w.violation(a.key, "%s acknowledged version %d of %s, which is on %d disks, and %d were promised", a.site.name, a.version, a.key, len(held), max(a.replicas, 1))
+	if held < max(a.replicas, 1) && !wiped {
+		w.violation(a.key, "%s acknowledged version %d of %s, which was on %d disks, and %d were promised", a.site.name, a.version, a.key, held, max(a.replicas, 1))
 	}
-	w.story.addAbout(a.key, "%s: version %d is on %d disks, for %d", a.site.name, a.version, len(held), a.replicas)
+	w.story.addAbout(a.key, "%s: version %d is on %d disks, for %d", a.site.name, a.version, held, a.replicas)
 }
 
 // wipe loses the disk of a node: its next process is another node.

@@ -66,12 +66,14 @@ type history struct {
 	sites    map[int]*site                  // by version
 	seen     map[*site]map[string]time.Time // since when what a key holds was acknowledged here
 	reads    int
+	byOp     map[freshet.OpID]*attempt
 	quiets   []time.Time                     // when nothing was on its way
 	index    map[*site]map[string][]*attempt // of those that move versions, by key
 }
 
 func (h *history) init(w *world) {
 	h.w, h.contents, h.sites, h.seen = w, map[int]int{}, map[int]*site{}, map[*site]map[string]time.Time{}
+	h.byOp = map[freshet.OpID]*attempt{}
 }
 
 // contentOf returns the bytes of a version: a head that names it and a body that
@@ -134,7 +136,7 @@ func (h *history) begin(a *attempt) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	a.began = time.Now()
-	h.attempts = append(h.attempts, a)
+	h.attempts, h.byOp[a.op] = append(h.attempts, a), a
 	h.indexed(a)
 }
 

@@ -166,6 +166,7 @@ type shipment struct {
 	site      *site
 	version   int
 	permitted time.Time
+	over      bool // nothing of it can get to the storage any more
 }
 
 // begun notes an upload.
@@ -186,13 +187,22 @@ func (b *bucket) permitted(op freshet.OpID) {
 	b.ships[op] = &shipment{op: op, key: u.f.p.site.storeKey(u.key), site: u.f.p.site, version: versionOf(u.bytes.Bytes()), permitted: time.Now()}
 }
 
+// ended notes that nothing of an upload can get to the storage any more.
+func (b *bucket) ended(op freshet.OpID) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if x := b.ships[op]; x != nil {
+		x.over = true
+	}
+}
+
 // overtaken says which other upload of the same version was permitted while this one, of
 // which the effect is to come now, was not over; nil if none was.
 func (b *bucket) overtaken(op freshet.OpID) (this, other *shipment) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	this = b.ships[op]
-	if this == nil || this.version <= 0 {
+	if this == nil || this.version <= 0 || this.over {
 		return this, nil
 	}
 	for _, o := range b.ships {

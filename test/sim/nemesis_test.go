@@ -72,7 +72,7 @@ func (n *nemesis) step() {
 	s, d := n.site(), n.dice
 	most := 20
 	if n.w.settings.kept {
-		most = 26
+		most = 27
 	}
 	switch d.below(most) {
 	case 0, 1:
@@ -113,7 +113,7 @@ func (n *nemesis) step() {
 	case 22:
 		n.w.note("%s: a cache node is away for long", s.name)
 		s.anyNode(d).crashFor(8*time.Second+d.upTo(12*time.Second), false)
-	case 23:
+	case 23, 26:
 		n.w.note("%s: a cache node loses its disk", s.name)
 		s.anyNode(d).crashFor(time.Second+d.upTo(7*time.Second), true)
 	case 24, 25:

@@ -106,6 +106,9 @@ func (n *node) crashFor(away time.Duration, wiped bool) {
 	n.end = nil
 	n.mu.Unlock()
 	if end == nil {
+		if wiped { // it is gone already, and comes back without its disk
+			n.wipe()
+		}
 		return
 	}
 	p.kill()
@@ -246,6 +249,7 @@ func (l leaderOf) Permit(ctx context.Context, op freshet.OpID, id freshet.NodeID
 }
 
 func (l leaderOf) Complete(ctx context.Context, op freshet.OpID, w freshet.Written) (freshet.Completed, error) {
+	l.p.w.hist.completes(l.s, op, w.Length)
 	return fromNode(ctx, l, func(c *coordinator.Coordinator) (freshet.Completed, error) { return c.Complete(ctx, op, w) })
 }
 
@@ -283,6 +287,7 @@ func (o nodesOf) WriteFile(ctx context.Context, t freshet.Ticket, body io.Reader
 	if err != nil {
 		return freshet.Completed{}, err
 	}
+	o.s.w.hist.ticket(t)
 	return called(ctx, p, func() (freshet.Completed, error) { return cn.Write(ctx, t, body, length) })
 }
 

@@ -353,6 +353,9 @@ func (f *flaky) AbortUpload(ctx context.Context, key string, op freshet.OpID) (b
 	if err == nil {
 		f.p.w.bucket.uploaded(f.p.site.storeKey(key), op, "")
 	}
+	if ended && err == nil {
+		f.p.w.bucket.ended(op)
+	}
 	f.p.w.story.addAbout(f.p.site.storeKey(key), "%s: ends upload %s of %s: %t, %v", f.p.name, op, key, ended, err)
 	return ended, err
 }

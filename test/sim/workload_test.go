@@ -153,10 +153,10 @@ func (a *actor) write(ctx context.Context, key string) {
 	if err != nil && !freshet.IsKind(err, freshet.KindDeadline) {
 		o = refused // nothing was written: the contract of Write
 	}
-	if err == nil && x.kept() {
-		a.w.durable(x, done.Info.FileID, len(data))
-	}
 	a.w.hist.end(x, o, err)
+	if o == acked && x.kept() {
+		a.w.durable(x)
+	}
 	if o != acked || x.kept() || a.dice.below(3) != 0 {
 		return
 	}
@@ -182,7 +182,7 @@ func (a *actor) chooseWrite(x *attempt) {
 	case n < 3:
 		x.write = freshet.Through
 	case n < 7 || !a.w.settings.kept:
-	case n < 9:
+	case n < 10:
 		x.write = freshet.MustCache
 	default:
 		x.write = freshet.AsyncThrough
