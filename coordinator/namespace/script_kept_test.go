@@ -79,7 +79,7 @@ func (s *script) keptCommand(w []string) namespace.Command {
 	n := s.number(w[2])
 	e := &namespace.Entry{Type: freshet.TypeFile, Length: int64(n), ModTime: epochTime, Owner: "ada", Group: "staff", Mode: 0o644}
 	c := &namespace.Complete{Op: s.op(w[1]), Entry: e, At: epochTime, Memory: len(w) > 4}
-	for _, node := range strings.Split(w[3], ",") {
+	for node := range strings.SplitSeq(w[3], ",") {
 		c.Nodes = append(c.Nodes, freshet.NodeID(node))
 	}
 	return namespace.Command{Complete: c}

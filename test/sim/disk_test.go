@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"testing"
 	"time"
 
 	"github.com/freshet-io/freshet"
@@ -38,10 +39,7 @@ func (w *world) newDisk() *disk {
 }
 
 // scratchDir returns a directory that goes with the test.
-func scratchDir(t interface {
-	TempDir() string
-	Cleanup(func())
-}) string {
+func scratchDir(t testing.TB) string {
 	if dir, err := os.MkdirTemp("/dev/shm", "freshet-sim"); err == nil {
 		t.Cleanup(func() { _ = os.RemoveAll(dir) }) // it is in memory, and the test has ended
 		return dir
@@ -73,6 +71,13 @@ func (d *disk) has(file freshet.FileID, blocks int) bool {
 		}
 	}
 	return true
+}
+
+// holds reports whether a file may not be evicted from the disk.
+func (d *disk) holds(file freshet.FileID) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.blocks != nil && slices.Contains(d.blocks.Kept(), file)
 }
 
 // keeps returns the bytes of the blocks that it keeps because no storage has them.

@@ -1,6 +1,7 @@
 package sim_test
 
 import (
+	"slices"
 	"strings"
 	"time"
 
@@ -113,11 +114,19 @@ func (h *history) carried(s *site, key string, from, to time.Time) (write, broug
 	return nil, nil
 }
 
-// mayShow adds to out the versions that were on their way to the storage or not in it, and
-// that a site may show at a key at some moment from..to. Something that surely took a
-// version away, of which ends says so, ends that. Held with mu.
-func (h *history) mayShow(s *site, key string, from, to time.Time, ends func(*attempt) bool, out map[int]bool) {
-	all := h.at(s, key)
+// glance collects versions that were on their way to the storage or not in it, and that a
+// site may show.
+type glance struct {
+	h    *history
+	s    *site
+	ends func(*attempt) bool // surely takes a version away
+	out  map[int]bool
+	path []*attempt // renames that are being followed
+}
+
+// at adds those of a key at some moment from..to. The history is held.
+func (g *glance) at(key string, from, to time.Time) {
+	all := g.h.at(g.s, key)
 	for _, a := range all {
 		if a.began.After(to) || a.denied() {
 			continue
@@ -126,28 +135,30 @@ func (h *history) mayShow(s *site, key string, from, to time.Time, ends func(*at
 		if !a.kept() && !brings {
 			continue
 		}
-		if since, ok := h.settled(a); ok && h.over(all, a, since, from, ends) {
+		if since, ok := g.h.settled(a); ok && g.over(all, a, since, from) {
 			continue
 		}
 		if a.kept() {
-			out[a.version] = true
+			g.out[a.version] = true
 			continue
 		}
 		until := a.ended
 		if a.outcome == running || until.After(to) {
 			until = to
 		}
-		if src != key && a.began.Before(to) {
-			h.mayShow(s, src, a.began, until, ends, out)
+		if src != key && a.began.Before(to) && !slices.Contains(g.path, a) { // each brings a version once
+			g.path = append(g.path, a)
+			g.at(src, a.began, until)
+			g.path = g.path[:len(g.path)-1]
 		}
 	}
 }
 
 // over reports whether what an attempt brought, which was settled then, was surely taken
 // away again before a moment.
-func (h *history) over(all []*attempt, brought *attempt, since, before time.Time, ends func(*attempt) bool) bool {
+func (g *glance) over(all []*attempt, brought *attempt, since, before time.Time) bool {
 	for _, z := range all {
-		if z != brought && z.outcome == acked && z.began.After(since) && z.ended.Before(before) && ends(z) {
+		if z != brought && z.outcome == acked && z.began.After(since) && z.ended.Before(before) && g.ends(z) {
 			return true
 		}
 	}
@@ -199,7 +210,7 @@ func (h *history) allowed(s *site, key string, since, from, to time.Time) map[in
 		return map[int]bool{w.version: true}
 	}
 	may := h.w.bucket.during(key, since, to)
-	h.mayShow(s, key, from, to, func(*attempt) bool { return true }, may)
+	(&glance{h: h, s: s, ends: func(*attempt) bool { return true }, out: may}).at(key, from, to)
 	return may
 }
 
@@ -207,7 +218,7 @@ func (h *history) allowed(s *site, key string, since, from, to time.Time) map[in
 // not removed, or taken to another key, and the client told so, before.
 func (h *history) mayLand(w *attempt, key string, at time.Time) bool {
 	may := map[int]bool{}
-	h.mayShow(w.site, key, at, at, func(z *attempt) bool { return z.takesFrom(key) }, may)
+	(&glance{h: h, s: w.site, ends: func(z *attempt) bool { return z.takesFrom(key) }, out: may}).at(key, at, at)
 	return may[w.version]
 }
 

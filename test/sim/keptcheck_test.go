@@ -35,8 +35,8 @@ func (w *world) readable(s *site, files *client.Client, key string, a *attempt) 
 		return // it was persisted meanwhile
 	}
 	for _, d := range a.held {
-		if !d.destroyed() && !d.has(a.file, a.blocks) {
-			w.violation(key, "version %d of %s, which is not in the storage, is no longer on a disk of %s that had it when it was acknowledged", a.version, key, s.name)
+		if !d.destroyed() && (!d.has(a.file, a.blocks) || !d.holds(a.file)) {
+			w.violation(key, "version %d of %s, which is not in the storage, is no longer kept on a disk of %s that had it when it was acknowledged", a.version, key, s.name)
 		}
 	}
 	switch {
