@@ -168,7 +168,10 @@ func (t *txn) completeRename(in *intent, m *mount, src before, e *Entry, definit
 	t.mark(m, in.Key, true)
 	t.mark(m, in.Key2, true)
 	if !definite || !src.clean || !dst.clean {
-		t.carry(m, in.Key, in.Key2)
+		if m.Generation == in.Generation {
+			t.replaceKept(m, in)
+		}
+		t.carry(m, in, e)
 		return false
 	}
 	c := t.walk(m, in.Key)

@@ -257,11 +257,21 @@ func (t *txn) renameUnpersisted(c *MoveUnpersisted) Result {
 	return res
 }
 
-// carry moves the unpersisted files at and below key with a rename of which nothing
+// replaceKept drops the unpersisted file that a rename has replaced, though nothing else of
+// the rename is certain: no word of the storage would, and its version would be shown for ever.
+func (t *txn) replaceKept(m *mount, in *intent) {
+	c := t.walk(m, in.Key2)
+	if u := t.unpersistedAt(c.entry()); u != nil && c.last().validFrom <= in.Started {
+		t.discardFile(m, u)
+	}
+}
+
+// carry moves the unpersisted files at and below the source of a rename of which nothing
 // else is certain.
-func (t *txn) carry(m *mount, key, key2 string) {
-	for _, u := range t.unpersistedUnder(m, key) {
-		to, ok := t.reach(m, key2+t.keyOf(u.at)[len(key):], t.i)
+func (t *txn) carry(m *mount, in *intent, e *Entry) {
+	for _, u := range t.unpersistedUnder(m, in.Key) {
+		key := t.keyOf(u.at)
+		to, ok := t.reach(m, in.Key2+key[len(in.Key):], t.i)
 		if !ok || t.unpersistedAt(t.get(to)) != nil {
 			continue
 		}
@@ -269,6 +279,11 @@ func (t *txn) carry(m *mount, key, key2 string) {
 			t.detach(to)
 		}
 		t.move(u.at, to)
+		if key == in.Key { // what the storage moved lies beneath
+			moved := *t.files.rows[u.File]
+			moved.Beneath = e.Fingerprint
+			t.saveUnpersisted(&moved)
+		}
 	}
 }
 

@@ -60,22 +60,26 @@ func (t *txn) resolveIntent(c *Resolve) Result {
 	return res
 }
 
-// followRename moves what is not in the storage after what is, if a rename without an
-// answer is seen to have moved that: a file by what lies beneath it, a directory by its
-// being there, for a rename replaces none.
+// followRename does for what is not in the storage what a rename without an answer did,
+// if it is seen to have moved what is: a file by what the storage had of it, a directory
+// by its being there, for a rename replaces none.
 func (t *txn) followRename(in *intent, m *mount, seen *Entry) {
 	c := t.walk(m, in.Key)
 	n := c.entry()
-	switch u := t.unpersistedAt(n); {
-	case u != nil && u.Beneath.Known() && u.Beneath.SameContent(seen.Fingerprint):
-		moved := *u
-		moved.Beneath = seen.Fingerprint
-		t.saveUnpersisted(&moved)
-	case u == nil && t.holds(n) && seen.Type == freshet.TypeDirectory:
-	default:
+	if n == nil || n.dir != (seen.Type == freshet.TypeDirectory) {
 		return
 	}
-	t.carry(m, in.Key, in.Key2)
+	if !n.dir {
+		had := n.fingerprint()
+		if u := t.unpersistedAt(n); u != nil {
+			had = u.Beneath
+		}
+		if !had.Known() || !had.SameContent(seen.Fingerprint) {
+			return
+		}
+		t.replaceKept(m, in)
+	}
+	t.carry(m, in, seen)
 }
 
 // laterLoad reports whether a load installed the intent's entry since it began.

@@ -54,7 +54,7 @@ func runScript(t *testing.T, file string, store kv.Store) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &script{cluster: &cluster{t: t, s: open(t, store)}, log: &peerLog{who: peer}, start: map[string]uint64{}}
+	s := &script{cluster: &cluster{t: t, s: open(t, store)}, store: store, log: &peerLog{who: peer}, start: map[string]uint64{}}
 	s.found()
 	var out strings.Builder
 	for line := range strings.Lines(string(raw)) {
@@ -79,6 +79,7 @@ func runScript(t *testing.T, file string, store kv.Store) {
 
 type script struct {
 	*cluster
+	store kv.Store
 	log   *peerLog
 	start map[string]uint64
 }
@@ -158,6 +159,9 @@ func (s *script) run(w []string) string {
 	case "records":
 		return s.records()
 	}
+	if out, ok := s.runKept(w); ok {
+		return out
+	}
 	s.t.Fatalf("unknown command %q", w)
 	return ""
 }
@@ -192,8 +196,10 @@ func entryOf(s string) *namespace.Entry {
 	return fileEntry("", n)
 }
 
-func (s *script) say(c namespace.Command) string {
-	r := s.do(c)
+func (s *script) say(c namespace.Command) string { return s.said(s.do(c)) }
+
+// said tells the result of the last command.
+func (s *script) said(r namespace.Result) string {
 	if r.Err != nil {
 		return fmt.Sprintf("%s: %v\n", freshet.KindOf(r.Err), r.Err)
 	}
@@ -243,6 +249,7 @@ func (s *script) show(p freshet.Path) string {
 	add(l.Found && l.HasMount && !l.Virtual, "%s", fresh(l.Freshness))
 	add(l.KnownAbsent, "absent by %s %s", l.AbsentAt, fresh(l.Absent))
 	add(l.Listing.Complete, "listing %s", fresh(l.Listing.Freshness))
+	add(l.Unpersisted, "unpersisted")
 	add(l.Uncachable, "uncachable")
 	add(l.Listing.Uncachable && l.Found, "listing uncachable")
 	add(l.PendingWriters > 0, "%d writers", l.PendingWriters)

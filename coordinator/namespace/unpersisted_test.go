@@ -325,6 +325,43 @@ func TestUnpersistedIsRenamedAndRemoved(t *testing.T) {
 	}
 }
 
+// TestARenameReplacesWhatIsNotInTheStorage: the client was told that the file at the
+// target was replaced. It is, whatever else happened at the same time, whether the storage
+// has the source or not; but what was written after the rename began stays.
+func TestARenameReplacesWhatIsNotInTheStorage(t *testing.T) {
+	for _, kept := range []bool{false, true} {
+		for _, disturbed := range []string{"", "/m/f", "/m/g"} {
+			c := newCluster(t)
+			c.load("/m/f", fileEntry("f", 7))
+			c.keepFile(1, "/m/g", freshet.AsyncThrough)
+			var id freshet.FileID
+			if kept {
+				id = c.keepFile(2, "/m/f", freshet.AsyncThrough)
+			}
+			c.must(namespace.Command{Begin: &namespace.Begin{Op: opID(1), Kind: namespace.OpRename, Path: "/m/f", Path2: "/m/g", At: epochTime}})
+			if disturbed != "" {
+				c.must(namespace.Command{Mark: &namespace.Mark{Path: freshet.Path(disturbed)}})
+			}
+			c.complete(1, fileEntry("g", 8))
+			all := c.kept()
+			if kept && (len(all) != 1 || all[0].File != id || all[0].Path != "/m/g" || all[0].Beneath != fileEntry("", 8).Fingerprint) || !kept && len(all) != 0 {
+				t.Errorf("%t, %s: after the rename %+v", kept, disturbed, all)
+			}
+			if l := c.look("/m/g"); l.Unpersisted != kept || disturbed == "/m/g" && !kept && l.Found && l.Servable(0) {
+				t.Errorf("%t, %s: the target is %+v", kept, disturbed, l)
+			}
+		}
+	}
+	c := newCluster(t)
+	c.load("/m/f", fileEntry("f", 7))
+	c.must(namespace.Command{Begin: &namespace.Begin{Op: opID(1), Kind: namespace.OpRename, Path: "/m/f", Path2: "/m/g", At: epochTime}})
+	id := c.keepFile(1, "/m/g", freshet.AsyncThrough)
+	c.complete(1, fileEntry("g", 8))
+	if all := c.kept(); len(all) != 1 || all[0].File != id {
+		t.Errorf("what was written since is %+v", all)
+	}
+}
+
 // TestUnpersistedModel holds the table, over random commands, to a plain map of paths,
 // and what a restart reads of it to what it was.
 func TestUnpersistedModel(t *testing.T) {

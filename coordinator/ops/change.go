@@ -187,7 +187,10 @@ func (e *Engine) clearWay(ctx context.Context, b namespace.Begin) error {
 		if err := e.stopPersists(ctx, b.Path, b.Path2); err != nil {
 			return err
 		}
-		return e.checkWriters(b)
+		if err := e.checkWriters(b); err != nil {
+			return err
+		}
+		return e.checkKeptBelow(b.Path, b.Path2)
 	case namespace.OpRemove:
 		return e.stopPersists(ctx, b.Path)
 	}

@@ -177,3 +177,21 @@ func TestANodeKeepsWhatIsOfAnotherCluster(t *testing.T) {
 		}
 	})
 }
+
+// TestADirectoryWithKeptFilesIsNotReplaced: the storage may not know of it, and says
+// nothing against a rename to it.
+func TestADirectoryWithKeptFilesIsNotReplaced(t *testing.T) {
+	each(t, func(t *testing.T, mode mem.Mode) {
+		w := newWorld(t, mode, time.Minute)
+		w.put("d/x", "x")
+		l := w.lead(ops.Options{})
+		n := w.keeper("n1", l)
+		length := int64(3)
+		keepFile(t, l, freshet.BeginWriteQuery{Op: freshet.OpID{1}, Path: "/m/q/f", Write: freshet.MustCache, Length: &length}, map[freshet.NodeID]*node{"n1": n})
+		_, err := l.Rename(context.Background(), freshet.RenameQuery{Path: "/m/d", Target: "/m/q", Overwrite: true})
+		kind(t, err, freshet.KindExist, "never replaced")
+		if all, err := l.Kept(); err != nil || len(all) != 1 {
+			t.Errorf("kept are %+v, %v", all, err)
+		}
+	})
+}

@@ -429,3 +429,13 @@ func (e *Engine) moveKept(ctx context.Context, q freshet.RenameQuery) (freshet.C
 func targetExists(p freshet.Path) error {
 	return freshet.Errorf(freshet.KindExist, opRename, p, "exists; ask for it to be overwritten, choose another name, or remove it first")
 }
+
+// checkKeptBelow refuses to replace a directory with files that the storage does not know
+// of: it may know nothing of the directory either.
+func (e *Engine) checkKeptBelow(from, to freshet.Path) error {
+	l, err := e.state.Lookup(to)
+	if err != nil || from == to || !l.Unpersisted || l.Info.Type != freshet.TypeDirectory {
+		return err
+	}
+	return freshet.Errorf(freshet.KindExist, opRename, to, "is a directory with files that are not in the storage yet; a directory is never replaced: choose another name, or remove it first")
+}
