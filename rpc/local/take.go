@@ -32,7 +32,7 @@ type Taker interface {
 
 // Sizes and bounds of the memory that is shared for a write.
 const (
-	slotSize  = 1 << 20 // bytes
+	slotSize = 1 << 20 // bytes
 	// A block's file has a page before its bytes, so a first slot that lacks as many
 	// has all others end where the file's large pages do, which is cheaper to write.
 	firstSlot = slotSize - 4096

@@ -40,7 +40,7 @@ func (w *world) newDisk() *disk {
 
 // scratchDir returns a directory that goes with the test.
 func scratchDir(t testing.TB) string {
-	if dir, err := os.MkdirTemp("/dev/shm", "freshet-sim"); err == nil {
+	if dir, err := os.MkdirTemp("/dev/shm", "freshet-sim"); err == nil { //nolint:usetesting // that one is on a disk
 		t.Cleanup(func() { _ = os.RemoveAll(dir) }) // it is in memory, and the test has ended
 		return dir
 	}
