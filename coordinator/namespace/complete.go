@@ -150,7 +150,7 @@ func (t *txn) keepListing(c *chain, was before) {
 // it, or something below it, since the operation began. What is not in the storage
 // goes in any case, and only now: what the storage had beneath it was never to be seen.
 func (t *txn) completeRemove(in *intent, m *mount, was before, definite bool) bool {
-	t.discardUnder(m, in.Key)
+	t.discardRemoved(m, in)
 	t.mark(m, in.Key, true)
 	if !definite || !was.clean {
 		return false

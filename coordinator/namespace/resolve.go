@@ -38,7 +38,7 @@ func (t *txn) resolveIntent(c *Resolve) Result {
 		}
 		switch {
 		case in.Kind == OpRemove && c.Known && seen == nil:
-			t.discardUnder(m, in.Key)
+			t.discardRemoved(m, in)
 		case in.Kind == OpRename && seen != nil:
 			t.followRename(in, m, seen)
 		}

@@ -271,11 +271,11 @@ func (t *txn) keyOf(at place) string {
 	}
 }
 
-// discardUnder drops the unpersisted files at and below key, which were removed. One
-// that may be on its way to the storage stays.
-func (t *txn) discardUnder(m *mount, key string) {
-	for _, u := range t.unpersistedUnder(m, key) {
-		if t.stopPersist(u.File) {
+// discardRemoved drops the unpersisted files that a removal took away: those at and below
+// its key that were there when it began. One that may be on its way to the storage stays.
+func (t *txn) discardRemoved(m *mount, in *intent) {
+	for _, u := range t.unpersistedUnder(m, in.Key) {
+		if t.get(u.at).validFrom <= in.Started && t.stopPersist(u.File) {
 			t.discardFile(m, u)
 		}
 	}

@@ -294,11 +294,11 @@ func (f readFunc) Read(p []byte) (int, error) { return f(p) }
 func TestAReadMayStayBehind(t *testing.T) {
 	behind := make(chan error, 1)
 	n := newTaker(t, func(_ context.Context, body shared) error {
-		if _, err := io.ReadFull(body, make([]byte, 1<<20)); err != nil {
+		if _, err := io.ReadFull(body, make([]byte, 1<<19)); err != nil {
 			return err
 		}
 		go func() {
-			_, err := body.Read(make([]byte, 10))
+			_, err := io.ReadFull(body, make([]byte, 1<<20))
 			behind <- err
 		}()
 		return freshet.Errorf(freshet.KindConflict, "write file", "", "given up")
