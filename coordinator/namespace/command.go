@@ -317,7 +317,8 @@ type Abort struct {
 // the intent goes into quarantine, or ends at once if Ended says that no effect
 // can land any more. Observed nil with Known means absent. Ours says that the
 // observed object carries our operation or the fingerprint that our upload
-// returned: the file ID, whose blocks hold our bytes, may be bound to it.
+// returned: the file ID, whose blocks hold our bytes, may be bound to it. Moved says
+// that the storage has nothing at the source of a rename any more.
 type Resolve struct {
 	Op       freshet.OpID `codec:"op"`
 	Known    bool         `codec:"k"`
@@ -325,6 +326,7 @@ type Resolve struct {
 	Ours     bool         `codec:"o"`
 	Ended    bool         `codec:"x"`
 	At       time.Time    `codec:"t"`
+	Moved    bool         `codec:"m,omitempty"`
 }
 
 // EndQuarantine ends an intent in quarantine: a second record, a second mark.

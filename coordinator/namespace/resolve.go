@@ -39,7 +39,7 @@ func (t *txn) resolveIntent(c *Resolve) Result {
 		switch {
 		case in.Kind == OpRemove && c.Known && seen == nil:
 			t.discardRemoved(m, in)
-		case in.Kind == OpRename && seen != nil:
+		case in.Kind == OpRename && seen != nil && c.Moved:
 			t.followRename(in, m, seen)
 		}
 		t.markIntent(in, m)
@@ -61,8 +61,8 @@ func (t *txn) resolveIntent(c *Resolve) Result {
 }
 
 // followRename does for what is not in the storage what a rename without an answer did,
-// if it is seen to have moved what is: a file by what the storage had of it, a directory
-// by its being there, for a rename replaces none.
+// if it is seen to have moved what is: nothing is at its source, and at its target is what
+// the storage had of the file, or a directory.
 func (t *txn) followRename(in *intent, m *mount, seen *Entry) {
 	c := t.walk(m, in.Key)
 	n := c.entry()

@@ -163,13 +163,16 @@ func TestWhatIsNotInTheStorageFollowsARename(t *testing.T) {
 		file freshet.Path
 		from freshet.Path
 		seen *namespace.Entry
+		gone bool // from its source
 		want freshet.Path
 	}{
-		"a file, moved":          {"/m/f", "/m/f", beneath, "/m/g"},
-		"a file, not moved":      {"/m/f", "/m/f", nil, "/m/f"},
-		"a file, another there":  {"/m/f", "/m/f", other, "/m/f"},
-		"a directory, moved":     {"/m/d/f", "/m/d", dirEntry("g"), "/m/g/f"},
-		"a directory, not moved": {"/m/d/f", "/m/d", nil, "/m/d/f"},
+		"a file, moved":              {"/m/f", "/m/f", beneath, true, "/m/g"},
+		"a file, not moved":          {"/m/f", "/m/f", nil, false, "/m/f"},
+		"a file, copied":             {"/m/f", "/m/f", beneath, false, "/m/f"},
+		"a file, another there":      {"/m/f", "/m/f", other, true, "/m/f"},
+		"a directory, moved":         {"/m/d/f", "/m/d", dirEntry("g"), true, "/m/g/f"},
+		"a directory, not moved":     {"/m/d/f", "/m/d", nil, false, "/m/d/f"},
+		"a directory, another there": {"/m/d/f", "/m/d", dirEntry("g"), false, "/m/d/f"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := newCluster(t)
@@ -178,7 +181,7 @@ func TestWhatIsNotInTheStorageFollowsARename(t *testing.T) {
 			c.must(namespace.Command{Begin: &namespace.Begin{
 				Op: keptOp(2), Kind: namespace.OpRename, Path: test.from, Path2: "/m/g", Recursive: test.file != test.from, At: epochTime,
 			}})
-			c.must(namespace.Command{Resolve: &namespace.Resolve{Op: keptOp(2), Known: true, Ended: true, Observed: test.seen, At: epochTime}})
+			c.must(namespace.Command{Resolve: &namespace.Resolve{Op: keptOp(2), Known: true, Ended: true, Observed: test.seen, Moved: test.gone, At: epochTime}})
 			f := c.kept()
 			if len(f) != 1 || f[0].Path != test.want || !f[0].Beneath.SameContent(beneath.Fingerprint) {
 				t.Errorf("it is %+v", f)

@@ -221,6 +221,12 @@ func (e *Engine) observe(ctx context.Context, in namespace.Intent, at place, end
 	case !freshet.IsKind(err, freshet.KindNotExist):
 		return err
 	}
+	if in.Kind == namespace.OpRename && r.Observed != nil && !ended { // else the storage has refused it
+		_, err := at.fs.Stat(ctx, at.key)
+		if r.Moved = freshet.IsKind(err, freshet.KindNotExist); err != nil && !r.Moved {
+			return err
+		}
+	}
 	e.opts.Hook(PointResolve, in.Op)
 	r.At = e.clock.Now()
 	if _, err := e.propose(ctx, namespace.Command{Resolve: r}); err != nil && !freshet.IsKind(err, freshet.KindNotExist) {
