@@ -215,7 +215,7 @@ func (t *txn) renameUnpersisted(c *MoveUnpersisted) Result {
 		return Result{Err: err}
 	}
 	in := &intent{Intent: Intent{Begin: begin, Started: t.i, Mount: m.ID, Generation: m.Generation, Key: key, Key2: key2}, Domain: m.Domain, Root: m.DomainKey}
-	src, dst := t.before(in, m, key), t.before(in, m, key2)
+	dst := t.before(in, m, key2)
 	c1, c2 := t.walk(m, key), t.walk(m, key2)
 	n, u := c1.entry(), t.unpersistedAt(c1.entry())
 	switch old := c2.entry(); {
@@ -249,8 +249,7 @@ func (t *txn) renameUnpersisted(c *MoveUnpersisted) Result {
 	moved.at = to
 	t.saveUnpersisted(&moved)
 	t.edit(to).validFrom = t.i
-	from, at := t.walk(m, key), t.walk(m, key2)
-	t.keepListing(&from, src)
+	at := t.walk(m, key2) // of what is at the source now, only the storage knows
 	t.keepListing(&at, dst)
 	res := Result{Installed: true, Completed: freshet.Completed{Info: infoOf(c.Path2, at.last(), m.ID)}}
 	t.saveOutcome(c.Op, res.Completed)
