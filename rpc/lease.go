@@ -32,8 +32,7 @@ type LeaseSession interface {
 
 // Leases is what a coordinator does for clients that keep answers.
 type Leases interface {
-	// OpenLeases begins a session, which goes on when ctx ends, until Close. After an error
-	// there may be one all the same.
+	// OpenLeases begins a session. After an error there may be one all the same.
 	OpenLeases(ctx context.Context, o freshet.LeaseOpening) (LeaseSession, error)
 }
 
@@ -245,9 +244,7 @@ type leaseCaller struct {
 
 // OpenLeases implements Leases.
 func (c leaseCaller) OpenLeases(ctx context.Context, o freshet.LeaseOpening) (LeaseSession, error) {
-	asking := ctx
-	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx)) // End is said on the stream, after ctx has ended too
-	defer context.AfterFunc(asking, cancel)()
+	ctx, cancel := context.WithCancel(ctx)
 	stream, err := c.service.HoldLeases(ctx)
 	if err == nil {
 		err = stream.Send(openingToWire(&o))
@@ -255,9 +252,6 @@ func (c leaseCaller) OpenLeases(ctx context.Context, o freshet.LeaseOpening) (Le
 	var first *freshetv1.HoldLeasesResponse
 	if err == nil || errors.Is(err, io.EOF) { // then Recv says why
 		first, err = stream.Recv()
-	}
-	if err == nil && asking.Err() != nil {
-		err = freshet.Errorf(freshet.KindDeadline, opHold, "", "%w", context.Cause(asking))
 	}
 	if err != nil {
 		cancel()
