@@ -3,7 +3,6 @@ package client
 import (
 	"container/list"
 	"context"
-	crand "crypto/rand"
 	"log/slog"
 	"math/rand/v2"
 	"slices"
@@ -112,7 +111,7 @@ func (l *Leases) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		}
-		o.ID = newLeaseID() // never one of before, whose request may be on its way still
+		o.ID = freshet.NewLeaseID() // never one of before, whose request may be on its way still
 		s, err := l.holder.OpenLeases(ctx, o)
 		longest := maxRetry
 		if err == nil {
@@ -138,12 +137,6 @@ func (l *Leases) Run(ctx context.Context) error {
 		}
 		wait = min(2*wait, longest)
 	}
-}
-
-// newLeaseID returns an ID that nobody can guess, and that nobody had before.
-func newLeaseID() (id freshet.LeaseID) {
-	_, _ = crand.Read(id[:]) // it never fails
-	return id
 }
 
 // remember adds the name of a session that was not answered. After too many the oldest is

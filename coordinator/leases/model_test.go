@@ -58,7 +58,7 @@ func TestNothingOlderIsKeptThanWasChanged(t *testing.T) {
 			// it is written down.
 			open := func(h *holder, dies bool) {
 				h.kept, h.next = map[freshet.Path]answer{}, nil
-				o := freshet.LeaseOpening{ID: leases.NewID(), Unanswered: h.unanswered}
+				o := freshet.LeaseOpening{ID: freshet.NewLeaseID(), Unanswered: h.unanswered}
 				if h.s != nil {
 					o.Previous = h.s.ID()
 				}

@@ -9,7 +9,6 @@ package leases
 import (
 	"container/list"
 	"context"
-	"crypto/rand"
 	"iter"
 	"sync"
 	"time"
@@ -322,10 +321,4 @@ func (t *Table) sweep() {
 		}
 		t.left = t.left[1:]
 	}
-}
-
-// NewID returns an ID that nobody can guess, and that nobody had before.
-func NewID() (id freshet.LeaseID) {
-	_, _ = rand.Read(id[:]) // it never fails
-	return id
 }
