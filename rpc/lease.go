@@ -32,8 +32,9 @@ type LeaseSession interface {
 
 // Leases is what a coordinator does for clients that keep answers.
 type Leases interface {
-	// OpenLeases begins a session. After an error there may be one all the same.
-	OpenLeases(ctx context.Context, o freshet.LeaseOpening) (LeaseSession, error)
+	// OpenLeases begins a session; previous is one that the client had before and keeps
+	// nothing of.
+	OpenLeases(ctx context.Context, previous freshet.LeaseID) (LeaseSession, error)
 }
 
 // LeaseServer adapts Leases to the wire.
@@ -76,11 +77,11 @@ func (s *LeaseServer) HoldLeases(stream holdServer) error {
 	if err != nil {
 		return err
 	}
-	opening, err := openingOfWire(first)
+	previous, err := leaseOfWire(first.GetPrevious())
 	if err != nil {
 		return StatusOf(err)
 	}
-	session, err := s.leases.OpenLeases(stream.Context(), opening)
+	session, err := s.leases.OpenLeases(stream.Context(), previous)
 	if err != nil {
 		return s.relay(stream, first, err)
 	}
@@ -181,34 +182,6 @@ func leaseToWire(id freshet.LeaseID) []byte {
 	return slices.Clone(id[:])
 }
 
-func openingToWire(o *freshet.LeaseOpening) *freshetv1.HoldLeasesRequest {
-	out := &freshetv1.HoldLeasesRequest{Session: leaseToWire(o.ID), Previous: leaseToWire(o.Previous)}
-	for _, id := range o.Unanswered {
-		out.Unanswered = append(out.Unanswered, leaseToWire(id))
-	}
-	return out
-}
-
-func openingOfWire(m *freshetv1.HoldLeasesRequest) (o freshet.LeaseOpening, err error) {
-	if n := len(m.GetUnanswered()); n > freshet.MaxUnanswered {
-		return o, freshet.Errorf(freshet.KindInvalid, opHold, "", "%d sessions are named that were not answered, %d may be", n, freshet.MaxUnanswered)
-	}
-	if o.ID, err = leaseOfWire(m.GetSession()); err != nil {
-		return o, err
-	}
-	if o.Previous, err = leaseOfWire(m.GetPrevious()); err != nil {
-		return o, err
-	}
-	for _, b := range m.GetUnanswered() {
-		id, err := leaseOfWire(b)
-		if err != nil {
-			return o, err
-		}
-		o.Unanswered = append(o.Unanswered, id)
-	}
-	return o, nil
-}
-
 // leaseTimeToWire and leaseTimeOfWire carry for how long an answer may be kept.
 func leaseTimeToWire(d time.Duration) uint64 { return uint64(max(d, 0)) }
 
@@ -243,11 +216,11 @@ type leaseCaller struct {
 }
 
 // OpenLeases implements Leases.
-func (c leaseCaller) OpenLeases(ctx context.Context, o freshet.LeaseOpening) (LeaseSession, error) {
+func (c leaseCaller) OpenLeases(ctx context.Context, previous freshet.LeaseID) (LeaseSession, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	stream, err := c.service.HoldLeases(ctx)
 	if err == nil {
-		err = stream.Send(openingToWire(&o))
+		err = stream.Send(&freshetv1.HoldLeasesRequest{Previous: leaseToWire(previous)})
 	}
 	var first *freshetv1.HoldLeasesResponse
 	if err == nil || errors.Is(err, io.EOF) { // then Recv says why

@@ -3,14 +3,10 @@ package rpc_test
 import (
 	"context"
 	"errors"
-	"reflect"
 	"slices"
 	"sync"
 	"testing"
 	"time"
-
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/freshet-io/freshet"
 	freshetv1 "github.com/freshet-io/freshet/proto/freshet/v1"
@@ -19,16 +15,16 @@ import (
 
 // leaseLeader has one session, or is no leader.
 type leaseLeader struct {
-	err     error
-	opening chan freshet.LeaseOpening
-	s       *leaseSession
+	err      error
+	previous chan freshet.LeaseID
+	s        *leaseSession
 }
 
-func (l *leaseLeader) OpenLeases(_ context.Context, o freshet.LeaseOpening) (rpc.LeaseSession, error) {
+func (l *leaseLeader) OpenLeases(_ context.Context, previous freshet.LeaseID) (rpc.LeaseSession, error) {
 	if l.err != nil {
 		return nil, l.err
 	}
-	l.opening <- o
+	l.previous <- previous
 	return l.s, nil
 }
 
@@ -67,7 +63,7 @@ func TestTheEndOfASession(t *testing.T) {
 		for how, want := range map[string][]string{"in order": {"acknowledged", "ended", "closed"}, "broken": {"acknowledged", "closed"}} {
 			t.Run(how, func(t *testing.T) {
 				t.Parallel()
-				l := &leaseLeader{opening: make(chan freshet.LeaseOpening, 1), s: &leaseSession{breaks: make(chan freshet.LeaseBreak), closed: make(chan struct{})}}
+				l := &leaseLeader{previous: make(chan freshet.LeaseID, 1), s: &leaseSession{breaks: make(chan freshet.LeaseBreak), closed: make(chan struct{})}}
 				addr := serveOnly(t, func(s *rpc.Server) {
 					freshetv1.RegisterLeaseServiceServer(s.Registrar(), rpc.NewLeaseServer(l, nil, nil))
 				})
@@ -80,13 +76,12 @@ func TestTheEndOfASession(t *testing.T) {
 						freshetv1.RegisterLeaseServiceServer(s.Registrar(), rpc.NewLeaseServer(follower, forward, nil))
 					})
 				}
-				opening := freshet.LeaseOpening{ID: freshet.LeaseID{4}, Previous: freshet.LeaseID{3}, Unanswered: []freshet.LeaseID{{1}, {2}}}
-				held, err := dial(t, rpc.DialOptions{NoRetry: true}, addr).Leases().OpenLeases(t.Context(), opening)
+				held, err := dial(t, rpc.DialOptions{NoRetry: true}, addr).Leases().OpenLeases(t.Context(), freshet.LeaseID{3})
 				if err != nil {
 					t.Fatal(err)
 				}
-				if o := <-l.opening; !reflect.DeepEqual(o, opening) || held.ID() != l.s.ID() {
-					t.Errorf("session %s was opened by %+v", held.ID(), o)
+				if p := <-l.previous; p != (freshet.LeaseID{3}) || held.ID() != l.s.ID() {
+					t.Errorf("session %s follows %s", held.ID(), p)
 				}
 				l.s.breaks <- freshet.LeaseBreak{Number: 1, Paths: []freshet.Path{"/a"}}
 				if b, err := held.Next(t.Context()); err != nil || !slices.Equal(b.Paths, []freshet.Path{"/a"}) {
@@ -121,37 +116,4 @@ func (s *leaseSession) heard() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return len(s.said)
-}
-
-func TestAnOpeningThatIsMalformed(t *testing.T) {
-	t.Parallel()
-	l := &leaseLeader{err: errors.New("it was asked")}
-	addr := serveOnly(t, func(s *rpc.Server) {
-		freshetv1.RegisterLeaseServiceServer(s.Registrar(), rpc.NewLeaseServer(l, nil, nil))
-	})
-	conn, err := grpc.NewClient(addr, grpc.WithTransportCredentials(insecure.NewCredentials()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = conn.Close() }()
-	short, long := make([]byte, 15), make([]byte, 17)
-	for name, m := range map[string]*freshetv1.HoldLeasesRequest{
-		"previous":   {Previous: short},
-		"session":    {Session: long},
-		"unanswered": {Unanswered: [][]byte{make([]byte, 16), short}},
-		"too many":   {Unanswered: make([][]byte, freshet.MaxUnanswered+1)},
-	} {
-		t.Run(name, func(t *testing.T) {
-			stream, err := freshetv1.NewLeaseServiceClient(conn).HoldLeases(t.Context())
-			if err != nil {
-				t.Fatal(err)
-			}
-			if err := stream.Send(m); err != nil {
-				t.Fatal(err)
-			}
-			if _, err = stream.Recv(); !freshet.IsKind(rpc.ErrorOf(err), freshet.KindInvalid) {
-				t.Errorf("%v", err)
-			}
-		})
-	}
 }
