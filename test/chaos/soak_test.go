@@ -145,7 +145,9 @@ func compare(ctx context.Context, r *e2e.Region) (index uint64, err error) {
 	}
 	var h struct {
 		Equal   bool
-		Members []struct{ Index uint64 }
+		Members []struct {
+			Index uint64 `json:"index,string"`
+		}
 	}
 	if err := json.Unmarshal([]byte(out), &h); err != nil || !h.Equal || len(h.Members) != 3 {
 		return 0, fmt.Errorf("%w: %s: %s", errDiffer, r.Name, out)

@@ -112,7 +112,17 @@ func TestANodeLeaves(t *testing.T) {
 		mustWrite(t, w.A, fmt.Sprint("f", i), e2e.Content(fmt.Sprint("f", i), 1, 100_000))
 	}
 	w.A.CLI(t, "cluster", "drain", "n1", "--dry-run").Want(t, 0, "would be")
-	w.A.CLI(t, "cluster", "drain", "nobody").Want(t, 3)
+	err := fleet.Poll(t.Context(), e2e.Patience, "the leader to have heard all nodes", func(context.Context) error {
+		ran := w.A.CLI(t, "cluster", "drain", "nobody")
+		if ran.Code == freshet.ExitUnavailable {
+			return errors.New(ran.Err)
+		}
+		ran.Want(t, 3)
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
 	w.A.CLI(t, "cluster", "decommission", "n1").Want(t, 4, "drain it first")
 	w.A.CLI(t, "cluster", "drain", "n1", "--wait", "--timeout", "60s").Want(t, 0, "drained")
 	w.A.CLI(t, "cluster", "drain", "n2").Want(t, 4, "no other cache node")
