@@ -9,6 +9,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/freshet-io/freshet"
 	"github.com/freshet-io/freshet/client"
 	"github.com/freshet-io/freshet/cmd/freshet/fleet"
 	"github.com/freshet-io/freshet/config"
