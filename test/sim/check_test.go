@@ -241,9 +241,6 @@ func (w *world) explained() {
 				w.violation(key, "%s was told that nothing was written of version %d of %s, which %s holds from %.3fs on",
 					a.site.name, a.version, a.key, key, sp.at.Sub(w.start).Seconds())
 			}
-			if a := writes[sp.version]; a != nil && a.kept() && (a.denied() || w.hist.mayLand(a, key, sp.at)) {
-				continue
-			}
 			if !slices.ContainsFunc(w.hist.attempts, func(a *attempt) bool {
 				return a.covers(key) && !a.began.After(sp.at) && (!a.denied() || a.version == 0) &&
 					(a.version == 0 || a.version == sp.version) && (a.outcome != acked || !a.ended.Before(sp.at))
@@ -286,20 +283,12 @@ func (s *site) collect() {
 // published compares the effects with the logs: after each effect there is a record
 // of it (S2), and there is none for which nobody asked (S9).
 func (w *world) published(faults bool) {
-	first := map[int]time.Time{}
-	for _, spells := range w.bucket.past {
-		for _, sp := range spells {
-			if at, ok := first[sp.version]; !ok || sp.at.Before(at) {
-				first[sp.version] = sp.at
-			}
-		}
-	}
 	for key, spells := range w.bucket.past {
 		held := map[int]bool{}
 		for _, sp := range spells {
 			var by *site // of a version that appears, for the first time, where it was written
 			for _, a := range w.hist.attempts {
-				if sp.version > 0 && !held[sp.version] && a.version == sp.version && (a.key == key || a.kept() && sp.at.Equal(first[sp.version])) {
+				if sp.version > 0 && !held[sp.version] && a.version == sp.version && a.key == key {
 					by = a.site
 				}
 			}
@@ -331,9 +320,6 @@ func (w *world) published(faults bool) {
 				for _, x := range asked { // a late effect is published under an operation of its own
 					late = late || (a == nil && faults && x.version > 0 && x.key == r.key)
 				}
-				if x := w.shipped(s, r.op); x != nil && x.key == r.key || a == nil && r.what == invalidation.KindMkdir.String() && w.prepared(s, r.key) {
-					continue // it was persisted, or its directory was made
-				}
 				if !late && (a == nil || !a.covers(r.key)) {
 					w.violation(r.key, "S9: %s published a %s of %s, for which none of its clients asked", s.name, r.what, r.key)
 				}
@@ -353,12 +339,6 @@ func (w *world) published(faults bool) {
 			}
 			if a.outcome == acked && a.what != "mkdir" && s.rebuilt.IsZero() { // a directory may be there already
 				least = 1
-			}
-			switch {
-			case a.kept(): // what is not in the storage concerns nobody else
-				least, most = 0, 0
-			case w.settings.kept && a.what == "rename": // of such a file
-				least = 0
 			}
 			if n < least || n > most {
 				w.violation(a.key, "S9: %s published %d records of one %s of %s: operation %s %s", s.name, n, a.what, a.key, op, s.recordsOf(w, op))

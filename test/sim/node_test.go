@@ -9,6 +9,7 @@ import (
 
 	"github.com/freshet-io/freshet"
 	"github.com/freshet-io/freshet/cachenode"
+	"github.com/freshet-io/freshet/cachenode/store"
 	"github.com/freshet-io/freshet/coordinator"
 	"github.com/freshet-io/freshet/rpc"
 	"github.com/freshet-io/freshet/ufs"
@@ -19,10 +20,10 @@ import (
 type node struct {
 	site *site
 	name string
+	dir  string
 	past sync.WaitGroup // former processes that are still winding up
 
 	mu    sync.Mutex
-	disk  *disk
 	p     *process
 	n     *cachenode.Node
 	fatal string             // point of an upload at which it dies
@@ -33,13 +34,12 @@ type node struct {
 func (n *node) start() {
 	s, w := n.site, n.site.w
 	p := &process{w: w, site: s, name: n.name, gone: make(chan struct{})}
-	media := n.media()
-	id, err := cachenode.OpenIdentity(media.dir)
+	id, err := cachenode.OpenIdentity(n.dir)
 	if err != nil {
 		w.t.Error(err)
 		return
 	}
-	blocks, err := media.open()
+	blocks, err := store.Open([]store.Tier{store.InMemory(8 << 20)}, store.Options{})
 	if err != nil {
 		w.t.Error(err)
 		return
@@ -48,7 +48,7 @@ func (n *node) start() {
 		Wrap: func(fs ufs.FS) ufs.FS { return retry.New(&flaky{fs, p}, retry.Options{}) },
 	})
 	cn := cachenode.New(cachenode.Deps{
-		Coordinator: leaderOf{s, p}, Mounts: mounts, Blocks: blocks, Identity: id, Remote: nodesOf{s}, Peers: nodesOf{s}, Clock: w.clock,
+		Coordinator: leaderOf{s, p}, Mounts: mounts, Blocks: blocks, Identity: id, Remote: nodesOf{s}, Clock: w.clock,
 		Log: slog.New(&w.story).With("at", n.name),
 	}, cachenode.Options{
 		Node: freshet.Node{Name: n.name, GRPC: n.name + ":7410", Host: n.name}, LeaderTimeout: 8 * time.Second, CommitTimeout: 10 * time.Second,
@@ -61,6 +61,9 @@ func (n *node) start() {
 	defer n.mu.Unlock()
 	n.p, n.n = p, cn
 	n.end = func(killed bool) {
+		if killed {
+			_ = id.Close() // the next process takes the directory over
+		}
 		cancel()
 		if err := <-done; err != nil && !killed {
 			w.violation("", "%s: %v", n.name, err)
@@ -96,30 +99,16 @@ func (n *node) dieAt(point string) {
 }
 
 // crash kills the node's process and starts another one soon.
-func (n *node) crash() { n.crashFor(time.Second+n.site.w.chance.upTo(7*time.Second), false) }
-
-// crashFor kills the node's process and starts another one later; wiped says that it is
-// the end of its disk.
-func (n *node) crashFor(away time.Duration, wiped bool) {
+func (n *node) crash() {
 	n.mu.Lock()
 	p, end := n.p, n.end
 	n.end = nil
 	n.mu.Unlock()
 	if end == nil {
-		if wiped { // it is gone already, and comes back without its disk
-			n.wipe()
-		}
 		return
 	}
 	p.kill()
-	ended := make(chan struct{})
-	n.past.Go(func() {
-		end(true)
-		close(ended)
-	})
-	if wiped {
-		n.wipe()
-	}
+	n.past.Go(func() { end(true) })
 	s := n.site
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -127,8 +116,7 @@ func (n *node) crashFor(away time.Duration, wiped bool) {
 		return
 	}
 	s.restarts.Go(func() {
-		time.Sleep(away)
-		<-ended // which has the disk
+		time.Sleep(time.Second + s.w.chance.upTo(7*time.Second))
 		n.start()
 		s.w.note("%s: %s is back", s.name, n.name)
 	})
@@ -226,9 +214,6 @@ func fromNode[T any](ctx context.Context, l leaderOf, fn func(*coordinator.Coord
 	if l.p.dead() {
 		return zero, gone(l.p.name)
 	}
-	if l.p.mute.Load() {
-		return zero, gone("the leader of " + l.p.name)
-	}
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
 	defer cancel()
 	return call(ctx, l.s, fn)
@@ -242,14 +227,10 @@ func (l leaderOf) Permit(ctx context.Context, op freshet.OpID, id freshet.NodeID
 	_, err := fromNode(ctx, l, func(c *coordinator.Coordinator) (none, error) {
 		return none{}, c.Permit(ctx, op, id, incarnation, length)
 	})
-	if err == nil {
-		l.p.w.bucket.permitted(op)
-	}
 	return err
 }
 
 func (l leaderOf) Complete(ctx context.Context, op freshet.OpID, w freshet.Written) (freshet.Completed, error) {
-	l.p.w.hist.completes(l.s, op, w.Length)
 	return fromNode(ctx, l, func(c *coordinator.Coordinator) (freshet.Completed, error) { return c.Complete(ctx, op, w) })
 }
 
@@ -287,17 +268,7 @@ func (o nodesOf) WriteFile(ctx context.Context, t freshet.Ticket, body io.Reader
 	if err != nil {
 		return freshet.Completed{}, err
 	}
-	o.s.w.hist.ticket(t)
 	return called(ctx, p, func() (freshet.Completed, error) { return cn.Write(ctx, t, body, length) })
-}
-
-func (o nodesOf) KeepBlock(ctx context.Context, to freshet.Node, q freshet.BlockKeep) error {
-	cn, p, err := o.find(to.ID)
-	if err != nil {
-		return err
-	}
-	_, err = called(ctx, p, func() (none, error) { return none{}, cn.KeepBlock(ctx, q) })
-	return err
 }
 
 // cutStream ends when its node dies.

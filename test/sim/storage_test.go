@@ -38,9 +38,6 @@ type bucket struct {
 	late sync.WaitGroup
 	open map[upload]string // uploads that nobody has ended, with who began them
 	kept map[upload]bool   // those that somebody could not end
-
-	writers map[freshet.OpID]*flakyWriter // of all uploads
-	ships   map[freshet.OpID]*shipment    // of those that were permitted
 }
 
 // upload is an upload by what it is for.
@@ -81,7 +78,6 @@ func (b *bucket) uploaded(key string, op freshet.OpID, by string) {
 
 func newBucket(w *world, mode mem.Mode) *bucket {
 	b := &bucket{held: map[string]int{}, past: map[string][]spell{}, open: map[upload]string{}, kept: map[upload]bool{}}
-	b.writers, b.ships = map[freshet.OpID]*flakyWriter{}, map[freshet.OpID]*shipment{}
 	b.store = mem.New(mem.Options{Mode: mode, PageSize: 7, MaxOpLifetime: maxOpLifetime, Hook: func(step, _ string) error {
 		b.observe()
 		switch step {
@@ -353,9 +349,6 @@ func (f *flaky) AbortUpload(ctx context.Context, key string, op freshet.OpID) (b
 	if err == nil {
 		f.p.w.bucket.uploaded(f.p.site.storeKey(key), op, "")
 	}
-	if ended && err == nil {
-		f.p.w.bucket.ended(op)
-	}
 	f.p.w.story.addAbout(f.p.site.storeKey(key), "%s: ends upload %s of %s: %t, %v", f.p.name, op, key, ended, err)
 	return ended, err
 }
@@ -370,9 +363,7 @@ func (f *flaky) Create(ctx context.Context, key string, opts ufs.CreateOptions) 
 	}
 	f.p.w.bucket.uploaded(f.p.site.storeKey(key), opts.Op, f.p.name)
 	f.p.w.story.addAbout(f.p.site.storeKey(key), "%s: begins upload %s of %s", f.p.name, opts.Op, key)
-	u := &flakyWriter{f: f, ctx: ctx, key: key, opts: opts, inner: inner}
-	f.p.w.bucket.begun(u)
-	return u, nil
+	return &flakyWriter{f: f, ctx: ctx, key: key, opts: opts, inner: inner}, nil
 }
 
 // flakyWriter is an upload. The late effect of one is either that of a multipart
@@ -413,7 +404,6 @@ func (u *flakyWriter) ended(err error) error {
 func (u *flakyWriter) Commit(ctx context.Context) (st ufs.Status, err error) {
 	late := func(context.Context) func(context.Context) error {
 		return func(ctx context.Context) error {
-			u.f.p.w.arrives(u.opts.Op)
 			_, err := u.inner.Commit(ctx)
 			return u.ended(err)
 		}
@@ -429,7 +419,6 @@ func (u *flakyWriter) Commit(ctx context.Context) (st ufs.Status, err error) {
 		return st, broken("commit", u.key, freshet.KindUnavailable, "the process is dead")
 	}
 	err = u.f.effect(ctx, "commit", u.key, func(ctx context.Context) (err error) {
-		u.f.p.w.arrives(u.opts.Op)
 		st, err = u.inner.Commit(ctx)
 		return u.ended(err)
 	}, late)
@@ -441,7 +430,6 @@ func (u *flakyWriter) Commit(ctx context.Context) (st ufs.Status, err error) {
 func (u *flakyWriter) again(ctx context.Context) func(context.Context) error {
 	_ = u.ended(u.inner.Abort(ctx)) // it never fails here
 	return func(ctx context.Context) error {
-		u.f.p.w.arrives(u.opts.Op)
 		w, err := u.f.inner.Create(ctx, u.key, u.opts)
 		if err != nil {
 			return err
