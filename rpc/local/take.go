@@ -144,6 +144,7 @@ type incoming struct {
 
 	// Of the one who takes.
 	ahead *filled // heard already
+	least int     // bytes of the next slot, unless it is the last
 	slot  int
 	taken int // slots that were not given back yet
 	ended bool
@@ -160,7 +161,7 @@ func newIncoming(s *Server, n *session, id uint64, slots int) (*incoming, *os.Fi
 		return nil, nil, err
 	}
 	return &incoming{
-		room: room, slots: slots, conn: n.conn,
+		room: room, slots: slots, conn: n.conn, least: firstSlot,
 		hear: func() (*freshetv1.LocalRequest, error) { return s.next(n, make([]byte, smallMessage)) }, // two may wait for a moment
 		tell: func(taken int) error {
 			m := &freshetv1.LocalTaken{Slots: uint32(taken)} //nolint:gosec // at most maxSlots
@@ -244,9 +245,10 @@ func (in *incoming) await(ctx context.Context, idle time.Duration) (filled, erro
 		return filled{}, freshet.Errorf(freshet.KindUnavailable, "write file", "", "the client sent nothing for %s; the upload was dropped", idle)
 	}
 	f := filled{bytes: int(m.GetFilled().GetBytes()), end: m.GetFilled().GetEnd()}
-	if m.GetFilled() == nil || f.bytes > slotSize || (f.bytes == 0 && !f.end) {
+	if m.GetFilled() == nil || f.bytes > slotSize || (f.bytes < in.least && !f.end) {
 		return filled{}, freshet.Errorf(freshet.KindInvalid, "write file", "", "the client says what makes no sense; nothing was written")
 	}
+	in.least = slotSize
 	return f, nil
 }
 

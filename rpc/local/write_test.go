@@ -451,7 +451,8 @@ func TestAClientCannotHarmTheNode(t *testing.T) {
 	}
 	for name, lie := range map[string]func(r *raw){
 		"more than a slot": func(r *raw) { r.fill(1<<20, false); r.fill(1<<20+1, true) },
-		"an empty one":     func(r *raw) { r.fill(1<<20, false); r.fill(0, false) },
+		"a short one":      func(r *raw) { r.fill(1<<20, false); r.fill(5, false) },
+		"a short first":    func(r *raw) { r.fill(1<<20-4096, false); r.fill(1<<20-4096, false) },
 		"another request": func(r *raw) {
 			r.fill(1<<20, false)
 			r.send(&freshetv1.LocalRequest{Id: 3, What: &freshetv1.LocalRequest_Release{Release: &freshetv1.LocalRelease{}}})

@@ -143,9 +143,9 @@ func (x *LocalRoom) GetFirst() uint32 {
 	return 0
 }
 
-// LocalFilled says that the next slot has so many bytes, at least one but for the last.
-// The node begins the write
-// with the first one. It has no answer of its own.
+// LocalFilled says that the next slot has so many bytes: all of it, but for the last, and
+// the first, which has at least LocalRoom.first. The node begins the write with the first
+// one. It has no answer of its own.
 type LocalFilled struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Bytes uint32                 `protobuf:"varint,1,opt,name=bytes,proto3" json:"bytes,omitempty"`
