@@ -246,7 +246,7 @@ func (t *txn) checkBegin(c *Begin, p freshet.Path) (*mount, string, error) {
 	case ch.held() && c.Kind == OpWrite && n.dir && (ch.present(k) || t.holds(n)):
 		return nil, "", freshet.Errorf(freshet.KindConflict, op, p, "%s is a directory", p)
 	case ch.held() && t.holds(n) && n.dir && c.Kind == OpRemove && !c.Recursive:
-		return nil, "", notEmpty(op, p)
+		return nil, "", NotEmpty(op, p)
 	case ch.held() && t.holds(n) && !n.dir && c.Kind == OpMkdir:
 		return nil, "", freshet.Errorf(freshet.KindExist, op, p, "a file is there")
 	case ch.held() && t.holds(n) && !n.dir && c.Kind == OpSetAttr:

@@ -196,7 +196,9 @@ func (t *txn) completePersist(in *intent, m *mount, e *Entry, definite bool) boo
 	return true
 }
 
-func notEmpty(op string, p freshet.Path) error {
+// NotEmpty is what the removal of a directory with unpersisted files is refused with, unless
+// it is recursive.
+func NotEmpty(op string, p freshet.Path) error {
 	return freshet.Errorf(freshet.KindConflict, op, p, "the directory is not empty: it holds files that are not in the storage yet; remove it recursively")
 }
 

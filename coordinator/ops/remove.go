@@ -35,8 +35,7 @@ func (e *Engine) remove(ctx context.Context, q removal) (freshet.Completed, erro
 		prepare: func(ctx context.Context, at place, c *change) (*freshet.Completed, error) {
 			kept, dir, err := e.keptAt(q.Path)
 			if err == nil && kept && dir && !q.Recursive {
-				err = freshet.Errorf(freshet.KindConflict, "remove", q.Path,
-					"the directory is not empty: it holds files that are not in the storage yet; remove it recursively")
+				err = namespace.NotEmpty("remove", q.Path)
 			}
 			if err != nil {
 				return nil, err
