@@ -26,6 +26,16 @@ type answer struct {
 	until   time.Time
 }
 
+// question is one that the leader has looked up and not answered yet.
+type question struct {
+	h       *holder
+	s       *leases.Session // of then
+	ask     *leases.Ask
+	path    freshet.Path
+	sent    time.Time
+	version int
+}
+
 // TestNothingOlderIsKeptThanWasChanged: whatever clients do, once a change has been made
 // nobody may take an answer from before it for fresh. Versions stand for the state.
 func TestNothingOlderIsKeptThanWasChanged(t *testing.T) {
@@ -47,6 +57,20 @@ func TestNothingOlderIsKeptThanWasChanged(t *testing.T) {
 			allow := func(_ context.Context, a leases.Allowed) error { allowed = a; return nil }
 			version := map[freshet.Path]int{}
 			var holders []*holder
+			var asked []question
+			ask := func(h *holder) {
+				p := rapid.SampledFrom(files).Draw(rt, "file")
+				asked = append(asked, question{h, h.s, table.Ask(h.s.ID(), p), p, time.Now(), version[p]})
+			}
+			// reply gives a client what was looked up when it asked.
+			reply := func() {
+				q := asked[0]
+				asked = asked[1:]
+				d := q.ask.Grant(time.Duration(rapid.IntRange(0, 3000).Draw(rt, "keep")) * time.Millisecond)
+				if d > 0 && q.h.s == q.s {
+					q.h.kept[q.path] = answer{q.version, q.sent.Add(freshet.KeepFor(d))}
+				}
+			}
 			open := func(previous freshet.LeaseID) *leases.Session {
 				table.Release(previous)
 				s, err := table.Open(t.Context(), allow)
@@ -103,19 +127,23 @@ func TestNothingOlderIsKeptThanWasChanged(t *testing.T) {
 				if len(holders) > 0 {
 					h = rapid.SampledFrom(holders).Draw(rt, "client")
 				}
-				switch what := rapid.SampledFrom([]string{"open", "ask", "ask", "ask", "change", "change", "given up", "hear", "sleep", "deaf", "again", "leader", "rest"}).Draw(rt, "what"); {
+				switch what := rapid.SampledFrom([]string{"open", "ask", "ask", "ask", "ask for long", "ask for long", "answer", "answer", "change", "change", "given up", "hear", "sleep", "deaf", "again", "leader", "rest"}).Draw(rt, "what"); {
 				case what == "open" && len(holders) < 4:
 					holders = append(holders, &holder{s: open(freshet.LeaseID{}), kept: map[freshet.Path]answer{}})
 				case what == "ask" && h != nil:
 					p := rapid.SampledFrom(files).Draw(rt, "file")
 					sent := time.Now()
-					ask := table.Ask(h.s.ID(), p)
+					one := table.Ask(h.s.ID(), p)
 					time.Sleep(time.Duration(rapid.IntRange(0, 30).Draw(rt, "look")) * time.Millisecond) // fake time
 					v := version[p]
-					if d := ask.Grant(time.Duration(rapid.IntRange(0, 3000).Draw(rt, "keep")) * time.Millisecond); d > 0 {
+					if d := one.Grant(time.Duration(rapid.IntRange(0, 3000).Draw(rt, "keep")) * time.Millisecond); d > 0 {
 						// A break may have come meanwhile: it would void what is on its way.
 						h.kept[p] = answer{v, sent.Add(freshet.KeepFor(d))}
 					}
+				case what == "ask for long" && h != nil:
+					ask(h)
+				case what == "answer" && len(asked) > 0:
+					reply()
 				case what == "change":
 					p := rapid.SampledFrom(lines).Draw(rt, "line")
 					done := make(chan func(), 1)
@@ -134,6 +162,9 @@ func TestNothingOlderIsKeptThanWasChanged(t *testing.T) {
 						}
 					}
 					release := <-done
+					if h != nil && rapid.Bool().Draw(rt, "asks meanwhile") {
+						ask(h)
+					}
 					for _, q := range files {
 						if p.Contains(q) || q.Contains(p) {
 							version[q]++

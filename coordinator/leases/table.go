@@ -206,11 +206,22 @@ func (t *Table) unfence(over chan struct{}, lines []freshet.Path) {
 		return
 	}
 	for _, p := range lines {
+		t.voidAsks(p) // that began while this was fenced: they may have looked before the change
 		if s, ok := t.tree.Get(p); ok {
 			s.fences--
 			t.clean(p, s)
 		}
 	}
+}
+
+// voidAsks has nothing granted on the line of p that is being answered now.
+func (t *Table) voidAsks(p freshet.Path) {
+	t.tree.Line(p, func(_ freshet.Path, s *spot) bool {
+		for _, a := range s.asks {
+			a.void = true
+		}
+		return true
+	})
 }
 
 // Applied is told of the paths that a change which was applied marked. All of them must
@@ -264,11 +275,9 @@ func (t *Table) clean(p freshet.Path, s *spot) {
 // breakLine breaks what is out on the line of p and voids what is being answered. It
 // adds what is to be waited for.
 func (t *Table) breakLine(p freshet.Path, waits []wait) []wait {
+	t.voidAsks(p)
 	var broken []*lease
 	t.tree.Line(p, func(_ freshet.Path, s *spot) bool {
-		for _, a := range s.asks {
-			a.void = true
-		}
 		for _, l := range s.leases {
 			broken = append(broken, l)
 		}
