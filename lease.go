@@ -1,6 +1,7 @@
 package freshet
 
 import (
+	"crypto/rand"
 	"encoding/hex"
 	"time"
 )
@@ -14,6 +15,28 @@ func (id LeaseID) IsZero() bool { return id == LeaseID{} }
 
 // String returns the ID in hexadecimal digits.
 func (id LeaseID) String() string { return hex.EncodeToString(id[:]) }
+
+// NewLeaseID returns an ID that nobody can guess, and that nobody had before.
+func NewLeaseID() (id LeaseID) {
+	_, _ = rand.Read(id[:]) // it never fails
+	return id
+}
+
+// LeaseOpening is what a client says that begins a session. It keeps nothing of all that
+// it names, and never will.
+type LeaseOpening struct {
+	// ID is the name of the session, of NewLeaseID; zero lets the leader choose one. The
+	// leader may choose another all the same.
+	ID LeaseID
+	// Previous is the session that the client had before; zero is none.
+	Previous LeaseID
+	// Unanswered are those that it tried to open since: a leader may have written down
+	// such a name and died before it answered. At most MaxUnanswered.
+	Unanswered []LeaseID
+}
+
+// MaxUnanswered bounds LeaseOpening.Unanswered.
+const MaxUnanswered = 100
 
 // LeaseBreak calls answers back: all that were kept on the line of one of Paths, which
 // is the path itself, what is above it and what is below it. It also voids answers

@@ -5,6 +5,7 @@ import (
 	"context"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 
@@ -102,7 +103,7 @@ const idleAfter = 10 * time.Second
 
 // Run holds a session with the leader while one is wanted, until ctx ends.
 func (l *Leases) Run(ctx context.Context) error {
-	var previous freshet.LeaseID
+	var o freshet.LeaseOpening
 	wait := firstRetry
 	for {
 		select {
@@ -110,17 +111,20 @@ func (l *Leases) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		}
-		s, err := l.holder.OpenLeases(ctx, previous)
+		o.ID = freshet.NewLeaseID() // never one of before, whose request may be on its way still
+		s, err := l.holder.OpenLeases(ctx, o)
 		longest := maxRetry
 		if err == nil {
 			wait = firstRetry
-			previous = s.ID()
+			o = freshet.LeaseOpening{Previous: s.ID()}
 			if err = l.hold(ctx, s); err == nil {
 				continue
 			}
 			l.want() // a new leader is told at once that nothing is kept any more
 		} else if freshet.IsKind(err, freshet.KindUnsupported) {
 			longest = offRetry
+		} else {
+			o.Unanswered = remember(o.Unanswered, o.ID)
 		}
 		if ctx.Err() != nil {
 			return nil //nolint:nilerr // it was told to end
@@ -133,6 +137,15 @@ func (l *Leases) Run(ctx context.Context) error {
 		}
 		wait = min(2*wait, longest)
 	}
+}
+
+// remember adds the name of a session that was not answered. After too many the oldest is
+// forgotten: a leader that lived on has trimmed it.
+func remember(unanswered []freshet.LeaseID, id freshet.LeaseID) []freshet.LeaseID {
+	if n := len(unanswered) - freshet.MaxUnanswered + 1; n > 0 {
+		unanswered = unanswered[n:]
+	}
+	return slices.Concat(unanswered, []freshet.LeaseID{id}) // who was given them may read them still
 }
 
 // want has Run open a session.

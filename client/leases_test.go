@@ -34,7 +34,7 @@ type leader struct {
 	asked   []freshet.LocateQuery
 	stats   int
 	takes   time.Duration // to answer
-	opens   []freshet.LeaseID
+	opens   []freshet.LeaseOpening
 	now     *heldSession
 	refuse  error
 }
@@ -63,14 +63,14 @@ func (s *heldSession) Next(ctx context.Context) (freshet.LeaseBreak, error) {
 	}
 }
 
-func (l *leader) OpenLeases(_ context.Context, previous freshet.LeaseID) (rpc.LeaseSession, error) {
+func (l *leader) OpenLeases(_ context.Context, o freshet.LeaseOpening) (rpc.LeaseSession, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.opens = append(l.opens, previous)
+	l.opens = append(l.opens, o)
 	if l.refuse != nil {
 		return nil, l.refuse
 	}
-	l.now = &heldSession{id: freshet.LeaseID{byte(len(l.opens))}, breaks: make(chan freshet.LeaseBreak), acked: make(chan uint64), over: make(chan struct{})}
+	l.now = &heldSession{id: o.ID, breaks: make(chan freshet.LeaseBreak), acked: make(chan uint64), over: make(chan struct{})}
 	return l.now, nil
 }
 
@@ -123,7 +123,7 @@ func (l *leader) questions() int {
 	return len(l.asked)
 }
 
-func (l *leader) lastOpened() freshet.LeaseID {
+func (l *leader) lastOpened() freshet.LeaseOpening {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.opens[len(l.opens)-1]
@@ -358,8 +358,9 @@ func TestALostSession(t *testing.T) {
 		k.l.mu.Unlock()
 		over()
 		synctest.Wait()
-		for range 2 {
+		for range 3 {
 			k.want("no session", freshet.LocateQuery{}, 1, 1)
+			time.Sleep(2 * time.Second) // fake time
 		}
 		if k.kept.Holds() || k.kept.Len() != 0 {
 			k.Error("there is a session")
@@ -367,11 +368,13 @@ func TestALostSession(t *testing.T) {
 		k.l.mu.Lock()
 		k.l.refuse = nil
 		k.l.mu.Unlock()
+		k.want("still none", freshet.LocateQuery{}, 1, 1)
 		time.Sleep(10 * time.Second) // fake time
 		synctest.Wait()
-		if last := k.l.lastOpened(); !k.kept.Holds() || last != first {
-			k.Errorf("the session follows %s, it was %s", last, first)
+		if last := k.l.lastOpened(); !k.kept.Holds() || last.Previous != first {
+			k.Errorf("the session follows %s, it was %s", last.Previous, first)
 		}
+		k.namedAll()
 		k.want("a new session", freshet.LocateQuery{}, 1, 1)
 		k.want("kept again", freshet.LocateQuery{}, 1, 0)
 	})
@@ -424,8 +427,8 @@ func TestASilentLeaderIsNotWaitedFor(t *testing.T) {
 // deaf opens sessions that hear nothing of their end.
 type deaf struct{ *leader }
 
-func (d deaf) OpenLeases(ctx context.Context, previous freshet.LeaseID) (rpc.LeaseSession, error) {
-	s, err := d.leader.OpenLeases(ctx, previous)
+func (d deaf) OpenLeases(ctx context.Context, o freshet.LeaseOpening) (rpc.LeaseSession, error) {
+	s, err := d.leader.OpenLeases(ctx, o)
 	return deafSession{s}, err
 }
 

@@ -31,20 +31,21 @@ type holders struct {
 // LeaseSession is a client that keeps answers; see leases.Session.
 type LeaseSession = leases.Session
 
-// OpenLeases begins a session under which a client may keep answers. previous is one
-// that it had before and keeps nothing of; zero is none. KindUnsupported if leases are
-// off, or while a member of the cluster does not know them.
-func (c *Coordinator) OpenLeases(ctx context.Context, previous freshet.LeaseID) (*LeaseSession, error) {
+// OpenLeases begins a session under which a client may keep answers. KindUnsupported if
+// leases are off, or while a member of the cluster does not know them; KindExist if its
+// name is taken.
+func (c *Coordinator) OpenLeases(ctx context.Context, o freshet.LeaseOpening) (*LeaseSession, error) {
 	if err := c.barrier(ctx); err != nil {
 		return nil, err
 	}
 	c.enterLeases()
-	c.leases.Release(previous)
+	c.leases.Release(&o) // who waits for them need not wait for this turn
 	if err := c.takeTurn(ctx); err != nil {
 		return nil, err
 	}
 	defer c.endTurn()
-	s, err := c.leases.Open(ctx, c.allowLeases)
+	c.leases.Release(&o) // an attempt before may have had its turn only now
+	s, err := c.leases.Open(ctx, o.ID, c.allowLeases)
 	return s, c.leaderHint(err)
 }
 

@@ -32,9 +32,8 @@ type LeaseSession interface {
 
 // Leases is what a coordinator does for clients that keep answers.
 type Leases interface {
-	// OpenLeases begins a session; previous is one that the client had before and keeps
-	// nothing of.
-	OpenLeases(ctx context.Context, previous freshet.LeaseID) (LeaseSession, error)
+	// OpenLeases begins a session. After an error there may be one all the same.
+	OpenLeases(ctx context.Context, o freshet.LeaseOpening) (LeaseSession, error)
 }
 
 // LeaseServer adapts Leases to the wire.
@@ -77,11 +76,11 @@ func (s *LeaseServer) HoldLeases(stream holdServer) error {
 	if err != nil {
 		return err
 	}
-	previous, err := leaseOfWire(first.GetPrevious())
+	opening, err := openingOfWire(first)
 	if err != nil {
 		return StatusOf(err)
 	}
-	session, err := s.leases.OpenLeases(stream.Context(), previous)
+	session, err := s.leases.OpenLeases(stream.Context(), opening)
 	if err != nil {
 		return s.relay(stream, first, err)
 	}
@@ -182,6 +181,34 @@ func leaseToWire(id freshet.LeaseID) []byte {
 	return slices.Clone(id[:])
 }
 
+func openingToWire(o *freshet.LeaseOpening) *freshetv1.HoldLeasesRequest {
+	out := &freshetv1.HoldLeasesRequest{Session: leaseToWire(o.ID), Previous: leaseToWire(o.Previous)}
+	for _, id := range o.Unanswered {
+		out.Unanswered = append(out.Unanswered, leaseToWire(id))
+	}
+	return out
+}
+
+func openingOfWire(m *freshetv1.HoldLeasesRequest) (o freshet.LeaseOpening, err error) {
+	if n := len(m.GetUnanswered()); n > freshet.MaxUnanswered {
+		return o, freshet.Errorf(freshet.KindInvalid, opHold, "", "%d sessions are named that were not answered, %d may be", n, freshet.MaxUnanswered)
+	}
+	if o.ID, err = leaseOfWire(m.GetSession()); err != nil {
+		return o, err
+	}
+	if o.Previous, err = leaseOfWire(m.GetPrevious()); err != nil {
+		return o, err
+	}
+	for _, b := range m.GetUnanswered() {
+		id, err := leaseOfWire(b)
+		if err != nil {
+			return o, err
+		}
+		o.Unanswered = append(o.Unanswered, id)
+	}
+	return o, nil
+}
+
 // leaseTimeToWire and leaseTimeOfWire carry for how long an answer may be kept.
 func leaseTimeToWire(d time.Duration) uint64 { return uint64(max(d, 0)) }
 
@@ -216,11 +243,11 @@ type leaseCaller struct {
 }
 
 // OpenLeases implements Leases.
-func (c leaseCaller) OpenLeases(ctx context.Context, previous freshet.LeaseID) (LeaseSession, error) {
+func (c leaseCaller) OpenLeases(ctx context.Context, o freshet.LeaseOpening) (LeaseSession, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	stream, err := c.service.HoldLeases(ctx)
 	if err == nil {
-		err = stream.Send(&freshetv1.HoldLeasesRequest{Previous: leaseToWire(previous)})
+		err = stream.Send(openingToWire(&o))
 	}
 	var first *freshetv1.HoldLeasesResponse
 	if err == nil || errors.Is(err, io.EOF) { // then Recv says why

@@ -3,10 +3,14 @@ package rpc_test
 import (
 	"context"
 	"errors"
+	"reflect"
 	"slices"
 	"sync"
 	"testing"
 	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/freshet-io/freshet"
 	freshetv1 "github.com/freshet-io/freshet/proto/freshet/v1"
@@ -15,16 +19,16 @@ import (
 
 // leaseLeader has one session, or is no leader.
 type leaseLeader struct {
-	err      error
-	previous chan freshet.LeaseID
-	s        *leaseSession
+	err     error
+	opening chan freshet.LeaseOpening
+	s       *leaseSession
 }
 
-func (l *leaseLeader) OpenLeases(_ context.Context, previous freshet.LeaseID) (rpc.LeaseSession, error) {
+func (l *leaseLeader) OpenLeases(_ context.Context, o freshet.LeaseOpening) (rpc.LeaseSession, error) {
 	if l.err != nil {
 		return nil, l.err
 	}
-	l.previous <- previous
+	l.opening <- o
 	return l.s, nil
 }
 
@@ -63,7 +67,7 @@ func TestTheEndOfASession(t *testing.T) {
 		for how, want := range map[string][]string{"in order": {"acknowledged", "ended", "closed"}, "broken": {"acknowledged", "closed"}} {
 			t.Run(how, func(t *testing.T) {
 				t.Parallel()
-				l := &leaseLeader{previous: make(chan freshet.LeaseID, 1), s: &leaseSession{breaks: make(chan freshet.LeaseBreak), closed: make(chan struct{})}}
+				l := &leaseLeader{opening: make(chan freshet.LeaseOpening, 1), s: &leaseSession{breaks: make(chan freshet.LeaseBreak), closed: make(chan struct{})}}
 				addr := serveOnly(t, func(s *rpc.Server) {
 					freshetv1.RegisterLeaseServiceServer(s.Registrar(), rpc.NewLeaseServer(l, nil, nil))
 				})
@@ -76,12 +80,13 @@ func TestTheEndOfASession(t *testing.T) {
 						freshetv1.RegisterLeaseServiceServer(s.Registrar(), rpc.NewLeaseServer(follower, forward, nil))
 					})
 				}
-				held, err := dial(t, rpc.DialOptions{NoRetry: true}, addr).Leases().OpenLeases(t.Context(), freshet.LeaseID{3})
+				opening := freshet.LeaseOpening{ID: freshet.LeaseID{4}, Previous: freshet.LeaseID{3}, Unanswered: []freshet.LeaseID{{1}, {2}}}
+				held, err := dial(t, rpc.DialOptions{NoRetry: true}, addr).Leases().OpenLeases(t.Context(), opening)
 				if err != nil {
 					t.Fatal(err)
 				}
-				if p := <-l.previous; p != (freshet.LeaseID{3}) || held.ID() != l.s.ID() {
-					t.Errorf("session %s follows %s", held.ID(), p)
+				if o := <-l.opening; !reflect.DeepEqual(o, opening) || held.ID() != l.s.ID() {
+					t.Errorf("session %s was opened by %+v", held.ID(), o)
 				}
 				l.s.breaks <- freshet.LeaseBreak{Number: 1, Paths: []freshet.Path{"/a"}}
 				if b, err := held.Next(t.Context()); err != nil || !slices.Equal(b.Paths, []freshet.Path{"/a"}) {
@@ -116,4 +121,37 @@ func (s *leaseSession) heard() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return len(s.said)
+}
+
+func TestAnOpeningThatIsMalformed(t *testing.T) {
+	t.Parallel()
+	l := &leaseLeader{err: errors.New("it was asked")}
+	addr := serveOnly(t, func(s *rpc.Server) {
+		freshetv1.RegisterLeaseServiceServer(s.Registrar(), rpc.NewLeaseServer(l, nil, nil))
+	})
+	conn, err := grpc.NewClient(addr, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close() }()
+	short, long := make([]byte, 15), make([]byte, 17)
+	for name, m := range map[string]*freshetv1.HoldLeasesRequest{
+		"previous":   {Previous: short},
+		"session":    {Session: long},
+		"unanswered": {Unanswered: [][]byte{make([]byte, 16), short}},
+		"too many":   {Unanswered: make([][]byte, freshet.MaxUnanswered+1)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			stream, err := freshetv1.NewLeaseServiceClient(conn).HoldLeases(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := stream.Send(m); err != nil {
+				t.Fatal(err)
+			}
+			if _, err = stream.Recv(); !freshet.IsKind(rpc.ErrorOf(err), freshet.KindInvalid) {
+				t.Errorf("%v", err)
+			}
+		})
+	}
 }

@@ -64,11 +64,19 @@ func (t *Table) awaitEarly(ctx context.Context, over <-chan struct{}) error {
 	}
 }
 
-// Release ends a session, of this term or of one before, whose client says that it keeps
-// nothing of it any more. A zero one is none.
-func (t *Table) Release(id freshet.LeaseID) {
+// Release ends the sessions, of this term or of one before, of which a client says that it
+// keeps nothing any more.
+func (t *Table) Release(o *freshet.LeaseOpening) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	t.release(o.Previous)
+	for _, id := range o.Unanswered {
+		t.release(id)
+	}
+}
+
+// release ends one session. The caller holds mu.
+func (t *Table) release(id freshet.LeaseID) {
 	if s := t.sessions[id]; s != nil {
 		t.close(s)
 		t.forget(s)
@@ -112,13 +120,17 @@ func (t *Table) isAllowed(a Allowed) bool {
 	return t.longest == a.Length && slices.Equal(t.named, a.Holders)
 }
 
-// Open begins a session. allow changes what the state allows; it is called if that has to
-// be more than it is. All changes fence from now on, and those that do not are over before.
-// Calls must not overlap with each other or with Rest. KindExhausted if there are too many
-// sessions, KindUnsupported if leases are off.
-func (t *Table) Open(ctx context.Context, allow func(context.Context, Allowed) error) (*Session, error) {
+// Open begins a session by the name id; if that is zero, by one of its own. allow changes
+// what the state allows; it is called if that has to be more than it is. All changes fence
+// from now on, and those that do not are over before. Calls must not overlap with each other
+// or with Rest. KindExhausted if there are too many sessions, KindUnsupported if leases are
+// off, KindExist if the name is taken.
+func (t *Table) Open(ctx context.Context, id freshet.LeaseID, allow func(context.Context, Allowed) error) (*Session, error) {
 	if t.opts.Length <= 0 {
 		return nil, freshet.Errorf(freshet.KindUnsupported, opOpen, "", "this cluster grants no leases: leases.length is 0")
+	}
+	if id.IsZero() {
+		id = freshet.NewLeaseID()
 	}
 	t.mu.Lock()
 	t.sweep()
@@ -131,8 +143,12 @@ func (t *Table) Open(ctx context.Context, allow func(context.Context, Allowed) e
 		t.mu.Unlock()
 		return nil, freshet.Errorf(freshet.KindExhausted, opOpen, "", "%d sessions are open already", maxSessions)
 	}
+	if t.sessions[id] != nil || slices.Contains(t.before.holders, id) {
+		t.mu.Unlock()
+		return nil, freshet.Errorf(freshet.KindExist, opOpen, "", "there is a session of this name; each needs one that was never used")
+	}
 	drained := t.fence()
-	s := &Session{t: t, id: newID(), held: map[freshet.Path]*lease{}}
+	s := &Session{t: t, id: id, held: map[freshet.Path]*lease{}}
 	want := t.allowed(s.id)
 	known := t.isAllowed(want)
 	t.mu.Unlock()

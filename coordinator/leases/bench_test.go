@@ -16,7 +16,7 @@ func benchTable(b *testing.B, sessions int) (*leases.Table, []*leases.Session) {
 	t.Enter(1, leases.Allowed{})
 	all := make([]*leases.Session, sessions)
 	for i := range all {
-		s, err := t.Open(b.Context(), func(context.Context, leases.Allowed) error { return nil })
+		s, err := t.Open(b.Context(), freshet.LeaseID{}, func(context.Context, leases.Allowed) error { return nil })
 		if err != nil {
 			b.Fatal(err)
 		}

@@ -15,10 +15,12 @@ import (
 // holder is a client as it should be: it keeps answers by its own clock, and drops what it
 // is told to, now or later or never.
 type holder struct {
-	s    *leases.Session
+	s    *leases.Session // nil until it had one
 	kept map[freshet.Path]answer
 	deaf bool // takes nothing from its session
 	next []freshet.LeaseBreak
+
+	unanswered []freshet.LeaseID // sessions that it tried to have since
 }
 
 type answer struct {
@@ -37,7 +39,8 @@ type question struct {
 }
 
 // TestNothingOlderIsKeptThanWasChanged: whatever clients do, once a change has been made
-// nobody may take an answer from before it for fresh. Versions stand for the state.
+// nobody may take an answer from before it for fresh. Versions stand for the state. And
+// once all clients have come to a new leader, no change waits for those of before.
 func TestNothingOlderIsKeptThanWasChanged(t *testing.T) {
 	t.Parallel()
 	files := []freshet.Path{"/a/f", "/a/g", "/a/b/f", "/c"}
@@ -71,17 +74,38 @@ func TestNothingOlderIsKeptThanWasChanged(t *testing.T) {
 					q.h.kept[q.path] = answer{q.version, q.sent.Add(freshet.KeepFor(d))}
 				}
 			}
-			open := func(previous freshet.LeaseID) *leases.Session {
-				table.Release(previous)
-				s, err := table.Open(t.Context(), allow)
-				if err != nil {
+			enter := func() {
+				term++
+				table.Enter(term, allowed)
+			}
+			// open has a client that keeps nothing have a session, unless the leader dies once
+			// it is written down.
+			open := func(h *holder, dies bool) {
+				h.kept, h.next = map[freshet.Path]answer{}, nil
+				o := freshet.LeaseOpening{ID: freshet.NewLeaseID(), Unanswered: h.unanswered}
+				if h.s != nil {
+					o.Previous = h.s.ID()
+				}
+				table.Release(&o)
+				s, err := table.Open(t.Context(), o.ID, func(ctx context.Context, a leases.Allowed) error {
+					if dies {
+						defer enter()
+					}
+					return allow(ctx, a)
+				})
+				switch {
+				case err == nil:
+					h.s, h.unanswered = s, nil
+				case dies && freshet.IsKind(err, freshet.KindNotLeader):
+					h.unanswered = append(h.unanswered, o.ID)
+				default:
 					rt.Fatal(err)
 				}
-				return s
 			}
+			dies := func() bool { return rapid.IntRange(0, 3).Draw(rt, "dies") == 0 }
 			// take has a holder hear what there is without waiting.
 			take := func(h *holder) {
-				for !h.deaf {
+				for h.s != nil && !h.deaf {
 					ctx, cancel := context.WithCancel(t.Context())
 					got := make(chan bool)
 					go func() {
@@ -129,8 +153,10 @@ func TestNothingOlderIsKeptThanWasChanged(t *testing.T) {
 				}
 				switch what := rapid.SampledFrom([]string{"open", "ask", "ask", "ask", "ask for long", "ask for long", "answer", "answer", "change", "change", "given up", "hear", "sleep", "deaf", "again", "leader", "rest"}).Draw(rt, "what"); {
 				case what == "open" && len(holders) < 4:
-					holders = append(holders, &holder{s: open(freshet.LeaseID{}), kept: map[freshet.Path]answer{}})
-				case what == "ask" && h != nil:
+					h := &holder{}
+					holders = append(holders, h)
+					open(h, dies())
+				case what == "ask" && h != nil && h.s != nil:
 					p := rapid.SampledFrom(files).Draw(rt, "file")
 					sent := time.Now()
 					one := table.Ask(h.s.ID(), p)
@@ -187,26 +213,35 @@ func TestNothingOlderIsKeptThanWasChanged(t *testing.T) {
 				case what == "deaf" && h != nil:
 					h.deaf = !h.deaf
 				case what == "again" && h != nil: // its stream broke
-					h.kept, h.next = map[freshet.Path]answer{}, nil
-					previous := h.s.ID()
-					if rapid.Bool().Draw(rt, "ends in order") {
-						h.s.End()
-						previous = freshet.LeaseID{}
+					if h.s != nil && rapid.Bool().Draw(rt, "ends in order") {
+						h.kept = nil // first
+						h.s.End()    // its leader may have died
 					}
-					h.s = open(previous)
+					open(h, dies())
 				case what == "leader": // not all clients know of it yet
-					term++
 					if rapid.IntRange(0, 3).Draw(rt, "crowd") == 0 { // too many to be named
 						allowed.Holders = nil
 					}
-					table.Enter(term, allowed)
+					crowd := allowed.Length > 0 && len(allowed.Holders) == 0
+					enter()
+					all := true
 					for _, h := range holders {
 						h.next = nil
-						if rapid.Bool().Draw(rt, "comes") {
-							h.kept = map[freshet.Path]answer{}
-							h.s = open(h.s.ID())
+						if rapid.IntRange(0, 3).Draw(rt, "comes") > 0 {
+							open(h, false)
+						} else {
+							all = false
 						}
 					}
+					if !all || crowd {
+						break
+					}
+					start := time.Now()
+					release, err := table.Guard(t.Context(), term, func() []freshet.Path { return []freshet.Path{"/d"} })
+					if took := time.Since(start); err != nil || took != 0 {
+						rt.Fatalf("all clients came, and a change waits %s for nobody: %v", took, err)
+					}
+					release()
 				case what == "rest":
 					if err := table.Rest(t.Context(), allow); err != nil {
 						rt.Fatal(err)

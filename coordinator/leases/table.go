@@ -13,7 +13,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/freshet-io/freshet"
@@ -326,10 +325,9 @@ func (t *Table) sweep() {
 		t.drop(l)
 	}
 	for len(t.left) > 0 && t.left[0].last <= now {
-		delete(t.sessions, t.left[0].id)
+		if s := t.left[0]; t.sessions[s.id] == s { // else it was forgotten, and its name may be another's
+			delete(t.sessions, s.id)
+		}
 		t.left = t.left[1:]
 	}
 }
-
-// newID returns an ID that nobody can guess.
-func newID() freshet.LeaseID { return freshet.LeaseID(uuid.New()) }

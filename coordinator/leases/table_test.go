@@ -57,8 +57,8 @@ func (w *world) allow(_ context.Context, a leases.Allowed) error {
 
 func (w *world) open(previous freshet.LeaseID) *leases.Session {
 	w.Helper()
-	w.Release(previous)
-	s, err := w.Table.Open(w.Context(), w.allow)
+	w.Release(&freshet.LeaseOpening{Previous: previous})
+	s, err := w.Table.Open(w.Context(), freshet.LeaseID{}, w.allow)
 	if err != nil {
 		w.Fatal(err)
 	}
@@ -381,7 +381,7 @@ func TestBounds(t *testing.T) {
 			w.Errorf("%d leases are out", n)
 		}
 	})
-	if _, err := leases.New(leases.Options{}).Open(t.Context(), nil); !freshet.IsKind(err, freshet.KindUnsupported) {
+	if _, err := leases.New(leases.Options{}).Open(t.Context(), freshet.LeaseID{}, nil); !freshet.IsKind(err, freshet.KindUnsupported) {
 		t.Errorf("leases are off: %v", err)
 	}
 }

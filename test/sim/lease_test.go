@@ -95,7 +95,7 @@ type holder struct {
 }
 
 // OpenLeases implements rpc.Leases.
-func (h *holder) OpenLeases(ctx context.Context, previous freshet.LeaseID) (rpc.LeaseSession, error) {
+func (h *holder) OpenLeases(ctx context.Context, opening freshet.LeaseOpening) (rpc.LeaseSession, error) {
 	type opened struct {
 		s *coordinator.LeaseSession
 		p *process
@@ -103,7 +103,7 @@ func (h *holder) OpenLeases(ctx context.Context, previous freshet.LeaseID) (rpc.
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	o, err := call(ctx, h.s, func(c *coordinator.Coordinator) (opened, error) {
-		s, err := c.OpenLeases(ctx, previous)
+		s, err := c.OpenLeases(ctx, opening)
 		for _, m := range h.s.members {
 			if m.running() == c {
 				return opened{s, m.process()}, err
@@ -113,6 +113,10 @@ func (h *holder) OpenLeases(ctx context.Context, previous freshet.LeaseID) (rpc.
 	})
 	if err != nil {
 		return nil, err
+	}
+	if h.dice.below(10) == 0 {
+		o.s.Close()
+		return nil, gone("the answer that there is a session")
 	}
 	return &stream{h: h, s: o.s, p: o.p, over: make(chan struct{})}, nil
 }

@@ -294,8 +294,8 @@ func syncLimits(f *config.File) metasync.Limits {
 type holder struct{ c *coordinator.Coordinator }
 
 // OpenLeases implements rpc.Leases.
-func (h holder) OpenLeases(ctx context.Context, previous freshet.LeaseID) (rpc.LeaseSession, error) {
-	s, err := h.c.OpenLeases(ctx, previous)
+func (h holder) OpenLeases(ctx context.Context, o freshet.LeaseOpening) (rpc.LeaseSession, error) {
+	s, err := h.c.OpenLeases(ctx, o)
 	if err != nil {
 		return nil, err
 	}

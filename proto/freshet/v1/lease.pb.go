@@ -30,7 +30,13 @@ type HoldLeasesRequest struct {
 	// nothing any more; empty if there was none.
 	Previous []byte `protobuf:"bytes,1,opt,name=previous,proto3" json:"previous,omitempty"`
 	// Everything that breaks up to this number named was dropped.
-	Acknowledged  uint64 `protobuf:"varint,2,opt,name=acknowledged,proto3" json:"acknowledged,omitempty"`
+	Acknowledged uint64 `protobuf:"varint,2,opt,name=acknowledged,proto3" json:"acknowledged,omitempty"`
+	// In the first request: what the client names the session, 16 random bytes that it
+	// never used before. If empty, and always with an older leader, the leader names it.
+	Session []byte `protobuf:"bytes,3,opt,name=session,proto3" json:"session,omitempty"`
+	// In the first request: further sessions of which the client keeps nothing, because it
+	// tried to open them and was not answered. At most 100.
+	Unanswered    [][]byte `protobuf:"bytes,4,rep,name=unanswered,proto3" json:"unanswered,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -77,6 +83,20 @@ func (x *HoldLeasesRequest) GetAcknowledged() uint64 {
 		return x.Acknowledged
 	}
 	return 0
+}
+
+func (x *HoldLeasesRequest) GetSession() []byte {
+	if x != nil {
+		return x.Session
+	}
+	return nil
+}
+
+func (x *HoldLeasesRequest) GetUnanswered() [][]byte {
+	if x != nil {
+		return x.Unanswered
+	}
+	return nil
 }
 
 // HoldLeasesResponse names the session or is a break.
@@ -148,10 +168,14 @@ var File_freshet_v1_lease_proto protoreflect.FileDescriptor
 const file_freshet_v1_lease_proto_rawDesc = "" +
 	"\n" +
 	"\x16freshet/v1/lease.proto\x12\n" +
-	"freshet.v1\"S\n" +
+	"freshet.v1\"\x8d\x01\n" +
 	"\x11HoldLeasesRequest\x12\x1a\n" +
 	"\bprevious\x18\x01 \x01(\fR\bprevious\x12\"\n" +
-	"\facknowledged\x18\x02 \x01(\x04R\facknowledged\"\\\n" +
+	"\facknowledged\x18\x02 \x01(\x04R\facknowledged\x12\x18\n" +
+	"\asession\x18\x03 \x01(\fR\asession\x12\x1e\n" +
+	"\n" +
+	"unanswered\x18\x04 \x03(\fR\n" +
+	"unanswered\"\\\n" +
 	"\x12HoldLeasesResponse\x12\x18\n" +
 	"\asession\x18\x01 \x01(\fR\asession\x12\x16\n" +
 	"\x06number\x18\x02 \x01(\x04R\x06number\x12\x14\n" +
