@@ -1,7 +1,6 @@
 package freshet
 
 import (
-	"crypto/rand"
 	"encoding/hex"
 	"time"
 )
@@ -16,17 +15,11 @@ func (id LeaseID) IsZero() bool { return id == LeaseID{} }
 // String returns the ID in hexadecimal digits.
 func (id LeaseID) String() string { return hex.EncodeToString(id[:]) }
 
-// NewLeaseID returns an ID that nobody can guess, and that nobody had before.
-func NewLeaseID() (id LeaseID) {
-	_, _ = rand.Read(id[:]) // it never fails
-	return id
-}
-
 // LeaseOpening is what a client says that begins a session. It keeps nothing of all that
 // it names, and never will.
 type LeaseOpening struct {
-	// ID is the name of the session, of NewLeaseID; zero lets the leader choose one. The
-	// leader may choose another all the same.
+	// ID is the name of the session, 16 random bytes that were never used before; zero lets
+	// the leader choose one. The leader may choose another all the same.
 	ID LeaseID
 	// Previous is the session that the client had before; zero is none.
 	Previous LeaseID

@@ -3,6 +3,7 @@ package client
 import (
 	"container/list"
 	"context"
+	crand "crypto/rand"
 	"log/slog"
 	"math/rand/v2"
 	"slices"
@@ -111,7 +112,7 @@ func (l *Leases) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		}
-		o.ID = freshet.NewLeaseID() // never one of before, whose request may be on its way still
+		o.ID = newLeaseID() // never one of before, whose request may be on its way still
 		s, err := l.holder.OpenLeases(ctx, o)
 		longest := maxRetry
 		if err == nil {
@@ -137,6 +138,12 @@ func (l *Leases) Run(ctx context.Context) error {
 		}
 		wait = min(2*wait, longest)
 	}
+}
+
+// newLeaseID returns an ID that nobody can guess, and that nobody had before.
+func newLeaseID() (id freshet.LeaseID) {
+	_, _ = crand.Read(id[:]) // it never fails
+	return id
 }
 
 // remember adds the name of a session that was not answered. After too many the oldest is

@@ -51,14 +51,15 @@ func TestWhatIsSaidOfAttempts(t *testing.T) {
 		}
 		const tries = freshet.MaxUnanswered + 5
 		for range 600 {
-			if ask(); len(l.opens) == tries {
+			if ask(); len(l.opened()) == tries {
 				break
 			}
 			time.Sleep(time.Second) // fake time
 		}
-		o := l.lastOpened()
-		if len(l.opens) != tries || len(o.Unanswered) != freshet.MaxUnanswered || o.Unanswered[len(o.Unanswered)-1] != l.opens[tries-2].ID {
-			t.Errorf("the attempt of number %d names %d", len(l.opens), len(o.Unanswered))
+		all := l.opened()
+		o := all[len(all)-1]
+		if len(all) != tries || len(o.Unanswered) != freshet.MaxUnanswered || o.Unanswered[len(o.Unanswered)-1] != all[tries-2].ID {
+			t.Fatalf("the attempt of number %d names %d", len(all), len(o.Unanswered))
 		}
 		l.mu.Lock()
 		l.refuse = nil
@@ -67,8 +68,11 @@ func TestWhatIsSaidOfAttempts(t *testing.T) {
 			ask()
 			time.Sleep(time.Second) // fake time
 		}
-		l.now.end.Do(func() { close(l.now.over) }) // the first session
-		time.Sleep(10 * time.Second)               // fake time
+		l.mu.Lock()
+		first := l.now
+		l.mu.Unlock()
+		first.end.Do(func() { close(first.over) })
+		time.Sleep(10 * time.Second) // fake time
 		ask()
 		if o := l.lastOpened(); o.Previous != (freshet.LeaseID{99}) || len(o.Unanswered) != 0 {
 			t.Errorf("after a session the next says %+v", o)
@@ -86,7 +90,15 @@ type naming struct{ *leader }
 func (n *naming) OpenLeases(ctx context.Context, o freshet.LeaseOpening) (rpc.LeaseSession, error) {
 	s, err := n.leader.OpenLeases(ctx, o)
 	if err == nil {
+		n.mu.Lock()
+		defer n.mu.Unlock()
 		n.now.id = freshet.LeaseID{99}
 	}
 	return s, err
+}
+
+func (n *naming) opened() []freshet.LeaseOpening {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return slices.Clone(n.opens)
 }

@@ -6,6 +6,7 @@ import (
 
 	"github.com/freshet-io/freshet"
 	"github.com/freshet-io/freshet/coordinator"
+	"github.com/freshet-io/freshet/coordinator/leases"
 	"github.com/freshet-io/freshet/coordinator/namespace"
 )
 
@@ -20,14 +21,14 @@ func TestASessionWhoseLeaderDiedBeforeItAnswered(t *testing.T) {
 			var announced *world
 			inBubble(t, settings{members: 3, world: &announced, hooks: announcing(&announced), options: func(o *coordinator.Options) { o.Leases.Length = length }}, func(w *world) {
 				m, _ := w.inForce(namespace.Version)
-				first := freshet.LeaseOpening{ID: freshet.NewLeaseID()}
+				first := freshet.LeaseOpening{ID: leases.NewID()}
 				s, err := m.OpenLeases(w.Context(), first)
 				if err != nil || s.ID() != first.ID {
 					w.Fatal(s, err) // this is the answer that nobody gets
 				}
 				w.net.Isolate(m.id)
 				next := w.successor(m)
-				second := freshet.LeaseOpening{ID: freshet.NewLeaseID()}
+				second := freshet.LeaseOpening{ID: leases.NewID()}
 				if !waits {
 					second.Unanswered = []freshet.LeaseID{first.ID}
 				}

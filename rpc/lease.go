@@ -32,7 +32,8 @@ type LeaseSession interface {
 
 // Leases is what a coordinator does for clients that keep answers.
 type Leases interface {
-	// OpenLeases begins a session. After an error there may be one all the same.
+	// OpenLeases begins a session, which goes on when ctx ends, until Close. After an error
+	// there may be one all the same.
 	OpenLeases(ctx context.Context, o freshet.LeaseOpening) (LeaseSession, error)
 }
 
@@ -244,7 +245,9 @@ type leaseCaller struct {
 
 // OpenLeases implements Leases.
 func (c leaseCaller) OpenLeases(ctx context.Context, o freshet.LeaseOpening) (LeaseSession, error) {
-	ctx, cancel := context.WithCancel(ctx)
+	asking := ctx
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx)) // End is said on the stream, after ctx has ended too
+	defer context.AfterFunc(asking, cancel)()
 	stream, err := c.service.HoldLeases(ctx)
 	if err == nil {
 		err = stream.Send(openingToWire(&o))
@@ -252,6 +255,9 @@ func (c leaseCaller) OpenLeases(ctx context.Context, o freshet.LeaseOpening) (Le
 	var first *freshetv1.HoldLeasesResponse
 	if err == nil || errors.Is(err, io.EOF) { // then Recv says why
 		first, err = stream.Recv()
+	}
+	if err == nil && asking.Err() != nil {
+		err = freshet.Errorf(freshet.KindDeadline, opHold, "", "%w", context.Cause(asking))
 	}
 	if err != nil {
 		cancel()

@@ -80,8 +80,11 @@ func TestTheEndOfASession(t *testing.T) {
 						freshetv1.RegisterLeaseServiceServer(s.Registrar(), rpc.NewLeaseServer(follower, forward, nil))
 					})
 				}
+				opens, answered := context.WithCancel(t.Context())
+				defer answered()
 				opening := freshet.LeaseOpening{ID: freshet.LeaseID{4}, Previous: freshet.LeaseID{3}, Unanswered: []freshet.LeaseID{{1}, {2}}}
-				held, err := dial(t, rpc.DialOptions{NoRetry: true}, addr).Leases().OpenLeases(t.Context(), opening)
+				held, err := dial(t, rpc.DialOptions{NoRetry: true}, addr).Leases().OpenLeases(opens, opening)
+				answered() // how long it may take to open is over, and the session is not
 				if err != nil {
 					t.Fatal(err)
 				}

@@ -82,7 +82,7 @@ func TestNothingOlderIsKeptThanWasChanged(t *testing.T) {
 			// it is written down.
 			open := func(h *holder, dies bool) {
 				h.kept, h.next = map[freshet.Path]answer{}, nil
-				o := freshet.LeaseOpening{ID: freshet.NewLeaseID(), Unanswered: h.unanswered}
+				o := freshet.LeaseOpening{ID: leases.NewID(), Unanswered: h.unanswered}
 				if h.s != nil {
 					o.Previous = h.s.ID()
 				}
@@ -166,7 +166,7 @@ func TestNothingOlderIsKeptThanWasChanged(t *testing.T) {
 						// A break may have come meanwhile: it would void what is on its way.
 						h.kept[p] = answer{v, sent.Add(freshet.KeepFor(d))}
 					}
-				case what == "ask for long" && h != nil:
+				case what == "ask for long" && h != nil && h.s != nil:
 					ask(h)
 				case what == "answer" && len(asked) > 0:
 					reply()
@@ -188,7 +188,7 @@ func TestNothingOlderIsKeptThanWasChanged(t *testing.T) {
 						}
 					}
 					release := <-done
-					if h != nil && rapid.Bool().Draw(rt, "asks meanwhile") {
+					if h != nil && h.s != nil && rapid.Bool().Draw(rt, "asks meanwhile") {
 						ask(h)
 					}
 					for _, q := range files {

@@ -9,6 +9,7 @@ package leases
 import (
 	"container/list"
 	"context"
+	"crypto/rand"
 	"iter"
 	"sync"
 	"time"
@@ -330,4 +331,10 @@ func (t *Table) sweep() {
 		}
 		t.left = t.left[1:]
 	}
+}
+
+// NewID returns an ID that nobody can guess, and that nobody had before.
+func NewID() (id freshet.LeaseID) {
+	_, _ = rand.Read(id[:]) // it never fails
+	return id
 }

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/user"
 	"strings"
+	"sync"
 	"time"
 	"unicode/utf8"
 
@@ -186,6 +187,23 @@ type session struct {
 	members  *rpc.Conns // to single members
 	coord    *rpc.Coordinator
 	files    *client.Client
+	leasing  func(*client.Leases) *client.Client // files, but with leases
+}
+
+// keep has files keep answers of the coordinator, for a command that reads the same files
+// again and again, until the returned function is called.
+func (s *session) keep(ctx context.Context) (stop func()) {
+	kept := client.NewLeases(s.coord.Leases(), client.LeaseOptions{})
+	ctx, cancel := context.WithCancel(ctx)
+	var running sync.WaitGroup
+	running.Go(func() { _ = kept.Run(ctx) }) // it never fails
+	before := s.files
+	s.files = s.leasing(kept)
+	return func() {
+		cancel()
+		running.Wait() // the leader was told that nothing is kept
+		s.files = before
+	}
 }
 
 // with runs f with a connection, bounded by --timeout.
@@ -252,14 +270,17 @@ func (a *app) connected(ctx context.Context, f func(ctx context.Context, s *sess
 	if host == "" {
 		host, _ = os.Hostname() // a hint only
 	}
+	leasing := func(kept *client.Leases) *client.Client {
+		return client.New(coord, pool, client.Options{
+			Host: host, Rack: a.env("FRESHET_RACK", ""), Zone: a.env("FRESHET_ZONE", ""), Leases: kept,
+		})
+	}
 	s := &session{
 		ns: freshetv1.NewNamespaceServiceClient(conn), mounts: freshetv1.NewMountServiceClient(conn),
 		policies: freshetv1.NewPolicyServiceClient(conn), cluster: freshetv1.NewClusterServiceClient(conn), check: freshetv1.NewCheckServiceClient(conn),
 		syncs: freshetv1.NewSyncServiceClient(conn), cache: freshetv1.NewCacheServiceClient(conn), fleet: freshetv1.NewFleetServiceClient(conn), persist: freshetv1.NewPersistServiceClient(conn),
 		access: freshetv1.NewAccessServiceClient(conn), state: freshetv1.NewStateServiceClient(conn), members: nodes,
-		coord: coord, files: client.New(coord, pool, client.Options{
-			Host: host, Rack: a.env("FRESHET_RACK", ""), Zone: a.env("FRESHET_ZONE", ""),
-		}),
+		coord: coord, files: leasing(nil), leasing: leasing,
 	}
 	return rpc.ErrorOf(f(ctx, s))
 }

@@ -38,8 +38,14 @@ func (a *app) benchCommand() *cobra.Command {
 
 // benchFlags are those of all measurements.
 type benchFlags struct {
-	threads int
-	dryRun  bool
+	threads  int
+	dryRun   bool
+	noLeases bool // of those that read
+}
+
+func (f *benchFlags) registerReads(c *cobra.Command) {
+	f.register(c)
+	c.Flags().BoolVar(&f.noLeases, "no-leases", false, "ask the coordinator each time, as one does who reads a file once")
 }
 
 func (f *benchFlags) register(c *cobra.Command) {
@@ -277,7 +283,8 @@ func (a *app) benchRead() *cobra.Command {
 			"directory of its own below PATH and removes at the end. An operation is a whole file, or --read-size bytes at a\n" +
 			"place that follows the last one of the file or, with --random, at any. --cold frees the files before, --hot\n" +
 			"warms them. FROM says what served an operation: the node that was asked (hit), another one (remote) or the\n" +
-			"storage (ufs); of several blocks, the first.",
+			"storage (ufs); of several blocks, the first. Answers of the coordinator are kept under leases, as gateways do,\n" +
+			"where the cluster grants them; --no-leases has each operation ask.",
 		Example: "  freshet bench read /sales --threads 16 --duration 30s\n" +
 			"  freshet bench read /sales --random --read-size 4KiB --hot\n" +
 			"  freshet bench read /scratch --make --files 20 --size 256MiB --cold --ops 20 -o json",
@@ -290,7 +297,7 @@ func (a *app) benchRead() *cobra.Command {
 			return a.withUnbounded(cmd, func(ctx context.Context, s *session) error { return a.measureReads(ctx, s, p, &f, w) })
 		},
 	}
-	f.benchFlags.register(c)
+	f.benchFlags.registerReads(c)
 	f.makeFlags.register(c, 1000)
 	fl := c.Flags()
 	fl.BoolVar(&f.make, "make", false, "make files of --size first")
@@ -390,6 +397,9 @@ func (a *app) readFiles(ctx context.Context, s *session, files []freshet.Info, f
 	kind := freshet.ReadCache
 	if f.noCache {
 		kind = freshet.ReadNoCache
+	}
+	if !f.noLeases {
+		defer s.keep(ctx)()
 	}
 	return load.Run(ctx, load.Options{Threads: f.threads, Ops: f.ops, Duration: f.duration, Report: a.benchProgress("read")}, func(ctx context.Context, n int64) (load.Op, error) {
 		file, off, length := f.place(files, n)

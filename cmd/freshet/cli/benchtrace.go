@@ -36,7 +36,8 @@ func (a *app) benchTrace() *cobra.Command {
 			"--make the files that are read, and the directories that are listed, are made there first, as long as the trace needs\n" +
 			"them, so that a trace of another system can be replayed.\n" +
 			"Records begin as they are recorded, --speed times as fast, or as fast as --threads allow; what is about a path that the\n" +
-			"trace writes waits for the write before it.",
+			"trace writes waits for the write before it. Reads and stats keep answers under leases, as gateways do, where the\n" +
+			"cluster grants them; --no-leases has each of them ask.",
 		Example: "  freshet bench trace day.trace --root /sales --speed 10\n" +
 			"  freshet bench trace day.trace --root /scratch --make --speed 0 -o json | jq .hitRatio",
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -54,7 +55,7 @@ func (a *app) benchTrace() *cobra.Command {
 			return a.withUnbounded(cmd, func(ctx context.Context, s *session) error { return a.replay(ctx, s, root, records, &f) })
 		},
 	}
-	f.register(c)
+	f.registerReads(c)
 	c.Flags().StringVar(&f.root, "root", "/", "the path that the paths of the trace lie below")
 	c.Flags().BoolVar(&f.make, "make", false, "make the files that are read, in a directory that is removed at the end")
 	c.Flags().BoolVar(&f.keep, "keep", false, "leave the files that were made")
@@ -129,6 +130,10 @@ func (a *app) replay(ctx context.Context, s *session, root freshet.Path, records
 			return err
 		}
 	}
+	stop := func() {}
+	if !f.noLeases {
+		stop = s.keep(ctx)
+	}
 	began := time.Now()
 	r := load.Run(ctx, load.Options{Threads: f.threads, Ops: int64(len(all)), Report: a.benchProgress("trace")}, func(ctx context.Context, n int64) (load.Op, error) {
 		asked := time.Now()
@@ -143,6 +148,7 @@ func (a *app) replay(ctx context.Context, s *session, root freshet.Path, records
 		op.Idle = idle
 		return op, err
 	})
+	stop()
 	a.endProgress()
 	return a.benchPrint(benchReport{Kind: "trace", Path: string(root), Threads: f.threads, Files: len(sizes), Result: r})
 }
@@ -299,7 +305,7 @@ func replayOne(ctx context.Context, s *session, r *replayed, n int64) (load.Op, 
 		_, err := s.files.Write(ctx, r.path, load.Content(uint64(n), r.Length), client.WriteOptions{Length: r.Length, Write: freshet.ByPolicy}) //nolint:gosec // a number
 		return load.Op{Bytes: r.Length}, err
 	case load.Stat:
-		_, err := s.coord.Stat(ctx, r.path, freshet.ReadOptions{})
+		_, err := s.files.Stat(ctx, r.path, freshet.ReadOptions{})
 		return load.Op{}, err
 	case load.List:
 		_, err := s.coord.List(ctx, freshet.ListQuery{Path: r.path})

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/freshet-io/freshet/cmd/freshet/scrape"
 	"github.com/freshet-io/freshet/test/e2e"
 )
 
@@ -48,6 +49,7 @@ func TestMeasurementsLeaveNothingBehind(t *testing.T) {
 	if r.Ops != 100 || r.Bytes > 100*4096 || r.Origins["ufs"].Ops != 0 || *r.HitRatio != 1 || *r.ByteHitRatio != 1 {
 		t.Errorf("hot and random: %+v", r)
 	}
+	wantLeases(t, a, bench)
 	r = bench(0, "read", "/lake/d0", "--ops", "150", "--read-size", "4KiB")
 	if r.Ops != 150 || r.Bytes != 2*300_000+2*4096 { // each of two files once, and its first piece again
 		t.Errorf("sequential: %+v", r)
@@ -115,5 +117,34 @@ func TestMeasurementsLeaveNothingBehind(t *testing.T) {
 	}
 	if !slices.Equal(names, []string{"d0", "d1", "d2"}) {
 		t.Errorf("left behind: %q", names)
+	}
+}
+
+// wantLeases measures reads with leases and without.
+func wantLeases(t *testing.T, a *e2e.Region, bench func(code int, args ...string) report) {
+	t.Helper()
+	metric := func(name string) float64 {
+		t.Helper()
+		all, err := scrape.Parse(strings.NewReader(e2e.HTTP(t, "GET", "http://"+a.HTTP[0]+"/metrics", "").Want(t, 200).Body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return all.Sum(name)
+	}
+	const grants = "freshet_lease_grants_total"
+	args := []string{"read", "/lake", "--duration", "2s", "--random", "--read-size", "4KiB"}
+	before := metric(grants)
+	r := bench(0, args...)
+	kept := metric(grants)
+	if kept == before {
+		t.Errorf("no answer was kept for %d reads", r.Ops)
+	}
+	for _, what := range []string{"freshet_lease_sessions", "freshet_leases"} {
+		if n := metric(what); n != 0 { // the session was ended in order
+			t.Errorf("%s is %v", what, n)
+		}
+	}
+	if r = bench(0, append(args, "--no-leases")...); r.Ops == 0 || metric(grants) != kept {
+		t.Errorf("%d reads without leases kept %v answers", r.Ops, metric(grants)-kept)
 	}
 }
