@@ -1,6 +1,7 @@
 package namespace
 
 import (
+	"path"
 	"strings"
 	"time"
 
@@ -251,8 +252,10 @@ func (t *txn) renameUnpersisted(c *MoveUnpersisted) Result {
 	moved.at = to
 	t.saveUnpersisted(&moved)
 	t.edit(to).validFrom = t.i
-	at := t.walk(m, key2) // of what is at the source now, only the storage knows
-	t.keepListing(&at, dst)
+	at := t.walk(m, key2)
+	if path.Dir(key) != path.Dir(key2) { // of what is at the source now, only the storage knows
+		t.keepListing(&at, dst)
+	}
 	res := Result{Installed: true, Completed: freshet.Completed{Info: infoOf(c.Path2, at.last(), m.ID)}}
 	t.saveOutcome(c.Op, res.Completed)
 	return res
