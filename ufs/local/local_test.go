@@ -281,3 +281,28 @@ func TestResolveGivesTheRealPath(t *testing.T) {
 		}
 	}
 }
+
+// A tree is removed although others go on writing into it for a while.
+func TestRemoveATreeThatIsWrittenInto(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	f := openTest(t, dir, nil, ufs.Environment{})
+	if err := put(t, f, "d/s/first", "x"); err != nil {
+		t.Fatal(err)
+	}
+	late := filepath.Join(dir, "d", "s", "late")
+	writes := 0
+	err := f.Remove(t.Context(), "d", ufs.RemoveOptions{Recursive: true, Removed: func(int) error {
+		if _, err := os.Stat(filepath.Dir(late)); err != nil || writes == 5 {
+			return nil
+		}
+		writes++
+		return os.WriteFile(late, nil, 0o600)
+	}})
+	if err != nil || writes != 5 {
+		t.Errorf("after %d files that came late: %v", writes, err)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "d")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the directory: %v", err)
+	}
+}

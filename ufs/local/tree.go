@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"os"
 	"slices"
 	"strings"
 	"syscall"
@@ -128,6 +129,30 @@ func (f *FS) removeTree(ctx context.Context, key string, opts ufs.RemoveOptions)
 		return f.fail(op, key, err)
 	}
 	defer d.Close() //nolint:errcheck // nothing was written
+	for again := 0; ; again++ {
+		if err := f.empty(ctx, d, key, opts); err != nil {
+			return err
+		}
+		err := f.root.Remove(key)
+		switch {
+		case err == nil, errors.Is(err, fs.ErrNotExist):
+			return nil
+		case !errors.Is(err, syscall.ENOTEMPTY) || again == refills:
+			return f.fail(op, key, err)
+		}
+		if _, err := d.Seek(0, io.SeekStart); err != nil { // it was written into meanwhile
+			return f.fail(op, key, err)
+		}
+	}
+}
+
+// refills is how often a directory that is removed with all in it may be found to have been
+// written into meanwhile.
+const refills = 16
+
+// empty removes what the rest of d lists.
+func (f *FS) empty(ctx context.Context, d *os.File, key string, opts ufs.RemoveOptions) error {
+	const op = "remove"
 	for {
 		entries, err := d.ReadDir(512)
 		files := 0
@@ -149,13 +174,9 @@ func (f *FS) removeTree(ctx context.Context, key string, opts ufs.RemoveOptions)
 			return f.fail(op, key, err)
 		}
 		if len(entries) == 0 {
-			break
+			return nil
 		}
 	}
-	if err := f.root.Remove(key); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return f.fail(op, key, err)
-	}
-	return nil
 }
 
 func (f *FS) removeEntry(ctx context.Context, key string, isDir bool, opts ufs.RemoveOptions) error {
