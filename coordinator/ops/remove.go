@@ -59,7 +59,11 @@ func (e *Engine) remove(ctx context.Context, q removal) (freshet.Completed, erro
 		},
 		effect: func(ctx context.Context, at place) (*namespace.Entry, error) {
 			err := at.fs.Remove(ctx, at.key, ufs.RemoveOptions{Recursive: q.Recursive, Removed: q.removed})
-			if absent && freshet.IsKind(err, freshet.KindNotExist) {
+			if !freshet.IsKind(err, freshet.KindNotExist) {
+				return nil, err
+			}
+			kept, _, kerr := e.keptAt(q.Path) // a write may have ended since the first look
+			if absent || kerr == nil && kept {
 				err = nil
 			}
 			return nil, err

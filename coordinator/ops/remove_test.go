@@ -11,6 +11,8 @@ import (
 
 	"github.com/freshet-io/freshet"
 	"github.com/freshet-io/freshet/coordinator/ops"
+	"github.com/freshet-io/freshet/fingerprint"
+	"github.com/freshet-io/freshet/ufs"
 	"github.com/freshet-io/freshet/ufs/mem"
 )
 
@@ -221,4 +223,40 @@ func TestAPlanOfARenameSaysWhatItCosts(t *testing.T) {
 			t.Error("a plan changed something")
 		}
 	})
+}
+
+// TestARemovalOfWhatOnlyTheStateHas: a file that is in no storage is complete when its
+// removal has looked at the storage but not begun, and then the storage has nothing there
+// any more. What goes is not said to have been absent.
+func TestARemovalOfWhatOnlyTheStateHas(t *testing.T) {
+	for path, tree := range map[freshet.Path]bool{"/m/d": true, "/m/d/f": false} {
+		t.Run(string(path), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, mem.Local, time.Minute)
+				w.put("d/f", "older")
+				op, between := freshet.OpID{9}, func() {}
+				l := w.lead(ops.Options{Hook: func(p string, o freshet.OpID) {
+					if p == ops.PointBegin && o == op {
+						between()
+					}
+				}})
+				n := w.keeper("n1", l)
+				u := n.begin(freshet.BeginWriteQuery{Op: freshet.OpID{5}, Path: "/m/d/f", Node: "n1", Write: freshet.MustCache})
+				between = func() {
+					if _, err := l.Complete(t.Context(), u.ticket.Op, freshet.Written{
+						Length: 3, ModTime: time.Now(), Fingerprint: fingerprint.Unpersisted(uint64(u.ticket.File)), Nodes: []freshet.NodeID{"n1"},
+					}); err != nil {
+						t.Error(err)
+					}
+					if err := w.store.FS("").Remove(t.Context(), "d", ufs.RemoveOptions{Recursive: true}); err != nil {
+						t.Error(err)
+					}
+				}
+				_, err := l.Remove(t.Context(), freshet.RemoveQuery{Op: op, Path: path, Recursive: tree})
+				if _, kept := w.state.UnpersistedOf(u.ticket.File); err != nil || kept {
+					t.Errorf("removed: %v; the file is still there: %t", err, kept)
+				}
+			})
+		})
+	}
 }
