@@ -112,6 +112,9 @@ func (t *txn) adopt(in *intent, m *mount, e *Entry) bool {
 		}
 		t.dropSince(m, in.Key, in.Started)
 	}
+	if in.State == IntentQuarantine && in.Kind == OpWrite {
+		t.replaceKept(m, in, in.Key)
+	}
 	p, ok := t.reach(m, in.Key, in.Started)
 	if !ok {
 		return false
@@ -169,7 +172,7 @@ func (t *txn) completeRename(in *intent, m *mount, src before, e *Entry, definit
 	t.mark(m, in.Key2, true)
 	if !definite || !src.clean || !dst.clean {
 		if m.Generation == in.Generation {
-			t.replaceKept(m, in)
+			t.replaceKept(m, in, in.Key2)
 		}
 		t.carry(m, in, e)
 		return false

@@ -261,10 +261,11 @@ func (t *txn) renameUnpersisted(c *MoveUnpersisted) Result {
 	return res
 }
 
-// replaceKept drops the unpersisted file that a rename has replaced, though nothing else of
-// the rename is certain: no word of the storage would, and its version would be shown for ever.
-func (t *txn) replaceKept(m *mount, in *intent) {
-	c := t.walk(m, in.Key2)
+// replaceKept drops the unpersisted file at key that an operation has replaced, though nothing
+// else of the operation is certain: no word of the storage would, and its version would be
+// shown for ever. One that is newer than the operation stays.
+func (t *txn) replaceKept(m *mount, in *intent, key string) {
+	c := t.walk(m, key)
 	if u := t.unpersistedAt(c.entry()); u != nil && c.last().validFrom <= in.Started {
 		t.discardFile(m, u)
 	}

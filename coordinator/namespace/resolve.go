@@ -77,7 +77,7 @@ func (t *txn) followRename(in *intent, m *mount, seen *Entry) {
 		if !had.Known() || !had.SameContent(seen.Fingerprint) {
 			return
 		}
-		t.replaceKept(m, in)
+		t.replaceKept(m, in, in.Key2)
 	}
 	t.carry(m, in, seen)
 }
