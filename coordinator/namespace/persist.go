@@ -277,19 +277,30 @@ func (t *txn) carry(m *mount, in *intent, e *Entry) {
 	for _, u := range t.unpersistedUnder(m, in.Key) {
 		key := t.keyOf(u.at)
 		to, ok := t.reach(m, in.Key2+key[len(in.Key):], t.i)
-		if !ok || t.unpersistedAt(t.get(to)) != nil {
+		if !ok {
 			continue
 		}
-		if old := t.get(to); old != nil {
-			t.detach(to)
-		}
-		t.move(u.at, to)
+		over := *t.carryFile(m, u, to)
 		if key == in.Key { // what the storage moved lies beneath
-			moved := *t.files.rows[u.File]
-			moved.Beneath = e.Fingerprint
-			t.saveUnpersisted(&moved)
+			over.Beneath, over.Conflict = e.Fingerprint, false
+			t.saveUnpersisted(&over)
 		}
 	}
+}
+
+// carryFile moves an unpersisted file and returns the one that is there then: another, if
+// that was written since the rename began, and so has replaced what came.
+func (t *txn) carryFile(m *mount, u *unpersisted, to place) *unpersisted {
+	old := t.get(to)
+	if newer := t.unpersistedAt(old); newer != nil {
+		t.discardFile(m, u)
+		return newer
+	}
+	if old != nil {
+		t.detach(to)
+	}
+	t.move(u.at, to)
+	return t.files.rows[u.File]
 }
 
 func (t *txn) queuePersist(c *QueuePersist) Result {
