@@ -54,6 +54,9 @@ func (s *site) heads() []invalidation.Head {
 }
 
 func (s *site) unsettled() string {
+	if i := slices.IndexFunc(s.nodes, func(n *node) bool { return !n.up() }); i >= 0 {
+		return s.nodes[i].name + " is away"
+	}
 	m := s.leader()
 	if m == nil {
 		return "no leader"
@@ -151,7 +154,9 @@ func (w *world) converged() {
 	}
 	if n := w.bucket.store.Uploads(); n != 0 {
 		for u, by := range w.bucket.open {
-			if !w.bucket.kept[u] { // an attempt to remove it, which is made once, met a storage that was down
+			// A leader that did not know whether it gave the upload up may be followed by one
+			// that finds nothing to give up.
+			if !w.bucket.orphan(u) && !w.story.leftUnsure(u.op.String()) {
 				w.violation(u.key, "upload %s of %s by %s is left behind", u.op, u.key, by)
 			}
 		}
@@ -241,6 +246,9 @@ func (w *world) explained() {
 				w.violation(key, "%s was told that nothing was written of version %d of %s, which %s holds from %.3fs on",
 					a.site.name, a.version, a.key, key, sp.at.Sub(w.start).Seconds())
 			}
+			if a := writes[sp.version]; a != nil && a.kept() && (a.denied() || w.hist.mayLand(a, key, sp.at)) {
+				continue
+			}
 			if !slices.ContainsFunc(w.hist.attempts, func(a *attempt) bool {
 				return a.covers(key) && !a.began.After(sp.at) && (!a.denied() || a.version == 0) &&
 					(a.version == 0 || a.version == sp.version) && (a.outcome != acked || !a.ended.Before(sp.at))
@@ -283,12 +291,20 @@ func (s *site) collect() {
 // published compares the effects with the logs: after each effect there is a record
 // of it (S2), and there is none for which nobody asked (S9).
 func (w *world) published(faults bool) {
+	first := map[int]time.Time{}
+	for _, spells := range w.bucket.past {
+		for _, sp := range spells {
+			if at, ok := first[sp.version]; !ok || sp.at.Before(at) {
+				first[sp.version] = sp.at
+			}
+		}
+	}
 	for key, spells := range w.bucket.past {
 		held := map[int]bool{}
 		for _, sp := range spells {
 			var by *site // of a version that appears, for the first time, where it was written
 			for _, a := range w.hist.attempts {
-				if sp.version > 0 && !held[sp.version] && a.version == sp.version && a.key == key {
+				if sp.version > 0 && !held[sp.version] && a.version == sp.version && (a.key == key || a.kept() && sp.at.Equal(first[sp.version])) {
 					by = a.site
 				}
 			}
@@ -320,6 +336,9 @@ func (w *world) published(faults bool) {
 				for _, x := range asked { // a late effect is published under an operation of its own
 					late = late || (a == nil && faults && x.version > 0 && x.key == r.key)
 				}
+				if x := w.shipped(s, r.op); x != nil && x.key == r.key || a == nil && r.what == invalidation.KindMkdir.String() && w.prepared(s, r.key) {
+					continue // it was persisted, or its directory was made
+				}
 				if !late && (a == nil || !a.covers(r.key)) {
 					w.violation(r.key, "S9: %s published a %s of %s, for which none of its clients asked", s.name, r.what, r.key)
 				}
@@ -339,6 +358,12 @@ func (w *world) published(faults bool) {
 			}
 			if a.outcome == acked && a.what != "mkdir" && s.rebuilt.IsZero() { // a directory may be there already
 				least = 1
+			}
+			switch {
+			case a.kept(): // what is not in the storage concerns nobody else
+				least, most = 0, 0
+			case w.settings.kept && a.what == "rename": // of such a file
+				least = 0
 			}
 			if n < least || n > most {
 				w.violation(a.key, "S9: %s published %d records of one %s of %s: operation %s %s", s.name, n, a.what, a.key, op, s.recordsOf(w, op))

@@ -28,9 +28,16 @@ type attempt struct {
 	key, key2 string
 	tree      bool // everything below too
 	version   int  // of a write
+	write     freshet.WriteType
+	replicas  int // that were asked for
 	began     time.Time
 	ended     time.Time
 	outcome   outcome
+
+	// Of a write that stays on nodes, once it is acknowledged.
+	file   freshet.FileID
+	blocks int
+	held   []*disk // had all blocks then
 }
 
 func (a *attempt) covers(key string) bool {
@@ -59,10 +66,14 @@ type history struct {
 	sites    map[int]*site                  // by version
 	seen     map[*site]map[string]time.Time // since when what a key holds was acknowledged here
 	reads    int
+	byOp     map[freshet.OpID]*attempt
+	quiets   []time.Time                     // when nothing was on its way
+	index    map[*site]map[string][]*attempt // of those that move versions, by key
 }
 
 func (h *history) init(w *world) {
 	h.w, h.contents, h.sites, h.seen = w, map[int]int{}, map[int]*site{}, map[*site]map[string]time.Time{}
+	h.byOp = map[freshet.OpID]*attempt{}
 }
 
 // contentOf returns the bytes of a version: a head that names it and a body that
@@ -122,24 +133,24 @@ func (h *history) whole(data []byte) (int, string) {
 
 // begin notes that a client asks for a change.
 func (h *history) begin(a *attempt) {
-	a.began = time.Now()
 	h.mu.Lock()
-	h.attempts = append(h.attempts, a)
-	h.mu.Unlock()
+	defer h.mu.Unlock()
+	a.began = time.Now()
+	h.attempts, h.byOp[a.op] = append(h.attempts, a), a
+	h.indexed(a)
 }
 
 // end notes what the client was told. What was acknowledged is, from the moment of
 // its effect on, what the site must show.
 func (h *history) end(a *attempt, o outcome, err error) {
-	a.ended = time.Now()
 	h.w.story.addAbout(a.key, "%s: %s %s%s → %s (%v)", a.site.name, a.what, a.key, arrow(a), words[o], err)
 	if a.key2 != "" {
 		h.w.story.addAbout(a.key2, "%s: %s %s%s → %s", a.site.name, a.what, a.key, arrow(a), words[o])
 	}
 	h.mu.Lock()
-	a.outcome = o
+	a.ended, a.outcome = time.Now(), o
 	h.mu.Unlock()
-	if o != acked {
+	if o != acked || a.kept() {
 		return
 	}
 	if a.version > 0 {

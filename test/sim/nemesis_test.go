@@ -25,6 +25,9 @@ type nemesis struct {
 // uploadPoints are those at which a cache node can die.
 var uploadPoints = []string{"after-create", "before-permit", "after-permit", "after-commit", "after-complete"}
 
+// keptPoints are those of files that stay on nodes at first.
+var keptPoints = []string{"after-keep", "before-persist-commit", "after-persist-commit", "after-create", "before-permit"}
+
 // work does harm until ctx ends, and then ends all of it.
 func (n *nemesis) work(ctx context.Context, special bool) {
 	if special && n.w.settings.rebuild {
@@ -46,6 +49,9 @@ func (n *nemesis) work(ctx context.Context, special bool) {
 		s.setMood(mood{})
 		for _, x := range s.nodes {
 			x.dieAt("")
+			if _, p := x.running(); p != nil {
+				p.mute.Store(false)
+			}
 		}
 	}
 	n.w.note("all faults have ended")
@@ -64,7 +70,11 @@ func (n *nemesis) after(most time.Duration, fn func()) {
 
 func (n *nemesis) step() {
 	s, d := n.site(), n.dice
-	switch d.below(20) {
+	most := 20
+	if n.w.settings.kept {
+		most = 27
+	}
+	switch d.below(most) {
 	case 0, 1:
 		n.isolate(s)
 	case 2, 3:
@@ -96,6 +106,18 @@ func (n *nemesis) step() {
 		n.freeze(s)
 	case 15:
 		n.disturb(s, 45*time.Second)
+	case 20, 21:
+		x, point := s.anyNode(d), keptPoints[d.below(len(keptPoints))]
+		n.w.note("%s: %s is to die at %s", s.name, x.name, point)
+		x.dieAt(point)
+	case 22:
+		n.w.note("%s: a cache node is away for long", s.name)
+		s.anyNode(d).crashFor(8*time.Second+d.upTo(12*time.Second), false)
+	case 23, 26:
+		n.w.note("%s: a cache node loses its disk", s.name)
+		s.anyNode(d).crashFor(time.Second+d.upTo(7*time.Second), true)
+	case 24, 25:
+		n.silence(s.anyNode(d))
 	default:
 		n.disturb(s, 12*time.Second)
 	}
@@ -143,6 +165,20 @@ func (n *nemesis) restart(s *site, m *member) {
 	n.w.note("%s: %s stops in order", s.name, m.raft)
 	m.halt()
 	n.after(2*time.Second, func() { n.startAgain(m) })
+}
+
+// silence keeps a node from its leader for a while, but not from its clients and the storage.
+func (n *nemesis) silence(x *node) {
+	_, p := x.running()
+	if p == nil {
+		return
+	}
+	n.w.note("%s: %s does not reach its leader", x.site.name, x.name)
+	p.mute.Store(true)
+	n.after(14*time.Second, func() {
+		p.mute.Store(false)
+		n.w.note("%s: %s reaches its leader", x.site.name, x.name)
+	})
 }
 
 func (n *nemesis) transfer(s *site) {
@@ -207,12 +243,19 @@ func (n *nemesis) remount(s *site) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
+	// Without force it is refused as long as something is not in the storage.
+	force := !n.w.settings.kept || n.dice.below(3) == 0
 	s.changed()
+	end := func() {}
+	if force {
+		end = s.giveUp()
+	}
 	_, err := call(ctx, s, func(c *coordinator.Coordinator) (freshet.MountAnswer, error) {
-		return c.RemoveMount(ctx, s.path, freshet.RemoveMountOptions{Force: true})
+		return c.RemoveMount(ctx, s.path, freshet.RemoveMountOptions{Force: force})
 	})
-	n.w.note("%s: unmount: %v", s.name, err)
+	n.w.note("%s: unmount (by force: %t): %v", s.name, force, err)
 	n.after(4*time.Second, func() {
+		defer end()
 		for ctx := context.Background(); ; pause(ctx, 200*time.Millisecond) {
 			ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 			_, err := call(ctx, s, func(c *coordinator.Coordinator) (freshet.MountAnswer, error) { return c.AddMount(ctx, s.mount()) })
@@ -247,8 +290,9 @@ func (n *nemesis) rebuild(s *site, wait time.Duration) {
 	for _, m := range s.members {
 		m.halt()
 	}
-	for _, x := range s.nodes {
-		x.crash()
+	defer s.giveUp()()
+	for _, x := range s.nodes { // what is not in the storage has to be given up
+		x.crashFor(time.Second+n.w.chance.upTo(7*time.Second), n.w.settings.kept)
 	}
 	time.Sleep(lateness + time.Second)
 	for _, m := range s.members {

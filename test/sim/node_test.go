@@ -9,7 +9,6 @@ import (
 
 	"github.com/freshet-io/freshet"
 	"github.com/freshet-io/freshet/cachenode"
-	"github.com/freshet-io/freshet/cachenode/store"
 	"github.com/freshet-io/freshet/coordinator"
 	"github.com/freshet-io/freshet/rpc"
 	"github.com/freshet-io/freshet/ufs"
@@ -20,10 +19,10 @@ import (
 type node struct {
 	site *site
 	name string
-	dir  string
 	past sync.WaitGroup // former processes that are still winding up
 
 	mu    sync.Mutex
+	disk  *disk
 	p     *process
 	n     *cachenode.Node
 	fatal string             // point of an upload at which it dies
@@ -34,12 +33,13 @@ type node struct {
 func (n *node) start() {
 	s, w := n.site, n.site.w
 	p := &process{w: w, site: s, name: n.name, gone: make(chan struct{})}
-	id, err := cachenode.OpenIdentity(n.dir)
+	media := n.media()
+	id, err := cachenode.OpenIdentity(media.dir)
 	if err != nil {
 		w.t.Error(err)
 		return
 	}
-	blocks, err := store.Open([]store.Tier{store.InMemory(8 << 20)}, store.Options{})
+	blocks, err := media.open()
 	if err != nil {
 		w.t.Error(err)
 		return
@@ -48,7 +48,7 @@ func (n *node) start() {
 		Wrap: func(fs ufs.FS) ufs.FS { return retry.New(&flaky{fs, p}, retry.Options{}) },
 	})
 	cn := cachenode.New(cachenode.Deps{
-		Coordinator: leaderOf{s, p}, Mounts: mounts, Blocks: blocks, Identity: id, Remote: nodesOf{s}, Clock: w.clock,
+		Coordinator: leaderOf{s, p}, Mounts: mounts, Blocks: blocks, Identity: id, Remote: nodesOf{s}, Peers: nodesOf{s}, Clock: w.clock,
 		Log: slog.New(&w.story).With("at", n.name),
 	}, cachenode.Options{
 		Node: freshet.Node{Name: n.name, GRPC: n.name + ":7410", Host: n.name}, LeaderTimeout: 8 * time.Second, CommitTimeout: 10 * time.Second,
@@ -61,9 +61,6 @@ func (n *node) start() {
 	defer n.mu.Unlock()
 	n.p, n.n = p, cn
 	n.end = func(killed bool) {
-		if killed {
-			_ = id.Close() // the next process takes the directory over
-		}
 		cancel()
 		if err := <-done; err != nil && !killed {
 			w.violation("", "%s: %v", n.name, err)
@@ -99,16 +96,30 @@ func (n *node) dieAt(point string) {
 }
 
 // crash kills the node's process and starts another one soon.
-func (n *node) crash() {
+func (n *node) crash() { n.crashFor(time.Second+n.site.w.chance.upTo(7*time.Second), false) }
+
+// crashFor kills the node's process and starts another one later; wiped says that it is
+// the end of its disk.
+func (n *node) crashFor(away time.Duration, wiped bool) {
 	n.mu.Lock()
 	p, end := n.p, n.end
 	n.end = nil
 	n.mu.Unlock()
 	if end == nil {
+		if wiped { // it is gone already, and comes back without its disk
+			n.wipe()
+		}
 		return
 	}
 	p.kill()
-	n.past.Go(func() { end(true) })
+	ended := make(chan struct{})
+	n.past.Go(func() {
+		end(true)
+		close(ended)
+	})
+	if wiped {
+		n.wipe()
+	}
 	s := n.site
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -116,7 +127,8 @@ func (n *node) crash() {
 		return
 	}
 	s.restarts.Go(func() {
-		time.Sleep(time.Second + s.w.chance.upTo(7*time.Second))
+		time.Sleep(away)
+		<-ended // which has the disk
 		n.start()
 		s.w.note("%s: %s is back", s.name, n.name)
 	})
@@ -130,6 +142,13 @@ func (n *node) stop() {
 	if end != nil {
 		end(false)
 	}
+}
+
+// up reports whether its process runs: its leader notices late that it does not.
+func (n *node) up() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.end != nil
 }
 
 func (n *node) running() (*cachenode.Node, *process) {
@@ -214,6 +233,9 @@ func fromNode[T any](ctx context.Context, l leaderOf, fn func(*coordinator.Coord
 	if l.p.dead() {
 		return zero, gone(l.p.name)
 	}
+	if l.p.mute.Load() {
+		return zero, gone("the leader of " + l.p.name)
+	}
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
 	defer cancel()
 	return call(ctx, l.s, fn)
@@ -227,10 +249,14 @@ func (l leaderOf) Permit(ctx context.Context, op freshet.OpID, id freshet.NodeID
 	_, err := fromNode(ctx, l, func(c *coordinator.Coordinator) (none, error) {
 		return none{}, c.Permit(ctx, op, id, incarnation, length)
 	})
+	if err == nil {
+		l.p.w.bucket.permitted(op)
+	}
 	return err
 }
 
 func (l leaderOf) Complete(ctx context.Context, op freshet.OpID, w freshet.Written) (freshet.Completed, error) {
+	l.p.w.hist.completes(l.s, op, w.Length)
 	return fromNode(ctx, l, func(c *coordinator.Coordinator) (freshet.Completed, error) { return c.Complete(ctx, op, w) })
 }
 
@@ -268,7 +294,17 @@ func (o nodesOf) WriteFile(ctx context.Context, t freshet.Ticket, body io.Reader
 	if err != nil {
 		return freshet.Completed{}, err
 	}
+	o.s.w.hist.ticket(t)
 	return called(ctx, p, func() (freshet.Completed, error) { return cn.Write(ctx, t, body, length) })
+}
+
+func (o nodesOf) KeepBlock(ctx context.Context, to freshet.Node, q freshet.BlockKeep) error {
+	cn, p, err := o.find(to.ID)
+	if err != nil {
+		return err
+	}
+	_, err = called(ctx, p, func() (none, error) { return none{}, cn.KeepBlock(ctx, q) })
+	return err
 }
 
 // cutStream ends when its node dies.

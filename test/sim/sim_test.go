@@ -56,6 +56,9 @@ func shape(seed uint64) settings {
 	s.latency = []time.Duration{4 * time.Millisecond, 20 * time.Millisecond, 120 * time.Millisecond}[seed/2%3]
 	s.rebuild = seed%5 == 3
 	s.leases = seed%4 != 0
+	if s.kept = seed%3 != 0; s.kept {
+		s.nodes += int(seed / 3 % 2)
+	}
 	if seed%6 == 5 {
 		s.records = 40
 	}
@@ -85,6 +88,12 @@ func simulate(t *testing.T, seed uint64) {
 		if !w.quiet() {
 			break
 		}
+		w.hist.calm()
+		w.asPromised()
+		if !w.persisted() || !w.quiet() {
+			break
+		}
+		w.hist.calm()
 		w.converged()
 	}
 	for _, s := range w.sites {
@@ -95,10 +104,10 @@ func simulate(t *testing.T, seed uint64) {
 	w.explained()
 	w.published(faults)
 	w.agree()
-	w.note("%d reads judged, %d attempts", w.hist.reads, len(w.hist.attempts))
+	w.note("%d reads judged, %d attempts; %+v", w.hist.reads, len(w.hist.attempts), w.stay)
 	if testing.Verbose() {
-		t.Logf("%d reads judged, %d attempts, %s of fake time; of one process in three %.0f answers were kept ones, %.0f were called back",
-			w.hist.reads, len(w.hist.attempts), time.Since(w.start), w.kept.hits, w.kept.dropped)
+		t.Logf("%d reads judged, %d attempts, %s of fake time; of one process in three %.0f answers were kept ones, %.0f were called back; %+v",
+			w.hist.reads, len(w.hist.attempts), time.Since(w.start), w.kept.hits, w.kept.dropped, w.stay)
 	}
 }
 

@@ -36,8 +36,12 @@ type bucket struct {
 	held map[string]int
 	past map[string][]spell
 	late sync.WaitGroup
-	open map[upload]string // uploads that nobody has ended, with who began them
-	kept map[upload]bool   // those that somebody could not end
+	open map[upload]string   // uploads that nobody has ended, with who began them
+	kept map[upload]bool     // those that somebody could not end
+	owes map[upload]*process // those whose writer could not end them yet, and goes on trying
+
+	writers map[freshet.OpID]*flakyWriter // of all uploads
+	ships   map[freshet.OpID]*shipment    // of those that were permitted
 }
 
 // upload is an upload by what it is for.
@@ -55,6 +59,22 @@ func (b *bucket) excuse(s *site) {
 			b.kept[u] = true
 		}
 	}
+}
+
+// leave lets an upload stay behind: who has to end it could not, and tries once only.
+func (b *bucket) leave(key string, op freshet.OpID) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.kept[upload{key, op}] = true
+}
+
+// orphan reports whether an upload may stay behind until it is cleared away with all that
+// is old.
+func (b *bucket) orphan(u upload) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	p := b.owes[u]
+	return b.kept[u] || p != nil && p.dead()
 }
 
 // uploading reports whether nobody has ended an upload.
@@ -77,7 +97,8 @@ func (b *bucket) uploaded(key string, op freshet.OpID, by string) {
 }
 
 func newBucket(w *world, mode mem.Mode) *bucket {
-	b := &bucket{held: map[string]int{}, past: map[string][]spell{}, open: map[upload]string{}, kept: map[upload]bool{}}
+	b := &bucket{held: map[string]int{}, past: map[string][]spell{}, open: map[upload]string{}, kept: map[upload]bool{}, owes: map[upload]*process{}}
+	b.writers, b.ships = map[freshet.OpID]*flakyWriter{}, map[freshet.OpID]*shipment{}
 	b.store = mem.New(mem.Options{Mode: mode, PageSize: 7, MaxOpLifetime: maxOpLifetime, Hook: func(step, _ string) error {
 		b.observe()
 		switch step {
@@ -340,14 +361,18 @@ func (f *flaky) Remove(ctx context.Context, key string, opts ufs.RemoveOptions) 
 
 func (f *flaky) AbortUpload(ctx context.Context, key string, op freshet.OpID) (bool, error) {
 	if err := f.look(ctx, "abort upload", key); err != nil {
-		f.p.w.bucket.mu.Lock()
-		defer f.p.w.bucket.mu.Unlock()
-		f.p.w.bucket.kept[upload{f.p.site.storeKey(key), op}] = true
+		f.p.w.bucket.leave(f.p.site.storeKey(key), op)
 		return false, err
+	}
+	if !f.p.w.bucket.uploading(f.p.site.storeKey(key), op) { // it may begin yet
+		f.p.w.bucket.leave(f.p.site.storeKey(key), op)
 	}
 	ended, err := f.inner.AbortUpload(ctx, key, op)
 	if err == nil {
 		f.p.w.bucket.uploaded(f.p.site.storeKey(key), op, "")
+	}
+	if ended && err == nil {
+		f.p.w.bucket.ended(op)
 	}
 	f.p.w.story.addAbout(f.p.site.storeKey(key), "%s: ends upload %s of %s: %t, %v", f.p.name, op, key, ended, err)
 	return ended, err
@@ -363,7 +388,9 @@ func (f *flaky) Create(ctx context.Context, key string, opts ufs.CreateOptions) 
 	}
 	f.p.w.bucket.uploaded(f.p.site.storeKey(key), opts.Op, f.p.name)
 	f.p.w.story.addAbout(f.p.site.storeKey(key), "%s: begins upload %s of %s", f.p.name, opts.Op, key)
-	return &flakyWriter{f: f, ctx: ctx, key: key, opts: opts, inner: inner}, nil
+	u := &flakyWriter{f: f, ctx: ctx, key: key, opts: opts, inner: inner}
+	f.p.w.bucket.begun(u)
+	return u, nil
 }
 
 // flakyWriter is an upload. The late effect of one is either that of a multipart
@@ -388,6 +415,12 @@ func (u *flakyWriter) Write(p []byte) (int, error) {
 
 func (u *flakyWriter) Abort(ctx context.Context) error {
 	if err := u.f.look(ctx, "abort", u.key); err != nil {
+		b := u.f.p.w.bucket
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		if !u.f.p.dead() {
+			b.owes[upload{u.f.p.site.storeKey(u.key), u.opts.Op}] = u.f.p
+		}
 		return err
 	}
 	return u.ended(u.inner.Abort(ctx))
@@ -404,6 +437,7 @@ func (u *flakyWriter) ended(err error) error {
 func (u *flakyWriter) Commit(ctx context.Context) (st ufs.Status, err error) {
 	late := func(context.Context) func(context.Context) error {
 		return func(ctx context.Context) error {
+			u.f.p.w.arrives(u.opts.Op)
 			_, err := u.inner.Commit(ctx)
 			return u.ended(err)
 		}
@@ -419,6 +453,7 @@ func (u *flakyWriter) Commit(ctx context.Context) (st ufs.Status, err error) {
 		return st, broken("commit", u.key, freshet.KindUnavailable, "the process is dead")
 	}
 	err = u.f.effect(ctx, "commit", u.key, func(ctx context.Context) (err error) {
+		u.f.p.w.arrives(u.opts.Op)
 		st, err = u.inner.Commit(ctx)
 		return u.ended(err)
 	}, late)
@@ -430,6 +465,7 @@ func (u *flakyWriter) Commit(ctx context.Context) (st ufs.Status, err error) {
 func (u *flakyWriter) again(ctx context.Context) func(context.Context) error {
 	_ = u.ended(u.inner.Abort(ctx)) // it never fails here
 	return func(ctx context.Context) error {
+		u.f.p.w.arrives(u.opts.Op)
 		w, err := u.f.inner.Create(ctx, u.key, u.opts)
 		if err != nil {
 			return err

@@ -15,11 +15,12 @@ import (
 type story struct {
 	start time.Time
 
-	mu    sync.Mutex
-	lines []line
-	bad   []string // what broke a rule
-	about map[string]bool
-	given map[string]bool // operations that were given up
+	mu     sync.Mutex
+	lines  []line
+	bad    []string // what broke a rule
+	about  map[string]bool
+	given  map[string]bool // operations that were given up
+	unsure map[string]bool // operations of which a leader does not know whether it gave them up
 }
 
 type line struct {
@@ -90,6 +91,22 @@ func (s *story) givenUp(op string) bool {
 	return s.given[op]
 }
 
+// leaveUnsure notes that a leader does not know whether it gave an operation up.
+func (s *story) leaveUnsure(op string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.unsure == nil {
+		s.unsure = map[string]bool{}
+	}
+	s.unsure[op] = true
+}
+
+func (s *story) leftUnsure(op string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.unsure[op]
+}
+
 // storyLog is the log of one part.
 type storyLog struct {
 	*story
@@ -116,13 +133,21 @@ func (s *story) WithGroup(string) slog.Handler { return s }
 func (s storyLog) Handle(_ context.Context, r slog.Record) error {
 	var text strings.Builder
 	text.WriteString(s.attrs)
+	op, unknown := "", false
 	r.Attrs(func(a slog.Attr) bool {
 		fmt.Fprintf(&text, " %s", a)
-		if a.Key == "op" && strings.HasPrefix(r.Message, "operation resolved") {
-			s.giveUp(a.Value.String())
+		if a.Key == "op" {
+			op = a.Value.String()
 		}
+		unknown = unknown || a.Key == "error" && strings.Contains(a.Value.String(), "the outcome is unknown")
 		return true
 	})
+	switch {
+	case strings.HasPrefix(r.Message, "operation resolved"):
+		s.giveUp(op)
+	case strings.HasPrefix(r.Message, "an operation could not be resolved yet") && unknown:
+		s.leaveUnsure(op)
+	}
 	s.add("  log %s %s%s", r.Level, r.Message, &text)
 	return nil
 }

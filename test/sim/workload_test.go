@@ -145,18 +145,19 @@ func (a *actor) write(ctx context.Context, key string) {
 	}
 	v, data := a.w.hist.newVersion(a.s, length)
 	x := &attempt{site: a.s, op: freshet.OpID(uuid.New()), what: "write", key: key, version: v}
+	a.chooseWrite(x)
 	a.w.hist.begin(x)
-	opts := client.WriteOptions{Op: x.op, Length: int64(len(data)), BlockSize: freshet.MinBlockSize}
-	if a.dice.below(4) == 0 {
-		opts.Write = freshet.Through
-	}
+	opts := client.WriteOptions{Op: x.op, Length: int64(len(data)), BlockSize: freshet.MinBlockSize, Write: x.write, DurableReplicas: x.replicas}
 	done, err := a.files.Write(ctx, a.s.pathOf(key), bytes.NewReader(data), opts)
 	o := outcomeOf(err, false)
 	if err != nil && !freshet.IsKind(err, freshet.KindDeadline) {
 		o = refused // nothing was written: the contract of Write
 	}
 	a.w.hist.end(x, o, err)
-	if o != acked || a.dice.below(3) != 0 {
+	if o == acked && x.kept() {
+		a.w.durable(x)
+	}
+	if o != acked || x.kept() || a.dice.below(3) != 0 {
 		return
 	}
 	at, ok := a.w.bucket.changed(key, x.began, v)
@@ -174,10 +175,27 @@ func (a *actor) write(ctx context.Context, key string) {
 	}
 }
 
+// chooseWrite chooses how to write.
+func (a *actor) chooseWrite(x *attempt) {
+	n := a.dice.below(12)
+	switch {
+	case n < 3:
+		x.write = freshet.Through
+	case n < 7 || !a.w.settings.kept:
+	case n < 10:
+		x.write = freshet.MustCache
+	default:
+		x.write = freshet.AsyncThrough
+	}
+	if x.kept() {
+		x.replicas = a.dice.below(3) // 0 leaves it to the policy, which says 1
+	}
+}
+
 // read reads a file and judges what it got: the bytes of one version that the
 // storage held at some moment that the site may go back to.
 func (a *actor) read(ctx context.Context, key string, after freshet.Token, at time.Time) {
-	from := later(a.w.hist.since(a.s, key), at)
+	from, began := later(a.w.hist.since(a.s, key), at), time.Now()
 	mounted, there := a.s.mounted()
 	opts := client.Whole()
 	opts.After = after
@@ -202,34 +220,43 @@ func (a *actor) read(ctx context.Context, key string, after freshet.Token, at ti
 	if now, _ := a.s.mounted(); v == 0 && (!there || now != mounted) {
 		return // it is the mount that does not exist
 	}
-	a.judge("read", key, from, v, !after.IsZero())
+	a.judge(answer{"read", key, from, began, v, !after.IsZero()})
+}
+
+// answer is what a client got: a version, which the storage may have held since a moment,
+// and which is all that the site has if it is not in the storage.
+type answer struct {
+	what, key   string
+	from, began time.Time
+	version     int
+	token       bool
 }
 
 // judge finds answers that are older than they may be.
-func (a *actor) judge(what, key string, from time.Time, v int, token bool) {
+func (a *actor) judge(x answer) {
 	now := time.Now()
-	a.w.story.addAbout(key, "%s: %s %s → version %d (token %t)", a.s.name, what, key, v, token)
-	if may := a.w.bucket.during(key, from, now); !may[v] {
-		a.w.violation(key, "%s of %s in %s gave version %d; since %.3fs it may be one of %v (token: %t)",
-			what, key, a.s.name, v, from.Sub(a.w.start).Seconds(), may, token)
+	a.w.story.addAbout(x.key, "%s: %s %s → version %d (token %t)", a.s.name, x.what, x.key, x.version, x.token)
+	if may := a.w.hist.allowed(a.s, x.key, x.from, x.began, now); !may[x.version] {
+		a.w.violation(x.key, "%s of %s in %s gave version %d; since %.3fs it may be one of %v (token: %t)",
+			x.what, x.key, a.s.name, x.version, x.from.Sub(a.w.start).Seconds(), may, x.token)
 	}
 }
 
 func (a *actor) stat(ctx context.Context, key string) {
-	from := a.w.hist.since(a.s, key)
+	from, began := a.w.hist.since(a.s, key), time.Now()
 	mounted, there := a.s.mounted()
 	st, err := a.files.Stat(ctx, a.s.pathOf(key), freshet.ReadOptions{})
 	if now, _ := a.s.mounted(); err != nil && (!there || now != mounted) {
 		return
 	}
 	if freshet.IsKind(err, freshet.KindNotExist) {
-		a.judge("stat", key, from, 0, false)
+		a.judge(answer{"stat", key, from, began, 0, false})
 		return
 	}
 	if err != nil {
 		return
 	}
-	may := a.w.bucket.during(key, from, time.Now())
+	may := a.w.hist.allowed(a.s, key, from, began, time.Now())
 	for v := range may {
 		if v > 0 && a.w.hist.length(v) == st.Info.Length {
 			return
@@ -240,7 +267,7 @@ func (a *actor) stat(ctx context.Context, key string) {
 
 // list lists a directory and judges the presence of each file in it.
 func (a *actor) list(ctx context.Context, dir string) {
-	froms := map[string]time.Time{}
+	froms, began := map[string]time.Time{}, time.Now()
 	for _, key := range a.keys {
 		if key[:strings.LastIndexByte(key, '/')] == dir {
 			froms[key] = a.w.hist.since(a.s, key)
@@ -257,7 +284,7 @@ func (a *actor) list(ctx context.Context, dir string) {
 	now := time.Now()
 	for key, from := range froms {
 		_, there := names[a.s.pathOf(key)]
-		may := a.w.bucket.during(key, from, now)
+		may := a.w.hist.allowed(a.s, key, from, began, now)
 		absent := may[0]
 		delete(may, 0)
 		if (there && len(may) == 0) || (!there && !absent) {

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -81,7 +82,9 @@ type world struct {
 
 	settings settings
 	hist     history
+	scratch  string // for disks
 	kept     struct{ hits, dropped float64 }
+	stay     struct{ owed, lost, conflicts int } // files that were not in the storage, when all was quiet
 }
 
 // settings shape a world.
@@ -95,6 +98,7 @@ type settings struct {
 	latency time.Duration // of the storage, at most, one way
 	rebuild bool          // a cluster is made anew once
 	leases  bool          // clients keep answers
+	kept    bool          // some files stay on nodes at first
 }
 
 var siteNames = []string{"west", "east", "north"}
@@ -103,7 +107,7 @@ func newWorld(t testing.TB, s settings) *world {
 	t.Helper()
 	w := &world{t: t, start: time.Now(), chance: newDice(s.seed, 1), net: membus.NewNetwork(s.seed), settings: s}
 	w.clock = bubbleClock{start: w.start}
-	w.story.start = w.start
+	w.story.start, w.scratch = w.start, scratchDir(t)
 	w.hist.init(w)
 	w.bucket = newBucket(w, s.mode)
 	w.open = ufs.Openers{mem.Opener{"lake": w.bucket.store}}
@@ -162,6 +166,7 @@ type process struct {
 	name string
 	gone chan struct{}
 	once sync.Once
+	mute atomic.Bool // it does not reach its leader
 }
 
 func (p *process) kill() { p.once.Do(func() { close(p.gone) }) }
@@ -197,6 +202,9 @@ type site struct {
 	logs     map[freshet.ClusterID]*siteLog
 	absent   int       // odd while the mount is not there; grows at each change
 	rebuilt  time.Time // when the cluster was made anew, if it was
+	wiped    time.Time // when a disk was lost, the last time
+	dropping int       // what drops files that are not in the storage goes on
+	drop     time.Time // when it was over, the last time
 }
 
 func newSite(w *world, name, prefix string, members int, s settings) *site {
@@ -215,7 +223,7 @@ func newSite(w *world, name, prefix string, members int, s settings) *site {
 		out.members = append(out.members, m)
 	}
 	for i := range s.nodes {
-		out.nodes = append(out.nodes, &node{site: out, name: fmt.Sprintf("%s-n%d", name, i), dir: w.t.TempDir()})
+		out.nodes = append(out.nodes, &node{site: out, name: fmt.Sprintf("%s-n%d", name, i), disk: w.newDisk()})
 	}
 	return out
 }
