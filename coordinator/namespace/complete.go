@@ -112,7 +112,7 @@ func (t *txn) adopt(in *intent, m *mount, e *Entry) bool {
 		}
 		t.dropSince(m, in.Key, in.Started)
 	}
-	if in.State == IntentQuarantine && in.Kind == OpWrite {
+	if in.State == IntentQuarantine && in.Kind == OpWrite && m.Generation == in.Generation {
 		t.replaceKept(m, in, in.Key)
 	}
 	p, ok := t.reach(m, in.Key, in.Started)
@@ -173,8 +173,8 @@ func (t *txn) completeRename(in *intent, m *mount, src before, e *Entry, definit
 	if !definite || !src.clean || !dst.clean {
 		if m.Generation == in.Generation {
 			t.replaceKept(m, in, in.Key2)
+			t.carry(m, in, e)
 		}
-		t.carry(m, in, e)
 		return false
 	}
 	c := t.walk(m, in.Key)

@@ -280,26 +280,35 @@ func (t *txn) carry(m *mount, in *intent, e *Entry) {
 		if !ok {
 			continue
 		}
-		over := *t.carryFile(m, u, to)
-		if key == in.Key { // what the storage moved lies beneath
-			over.Beneath, over.Conflict = e.Fingerprint, false
-			t.saveUnpersisted(&over)
+		there := t.carryFile(m, u, to)
+		if there == nil {
+			continue
 		}
+		over := *there // what the storage moved lies beneath
+		if over.Beneath, over.Conflict = u.Beneath, false; key == in.Key {
+			over.Beneath = e.Fingerprint
+		}
+		t.saveUnpersisted(&over)
 	}
 }
 
 // carryFile moves an unpersisted file and returns the one that is there then: another, if
-// that was written since the rename began, and so has replaced what came.
+// that was written since the rename began, and so has replaced what came. It stays, with
+// nil, if a directory that others lie below was made in its way meanwhile.
 func (t *txn) carryFile(m *mount, u *unpersisted, to place) *unpersisted {
 	old := t.get(to)
-	if newer := t.unpersistedAt(old); newer != nil {
+	newer := t.unpersistedAt(old)
+	switch {
+	case newer != nil:
 		t.discardFile(m, u)
 		return newer
-	}
-	if old != nil {
+	case t.holds(old):
+		return nil
+	case old != nil:
 		t.detach(to)
 	}
 	t.move(u.at, to)
+	t.edit(to).validFrom = t.i
 	return t.files.rows[u.File]
 }
 
