@@ -63,7 +63,10 @@ func (e *Engine) remove(ctx context.Context, q removal) (freshet.Completed, erro
 				return nil, err
 			}
 			kept, _, kerr := e.keptAt(q.Path) // a write may have ended since the first look
-			if absent || kerr == nil && kept {
+			switch {
+			case kerr != nil:
+				err = kerr
+			case absent || kept:
 				err = nil
 			}
 			return nil, err
