@@ -6,7 +6,6 @@ import (
 
 	"github.com/freshet-io/freshet"
 	"github.com/freshet-io/freshet/coordinator"
-	"github.com/freshet-io/freshet/coordinator/leases"
 	"github.com/freshet-io/freshet/coordinator/namespace"
 )
 
@@ -21,14 +20,14 @@ func TestASessionWhoseLeaderDiedBeforeItAnswered(t *testing.T) {
 			var announced *world
 			inBubble(t, settings{members: 3, world: &announced, hooks: announcing(&announced), options: func(o *coordinator.Options) { o.Leases.Length = length }}, func(w *world) {
 				m, _ := w.inForce(namespace.Version)
-				first := freshet.LeaseOpening{ID: leases.NewID()}
+				first := freshet.LeaseOpening{ID: freshet.LeaseID{1}}
 				s, err := m.OpenLeases(w.Context(), first)
 				if err != nil || s.ID() != first.ID {
 					w.Fatal(s, err) // this is the answer that nobody gets
 				}
 				w.net.Isolate(m.id)
 				next := w.successor(m)
-				second := freshet.LeaseOpening{ID: leases.NewID()}
+				second := freshet.LeaseOpening{ID: freshet.LeaseID{2}}
 				if !waits {
 					second.Unanswered = []freshet.LeaseID{first.ID}
 				}

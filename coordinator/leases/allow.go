@@ -130,7 +130,7 @@ func (t *Table) Open(ctx context.Context, id freshet.LeaseID, allow func(context
 		return nil, freshet.Errorf(freshet.KindUnsupported, opOpen, "", "this cluster grants no leases: leases.length is 0")
 	}
 	if id.IsZero() {
-		id = NewID()
+		id = newID()
 	}
 	t.mu.Lock()
 	t.sweep()

@@ -61,6 +61,7 @@ func TestNothingOlderIsKeptThanWasChanged(t *testing.T) {
 			version := map[freshet.Path]int{}
 			var holders []*holder
 			var asked []question
+			opened := 0
 			ask := func(h *holder) {
 				p := rapid.SampledFrom(files).Draw(rt, "file")
 				asked = append(asked, question{h, h.s, table.Ask(h.s.ID(), p), p, time.Now(), version[p]})
@@ -82,7 +83,8 @@ func TestNothingOlderIsKeptThanWasChanged(t *testing.T) {
 			// it is written down.
 			open := func(h *holder, dies bool) {
 				h.kept, h.next = map[freshet.Path]answer{}, nil
-				o := freshet.LeaseOpening{ID: leases.NewID(), Unanswered: h.unanswered}
+				opened++
+				o := freshet.LeaseOpening{ID: freshet.LeaseID{0: byte(opened), 1: 1}, Unanswered: h.unanswered}
 				if h.s != nil {
 					o.Previous = h.s.ID()
 				}

@@ -21,7 +21,7 @@ func TestASessionThatWasNotAnswered(t *testing.T) {
 				s := w.open(freshet.LeaseID{})
 				w.lease(s, "/f")
 				s.Close()
-				next := freshet.LeaseOpening{ID: leases.NewID(), Previous: s.ID()}
+				next := freshet.LeaseOpening{ID: freshet.LeaseID{1}, Previous: s.ID()}
 				w.Release(&next)
 				if _, err := w.Table.Open(w.Context(), next.ID, func(ctx context.Context, a leases.Allowed) error {
 					defer w.Leave() // what the state says now, it says to the next leader
@@ -33,7 +33,7 @@ func TestASessionThatWasNotAnswered(t *testing.T) {
 					w.Fatalf("the state names %s", w.allowed.Holders)
 				}
 				w.Enter(2, w.allowed)
-				again := freshet.LeaseOpening{ID: leases.NewID(), Previous: s.ID()}
+				again := freshet.LeaseOpening{ID: freshet.LeaseID{2}, Previous: s.ID()}
 				if want == 0 {
 					again.Unanswered = []freshet.LeaseID{next.ID}
 				}

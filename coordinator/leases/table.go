@@ -333,8 +333,8 @@ func (t *Table) sweep() {
 	}
 }
 
-// NewID returns an ID that nobody can guess, and that nobody had before.
-func NewID() (id freshet.LeaseID) {
+// newID returns an ID that nobody can guess, and that nobody had before.
+func newID() (id freshet.LeaseID) {
 	_, _ = rand.Read(id[:]) // it never fails
 	return id
 }
