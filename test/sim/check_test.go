@@ -362,7 +362,7 @@ func (w *world) published(faults bool) {
 			switch {
 			case a.kept(): // what is not in the storage concerns nobody else
 				least, most = 0, 0
-			case w.settings.kept && a.what == "rename": // of such a file
+			case a.what == "rename" && w.hist.mayMoveKept(a): // of such a file
 				least = 0
 			}
 			if n < least || n > most {

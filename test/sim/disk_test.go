@@ -30,8 +30,7 @@ type disk struct {
 // newDisk makes an empty one, in memory if there is a file system for that: blocks that
 // are promised to be durable are synced, which costs much on others.
 func (w *world) newDisk() *disk {
-	parent := w.scratch
-	dir, err := os.MkdirTemp(parent, "disk")
+	dir, err := os.MkdirTemp(w.scratch, "disk")
 	if err != nil {
 		w.t.Error(err)
 	}
@@ -114,7 +113,7 @@ func (s *site) holders(file freshet.FileID, blocks int) []*disk {
 }
 
 // survives reports whether one of the disks that had all of a write, when it was
-// acknowledged, is still there.
+// completed, is still there.
 func (a *attempt) survives() bool {
 	return slices.ContainsFunc(a.held, func(d *disk) bool { return !d.destroyed() })
 }

@@ -34,10 +34,10 @@ type attempt struct {
 	ended     time.Time
 	outcome   outcome
 
-	// Of a write that stays on nodes, once it is acknowledged.
-	file   freshet.FileID
-	blocks int
-	held   []*disk // had all blocks then
+	// Of a write that stays on nodes.
+	file   freshet.FileID // once it has a ticket
+	blocks int            // once the leader was asked to complete it
+	held   []*disk        // that had all blocks then
 }
 
 func (a *attempt) covers(key string) bool {

@@ -84,12 +84,12 @@ func (s *site) giveUp() (end func()) {
 
 // carried returns the write whose version a site must show at a key all the time from..to,
 // unless the storage has got it meanwhile, and what brought it to the key; nil if that is
-// not certain. Held with mu.
-func (h *history) carried(s *site, key string, from, to time.Time) (write, brought *attempt) {
+// not certain. but, if not nil, is an attempt that is not asked about. Held with mu.
+func (h *history) carried(s *site, key string, from, to time.Time, but *attempt) (write, brought *attempt) {
 	var last *attempt
 	all := h.at(s, key)
 	for _, a := range all {
-		if !a.began.After(to) && !a.denied() {
+		if a != but && !a.began.After(to) && !a.denied() {
 			last = a // they are in the order of their beginnings
 		}
 	}
@@ -97,7 +97,7 @@ func (h *history) carried(s *site, key string, from, to time.Time) (write, broug
 		return nil, nil
 	}
 	for _, a := range all {
-		if a == last || a.denied() || a.began.After(to) {
+		if a == last || a == but || a.denied() || a.began.After(to) {
 			continue
 		}
 		if end, ok := h.settled(a); !ok || !end.Before(last.began) {
@@ -107,11 +107,18 @@ func (h *history) carried(s *site, key string, from, to time.Time) (write, broug
 	if last.kept() {
 		return last, last
 	}
-	if key, ok := last.source(key); ok && !(last.tree && covers(last.key, last.key2)) {
-		write, _ = h.carried(s, key, last.began, last.began)
-		return write, last
+	src, ok := last.source(key)
+	if !ok || last.tree && covers(last.key, last.key2) {
+		return nil, nil
 	}
-	return nil, nil
+	write, _ = h.carried(s, src, last.began, last.ended, last)
+	if write == nil {
+		return nil, nil
+	}
+	if _, ok := h.w.bucket.changed(src, write.began, write.version); ok {
+		return nil, nil // the storage had it at the source: others may have changed it there
+	}
+	return write, last
 }
 
 // glance collects versions that were on their way to the storage or not in it, and that a
@@ -119,7 +126,7 @@ func (h *history) carried(s *site, key string, from, to time.Time) (write, broug
 type glance struct {
 	h    *history
 	s    *site
-	ends func(*attempt) bool // surely takes a version away
+	ends func(z *attempt, key string) bool // surely takes a version away from a key
 	out  map[int]bool
 	path []*attempt // renames that are being followed
 }
@@ -135,7 +142,7 @@ func (g *glance) at(key string, from, to time.Time) {
 		if !a.kept() && !brings {
 			continue
 		}
-		if since, ok := g.h.settled(a); ok && g.over(all, a, since, from) {
+		if since, ok := g.h.settled(a); ok && g.over(key, all, a, since, from) {
 			continue
 		}
 		if a.kept() {
@@ -156,9 +163,9 @@ func (g *glance) at(key string, from, to time.Time) {
 
 // over reports whether what an attempt brought, which was settled then, was surely taken
 // away again before a moment.
-func (g *glance) over(all []*attempt, brought *attempt, since, before time.Time) bool {
+func (g *glance) over(key string, all []*attempt, brought *attempt, since, before time.Time) bool {
 	for _, z := range all {
-		if z != brought && z.outcome == acked && z.began.After(since) && z.ended.Before(before) && g.ends(z) {
+		if z != brought && z.outcome == acked && z.began.After(since) && z.ended.Before(before) && g.ends(z, key) {
 			return true
 		}
 	}
@@ -201,7 +208,7 @@ func (h *history) indexed(a *attempt) {
 func (h *history) allowed(s *site, key string, since, from, to time.Time) map[int]bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if w, brought := h.carried(s, key, from, to); w != nil {
+	if w, brought := h.carried(s, key, from, to, nil); w != nil {
 		if at, ok := h.w.bucket.changed(key, brought.began, w.version); ok && !at.After(to) {
 			may := h.w.bucket.during(key, later(since, at), to)
 			may[w.version] = true
@@ -210,16 +217,26 @@ func (h *history) allowed(s *site, key string, since, from, to time.Time) map[in
 		return map[int]bool{w.version: true}
 	}
 	may := h.w.bucket.during(key, since, to)
-	(&glance{h: h, s: s, ends: func(*attempt) bool { return true }, out: may}).at(key, from, to)
+	(&glance{h: h, s: s, ends: func(*attempt, string) bool { return true }, out: may}).at(key, from, to)
 	return may
 }
 
 // mayLand reports whether a version that was not in the storage may get there: it was
-// not removed, or taken to another key, and the client told so, before.
+// not removed, taken to another key or replaced in the storage, and the client told so, before.
 func (h *history) mayLand(w *attempt, key string, at time.Time) bool {
 	may := map[int]bool{}
-	(&glance{h: h, s: w.site, ends: func(z *attempt) bool { return z.takesFrom(key) }, out: may}).at(key, at, at)
+	(&glance{h: h, s: w.site, ends: func(z *attempt, key string) bool {
+		return z.takesFrom(key) || z.what == "write" && !z.kept()
+	}, out: may}).at(key, at, at)
 	return may[w.version]
+}
+
+// mayMoveKept reports whether what a rename moved may have been a file that was not in the
+// storage.
+func (h *history) mayMoveKept(a *attempt) bool {
+	may := map[int]bool{}
+	(&glance{h: h, s: a.site, ends: func(*attempt, string) bool { return true }, out: may, path: []*attempt{a}}).at(a.key, a.began, a.ended)
+	return len(may) > 0
 }
 
 // owed returns the write whose version a site must have at a key now, and that the storage
@@ -228,7 +245,7 @@ func (h *history) owed(s *site, key string) *attempt {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	now := time.Now()
-	w, brought := h.carried(s, key, now, now)
+	w, brought := h.carried(s, key, now, now, nil)
 	if w == nil {
 		return nil
 	}

@@ -12,7 +12,7 @@ import (
 	"github.com/freshet-io/freshet/client"
 )
 
-// keep writes a new version of a file that stays on nodes, and returns its attempt.
+// keepFile writes a new version of a file that stays on nodes, and returns its attempt.
 func (s *site) keepFile(key string, write freshet.WriteType, replicas int) *attempt {
 	s.w.t.Helper()
 	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(200 * time.Millisecond) {

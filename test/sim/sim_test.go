@@ -4,7 +4,7 @@
 // every moment, and so what each cluster may answer.
 //
 // It never opens a socket, and replaces only what lies outside of the project: the
-// network, the disks and the storage.
+// network, the coordinators' disks and the storage.
 package sim_test
 
 import (

@@ -39,6 +39,7 @@ type bucket struct {
 	open map[upload]string   // uploads that nobody has ended, with who began them
 	kept map[upload]bool     // those that somebody could not end
 	owes map[upload]*process // those whose writer could not end them yet, and goes on trying
+	soon map[upload]bool     // those that were ended before they began
 
 	writers map[freshet.OpID]*flakyWriter // of all uploads
 	ships   map[freshet.OpID]*shipment    // of those that were permitted
@@ -74,7 +75,19 @@ func (b *bucket) orphan(u upload) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	p := b.owes[u]
+	if w := b.writers[u.op]; w != nil && b.soon[u] {
+		p = w.f.p
+	}
 	return b.kept[u] || p != nil && p.dead()
+}
+
+// forestall notes that somebody ends an upload, which may begin yet: its writer ends it then.
+func (b *bucket) forestall(key string, op freshet.OpID) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if _, begun := b.open[upload{key, op}]; !begun {
+		b.soon[upload{key, op}] = true
+	}
 }
 
 // uploading reports whether nobody has ended an upload.
@@ -97,7 +110,7 @@ func (b *bucket) uploaded(key string, op freshet.OpID, by string) {
 }
 
 func newBucket(w *world, mode mem.Mode) *bucket {
-	b := &bucket{held: map[string]int{}, past: map[string][]spell{}, open: map[upload]string{}, kept: map[upload]bool{}, owes: map[upload]*process{}}
+	b := &bucket{held: map[string]int{}, past: map[string][]spell{}, open: map[upload]string{}, kept: map[upload]bool{}, owes: map[upload]*process{}, soon: map[upload]bool{}}
 	b.writers, b.ships = map[freshet.OpID]*flakyWriter{}, map[freshet.OpID]*shipment{}
 	b.store = mem.New(mem.Options{Mode: mode, PageSize: 7, MaxOpLifetime: maxOpLifetime, Hook: func(step, _ string) error {
 		b.observe()
@@ -364,9 +377,7 @@ func (f *flaky) AbortUpload(ctx context.Context, key string, op freshet.OpID) (b
 		f.p.w.bucket.leave(f.p.site.storeKey(key), op)
 		return false, err
 	}
-	if !f.p.w.bucket.uploading(f.p.site.storeKey(key), op) { // it may begin yet
-		f.p.w.bucket.leave(f.p.site.storeKey(key), op)
-	}
+	f.p.w.bucket.forestall(f.p.site.storeKey(key), op)
 	ended, err := f.inner.AbortUpload(ctx, key, op)
 	if err == nil {
 		f.p.w.bucket.uploaded(f.p.site.storeKey(key), op, "")
