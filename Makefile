@@ -41,6 +41,7 @@ RACE_TIMEOUT ?= 25m
 CLUSTER_TESTS ?= /test/(e2e|chaos|bench|scale|join|hdfstest|azuretest|gcstest|sqstest)(/| |$$)
 # Under the race detector a simulated seed takes ten times as long.
 RACE_SEEDS ?= 6
+RACE_CLUSTERS ?= $(addprefix ./test/,e2e/unpersisted e2e/local e2e/faults e2e/writers e2e/region e2e/bus chaos)
 FUZZTIME ?= 10s
 # `make bench` takes seven minutes or more; docs/performance.md says how to take longer or parts.
 BENCH ?= StatHot|ListHot|LookupHot|List1000|LoadListing|ParsePage
@@ -196,6 +197,16 @@ race: build backends provision ## tests under the race detector, without those t
 	rc=0; race $$(echo "$$all" | grep -v ' testing/synctest' | cut -d ' ' -f 1) || rc=$$?; \
 	race -cpu 1 $$(echo "$$all" | grep ' testing/synctest' | cut -d ' ' -f 1) || rc=$$?; exit $$rc
 	@cat $(SKIPPED)
+
+# What the programs find goes to files, for tests kill most of them. In a root of its own a
+# binary can't run that needs the C library.
+.PHONY: race-clusters
+race-clusters: build backends provision ## tests of whole clusters (RACE_CLUSTERS) whose programs run under the race detector
+	@command -v "$$($(GO) env CC)" >/dev/null || { echo 'make race-clusters needs a C compiler ($$CC, for example gcc)' >&2; exit 1; }
+	CGO_ENABLED=1 $(GO) build -race $(BUILDFLAGS) -o $(BIN)/race/freshet ./cmd/freshet
+	$(WITH_BACKENDS) races=$$(mktemp -d); trap 'rm -rf "$$races"' EXIT; rc=0; \
+	FRESHET_BIN=$(BIN)/race/freshet GORACE="log_path=$$races/of" $(GO) test -count 1 -p 1 -timeout $(RACE_TIMEOUT) -skip TestAContainerSharesOnlyTheSocket $(TESTFLAGS) $(RACE_CLUSTERS) || rc=$$?; \
+	if [ -n "$$(ls "$$races")" ]; then cat "$$races"/*; rc=66; fi; exit $$rc
 
 .PHONY: fuzz
 fuzz: ## every fuzz target, each for FUZZTIME

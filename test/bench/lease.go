@@ -93,6 +93,12 @@ func holding(ctx context.Context, s *fleet.Session, n int) (all []*client.Leases
 	return all, stop, err
 }
 
+// reading is a way to read, and the same without metadata.
+type reading struct {
+	what     string
+	do, bare func(context.Context) error
+}
+
 func (b *bench) hotRead(ctx context.Context, s *fleet.Session, nodes *rpc.NodePool, name string) error {
 	held, stop, err := holding(ctx, s, 1)
 	if err != nil {
@@ -133,13 +139,15 @@ func (b *bench) hotRead(ctx context.Context, s *fleet.Session, nodes *rpc.NodePo
 		return err
 	}
 	show := func(d time.Duration) string { return fmt.Sprintf("%.0f/s", float64(time.Second)/float64(d)) }
-	for _, way := range []struct {
-		what string
-		do   func(context.Context) error
-	}{{"under a lease", kept}, {"with a question to the coordinator each", asks}} {
+	ways := []reading{{"under a lease", kept, bare}, {"with a question to the coordinator each", asks, bare}}
+	if block.Length <= pageSize && len(block.Nodes) > 0 {
+		ours, theirs := positioned(client.New(ns, nodes, client.Options{Leases: held[0]}), nodes, path, loc)
+		ways = append(ways, reading{"by its position, under a lease,", func(ctx context.Context) error { reads++; return ours(ctx) }, theirs})
+	}
+	for _, way := range ways {
 		reads = 0
 		ns.n.Store(0)
-		our, their, err := b.duel(ctx, "hot read of "+name+" "+way.what, b.turnLength(), way.do, bare)
+		our, their, err := b.duel(ctx, "hot read of "+name+" "+way.what, b.turnLength(), way.do, way.bare)
 		if err != nil {
 			return err
 		}
@@ -179,4 +187,22 @@ func (b *bench) breaks(ctx context.Context, s *fleet.Session, sessions int) erro
 	slices.Sort(all)
 	b.add(fmt.Sprintf("chmod of a file that %d sessions keep an answer about: median, slowest", sessions), all[len(all)/2].Round(10*time.Microsecond).String(), all[len(all)-1].Round(10*time.Microsecond).String(), "")
 	return nil
+}
+
+// positioned reads a file of one block by messages that many reads share, from its opening
+// to its closing and without metadata.
+func positioned(files *client.Client, nodes *rpc.NodePool, path freshet.Path, loc freshet.Location) (ours, bare func(context.Context) error) {
+	block := loc.Blocks[0]
+	to := make([]byte, block.Length)
+	ours = func(ctx context.Context) error {
+		f, err := files.OpenFile(ctx, path, client.ReadOptions{})
+		if err != nil {
+			return err
+		}
+		_, err = f.ReadAt(to, 0)
+		return err
+	}
+	return ours, func(ctx context.Context) error {
+		return nodes.ReadRange(ctx, block.Nodes[0], rpc.RangeRead{Block: block, Source: loc.Source, To: to})
+	}
 }

@@ -34,6 +34,13 @@ const pageSize = 4 << 10
 
 const rawChunk = 1 << 20
 
+// The buffer and the windows of the product's ports of data (rpc/tuning.go), so that the
+// limit has what is gained by these too.
+const (
+	rawWriteBuffer = 128 << 10
+	rawWindow      = 2 << 20
+)
+
 // rawCodec hands over bytes: no codec of gRPC can cost less.
 type rawCodec struct{}
 
@@ -88,7 +95,8 @@ func serveData(name string) error {
 	if err != nil {
 		return err
 	}
-	srv := grpc.NewServer(grpc.ForceServerCodecV2(rawCodec{}))
+	srv := grpc.NewServer(grpc.ForceServerCodecV2(rawCodec{}), grpc.WriteBufferSize(rawWriteBuffer),
+		grpc.StaticStreamWindowSize(rawWindow), grpc.StaticConnWindowSize(rawWindow))
 	desc := rawStream()
 	desc.Handler = func(_ any, stream grpc.ServerStream) error { return s.grpc(stream) }
 	srv.RegisterService(&grpc.ServiceDesc{ServiceName: "bare.Bytes", HandlerType: (*any)(nil), Streams: []grpc.StreamDesc{*desc}}, s)
@@ -218,7 +226,8 @@ func startBare(ctx context.Context, file string) (*bare, error) {
 	if err == nil {
 		over, tcp, _ := strings.Cut(strings.TrimSpace(line), " ")
 		b.tcp = tcp
-		b.conn, err = grpc.NewClient(over, grpc.WithTransportCredentials(insecure.NewCredentials()),
+		b.conn, err = grpc.NewClient(over, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithWriteBufferSize(rawWriteBuffer),
+			grpc.WithStaticStreamWindowSize(rawWindow), grpc.WithStaticConnWindowSize(rawWindow),
 			grpc.WithDefaultCallOptions(grpc.ForceCodecV2(rawCodec{}), grpc.MaxCallRecvMsgSize(2*rawChunk)))
 	}
 	if err != nil {

@@ -116,14 +116,14 @@ func (b *bench) localSequential(ctx context.Context, f *fleet.Fleet, s *fleet.Se
 		return errors.Join(err, fresh.Close())
 	}
 	for _, m := range []struct {
-		what string
-		do   func(context.Context) error
-	}{{"hot", hot}, {"first (each chunk is verified, and the client connects)", first}} {
-		ours, theirs, err := b.duel(ctx, "local-"+tier, b.turnLength(), m.do, bare)
+		name, note string
+		do         func(context.Context) error
+	}{{"hot", "", hot}, {"first", " (each chunk is verified, and the client connects)", first}} {
+		ours, theirs, err := b.duel(ctx, m.name+"-local-"+tier, b.turnLength(), m.do, bare)
 		if err != nil {
 			return err
 		}
-		b.addDuel(fmt.Sprintf("%s sequential local read of 256 MiB, %s tier", m.what, tier), ours, theirs, func(d time.Duration) string {
+		b.addDuel(fmt.Sprintf("%s sequential local read of 256 MiB, %s tier%s", m.name, tier, m.note), ours, theirs, func(d time.Duration) string {
 			return fmt.Sprintf("%.2f GB/s", localFile/d.Seconds()/1e9)
 		})
 	}

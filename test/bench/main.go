@@ -114,6 +114,11 @@ func (b *bench) run(ctx context.Context, only string) error {
 	}
 	defer func() { _ = os.RemoveAll(dir) }() // the system cleans up what is left
 	b.dir, b.load = dir, loadAverage()
+	if b.profiles != "" {
+		if err := os.MkdirAll(b.profiles, 0o755); err != nil {
+			return err
+		}
+	}
 	if b.binary, err = filepath.Abs(b.binary); err != nil {
 		return err
 	}
