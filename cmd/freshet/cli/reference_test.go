@@ -87,6 +87,49 @@ func TestReferenceHasEveryCommandAndFlag(t *testing.T) {
 	}
 }
 
+// TestAlluxioPageNamesWhatIsThere fails when docs/alluxio.md names a command of freshet
+// that does not exist, or a flag that this command does not have.
+func TestAlluxioPageNamesWhatIsThere(t *testing.T) {
+	t.Parallel()
+	b, err := os.ReadFile("../../../docs/alluxio.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	commands := regexp.MustCompile("`freshet ([^`|]+)[^`]*`").FindAllSubmatch(b, -1)
+	if len(commands) < 70 {
+		t.Errorf("only %d commands were found: this test no longer reads the page", len(commands))
+	}
+	flags := regexp.MustCompile(`(?:^| )(-[A-Za-z]|--[a-z-]+)\b`)
+	seen := map[string]bool{}
+	for _, m := range commands {
+		line := strings.TrimSpace(string(m[1]))
+		if seen[line] {
+			continue
+		}
+		seen[line] = true
+		var path []string
+		text := help(t)
+		for word := range strings.FieldsSeq(line) {
+			if !slices.ContainsFunc(section(text, "Available Commands"), func(l string) bool { return strings.Fields(l)[0] == word }) {
+				break
+			}
+			path = append(path, word)
+			text = help(t, path...)
+		}
+		usage := section(text, "Usage")
+		if len(path) == 0 || len(usage) == 0 || usage[0] == "  freshet "+strings.Join(path, " ")+" [flags]" && section(text, "Available Commands") != nil {
+			t.Errorf("docs/alluxio.md: there is no command `freshet %s`", line)
+			continue
+		}
+		has := strings.Join(append(section(text, "Flags"), section(text, "Global Flags")...), "\n") + "\n"
+		for _, f := range flags.FindAllStringSubmatch(line, -1) {
+			if !regexp.MustCompile(`(?m)(^| )` + f[1] + `[ ,]`).MatchString(has) {
+				t.Errorf("docs/alluxio.md: `freshet %s`: there is no flag %s", line, f[1])
+			}
+		}
+	}
+}
+
 // TestReferenceHasEveryMetric fails when a metric of the code is not in the table of
 // docs/reference.md, or the other way round. Of a name that the code puts together,
 // such as "freshet_raft_" and more, it sees the beginning.
