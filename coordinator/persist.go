@@ -201,7 +201,7 @@ func (c *Coordinator) keptBlocks(info *freshet.Info, blocks []freshet.Block, err
 		if !ok { // it was persisted, or replaced, this very moment
 			return errOvertaken
 		}
-		if !c.nodes.AllHeard(c.clock.Elapsed()) {
+		if why := c.ops.LossOf(&f); !why.Certain() && !c.nodes.AllHeard(c.clock.Elapsed()) {
 			return freshet.Errorf(freshet.KindUnavailable, opLocate, info.Path,
 				"the file is not in the storage yet, and the cache nodes have not told this leader what they hold: try again in a few seconds")
 		}
@@ -209,18 +209,6 @@ func (c *Coordinator) keptBlocks(info *freshet.Info, blocks []freshet.Block, err
 			"the file is not in the storage yet, and no live cache node has its bytes from %d on: %s", blocks[i].Offset, c.remedyOfLost(&f))
 	}
 	return nil
-}
-
-// remedyOfLost says what to do about an unpersisted file that no live node has.
-func (c *Coordinator) remedyOfLost(f *namespace.UnpersistedFile) string {
-	names := strings.Join(c.nodes.Named(f.Nodes), " or ")
-	switch {
-	case !f.Memory:
-		return "bring back " + names + ", which kept them"
-	case c.nodes.Ended(f.Nodes, c.clock.Elapsed()):
-		return fmt.Sprintf("they were kept in the memory of %s alone and are gone, for it was restarted: write the file again, or remove it with \"freshet fs rm %s\"", names, f.Path)
-	}
-	return fmt.Sprintf("they were kept in the memory of %s alone; unless it still runs and can be reached again they are gone: write the file again, or remove it with \"freshet fs rm %s\"", names, f.Path)
 }
 
 // explainKept says of an unpersisted file where it is and what becomes of it.
@@ -262,38 +250,20 @@ func (c *Coordinator) keptProblems() []string {
 		return nil
 	}
 	counts := map[string]int{}
-	nodes := map[string]struct{}{}
-	gone := 0
+	var lost lostFiles
 	lag := time.Duration(0)
 	for i := range all {
 		f := &all[i]
 		state, _ := c.ops.StateOf(f)
 		counts[state]++
-		switch {
-		case state != freshet.UnpersistedLost:
-		case f.Memory:
-			gone++
-		default:
-			for _, n := range c.nodes.Named(f.Nodes) {
-				nodes[n] = struct{}{}
-			}
+		if state == freshet.UnpersistedLost {
+			lost.add(f, c.ops.LossOf(f))
 		}
 		if f.Queued {
 			lag = max(lag, c.clock.Now().Sub(f.Waits()))
 		}
 	}
-	var out []string
-	if gone > 0 {
-		out = append(out, fmt.Sprintf("files were kept in the memory of single cache nodes, which have ended or can't be reached, %d of them: write them again, or remove them with \"freshet fs rm\"; see \"freshet persist status\"", gone))
-	}
-	if n := counts[freshet.UnpersistedLost] - gone; n > 0 {
-		names := make([]string, 0, len(nodes))
-		for name := range nodes {
-			names = append(names, name)
-		}
-		slices.Sort(names)
-		out = append(out, fmt.Sprintf("files are neither in the storage nor on a live cache node, %d of them: bring back %s; see \"freshet persist status\"", n, strings.Join(names, ", ")))
-	}
+	out := lost.problems()
 	if n := counts[freshet.UnpersistedConflict]; n > 0 {
 		out = append(out, fmt.Sprintf("files can't be persisted, because the storage holds other versions, %d of them; see \"freshet persist status\"", n))
 	}

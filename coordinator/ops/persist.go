@@ -209,7 +209,8 @@ func (e *Engine) lookAfter(l *lead, w *lossWatch) {
 		counts[s] = 0
 	}
 	lost, sums := map[freshet.FileID]struct{}{}, newKeptSums()
-	lag, bytes, told := time.Duration(0), int64(0), 0
+	var gone []*namespace.UnpersistedFile
+	lag, bytes := time.Duration(0), int64(0)
 	for i := range all {
 		f := &all[i]
 		state, at := e.StateOf(f)
@@ -221,27 +222,16 @@ func (e *Engine) lookAfter(l *lead, w *lossWatch) {
 		if f.Queued {
 			lag = max(lag, e.clock.Now().Sub(f.Waits()))
 		}
-		_, was := w.lost[f.File]
 		if state == freshet.UnpersistedLost {
+			gone = append(gone, f)
 			lost[f.File] = struct{}{}
-			if told++; !was && told <= lossesTold {
-				path := freshet.Path("")
-				if named, ok := e.state.UnpersistedOf(f.File); ok {
-					path = named.Path
-				}
-				log := e.log.With("path", string(path), "file_id", uint64(f.File), "bytes", f.Length, "nodes", e.nodes.Named(f.Nodes))
-				if f.Memory {
-					log.Error("a file that was kept in the memory of a node alone is on no live node; if the node has ended, remove the file or write it again")
-				} else {
-					log.Error("the bytes of a file that is not in the storage are on no live node; it can be read again when a node that kept it comes back")
-				}
-			}
 		}
 	}
+	e.tellLosses(w.lost, gone)
 	l.tookSums(e, sums)
 	switch now, before := len(lost), len(w.lost); {
 	case now > before:
-		e.log.Error("files that are not in the storage are on no live node", "files", now)
+		e.log.Error("files that are not in the storage are whole on no live node", "files", now)
 	case now < before && now == 0:
 		e.log.Info("no file that is not in the storage is missing any more")
 	}

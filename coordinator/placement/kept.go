@@ -153,11 +153,24 @@ func (n *Nodes) Acknowledged(id freshet.NodeID, incarnation uint64, file freshet
 // Whole returns those of the nodes that live and hold all bytes of the version, with
 // their incarnations.
 func (n *Nodes) Whole(file freshet.FileID, length int64, among []freshet.NodeID, now time.Duration) map[freshet.NodeID]uint64 {
-	bytes := make(map[*node]int64, len(among))
 	n.mu.RLock()
 	defer n.mu.RUnlock()
+	return n.whole(file, length, among, func(at *node) bool { return at.keeps && n.live(at, now) })
+}
+
+// LastWhole is Whole by what each node told last, whether it lives or not.
+func (n *Nodes) LastWhole(file freshet.FileID, length int64, among []freshet.NodeID) map[freshet.NodeID]uint64 {
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	return n.whole(file, length, among, func(at *node) bool { return at.keeps })
+}
+
+// whole returns those of the nodes that count and hold all bytes of the version. The
+// caller holds mu.
+func (n *Nodes) whole(file freshet.FileID, length int64, among []freshet.NodeID, counts func(*node) bool) map[freshet.NodeID]uint64 {
+	bytes := make(map[*node]int64, len(among))
 	for _, id := range among {
-		if at := n.byID[id]; at != nil && at.keeps && n.live(at, now) {
+		if at := n.byID[id]; at != nil && counts(at) {
 			bytes[at] = 0
 		}
 	}
