@@ -1,9 +1,12 @@
 package coordinator_test
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/freshet-io/freshet"
 	"github.com/freshet-io/freshet/coordinator/namespace"
@@ -77,4 +80,227 @@ func TestWhatWasInMemoryAloneIsGone(t *testing.T) {
 		w.beat(l, h)
 		says("in the memory of edge alone and are gone")
 	})
+}
+
+// keptFile is a file that only one node has, a disk of it, and that node.
+type keptFile struct {
+	w      *world
+	m      *member
+	file   freshet.FileID
+	beats  freshet.Heartbeat
+	orders []freshet.PersistOrder // of the last answer
+}
+
+// keep has a node write a file that stays there.
+func (w *world) keep(m *member, p freshet.Path, write freshet.WriteType) *keptFile {
+	w.Helper()
+	k := &keptFile{w: w, m: m, beats: freshet.Heartbeat{
+		Node: freshet.Node{ID: "n1", Name: "edge", GRPC: "edge:7410", HTTP: "edge:7411", Host: "edge"}, Incarnation: 1, Full: true,
+		Capacity: 1 << 30, Keeps: true, Durable: true,
+	}}
+	k.beat()
+	a, err := m.BeginWrite(w.Context(), freshet.BeginWriteQuery{Path: p, Write: write})
+	if err != nil {
+		w.Fatal(err)
+	}
+	k.file = a.Ticket.File
+	if _, err = m.Complete(w.Context(), a.Ticket.Op, freshet.Written{Length: 3, ModTime: time.Now(), Fingerprint: fingerprint.Unpersisted(uint64(k.file))}); err != nil {
+		w.Fatal(err)
+	}
+	k.beats.Added = []freshet.BlockReport{{ID: freshet.BlockID{File: k.file}, Length: 3}}
+	return k
+}
+
+// beat reports what has ended, and all that the node holds.
+func (k *keptFile) beat(ended ...freshet.FinishedOp) {
+	k.w.Helper()
+	k.beats.Finished = ended
+	r := k.w.beat(k.m, k.beats)
+	k.beats.Term, k.orders = r.Term, r.Persist
+	for _, f := range ended {
+		if !slices.Contains(r.Settled, f.Op) {
+			k.w.Errorf("%+v was not settled", f)
+		}
+	}
+}
+
+// order lets time pass until the node is ordered to persist the file, and looks closely
+// from soon on.
+func (k *keptFile) order(soon time.Duration) freshet.PersistOrder {
+	k.w.Helper()
+	for from := time.Now(); len(k.orders) == 0; k.beat() {
+		waited := time.Since(from)
+		if waited > 10*time.Minute {
+			k.w.Fatal("the file is not ordered to be persisted")
+		}
+		pause := 50 * time.Millisecond
+		if waited+time.Second < soon {
+			pause = time.Second
+		}
+		time.Sleep(pause) // fake time
+	}
+	if o := k.orders[0]; len(k.orders) != 1 || o.File != k.file || o.Length != 3 {
+		k.w.Fatalf("the orders are %+v", k.orders)
+	}
+	return k.orders[0]
+}
+
+// told is what is said of the file, and the problems of the cluster.
+func (k *keptFile) told() (u freshet.Unpersisted, problems string) {
+	k.w.Helper()
+	u, err := k.m.Unpersisted(k.w.Context(), freshet.UnpersistedQuery{Path: "/"})
+	if err != nil {
+		k.w.Fatal(err)
+	}
+	s, err := k.m.Cluster(k.w.Context())
+	if err != nil {
+		k.w.Fatal(err)
+	}
+	return u, strings.Join(s.Problems, "\n")
+}
+
+// TestPersistingIsTriedAgainAfterLongerPauses, as the node that was ordered to do it
+// reports its failures; a conflict, which nobody but the user ends, only now and then.
+func TestPersistingIsTriedAgainAfterLongerPauses(t *testing.T) {
+	t.Parallel()
+	const most = 5 * time.Minute
+	type attempt struct {
+		conflict bool
+		pause    time.Duration
+	}
+	var failing []attempt
+	for i := range 42 { // a pause that is doubled without end is negative by then
+		failing = append(failing, attempt{pause: min(time.Second<<min(i, 20), most)})
+	}
+	for _, c := range []struct {
+		name     string
+		attempts []attempt
+	}{
+		{"failures", failing},
+		{"a conflict", []attempt{{true, most}, {true, most}}},
+		{"a conflict between failures", []attempt{{false, time.Second}, {true, most}, {false, 4 * time.Second}, {true, most}}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			inBubble(t, settings{}, func(w *world) {
+				k := w.keep(w.leader(), "/data/f", freshet.AsyncThrough)
+				o := k.order(0)
+				for i, a := range c.attempts {
+					failure := freshet.FinishedOp{Op: o.Op, Failure: "the storage refuses it", Conflict: a.conflict}
+					at := time.Now()
+					k.beat(failure)
+					u, problems := k.told()
+					state, conflicts := freshet.UnpersistedFailed, int64(0)
+					if a.conflict {
+						state, conflicts = freshet.UnpersistedConflict, 1
+					}
+					if f := u.Files[0]; f.State != state || f.Attempts != i+1 || f.Error != failure.Failure || u.Conflicts != conflicts || u.Failed != 1-conflicts {
+						w.Errorf("after %d failures: %+v", i+1, u)
+					}
+					if strings.Contains(problems, "the storage holds other versions, 1 of them") != a.conflict {
+						w.Errorf("after %d failures the problems are %q", i+1, problems)
+					}
+					if o = k.order(a.pause); time.Since(at) < a.pause || time.Since(at) > a.pause+time.Second {
+						w.Errorf("after %d failures it was ordered again after %v, want %v", i+1, time.Since(at), a.pause)
+					}
+				}
+			})
+		})
+	}
+}
+
+// TestAConflictWithAnotherWriteOfThisClusterIsNone: what the node came upon in the storage
+// may be of that write, which has not ended, and replaces the file if it does.
+func TestAConflictWithAnotherWriteOfThisClusterIsNone(t *testing.T) {
+	t.Parallel()
+	inBubble(t, settings{}, func(w *world) {
+		m := w.leader()
+		k := w.keep(m, "/data/f", freshet.AsyncThrough)
+		o := k.order(0)
+		a, err := m.BeginWrite(w.Context(), freshet.BeginWriteQuery{Path: "/data/f", Write: freshet.CacheThrough})
+		if err != nil {
+			w.Fatal(err)
+		}
+		k.beats.Active = []freshet.OpID{a.Ticket.Op}
+		if err := m.Permit(w.Context(), a.Ticket.Op, "n1", 1, 3); err != nil {
+			w.Fatal(err)
+		}
+		at := time.Now()
+		k.beat(freshet.FinishedOp{Op: o.Op, Failure: "the storage holds another version", Conflict: true})
+		if u, problems := k.told(); u.Conflicts != 0 || u.Failed != 1 || strings.Contains(problems, "other versions") {
+			w.Errorf("told: %+v, %q", u, problems)
+		}
+		if k.order(time.Second); time.Since(at) < time.Second || time.Since(at) > 2*time.Second {
+			w.Errorf("it was ordered again after %v", time.Since(at))
+		}
+	})
+}
+
+// TestWhatWaitsForTheStorageTooLongIsTold by the metric and as a problem of the cluster,
+// counted from when somebody wanted it in the storage.
+func TestWhatWaitsForTheStorageTooLongIsTold(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		write freshet.WriteType
+		kept  time.Duration // before it was asked for
+	}{
+		{write: freshet.AsyncThrough},
+		{write: freshet.MustCache, kept: 15 * time.Minute},
+	} {
+		t.Run(c.write.String(), func(t *testing.T) {
+			t.Parallel()
+			reg := prometheus.NewRegistry()
+			inBubble(t, settings{metrics: reg}, func(w *world) {
+				m := w.leader()
+				k := w.keep(m, "/data/f", c.write)
+				pass := func(d time.Duration) { // the storage takes nothing
+					for end := time.Now().Add(d); time.Now().Before(end); time.Sleep(time.Second) {
+						var ended []freshet.FinishedOp
+						for _, o := range k.orders {
+							ended = append(ended, freshet.FinishedOp{Op: o.Op, Failure: "the storage is away"})
+						}
+						k.beat(ended...)
+					}
+				}
+				says := func(lag time.Duration, problem bool) {
+					w.Helper()
+					got := gauge(w, reg, "freshet_persist_lag_seconds")
+					u, problems := k.told()
+					if d := lag.Seconds() - got; d < 0 || d > 2 || (lag-u.Oldest).Abs() > 2*time.Second {
+						w.Errorf("after %v the gauge is %v and the oldest waits for %v", lag, got, u.Oldest)
+					}
+					if strings.Contains(problems, "a file waits to be persisted since") != problem {
+						w.Errorf("after %v the problems are %q", lag, problems)
+					}
+				}
+				pass(c.kept)
+				if c.write == freshet.MustCache {
+					says(0, false)
+					if _, err := m.Persist(w.Context(), freshet.PersistQuery{Path: "/data/f"}); err != nil {
+						w.Fatal(err)
+					}
+				}
+				from := time.Now()
+				pass(9*time.Minute + 55*time.Second)
+				says(time.Since(from), false)
+				pass(10 * time.Second)
+				says(time.Since(from), true)
+				if n := gauge(w, reg, "freshet_persist_lag_seconds"); n < 600 {
+					w.Errorf("the gauge is %v", n)
+				}
+				o := k.order(0)
+				if err := m.Permit(w.Context(), o.Op, "n1", 1, 3); err != nil {
+					w.Fatal(err)
+				}
+				w.store.Put("f", []byte("abc"))
+				st, err := w.store.FS("").Stat(w.Context(), "f")
+				if err != nil {
+					w.Fatal(err)
+				}
+				k.beat(freshet.FinishedOp{Op: o.Op, Written: &freshet.Written{Length: 3, ModTime: st.ModTime, Fingerprint: st.Fingerprint}})
+				pass(2 * time.Second)
+				says(0, false)
+			})
+		})
+	}
 }

@@ -30,6 +30,7 @@ type carrier struct {
 	down    bool
 	copied  []freshet.BlockCopy
 	active  []freshet.OpID
+	hot     []freshet.BlockHeat // what it is read between two heartbeats
 }
 
 func newFleet(w *world, ids ...freshet.NodeID) *fleet {
@@ -65,7 +66,7 @@ func (f *fleet) beat(m *member, id freshet.NodeID) {
 	at := f.nodes[id]
 	h := freshet.Heartbeat{
 		Node: freshet.Node{ID: id, Name: string(id), GRPC: string(id) + ":7410", Host: string(id)}, Incarnation: 1, Term: at.term, Full: at.full,
-		Capacity: 1 << 30, TakesCopies: true, Active: at.active,
+		Capacity: 1 << 30, TakesCopies: true, Active: at.active, Hot: at.hot,
 	}
 	for b, n := range at.held {
 		_, changed := at.changed[b]
