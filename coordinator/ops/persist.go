@@ -1,12 +1,14 @@
 package ops
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"time"
 
 	"github.com/freshet-io/freshet"
 	"github.com/freshet-io/freshet/coordinator/namespace"
+	"github.com/freshet-io/freshet/coordinator/placement"
 )
 
 const (
@@ -61,30 +63,40 @@ func (e *Engine) persistFiles(ctx context.Context, l *lead) error {
 	}
 }
 
-// persistDue begins what is due and a node can do now.
+// persistDue begins what is due and a node can do now, the oldest versions first. What no
+// node can do now holds up nothing else, however much it is.
 func (e *Engine) persistDue(ctx context.Context, l *lead) error {
-	now, at := e.clock.Elapsed(), e.clock.Now()
-	busy := map[freshet.NodeID]int{}
-	for _, in := range e.state.Intents() {
-		if in.Persist != 0 {
-			busy[in.Node]++
+	at := e.clock.Now()
+	p := e.newPersisters()
+	var due []*namespace.Unpersisted // rows of the state are replaced, never changed
+	_, err := e.state.Unpersisted(0, func(u *namespace.Unpersisted, op freshet.OpID) bool {
+		if u.Queued && op.IsZero() && !u.Next.After(at) && p.some(u) {
+			due = append(due, u)
 		}
-	}
-	due, err := e.state.Unpersisted(persistBatch, func(u *namespace.Unpersisted, op freshet.OpID) bool {
-		return u.Queued && op.IsZero() && !u.Next.After(at)
+		return false
 	})
 	if err != nil {
 		return err
 	}
+	slices.SortFunc(due, func(a, b *namespace.Unpersisted) int { return cmp.Compare(a.File, b.File) })
 	var cmds []namespace.Command
 	defer func() { l.begun(len(cmds)) }()
-	for i := range due {
-		f := &due[i]
-		node, incarnation, ok := e.persister(f, busy, now)
-		if !ok || l.checkFences(opPersist, f.Path) != nil || !e.reserve(l) {
+	for _, u := range due {
+		if len(cmds) == persistBatch {
+			break
+		}
+		node, incarnation, ok := p.best(u)
+		if !ok {
 			continue
 		}
-		busy[node]++
+		f, ok := e.state.UnpersistedOf(u.File)
+		if !ok || l.checkFences(opPersist, f.Path) != nil {
+			continue
+		}
+		if !e.reserve(l) {
+			break
+		}
+		p.busy[node]++
 		cmds = append(cmds, namespace.Command{Begin: &namespace.Begin{
 			Op: newOp(freshet.OpID{}), Kind: namespace.OpWrite, Path: f.Path, Node: node, Incarn: incarnation, Write: freshet.AsyncThrough,
 			BlockSize: f.BlockSize, Length: &f.Length, At: at, Owner: f.Owner, Group: f.Group, Persist: f.File,
@@ -102,12 +114,50 @@ func (e *Engine) persistDue(ctx context.Context, l *lead) error {
 	return err
 }
 
-// persister returns the node that is to write the file: one that has all of it and
-// the least to do.
-func (e *Engine) persister(f *namespace.UnpersistedFile, busy map[freshet.NodeID]int, now time.Duration) (best freshet.NodeID, incarnation uint64, ok bool) {
-	whole := e.nodes.Whole(f.File, f.Length, f.Nodes, now)
-	for _, id := range f.Nodes { // in an order that is the same each time
-		if inc, has := whole[id]; has && busy[id] < persistPerNode && (!ok || busy[id] < busy[best]) {
+// persisters are the nodes that may be ordered to persist files, in one pass.
+type persisters struct {
+	nodes *placement.Nodes
+	now   time.Duration
+	busy  map[freshet.NodeID]int // orders that have not ended
+	live  map[freshet.NodeID]bool
+}
+
+func (e *Engine) newPersisters() *persisters {
+	p := &persisters{nodes: e.nodes, now: e.clock.Elapsed(), busy: map[freshet.NodeID]int{}, live: map[freshet.NodeID]bool{}}
+	for _, in := range e.state.Intents() {
+		if in.Persist != 0 {
+			p.busy[in.Node]++
+		}
+	}
+	return p
+}
+
+// free reports whether the node lives and may be ordered more.
+func (p *persisters) free(id freshet.NodeID) bool {
+	if p.busy[id] >= persistPerNode {
+		return false
+	}
+	live, known := p.live[id]
+	if !known {
+		live = p.nodes.Presence(id, p.now).Live
+		p.live[id] = live
+	}
+	return live
+}
+
+// some reports whether a node may be free to persist the file. It costs little: there may
+// be very many files.
+func (p *persisters) some(u *namespace.Unpersisted) bool { return slices.ContainsFunc(u.Nodes, p.free) }
+
+// best returns the node that is to write the file: one that has all of it and the least
+// to do.
+func (p *persisters) best(u *namespace.Unpersisted) (best freshet.NodeID, incarnation uint64, ok bool) {
+	if !p.some(u) {
+		return "", 0, false
+	}
+	whole := p.nodes.Whole(u.File, u.Length, u.Nodes, p.now)
+	for _, id := range u.Nodes { // in an order that is the same each time
+		if inc, has := whole[id]; has && p.free(id) && (!ok || p.busy[id] < p.busy[best]) {
 			best, incarnation, ok = id, inc, true
 		}
 	}
