@@ -3,6 +3,7 @@ package fill_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"io"
 	"math/rand/v2"
 	"slices"
@@ -197,43 +198,38 @@ func TestColumnarReads(t *testing.T) {
 
 func TestReadersOfOneRangeShareIt(t *testing.T) {
 	t.Parallel()
-	b := newBed(t, settings{caching: keeping(false, true)})
-	data := pages(1, 8*mib)
-	req := b.put("a", data, 1)
-	r := b.record()
-	gate, reached := make(chan struct{}), make(chan struct{})
-	r.onOpen = func(_ context.Context, i int, _ ask) error {
-		if i == 0 {
-			close(reached)
+	synctest.Test(t, func(t *testing.T) {
+		b := newBed(t, settings{caching: keeping(false, true)})
+		defer b.stop()
+		data := pages(1, 8*mib)
+		req := b.put("a", data, 1)
+		r := b.record()
+		gate := make(chan struct{})
+		r.onOpen = func(context.Context, int, ask) error { <-gate; return nil }
+		var wg sync.WaitGroup
+		read := func(off, n int64) {
+			wg.Go(func() {
+				got, _, err := b.read(withRange(req, off, n))
+				if err != nil || !bytes.Equal(got, data[off:off+n]) {
+					t.Errorf("%d bytes at %d: %v", len(got), off, err)
+				}
+			})
 		}
-		<-gate
-		return nil
-	}
-	var wg sync.WaitGroup
-	read := func(off, n int64) {
-		wg.Go(func() {
-			got, _, err := b.read(withRange(req, off, n))
-			if err != nil || !bytes.Equal(got, data[off:off+n]) {
-				t.Errorf("%d bytes at %d: %v", len(got), off, err)
-			}
-		})
-	}
-	read(7*mib, 100_000)
-	<-reached
-	for i := range int64(99) {
-		read(7*mib+i*1000, 1000)
-	}
-	close(gate)
-	wg.Wait()
-	// Who came after the first had all and left asks for itself; nobody did before.
-	asks, _ := r.all()
-	if asks[0] != (ask{7 * mib, 100_000}) {
-		t.Errorf("%v", asks)
-	}
-	t.Logf("%d requests", len(asks))
-	if b.blocks.Used() != 0 {
-		t.Error("something was cached")
-	}
+		read(7*mib, 100_000)
+		synctest.Wait()
+		for i := range int64(99) {
+			read(7*mib+i*1000, 1000)
+		}
+		synctest.Wait() // all are here: who came after the others had left would ask for itself
+		close(gate)
+		wg.Wait()
+		if asks, _ := r.all(); !slices.Equal(asks, []ask{{7 * mib, 100_000}}) {
+			t.Errorf("%d requests: %v", len(asks), asks)
+		}
+		if b.blocks.Used() != 0 {
+			t.Error("something was cached")
+		}
+	})
 }
 
 func TestHundredReadersOfOneBlockAreOneRequest(t *testing.T) {
@@ -267,6 +263,75 @@ func TestHundredReadersOfOneBlockAreOneRequest(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestHundredReadersOfALongBlockAskForEachRangeOnce: the readers of a cold block that
+// comes in several requests, of which some begin in the midst of it, share all of them.
+func TestHundredReadersOfALongBlockAskForEachRangeOnce(t *testing.T) {
+	t.Parallel()
+	const size, ranges = 64 * mib, 8 // of the default length of a range
+	data := pages(1, size)
+	for kind, dir := range map[string]string{"memory": "", "disk": t.TempDir()} {
+		t.Run(kind, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := newBed(t, settings{dir: dir, capacity: 2 * size})
+				defer b.stop()
+				req := b.put("a", data, 1)
+				r := b.record()
+				gate := make(chan struct{})
+				r.onOpen = func(context.Context, int, ask) error { <-gate; return nil }
+				var wg sync.WaitGroup
+				for i := range 100 {
+					wg.Go(func() {
+						q := withRange(req, 0, size)
+						if i%2 == 1 {
+							q = withRange(req, int64(i)*300_001, size/2) // half of a block comes as all of it does
+						}
+						s, err := b.filler.Read(t.Context(), q)
+						if err != nil {
+							t.Errorf("reader %d: %v", i, err)
+							return
+						}
+						want := sameAs(data[q.Offset : q.Offset+q.Length])
+						if n, err := io.Copy(&want, s); err != nil || n != q.Length {
+							t.Errorf("reader %d: %d bytes, %v", i, n, err)
+						}
+						if err := s.Close(); err != nil {
+							t.Errorf("reader %d: %v", i, err)
+						}
+					})
+					if i == 0 {
+						synctest.Wait() // the first one divides the block
+					}
+				}
+				synctest.Wait()
+				close(gate)
+				wg.Wait()
+				asks, total := r.all()
+				slices.SortFunc(asks, func(x, y ask) int { return int(x.off - y.off) })
+				for i, a := range asks {
+					if a != (ask{int64(i) * size / ranges, size / ranges}) {
+						t.Errorf("request %d was for %+v", i, a)
+					}
+				}
+				if len(asks) != ranges || total != size {
+					t.Errorf("%d bytes in %d requests", total, len(asks))
+				}
+			})
+		})
+	}
+}
+
+// sameAs takes just the bytes that it has: so many readers of so many bytes can't keep
+// them all to be compared at the end.
+type sameAs []byte
+
+func (s *sameAs) Write(p []byte) (int, error) {
+	if len(p) > len(*s) || !bytes.Equal(p, (*s)[:len(p)]) {
+		return 0, errors.New("wrong bytes")
+	}
+	*s = (*s)[len(p):]
+	return len(p), nil
 }
 
 // TestBackgroundGivesWayToReaders: as long as a reader waits for the storage the
