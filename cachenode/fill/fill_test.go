@@ -479,20 +479,26 @@ func TestFileChangedInTheMiddleOfAFetch(t *testing.T) {
 	}
 }
 
-// TestOverwrittenWhileRead overwrites a file in a loop while readers read it, each
-// by what the storage said last: what they get is one version, or KindStale.
+// TestOverwrittenWhileRead overwrites two files in a loop while readers read them, each
+// by what the storage said last: what they get is that version of that file, every page
+// in its place, or KindStale.
 func TestOverwrittenWhileRead(t *testing.T) {
 	t.Parallel()
 	b := newBed(t, settings{mode: mem.Local, dir: t.TempDir(), capacity: 4 << 20})
 	const versions, size = 60, 700_000
+	names := []string{"a", "b"}
+	// The pages carry the ID, and no version of one file has an ID that the other has.
+	content := func(id freshet.FileID) []byte { return pages(uint64(id), size) }
 	var mu sync.Mutex
-	var current freshet.BlockRead
-	content := func(id freshet.FileID) []byte { return bytes.Repeat([]byte{byte(id)}, size) }
-	current = b.put("a", content(1), 1)
+	current := make([]freshet.BlockRead, len(names))
+	good := make([]atomic.Int64, len(names))
+	for i, name := range names {
+		current[i] = b.put(name, content(freshet.FileID(i+1)), freshet.FileID(i+1))
+	}
 	stop := make(chan struct{})
 	var wg sync.WaitGroup
-	var good atomic.Int64
-	for range 4 {
+	for reader := range 4 {
+		i := reader % len(names)
 		wg.Go(func() {
 			for {
 				select {
@@ -501,29 +507,33 @@ func TestOverwrittenWhileRead(t *testing.T) {
 				default:
 				}
 				mu.Lock()
-				req := current
+				req := current[i]
 				mu.Unlock()
 				got, _, err := b.read(req)
-				switch {
-				case err == nil && bytes.Equal(got, content(req.Block.ID.File)):
-					good.Add(1)
-				case err == nil:
-					t.Errorf("version %d: other bytes", req.Block.ID.File)
-				case !freshet.IsKind(err, freshet.KindStale):
-					t.Errorf("version %d: %v", req.Block.ID.File, err)
+				id := req.Block.ID.File
+				if err != nil {
+					if !freshet.IsKind(err, freshet.KindStale) {
+						t.Errorf("%s, version %d: %v", names[i], id, err)
+					}
+					continue
+				}
+				good[i].Add(1)
+				if v, err := versionOf(0, got); err != nil || v != uint64(id) || !bytes.Equal(got, content(id)) {
+					t.Errorf("%s, version %d: %d bytes of version %d, %v", names[i], id, len(got), v, err)
 				}
 			}
 		})
 	}
-	for v := freshet.FileID(2); v <= versions; v++ {
-		for before := good.Load(); good.Load() == before; { // at least one read of each version
+	for v := len(names) + 1; v <= versions*len(names); v++ {
+		i, id := (v-1)%len(names), freshet.FileID(v)
+		for before := good[i].Load(); good[i].Load() == before; { // at least one read of each version
 			<-time.After(time.Microsecond)
 		}
-		b.store.Rewrite("a", content(v))
-		st, err := b.fs.Stat(t.Context(), "a")
+		b.store.Rewrite(names[i], content(id))
+		st, err := b.fs.Stat(t.Context(), names[i])
 		check(t, err)
 		mu.Lock()
-		current.Block.ID.File, current.Source.Fingerprint = v, st.Fingerprint
+		current[i].Block.ID.File, current[i].Source.Fingerprint = id, st.Fingerprint
 		mu.Unlock()
 	}
 	close(stop)
