@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"sync"
 	"syscall"
 	"testing"
 
@@ -237,6 +238,65 @@ func TestRestartKeepsBlocksAndSweepsTheRest(t *testing.T) {
 		mustGet(t, tr, block(i+1, i), 100_000+i)
 	}
 	w.Close()
+}
+
+// TestRestartReadsNoBlock: what a tier finds on its disk it verifies when somebody reads
+// it, so that a start takes no longer for what the blocks hold.
+func TestRestartReadsNoBlock(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	tr, err := tier.OpenDisk(dir, tier.Options{Capacity: 32 << 20})
+	check(t, err)
+	const n, bad = 4*tier.ChunkSize + 1000, 2
+	damaged, headless, sound := block(1, 0), block(2, 0), block(3, 0)
+	for _, id := range []freshet.BlockID{damaged, headless, sound} {
+		put(t, tr, id, n)
+	}
+	check(t, tr.Close())
+	flip(t, blockPath(dir, damaged), tier.HeaderSize+bad*tier.ChunkSize+5, 0)
+	flip(t, blockPath(dir, headless), 100, 0)
+
+	var mu sync.Mutex
+	accesses := map[string]int{}
+	tr = newTier(t, tier.Disk, dir, tier.Options{Capacity: 32 << 20, Fault: func(op string) error {
+		mu.Lock()
+		defer mu.Unlock()
+		accesses[op]++
+		return nil
+	}})
+	mu.Lock()
+	if accesses["open"]+accesses["read"] > 0 || accesses["scan"] == 0 {
+		t.Errorf("to start took %v", accesses)
+	}
+	mu.Unlock()
+	if len(tr.List()) != 3 || tr.Swept() != 0 || tr.Aside() != 0 {
+		t.Errorf("%d of 3 blocks, %d swept, %d set aside", len(tr.List()), tr.Swept(), tr.Aside())
+	}
+
+	r := must2(tr.Open(damaged, want(1, n)))(t)
+	b := make([]byte, n)
+	for i := range int64(5) {
+		at, end := i*tier.ChunkSize, min((i+1)*tier.ChunkSize, n)
+		if i == bad {
+			continue
+		}
+		got := must2(r.ReadAt(b[at:end], at))(t)
+		if int64(got) != end-at || !bytes.Equal(b[at:end], content(damaged, n)[at:end]) {
+			t.Errorf("chunk %d: %d bytes, not as they were written", i, got)
+		}
+	}
+	if _, ok := tr.Stat(damaged); !ok || tr.Aside() != 0 {
+		t.Error("the block is gone before anybody met the damage")
+	}
+	got, err := r.ReadAt(b[:4096], bad*tier.ChunkSize+8192)
+	wantKind(t, err, freshet.KindCorrupt)
+	if _, ok := tr.Stat(damaged); ok || got != 0 || tr.Aside() != 1 {
+		t.Errorf("%d bytes of the damaged chunk; the block is still there: %v, set aside: %d", got, ok, tr.Aside())
+	}
+	check(t, r.Close())
+	_, err = tr.Open(headless, want(1, n))
+	wantKind(t, err, freshet.KindCorrupt)
+	mustGet(t, tr, sound, n)
 }
 
 func TestRestartWithLessCapacity(t *testing.T) {
