@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/freshet-io/freshet"
@@ -219,15 +220,29 @@ func TestAConflictIsTold(t *testing.T) {
 // TestStorageAway: while the storage can't be written, files are acknowledged and wait;
 // a full cache makes writers fail with a reason, and nothing is dropped.
 func TestStorageAway(t *testing.T) {
-	w, dir := world(t, e2e.Options{Lone: true, Coordinators: 1, Nodes: 1})
+	tiers := t.TempDir()
+	w, dir := world(t, e2e.Options{Lone: true, Coordinators: 1, Nodes: 1, Tiers: func(int) []config.Tier {
+		return []config.Tier{{Kind: "disk", Path: filepath.Join(tiers, "cache"), Size: "8MiB"}}
+	}})
 	r := w.A
-	if os.Geteuid() == 0 {
-		// Permissions stop nobody: a file in the place of the directory does.
-		if err := os.WriteFile(filepath.Join(dir, "x"), nil, 0o600); err != nil {
-			t.Fatal(err)
-		}
+	kept := map[string][]byte{"d/f": e2e.Content("d/f", 1, 40_000)}
+	const size = 1_250_000
+	for i := range 6 { // and there is no room for a seventh
+		name := fmt.Sprintf("d/more%d", i)
+		kept[name] = e2e.Content(name, 1, size)
 	}
-	keep(t, r, "d/f", e2e.Content("d/f", 1, 40_000), freshet.MustCache)
+	for name, data := range kept {
+		keep(t, r, name, data, freshet.MustCache)
+	}
+	// A writer waits for room that may come. Now the leader knows that there is none.
+	e2e.Seen(t, "the leader has counted the files", func(context.Context) error {
+		told := fmt.Sprintf("freshet_unpersisted_bytes %g\n", float64(6*size+len(kept["d/f"])))
+		if body := e2e.HTTP(t, "GET", "http://"+r.HTTP[0]+"/metrics", "").Body; !strings.Contains(body, told) {
+			return fmt.Errorf("no %q among %d bytes of metrics", told, len(body))
+		}
+		return nil
+	})
+	// A file in the place of the directory, since permissions don't stop the superuser.
 	if err := os.Rename(filepath.Join(dir, "d"), filepath.Join(dir, "away")); err != nil {
 		t.Fatal(err)
 	}
@@ -235,17 +250,46 @@ func TestStorageAway(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.CLI(t, "persist", string(r.At("d/f"))).Want(t, 0)
-	e2e.Seen(t, "the failure is told", func(context.Context) error {
-		if s := pending(t, r); s.Failed+s.Conflicts != 1 {
-			return fmt.Errorf("%+v", s)
+	fails := func(n int) func(context.Context) error {
+		return func(context.Context) error {
+			if s := pending(t, r); s.Failed+s.Conflicts != n || s.Count != len(kept) {
+				return fmt.Errorf("%+v", s)
+			}
+			return nil
 		}
-		return nil
-	})
+	}
+	e2e.Seen(t, "the failure is told", fails(1))
+
+	_, err := r.S.Files.Write(t.Context(), r.At("d/refused"), bytes.NewReader(make([]byte, size)), client.WriteOptions{Length: size, Write: freshet.MustCache})
+	if !freshet.IsKind(err, freshet.KindExhausted) || !strings.Contains(err.Error(), "nothing was written") || !strings.Contains(err.Error(), "persist status") {
+		t.Errorf("a file for which there is no room: %v", err)
+	}
+	if err := e2e.Lacks(r, "d/refused")(t.Context()); err != nil {
+		t.Errorf("it was refused: %v", err)
+	}
+	for range 2 { // what is only cached finds no room either, and takes none from what is kept
+		through := e2e.Content("through", 1, 3<<20)
+		e2e.Put(t, r, "through", through)
+		e2e.Seen(t, "what is in the storage is read past the cache", e2e.Shows(r, "through", through))
+	}
+	for name, want := range kept {
+		e2e.Seen(t, name+" is read from the full cache", e2e.Shows(r, name, want))
+	}
+	r.CLI(t, "persist", "--recursive", string(r.At("d"))).Want(t, 0)
+	e2e.Seen(t, "all failures are told", fails(len(kept)))
+
 	if err := os.Remove(filepath.Join(dir, "d")); err != nil {
 		t.Fatal(err)
 	}
 	e2e.Seen(t, "it gets to the storage when that works again", drained(t, r))
-	if err := inStorage(dir, "d/f", e2e.Content("d/f", 1, 40_000))(t.Context()); err != nil {
-		t.Error(err)
+	for name, want := range kept {
+		if err := inStorage(dir, name, want)(t.Context()); err != nil {
+			t.Error(err)
+		}
 	}
+	last := e2e.Content("d/last", 1, 1<<20)
+	e2e.Seen(t, "there is room again", func(ctx context.Context) error {
+		_, err := r.S.Files.Write(ctx, r.At("d/last"), bytes.NewReader(last), client.WriteOptions{Length: int64(len(last)), Write: freshet.MustCache})
+		return err
+	})
 }
