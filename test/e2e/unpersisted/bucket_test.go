@@ -11,11 +11,13 @@ import (
 )
 
 // TestABucket: what is new and what replaces an object gets to a bucket, and the other
-// region sees it then.
+// region sees it then, also where it has read the version before.
 func TestABucket(t *testing.T) {
 	w := e2e.NewS3World(t, e2e.Options{Coordinators: 1, Nodes: 1})
 	small, large := e2e.Content("small", 1, 10_000), e2e.Content("large", 1, 9<<20)
-	e2e.Put(t, w.A, "small", e2e.Content("small", 0, 20_000))
+	before := e2e.Content("small", 0, 20_000)
+	e2e.Put(t, w.A, "small", before)
+	e2e.Seen(t, "the other region has the version before", e2e.Shows(w.B, "x/small", before))
 	keep(t, w.A, "small", small, freshet.AsyncThrough)
 	keep(t, w.A, "dir/large", large, freshet.AsyncThrough)
 	e2e.Seen(t, "everything gets to the bucket", drained(t, w.A))
