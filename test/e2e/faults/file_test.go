@@ -24,9 +24,10 @@ type file struct {
 	issued uint64            // the newest that was begun
 	write  freshet.WriteType // of acked
 	// refused are versions of which it was said that nothing was written.
-	refused map[uint64]error
-	seen    map[*e2e.Region]uint64 // the newest version that somebody read
-	there   map[*e2e.Region]bool   // somebody read it at its path
+	refused   map[uint64]error
+	refusedAt time.Time              // of the last one
+	seen      map[*e2e.Region]uint64 // the newest version that somebody read
+	there     map[*e2e.Region]bool   // somebody read it at its path
 
 	removed bool
 	doubt   doubt
@@ -134,6 +135,21 @@ func (f *file) leave() {
 	f.note("it is about to leave %s", f.path)
 	f.moves++
 	f.moving = true
+}
+
+// abandoned bounds for how long a write stays open that a leader began as it lost its place,
+// so that nobody was told: it has a minute to start, and is given up then.
+const abandoned = 70 * time.Second
+
+// mayBeWritten returns how a rename may be refused: while a write that nobody is at any more
+// is open, the file is being written.
+func (f *file) mayBeWritten() []freshet.Kind {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.refusedAt.IsZero() || time.Since(f.refusedAt) > abandoned {
+		return nil
+	}
+	return []freshet.Kind{freshet.KindConflict}
 }
 
 // judgeError returns what is wrong with a failure, if anything: errors of the moment

@@ -156,7 +156,9 @@ func definite(err error) bool {
 func (w *writer) refusedElse(what string, f *file, err error, expected ...freshet.Kind) error {
 	w.tally.add(what, err)
 	if definite(err) && !freshet.IsKind(err, expected...) {
-		return fmt.Errorf("%s %s in %s was refused: %w", what, f.path, w.r.Name, err)
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		return fmt.Errorf("%s %s in %s was refused: %w\n%s", what, f.path, w.r.Name, err, strings.Join(f.history, "\n"))
 	}
 	return nil
 }
@@ -185,7 +187,7 @@ func (w *writer) write(ctx context.Context, f *file) error {
 		w.acks.Add(1)
 		return w.acknowledged(ctx, f, data)
 	case freshet.IsKind(err, freshet.KindUnavailable, freshet.KindExhausted, freshet.KindNotLeader):
-		f.refused[v] = err
+		f.refused[v], f.refusedAt = err, time.Now()
 		return nil
 	case definite(err):
 		return fmt.Errorf("write of %s (%s) in %s was refused: %w", f.path, kind, w.r.Name, err)
@@ -237,7 +239,7 @@ func (w *writer) rename(ctx context.Context, f *file) error {
 	to := w.next()
 	f.leave()
 	_, err := w.r.S.Rename(ctx, freshet.RenameQuery{Path: f.path, Target: to})
-	if bad := w.refusedElse("rename", f, err); bad != nil {
+	if bad := w.refusedElse("rename", f, err, f.mayBeWritten()...); bad != nil {
 		return bad
 	}
 	f.mu.Lock()
