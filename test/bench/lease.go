@@ -39,11 +39,6 @@ func (b *bench) leases(ctx context.Context) error {
 		return err
 	}
 	defer f.Close()
-	for name, size := range map[string]int{"4KiB": 4 << 10, "1MiB": 1 << 20} {
-		if err := os.WriteFile(filepath.Join(storage, name), make([]byte, size), 0o600); err != nil {
-			return err
-		}
-	}
 	s, err := f.Clusters[0].Connect()
 	if err != nil {
 		return err
@@ -51,8 +46,14 @@ func (b *bench) leases(ctx context.Context) error {
 	defer func() { _ = s.Close() }() // nothing to be done about it
 	conns := rpc.NewConns(rpc.DialOptions{MaxMessage: rpc.MaxDataMessage, NoRetry: true})
 	defer func() { _ = conns.Close() }() // as above
-	for _, name := range []string{"4KiB", "1MiB"} {
-		if err := b.hotRead(ctx, s, rpc.NewNodePool(conns), name); err != nil {
+	for _, file := range []struct {
+		name string
+		size int64
+	}{{"4KiB", 4 << 10}, {"1MiB", 1 << 20}} {
+		if err := os.WriteFile(filepath.Join(storage, file.name), make([]byte, file.size), 0o600); err != nil {
+			return err
+		}
+		if err := b.hotRead(ctx, s, rpc.NewNodePool(conns), file.name, file.size); err != nil {
 			return err
 		}
 	}
@@ -99,7 +100,7 @@ type reading struct {
 	do, bare func(context.Context) error
 }
 
-func (b *bench) hotRead(ctx context.Context, s *fleet.Session, nodes *rpc.NodePool, name string) error {
+func (b *bench) hotRead(ctx context.Context, s *fleet.Session, nodes *rpc.NodePool, name string, size int64) error {
 	held, stop, err := holding(ctx, s, 1)
 	if err != nil {
 		return err
@@ -123,6 +124,9 @@ func (b *bench) hotRead(ctx context.Context, s *fleet.Session, nodes *rpc.NodePo
 	if err := asks(ctx); err != nil {
 		return err
 	}
+	if err := s.AwaitCached(ctx, path, size, time.Minute); err != nil {
+		return err
+	}
 	loc, err := s.Coordinator.Locate(ctx, freshet.LocateQuery{Path: path, Length: -1})
 	if err != nil {
 		return err
@@ -142,7 +146,7 @@ func (b *bench) hotRead(ctx context.Context, s *fleet.Session, nodes *rpc.NodePo
 	ways := []reading{{"under a lease", kept, bare}, {"with a question to the coordinator each", asks, bare}}
 	if block.Length <= pageSize && len(block.Nodes) > 0 {
 		ours, theirs := positioned(client.New(ns, nodes, client.Options{Leases: held[0]}), nodes, path, loc)
-		ways = append(ways, reading{"by its position, under a lease,", func(ctx context.Context) error { reads++; return ours(ctx) }, theirs})
+		ways = append(ways, reading{"by its position under a lease", func(ctx context.Context) error { reads++; return ours(ctx) }, theirs})
 	}
 	for _, way := range ways {
 		reads = 0
