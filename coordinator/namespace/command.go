@@ -319,6 +319,10 @@ type Abort struct {
 // observed object carries our operation or the fingerprint that our upload
 // returned: the file ID, whose blocks hold our bytes, may be bound to it. Moved says
 // that the storage has nothing at the source of a rename any more.
+//
+// Late says that the storage was looked at again, in quarantine, from when Start was the
+// applied index: unpersisted files follow what the operation did by then. KindConflict if
+// the paths changed since, or are being changed: look again.
 type Resolve struct {
 	Op       freshet.OpID `codec:"op"`
 	Known    bool         `codec:"k"`
@@ -327,6 +331,8 @@ type Resolve struct {
 	Ended    bool         `codec:"x"`
 	At       time.Time    `codec:"t"`
 	Moved    bool         `codec:"m,omitempty"`
+	Late     bool         `codec:"l,omitempty"`
+	Start    uint64       `codec:"s,omitempty"`
 }
 
 // EndQuarantine ends an intent in quarantine: a second record, a second mark.

@@ -114,6 +114,7 @@ func (t *txn) adopt(in *intent, m *mount, e *Entry) bool {
 	}
 	if in.State == IntentQuarantine && in.Kind == OpWrite && m.Generation == in.Generation {
 		t.replaceKept(m, in, in.Key)
+		t.layUnder(m, in.Key, e.Fingerprint)
 	}
 	p, ok := t.reach(m, in.Key, in.Started)
 	if !ok {
@@ -174,6 +175,7 @@ func (t *txn) completeRename(in *intent, m *mount, src before, e *Entry, definit
 		if m.Generation == in.Generation {
 			t.replaceKept(m, in, in.Key2)
 			t.carry(m, in, e)
+			t.layUnder(m, in.Key2, e.Fingerprint)
 		}
 		return false
 	}
@@ -199,9 +201,7 @@ func (t *txn) completeRename(in *intent, m *mount, src before, e *Entry, definit
 	}
 	moved := t.edit(to)
 	if u := t.unpersistedAt(moved); u != nil { // what the storage moved lies beneath
-		now := *u
-		now.Beneath = e.Fingerprint
-		t.saveUnpersisted(&now)
+		t.saveUnpersisted(u.over(e.Fingerprint))
 	}
 	t.assign(to, moved, e, true, named{m, in.Key2})
 	moved.self, moved.validFrom = t.i, t.i

@@ -32,7 +32,7 @@ func (in *intent) spansBelow() bool {
 }
 
 // keys returns the keys that the operation changes.
-func (in *intent) keys() []string {
+func (in *Intent) keys() []string {
 	if in.Kind == OpRename {
 		return []string{in.Key, in.Key2}
 	}

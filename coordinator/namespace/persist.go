@@ -60,17 +60,18 @@ func (t *txn) checkPersist(c *Begin, m *mount, key string) error {
 		return freshet.Errorf(freshet.KindConflict, "persist", c.Path, "it is being persisted")
 	}
 	for _, in := range t.intents {
-		if in.Mount == m.ID && in.takesAway(key) {
+		// What had an unknown outcome is not waited for: the storage was looked at.
+		if in.Mount == m.ID && in.State != IntentQuarantine && in.TakesAway(key) {
 			return freshet.Errorf(freshet.KindConflict, "persist", c.Path, "a %s of %s has not ended", in.Kind, in.Path)
 		}
 	}
 	return nil
 }
 
-// takesAway reports whether the operation removes or moves what is at key. What had an
-// unknown outcome does so no more: the storage was looked at.
-func (in *intent) takesAway(key string) bool {
-	if in.Kind != OpRemove && in.Kind != OpRename || in.State == IntentQuarantine {
+// TakesAway reports whether the operation removes, moves or replaces what is at key, a
+// directory's key with all below it.
+func (in *Intent) TakesAway(key string) bool {
+	if in.Kind != OpRemove && in.Kind != OpRename {
 		return false
 	}
 	for _, k := range in.keys() {
@@ -177,9 +178,7 @@ func (t *txn) completePersist(in *intent, m *mount, e *Entry, definite bool) boo
 	case u == nil:
 		return false
 	case u.File != in.Persist: // a newer version, that of ours lies beneath
-		newer := *u
-		newer.Beneath, newer.Conflict = e.Fingerprint, false
-		t.saveUnpersisted(&newer)
+		t.saveUnpersisted(u.over(e.Fingerprint))
 		return true
 	}
 	p := c.at[len(c.at)-1]
@@ -284,12 +283,29 @@ func (t *txn) carry(m *mount, in *intent, e *Entry) {
 		if there == nil {
 			continue
 		}
-		over := *there // what the storage moved lies beneath
-		if over.Beneath, over.Conflict = u.Beneath, false; key == in.Key {
-			over.Beneath = e.Fingerprint
+		beneath := u.Beneath // which the storage moved
+		if key == in.Key {
+			beneath = e.Fingerprint
 		}
-		t.saveUnpersisted(&over)
+		t.saveUnpersisted(there.over(beneath))
 	}
+}
+
+// layUnder notes that an operation of our own left beneath at key, or nothing if it is
+// unknown: an unpersisted file there is to be persisted over that.
+func (t *txn) layUnder(m *mount, key string, beneath fingerprint.Fingerprint) {
+	c := t.walk(m, key)
+	if u := t.unpersistedAt(c.entry()); u != nil && u.Beneath != beneath {
+		t.saveUnpersisted(u.over(beneath))
+	}
+}
+
+// over returns the row of the same file over another version in the storage. A conflict
+// with the one before is over.
+func (u *unpersisted) over(beneath fingerprint.Fingerprint) *unpersisted {
+	now := *u
+	now.Beneath, now.Conflict, now.Next = beneath, false, time.Time{}
+	return &now
 }
 
 // carryFile moves an unpersisted file and returns the one that is there then: another, if

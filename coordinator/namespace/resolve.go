@@ -19,6 +19,8 @@ func (t *txn) resolveIntent(c *Resolve) Result {
 			return Result{Done: true, Completed: o.Completed}
 		}
 		return Result{Err: unknownOp("resolve", c.Op)}
+	case in.State == IntentQuarantine && c.Late:
+		return t.resolveLate(in, c)
 	case in.State == IntentQuarantine && c.Ended:
 		return t.endQuarantine(&EndQuarantine{Op: c.Op, At: c.At})
 	case in.State == IntentQuarantine:
@@ -31,16 +33,9 @@ func (t *txn) resolveIntent(c *Resolve) Result {
 	m := t.mountByID(in.Mount)
 	bound := false
 	if m != nil {
-		if c.Ours && seen != nil && in.Persist != 0 {
-			t.completePersist(in, m, seen, false)
-		} else if c.Ours && seen != nil && in.Kind == OpWrite && !t.laterLoad(in, m) {
-			bound = t.adopt(in, m, seen)
-		}
-		switch {
-		case in.Kind == OpRemove && c.Known && seen == nil:
-			t.discardRemoved(m, in)
-		case in.Kind == OpRename && seen != nil && c.Moved:
-			t.followRename(in, m, seen)
+		bound = c.Ours && seen != nil && in.Kind == OpWrite && in.Persist == 0 && !t.laterLoad(in, m) && t.adopt(in, m, seen)
+		if c.Known {
+			t.followKept(in, m, c)
 		}
 		t.markIntent(in, m)
 	}
@@ -58,6 +53,58 @@ func (t *txn) resolveIntent(c *Resolve) Result {
 	t.quarantine(in, bound)
 	res.Intent = in.Intent
 	return res
+}
+
+// resolveLate has unpersisted files follow an operation in quarantine that has landed by now.
+func (t *txn) resolveLate(in *intent, c *Resolve) Result {
+	if m := t.mountByID(in.Mount); m != nil && c.Known {
+		if !t.calm(in, m, c.Start) {
+			return Result{Err: freshet.Errorf(freshet.KindConflict, "resolve", in.Path, "it changed while the storage was looked at: look again")}
+		}
+		t.followKept(in, m, c)
+		t.markIntent(in, m)
+	}
+	if c.Ended {
+		return t.endQuarantine(&EndQuarantine{Op: c.Op, At: c.At})
+	}
+	t.publish(in, in.recordKind(), c.Observed, c.At.UTC())
+	return Result{Intent: in.Intent}
+}
+
+// calm reports whether nothing of this cluster changed what is at the operation's keys since
+// start, or may be changing it.
+func (t *txn) calm(in *intent, m *mount, start uint64) bool {
+	for _, key := range in.keys() {
+		c := t.walk(m, key)
+		if t.need(m, key, &c) > start || c.entry() != nil && c.last().validFrom > start {
+			return false
+		}
+	}
+	for _, o := range t.intents {
+		if o != in && o.Persist == 0 && o.State != IntentQuarantine && in.overlaps(o) {
+			return false
+		}
+	}
+	return true
+}
+
+// followKept does for unpersisted files what an operation without an answer is seen to have
+// done to the storage. One that is newer than the operation stays, over what that left.
+func (t *txn) followKept(in *intent, m *mount, c *Resolve) {
+	seen := c.Observed
+	switch {
+	case in.Kind == OpRemove && seen == nil:
+		t.discardRemoved(m, in)
+		t.layUnder(m, in.Key, fingerprint.Fingerprint{})
+	case seen == nil:
+	case in.Kind == OpRename && c.Moved:
+		t.followRename(in, m, seen)
+	case in.Kind == OpWrite && c.Ours && in.Persist != 0:
+		t.completePersist(in, m, seen, false)
+	case in.Kind == OpWrite && c.Ours:
+		t.replaceKept(m, in, in.Key)
+		t.layUnder(m, in.Key, seen.Fingerprint)
+	}
 }
 
 // followRename does for what is not in the storage what a rename without an answer did,
@@ -80,6 +127,7 @@ func (t *txn) followRename(in *intent, m *mount, seen *Entry) {
 		t.replaceKept(m, in, in.Key2)
 	}
 	t.carry(m, in, seen)
+	t.layUnder(m, in.Key2, seen.Fingerprint)
 }
 
 // laterLoad reports whether a load installed the intent's entry since it began.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -122,9 +123,16 @@ func (s *script) run(w []string) string {
 		return s.say(namespace.Command{Complete: &namespace.Complete{Op: s.op(w[1]), Entry: entryOf(w[2]), Uncertain: len(w) > 3, At: epochTime}})
 	case "abort":
 		return s.say(namespace.Command{Abort: &namespace.Abort{Op: s.op(w[1]), Definite: true}})
-	case "resolve": // OP ENTRY [ours] [ended]
+	case "resolve": // OP ENTRY [ours] [ended] [moved] [late [START]]
+		said := func(flag string) bool { return slices.Contains(w[3:], flag) }
 		r := &namespace.Resolve{Op: s.op(w[1]), Known: true, Observed: entryOf(w[2]), At: epochTime}
-		r.Ours, r.Ended = strings.Contains(strings.Join(w, " "), " ours"), strings.Contains(strings.Join(w, " "), " ended")
+		r.Ours, r.Ended, r.Moved, r.Late = said("ours"), said("ended"), said("moved"), said("late")
+		if r.Late {
+			r.Start = s.s.Applied()
+			if last := w[len(w)-1]; s.start[last] != 0 {
+				r.Start = s.start[last]
+			}
+		}
 		return s.say(namespace.Command{Resolve: r})
 	case "endquarantine":
 		return s.say(namespace.Command{EndQuarantine: &namespace.EndQuarantine{Op: s.op(w[1]), At: epochTime}})

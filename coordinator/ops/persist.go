@@ -190,11 +190,12 @@ func (e *Engine) orders(h *freshet.Heartbeat) []freshet.PersistOrder {
 func (e *Engine) notPersisted(in *namespace.Intent, f *freshet.FinishedOp) namespace.Command {
 	wait := persistRetryMax
 	u, ok := e.state.UnpersistedOf(in.Persist)
-	if ok && !f.Conflict && u.Attempts < 16 {
+	ours := !ok || e.overtaken(in) // what it came upon is of this cluster
+	if (ours || !f.Conflict) && u.Attempts < 16 {
 		wait = min(persistRetry<<u.Attempts, persistRetryMax)
 	}
-	if !ok || e.overtaken(in) { // what it came upon is of this cluster
-		return namespace.Command{PersistFailed: &namespace.PersistFailed{Op: in.Op, Error: f.Failure, Next: e.clock.Now().Add(persistRetry)}}
+	if ours {
+		return namespace.Command{PersistFailed: &namespace.PersistFailed{Op: in.Op, Error: f.Failure, Next: e.clock.Now().Add(wait)}}
 	}
 	log := e.log.With("path", string(in.Path), "file_id", uint64(in.Persist), "node_id", string(in.Node), "again_in", wait, "error", f.Failure)
 	if f.Conflict {
@@ -207,11 +208,14 @@ func (e *Engine) notPersisted(in *namespace.Intent, f *freshet.FinishedOp) names
 	}}
 }
 
-// overtaken reports whether another write of the path may have reached the storage and
+// overtaken reports whether another operation on the path may have reached the storage and
 // has not ended.
 func (e *Engine) overtaken(in *namespace.Intent) bool {
 	return slices.ContainsFunc(e.state.Intents(), func(o namespace.Intent) bool {
-		return o.Op != in.Op && o.Mount == in.Mount && o.Key == in.Key && o.Kind == namespace.OpWrite && o.State == namespace.IntentMayPublish
+		if o.Op == in.Op || o.Mount != in.Mount || o.State == namespace.IntentUploading {
+			return false
+		}
+		return o.Kind == namespace.OpWrite && o.Key == in.Key || o.TakesAway(in.Key)
 	})
 }
 

@@ -34,9 +34,53 @@ func (e *Engine) dueQuarantine(l *lead, in namespace.Intent, t *track, now time.
 	case !t.asked:
 		return func(ctx context.Context) error { return e.askStorage(ctx, l, in, t) }
 	case t.until != 0 && now >= t.until:
-		return func(ctx context.Context) error { return e.endQuarantine(ctx, in) }
+		return func(ctx context.Context) error { return e.endQuarantine(ctx, in, t) }
+	case in.Kind == namespace.OpRename && !t.landed && now >= t.look:
+		t.look = now + lookAgain
+		return func(ctx context.Context) error { return e.lookForRename(ctx, in, t) }
 	}
 	return nil
+}
+
+// lookAgain is how often it is looked whether a rename in quarantine has landed that
+// unpersisted files must follow.
+const lookAgain = time.Second
+
+// lookForRename has unpersisted files follow a rename that landed after the storage was
+// looked at: whoever led before may live, and be at it still. A removal needs none of this,
+// it is rolled forward.
+func (e *Engine) lookForRename(ctx context.Context, in namespace.Intent, t *track) error {
+	if kept, _, err := e.keptAt(in.Path); err != nil || !kept {
+		return err
+	}
+	r, err := e.seenLate(ctx, in)
+	if err != nil || !r.Moved {
+		return nil //nolint:nilerr // a storage that does not answer is asked again, and at the end it counts
+	}
+	if _, err := e.propose(ctx, namespace.Command{Resolve: r}); err != nil {
+		return err
+	}
+	t.landed = true
+	e.log.Info("operation landed after it was resolved", "op", in.Op.String(), "kind", in.Kind.String(), "mount_id", uint64(in.Mount))
+	return nil
+}
+
+// seenLate looks at what the storage holds by now.
+func (e *Engine) seenLate(ctx context.Context, in namespace.Intent) (*namespace.Resolve, error) {
+	start := e.state.Applied()
+	fs, release, err := e.storageOf(in)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
+	ctx, cancel := context.WithTimeout(ctx, e.opts.EffectTimeout)
+	defer cancel()
+	r, err := seen(ctx, in, place{fs: fs, key: in.Key, key2: in.Key2})
+	if err != nil {
+		return nil, err
+	}
+	r.Late, r.Start, r.At = true, start, e.clock.Now()
+	return r, nil
 }
 
 // askStorage learns how long the quarantine lasts. An upload whose remains can be
@@ -68,19 +112,51 @@ func (e *Engine) askStorage(ctx context.Context, l *lead, in namespace.Intent, t
 	t.asked = true
 	l.mu.Unlock()
 	if ended {
-		return e.endQuarantine(ctx, in)
+		return e.endQuarantine(ctx, in, t)
 	}
 	return nil
 }
 
-func (e *Engine) endQuarantine(ctx context.Context, in namespace.Intent) error {
-	_, err := e.propose(ctx, namespace.Command{EndQuarantine: &namespace.EndQuarantine{Op: in.Op, At: e.clock.Now()}})
+// endQuarantine ends an intent of which nothing can land any more. If unpersisted files are
+// where it had its effect, they follow what that turned out to be.
+func (e *Engine) endQuarantine(ctx context.Context, in namespace.Intent, t *track) error {
+	done, err := e.followLate(ctx, in)
+	if err != nil {
+		if e.wait(ctx, t, err) {
+			return err
+		}
+		e.log.Warn("quarantine ends without the storage's word", "op", in.Op.String(), "kind", in.Kind.String(), "error", err)
+	}
+	if !done {
+		_, err = e.propose(ctx, namespace.Command{EndQuarantine: &namespace.EndQuarantine{Op: in.Op, At: e.clock.Now()}})
+	}
 	if err != nil && !freshet.IsKind(err, freshet.KindNotExist) {
 		return err
 	}
 	e.metrics.resolutions.WithLabelValues("quarantine_ended").Inc()
 	e.log.Info("quarantine ended", "op", in.Op.String(), "kind", in.Kind.String(), "mount_id", uint64(in.Mount))
 	return nil
+}
+
+// followLate ends the quarantine with the storage's word, if unpersisted files may have to
+// follow; done says that it did.
+func (e *Engine) followLate(ctx context.Context, in namespace.Intent) (done bool, err error) {
+	kept, _, err := e.keptAt(in.Path)
+	if err == nil && !kept && in.Path2 != "" {
+		kept, _, err = e.keptAt(in.Path2)
+	}
+	if err != nil || !kept {
+		return false, err
+	}
+	r, err := e.seenLate(ctx, in)
+	if err != nil {
+		return false, err
+	}
+	r.Ended = true
+	if _, err = e.propose(ctx, namespace.Command{Resolve: r}); freshet.IsKind(err, freshet.KindNotExist) {
+		err = nil
+	}
+	return err == nil, err
 }
 
 // lateEffect hears of an upload that was given up. While the intent is in

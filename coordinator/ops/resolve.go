@@ -26,6 +26,8 @@ type track struct {
 	until      time.Duration // end of the quarantine; 0: not known yet
 	quarantine bool          // it was seen in quarantine, since seen
 	asked      bool          // in quarantine: the storage was asked to end it early
+	look       time.Duration // in quarantine: when the storage is looked at again
+	landed     bool          // in quarantine: it was seen to have had its effect
 	gone       time.Duration // the intent ended; kept for late words about it
 }
 
@@ -204,29 +206,12 @@ func (e *Engine) resolveUpload(ctx context.Context, in namespace.Intent, t *trac
 // observe records what the storage holds at the operation's path; ended says that
 // nothing of the operation can land any more.
 func (e *Engine) observe(ctx context.Context, in namespace.Intent, at place, ended bool) error {
-	key, name := at.key, in.Path.Base()
-	if in.Kind == namespace.OpRename {
-		key, name = at.key2, in.Path2.Base()
-	}
-	r := &namespace.Resolve{Op: in.Op, Known: true, Ended: ended}
-	st, err := at.fs.Stat(ctx, key)
-	switch {
-	case err == nil && st.Special == "":
-		r.Observed = entryOf(name, st)
-		// Only bytes that say that they are ours may be bound to our file ID, whose
-		// blocks hold what we sent (C14).
-		r.Ours = in.Kind == namespace.OpWrite && st.Op == in.Op && !st.IsDir()
-	case err == nil:
-		r.Known = false
-	case !freshet.IsKind(err, freshet.KindNotExist):
+	r, err := seen(ctx, in, at)
+	if err != nil {
 		return err
 	}
-	if in.Kind == namespace.OpRename && r.Observed != nil && !ended { // else the storage has refused it
-		_, err := at.fs.Stat(ctx, at.key)
-		if r.Moved = freshet.IsKind(err, freshet.KindNotExist); err != nil && !r.Moved {
-			return err
-		}
-	}
+	r.Ended = ended
+	r.Moved = r.Moved && !ended // else the storage has refused it
 	e.opts.Hook(PointResolve, in.Op)
 	r.At = e.clock.Now()
 	if _, err := e.propose(ctx, namespace.Command{Resolve: r}); err != nil && !freshet.IsKind(err, freshet.KindNotExist) {
@@ -242,15 +227,39 @@ func (e *Engine) observe(ctx context.Context, in namespace.Intent, at place, end
 	return nil
 }
 
+// seen looks at what the storage holds where the operation has its effect.
+func seen(ctx context.Context, in namespace.Intent, at place) (*namespace.Resolve, error) {
+	key, name := at.key, in.Path.Base()
+	if in.Kind == namespace.OpRename {
+		key, name = at.key2, in.Path2.Base()
+	}
+	r := &namespace.Resolve{Op: in.Op, Known: true}
+	st, err := at.fs.Stat(ctx, key)
+	switch {
+	case err == nil && st.Special == "":
+		r.Observed = entryOf(name, st)
+		// Only bytes that say that they are ours may be bound to our file ID, whose
+		// blocks hold what we sent (C14).
+		r.Ours = in.Kind == namespace.OpWrite && st.Op == in.Op && !st.IsDir()
+	case err == nil:
+		r.Known = false
+	case !freshet.IsKind(err, freshet.KindNotExist):
+		return nil, err
+	}
+	if in.Kind == namespace.OpRename && r.Observed != nil {
+		_, err := at.fs.Stat(ctx, at.key)
+		if r.Moved = freshet.IsKind(err, freshet.KindNotExist); err != nil && !r.Moved {
+			return nil, err
+		}
+	}
+	return r, nil
+}
+
 // withoutWord handles a storage that can't be asked: at first it is asked again,
 // then the path is recorded as unknown, so that nobody serves an old version of
 // it meanwhile.
 func (e *Engine) withoutWord(ctx context.Context, in namespace.Intent, t *track, cause error) error {
-	now := e.now()
-	if t.failed == 0 {
-		t.failed = now
-	}
-	if ctx.Err() != nil || (now-t.failed < e.opts.ObserveWithin && !freshet.IsKind(cause, freshet.KindStale)) {
+	if e.wait(ctx, t, cause) {
 		return cause
 	}
 	e.log.Warn("operation resolved without the storage's word", "op", in.Op.String(), "kind", in.Kind.String(), "error", cause)
@@ -259,6 +268,15 @@ func (e *Engine) withoutWord(ctx context.Context, in namespace.Intent, t *track,
 		e.metrics.resolutions.WithLabelValues("unknown").Inc()
 	}
 	return err
+}
+
+// wait reports whether a storage that can't be asked is to be asked again.
+func (e *Engine) wait(ctx context.Context, t *track, cause error) bool {
+	now := e.now()
+	if t.failed == 0 {
+		t.failed = now
+	}
+	return ctx.Err() != nil || (now-t.failed < e.opts.ObserveWithin && !freshet.IsKind(cause, freshet.KindStale))
 }
 
 // resolveOwn ends an operation of a coordinator that died, or that never learnt

@@ -80,7 +80,7 @@ func (l *lake) killWriters(t *testing.T, kind freshet.WriteType) {
 	if kind == freshet.MustCache {
 		l.nothingStored(t, writers)
 	}
-	l.settle(t)
+	l.settle(t, writers...)
 	l.verdict(t, writers, true)
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -112,7 +113,7 @@ func (o *operator) kill(p *fleet.Process) error {
 
 // settle waits until everything is quiet: what is unpersisted is written, what was
 // killed is back, nothing is left behind.
-func (l *lake) settle(t *testing.T) {
+func (l *lake) settle(t *testing.T, writers ...*writer) {
 	t.Helper()
 	for _, r := range l.regions() {
 		for _, p := range r.Processes() {
@@ -131,7 +132,7 @@ func (l *lake) settle(t *testing.T) {
 			}
 			u, err := unpersisted(ctx, r)
 			if err == nil && u.Count > 0 {
-				err = fmt.Errorf("%+v", u)
+				err = fmt.Errorf("%+v%s", u, lives(writers, u))
 			}
 			return err
 		})
@@ -150,4 +151,21 @@ func (l *lake) settle(t *testing.T) {
 		}
 		return err
 	})
+}
+
+// lives tells the histories of files that are not in the storage, wherever they are by now.
+func lives(writers []*writer, left pending) string {
+	var out strings.Builder
+	for _, at := range left.Files {
+		for _, w := range writers {
+			for _, f := range w.all {
+				f.mu.Lock()
+				if string(f.path) == at.Path || string(f.doubt.path) == at.Path {
+					fmt.Fprintf(&out, "\n%s:\n\t%s", f.id, strings.Join(f.history, "\n\t"))
+				}
+				f.mu.Unlock()
+			}
+		}
+	}
+	return out.String()
 }

@@ -92,7 +92,7 @@ func TestSoakOfTheDataPath(t *testing.T) {
 			must(t, o.undrain(t.Context(), r, fmt.Sprint("n", i+1)))
 		}
 	}
-	l.settle(t)
+	l.settle(t, writers...)
 	l.verdict(t, writers, true)
 	cleanTiers(t, tiers)
 	l.atRest(t, before)
