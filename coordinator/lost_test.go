@@ -11,13 +11,22 @@ import (
 )
 
 // keptByDisks writes a file of one block that stays on the disks of nodes, which live.
-func (w *world) keptByDisks(l *member, p freshet.Path, nodes ...*freshet.Heartbeat) freshet.BlockReport {
+func (w *world) keptByDisks(l *member, p freshet.Path, write freshet.WriteType, nodes ...*freshet.Heartbeat) freshet.BlockReport {
 	w.Helper()
 	for _, h := range nodes {
-		h.Incarnation, h.Full, h.Capacity, h.Tier, h.Keeps, h.Durable = 1, true, 1<<30, "disk", true, true
+		h.Tier, h.Keeps, h.Durable = "disk", true, true
+	}
+	return w.keptBy(l, p, write, nodes...)
+}
+
+// keptBy writes a file of one block that stays on nodes, which live.
+func (w *world) keptBy(l *member, p freshet.Path, write freshet.WriteType, nodes ...*freshet.Heartbeat) freshet.BlockReport {
+	w.Helper()
+	for _, h := range nodes {
+		h.Incarnation, h.Full, h.Capacity = 1, true, 1<<30
 		h.Term = w.beat(l, *h).Term
 	}
-	a, err := l.BeginWrite(w.Context(), freshet.BeginWriteQuery{Path: p, Write: freshet.MustCache, Node: nodes[0].Node.ID, DurableReplicas: len(nodes)})
+	a, err := l.BeginWrite(w.Context(), freshet.BeginWriteQuery{Path: p, Write: write, Node: nodes[0].Node.ID, DurableReplicas: len(nodes)})
 	if err != nil {
 		w.Fatal(err)
 	}
@@ -66,7 +75,7 @@ func TestDamageIsNoAbsence(t *testing.T) {
 	inBubble(t, settings{}, func(w *world) {
 		l := w.leader()
 		h := onDisk("edge")
-		b := w.keptByDisks(l, "/data/f", h)
+		b := w.keptByDisks(l, "/data/f", freshet.MustCache, h)
 		h.Added = []freshet.BlockReport{b}
 		w.beat(l, *h)
 		h.Added, h.Removed, h.Damaged = nil, []freshet.BlockID{b.ID}, []freshet.BlockID{b.ID}
@@ -96,7 +105,7 @@ func TestDamageOfOneCopy(t *testing.T) {
 	inBubble(t, settings{}, func(w *world) {
 		l := w.leader()
 		bad, away := onDisk("edge"), onDisk("far")
-		b := w.keptByDisks(l, "/data/f", bad, away)
+		b := w.keptByDisks(l, "/data/f", freshet.MustCache, bad, away)
 		bad.Added, away.Added = []freshet.BlockReport{b}, []freshet.BlockReport{b}
 		w.beat(l, *bad)
 		w.beat(l, *away)
@@ -134,7 +143,7 @@ func TestABlockThatIsGoneOnALiveNode(t *testing.T) {
 	inBubble(t, settings{}, func(w *world) {
 		l := w.leader()
 		h := onDisk("edge")
-		w.keptByDisks(l, "/data/f", h)
+		w.keptByDisks(l, "/data/f", freshet.MustCache, h)
 		h.Incarnation, h.Full = 2, true // without the block
 		for range 10 {                  // fake time: as above
 			time.Sleep(time.Second)

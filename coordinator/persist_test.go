@@ -10,7 +10,6 @@ import (
 
 	"github.com/freshet-io/freshet"
 	"github.com/freshet-io/freshet/coordinator/namespace"
-	"github.com/freshet-io/freshet/fingerprint"
 )
 
 // A file that is visible before it is in the storage is refused until every member
@@ -48,16 +47,8 @@ func TestWhatWasInMemoryAloneIsGone(t *testing.T) {
 	inBubble(t, settings{}, func(w *world) {
 		l := w.leader()
 		n := freshet.Node{ID: "n1", Name: "edge", GRPC: "edge:7410", HTTP: "edge:7411", Host: "edge"}
-		h := freshet.Heartbeat{Node: n, Incarnation: 1, Full: true, Capacity: 1 << 30, Keeps: true}
-		w.beat(l, h)
-		a, err := l.BeginWrite(w.Context(), freshet.BeginWriteQuery{Path: "/data/f", Write: freshet.MustCache})
-		if err != nil {
-			w.Fatal(err)
-		}
-		file := a.Ticket.File
-		if _, err = l.Complete(w.Context(), a.Ticket.Op, freshet.Written{Length: 3, ModTime: time.Now(), Fingerprint: fingerprint.Unpersisted(uint64(file))}); err != nil {
-			w.Fatal(err)
-		}
+		h := freshet.Heartbeat{Node: n, Keeps: true}
+		w.keptBy(l, "/data/f", freshet.MustCache, &h)
 		says := func(what string) {
 			w.Helper()
 			_, err := l.Locate(w.Context(), freshet.LocateQuery{Path: "/data/f", Length: 3})
@@ -70,8 +61,8 @@ func TestWhatWasInMemoryAloneIsGone(t *testing.T) {
 				w.Errorf("explained: %q, %v", e.Remedy, err)
 			}
 		}
-		time.Sleep(10 * time.Second) // fake time: the node is silent
-		h.Node.ID = "n0"             // somebody lives
+		time.Sleep(10 * time.Second)   // fake time: the node is silent
+		h.Node.ID, h.Full = "n0", true // somebody lives
 		h.Node.Name, h.Node.GRPC = "other", "other:7410"
 		w.beat(l, h)
 		says("in the memory of edge alone; unless it still runs")
@@ -94,20 +85,9 @@ type keptFile struct {
 // keep has a node write a file that stays there.
 func (w *world) keep(m *member, p freshet.Path, write freshet.WriteType) *keptFile {
 	w.Helper()
-	k := &keptFile{w: w, m: m, beats: freshet.Heartbeat{
-		Node: freshet.Node{ID: "n1", Name: "edge", GRPC: "edge:7410", HTTP: "edge:7411", Host: "edge"}, Incarnation: 1, Full: true,
-		Capacity: 1 << 30, Keeps: true, Durable: true,
-	}}
-	k.beat()
-	a, err := m.BeginWrite(w.Context(), freshet.BeginWriteQuery{Path: p, Write: write})
-	if err != nil {
-		w.Fatal(err)
-	}
-	k.file = a.Ticket.File
-	if _, err = m.Complete(w.Context(), a.Ticket.Op, freshet.Written{Length: 3, ModTime: time.Now(), Fingerprint: fingerprint.Unpersisted(uint64(k.file))}); err != nil {
-		w.Fatal(err)
-	}
-	k.beats.Added = []freshet.BlockReport{{ID: freshet.BlockID{File: k.file}, Length: 3}}
+	k := &keptFile{w: w, m: m, beats: freshet.Heartbeat{Node: freshet.Node{ID: "n1", Name: "edge", GRPC: "edge:7410", HTTP: "edge:7411", Host: "edge"}}}
+	block := w.keptByDisks(m, p, write, &k.beats)
+	k.file, k.beats.Full, k.beats.Added = block.ID.File, true, []freshet.BlockReport{block}
 	return k
 }
 

@@ -23,12 +23,7 @@ const block = 256 << 10
 // keepOn writes a file that is durable on so many nodes when it is acknowledged.
 func keepOn(t *testing.T, r *e2e.Region, name string, data []byte, w freshet.WriteType, replicas int) {
 	t.Helper()
-	_, err := r.S.Files.Write(t.Context(), r.At(name), bytes.NewReader(data), client.WriteOptions{
-		Length: int64(len(data)), Write: w, BlockSize: block, DurableReplicas: replicas,
-	})
-	if err != nil {
-		t.Fatalf("write %s: %v", name, err)
-	}
+	keepWith(t, r, name, data, client.WriteOptions{Write: w, BlockSize: block, DurableReplicas: replicas})
 }
 
 type copyStatus struct {

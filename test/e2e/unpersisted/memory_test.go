@@ -1,7 +1,6 @@
 package unpersisted_test
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"slices"
@@ -30,10 +29,7 @@ func keepAt(t *testing.T, r *e2e.Region, node, name string, data []byte) {
 	if a, err := r.S.Files.BeginWrite(t.Context(), q); err != nil || a.Ticket.Node.Name != node {
 		t.Fatalf("%s is to be written to %q, %v", name, a.Ticket.Node.Name, err)
 	}
-	opts := client.WriteOptions{Op: q.Op, Length: int64(len(data)), Write: q.Write}
-	if _, err := r.S.Files.Write(t.Context(), q.Path, bytes.NewReader(data), opts); err != nil {
-		t.Fatalf("write %s: %v", name, err)
-	}
+	keepWith(t, r, name, data, client.WriteOptions{Op: q.Op, Write: q.Write})
 }
 
 // refused is nil when a read says why there is no such file any more. That it gives any

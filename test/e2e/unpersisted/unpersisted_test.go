@@ -18,7 +18,13 @@ import (
 // keep writes a file that stays on a node.
 func keep(t *testing.T, r *e2e.Region, name string, data []byte, w freshet.WriteType) freshet.Completed {
 	t.Helper()
-	done, err := r.S.Files.Write(t.Context(), r.At(name), bytes.NewReader(data), client.WriteOptions{Length: int64(len(data)), Write: w})
+	return keepWith(t, r, name, data, client.WriteOptions{Write: w})
+}
+
+func keepWith(t *testing.T, r *e2e.Region, name string, data []byte, opts client.WriteOptions) freshet.Completed {
+	t.Helper()
+	opts.Length = int64(len(data))
+	done, err := r.S.Files.Write(t.Context(), r.At(name), bytes.NewReader(data), opts)
 	if err != nil {
 		t.Fatalf("write %s: %v", name, err)
 	}
