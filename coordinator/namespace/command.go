@@ -238,7 +238,7 @@ type Begin struct {
 	Write     freshet.WriteType `codec:"w"`
 	BlockSize int64             `codec:"b"`
 	At        time.Time         `codec:"t"`
-	// Length of a write, if it is known; MoveEntries and MoveBytes are what the
+	// Length of a write, if it is known, or of the file that a rename moves; MoveEntries and MoveBytes are what the
 	// namespace holds below the directory that a rename moves, if quotas ask for it.
 	Length      *int64 `codec:"ln,omitempty"`
 	MoveEntries int64  `codec:"me,omitempty"`
@@ -302,6 +302,14 @@ type Complete struct {
 	Nodes []freshet.NodeID `codec:"n,omitempty"`
 	// Memory says that they keep them in memory alone.
 	Memory bool `codec:"m,omitempty"`
+	// Beneath is what a rename of a directory by copying left under unpersisted files.
+	Beneath []Beneath `codec:"b,omitempty"`
+}
+
+// Beneath is what the storage has under an unpersisted file.
+type Beneath struct {
+	File        freshet.FileID          `codec:"f"`
+	Fingerprint fingerprint.Fingerprint `codec:"b"`
 }
 
 // Abort ends an operation without an effect and without a record. It is
@@ -318,7 +326,8 @@ type Abort struct {
 // can land any more. Observed nil with Known means absent. Ours says that the
 // observed object carries our operation or the fingerprint that our upload
 // returned: the file ID, whose blocks hold our bytes, may be bound to it. Moved says
-// that the storage has nothing at the source of a rename any more.
+// that the storage has nothing at the source of a rename any more, and at the target what
+// may have come from there; Copied, that it came as a copy, whose fingerprint is another.
 //
 // Late says that the storage was looked at again, in quarantine, from when Start was the
 // applied index: unpersisted files follow what the operation did by then. KindConflict if
@@ -331,6 +340,7 @@ type Resolve struct {
 	Ended    bool         `codec:"x"`
 	At       time.Time    `codec:"t"`
 	Moved    bool         `codec:"m,omitempty"`
+	Copied   bool         `codec:"c,omitempty"`
 	Late     bool         `codec:"l,omitempty"`
 	Start    uint64       `codec:"s,omitempty"`
 }

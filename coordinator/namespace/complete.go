@@ -66,6 +66,7 @@ func (t *txn) complete(c *Complete) Result {
 			res.Installed = t.completeRemove(in, m, src, definite)
 		case in.Kind == OpRename:
 			res.Installed = t.completeRename(in, m, src, c.Entry, definite)
+			t.layUnderCopies(in, c.Beneath)
 		default:
 			res.Installed, bound = t.completeEntry(in, m, src, c.Entry, definite)
 		}

@@ -63,7 +63,7 @@ func appendBatch(b []byte, cmds []Command) ([]byte, bool) {
 			b = packBegin(append(b, packFixMap|1, packFixStr|5, 'b', 'e', 'g', 'i', 'n'), begin)
 		case *c == Command{Permit: permit} && permit != nil:
 			b = packPermit(append(b, packFixMap|1, packFixStr|6, 'p', 'e', 'r', 'm', 'i', 't'), permit)
-		case *c == Command{Complete: done} && done != nil && len(done.Nodes) == 0 && !done.Memory:
+		case *c == Command{Complete: done} && done != nil && len(done.Nodes) == 0 && !done.Memory && len(done.Beneath) == 0:
 			b = packComplete(append(b, packFixMap|1, packFixStr|4, 'd', 'o', 'n', 'e'), done)
 		default:
 			return nil, false

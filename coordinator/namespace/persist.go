@@ -300,6 +300,15 @@ func (t *txn) layUnder(m *mount, key string, beneath fingerprint.Fingerprint) {
 	}
 }
 
+// layUnderCopies notes what a rename left under the unpersisted files that came with it.
+func (t *txn) layUnderCopies(in *intent, all []Beneath) {
+	for _, b := range all {
+		if u := t.files.rows[b.File]; u != nil && below(in.Key2, t.keyOf(u.at)) {
+			t.saveUnpersisted(u.over(b.Fingerprint))
+		}
+	}
+}
+
 // over returns the row of the same file over another version in the storage. A conflict
 // with the one before is over.
 func (u *unpersisted) over(beneath fingerprint.Fingerprint) *unpersisted {

@@ -98,7 +98,7 @@ func (t *txn) followKept(in *intent, m *mount, c *Resolve) {
 		t.layUnder(m, in.Key, fingerprint.Fingerprint{})
 	case seen == nil:
 	case in.Kind == OpRename && c.Moved:
-		t.followRename(in, m, seen)
+		t.followRename(in, m, seen, c.Copied)
 	case in.Kind == OpWrite && c.Ours && in.Persist != 0:
 		t.completePersist(in, m, seen, false)
 	case in.Kind == OpWrite && c.Ours:
@@ -109,8 +109,8 @@ func (t *txn) followKept(in *intent, m *mount, c *Resolve) {
 
 // followRename does for what is not in the storage what a rename without an answer did,
 // if it is seen to have moved what is: nothing is at its source, and at its target is what
-// the storage had of the file, or a directory.
-func (t *txn) followRename(in *intent, m *mount, seen *Entry) {
+// the storage had of the file, or a copy, or a directory.
+func (t *txn) followRename(in *intent, m *mount, seen *Entry, copied bool) {
 	c := t.walk(m, in.Key)
 	n := c.entry()
 	if n == nil || n.dir != (seen.Type == freshet.TypeDirectory) {
@@ -121,7 +121,7 @@ func (t *txn) followRename(in *intent, m *mount, seen *Entry) {
 		if u := t.unpersistedAt(n); u != nil {
 			had = u.Beneath
 		}
-		if !had.Known() || !had.SameContent(seen.Fingerprint) {
+		if !had.Known() || !copied && !seen.Fingerprint.Moved(had) {
 			return
 		}
 		t.replaceKept(m, in, in.Key2)

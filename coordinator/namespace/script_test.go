@@ -123,10 +123,11 @@ func (s *script) run(w []string) string {
 		return s.say(namespace.Command{Complete: &namespace.Complete{Op: s.op(w[1]), Entry: entryOf(w[2]), Uncertain: len(w) > 3, At: epochTime}})
 	case "abort":
 		return s.say(namespace.Command{Abort: &namespace.Abort{Op: s.op(w[1]), Definite: true}})
-	case "resolve": // OP ENTRY [ours] [ended] [moved] [late [START]]
+	case "resolve": // OP ENTRY [ours] [ended] [moved] [copied] [late [START]]
 		said := func(flag string) bool { return slices.Contains(w[3:], flag) }
 		r := &namespace.Resolve{Op: s.op(w[1]), Known: true, Observed: entryOf(w[2]), At: epochTime}
 		r.Ours, r.Ended, r.Moved, r.Late = said("ours"), said("ended"), said("moved"), said("late")
+		r.Copied = said("copied")
 		if r.Late {
 			r.Start = s.s.Applied()
 			if last := w[len(w)-1]; s.start[last] != 0 {

@@ -21,6 +21,8 @@ type change struct {
 	// compound effects take several steps: a refusal of one does not undo those
 	// before it.
 	compound bool
+	// beneath, if it is set, returns what the effect left under unpersisted files.
+	beneath func() []namespace.Beneath
 }
 
 // place is where an operation takes place.
@@ -233,7 +235,11 @@ func (e *Engine) carryOut(ctx context.Context, l *lead, c change, at place) (don
 	e.opts.Hook(PointComplete, op)
 	switch {
 	case err == nil:
-		res, err := e.settle(ctx, namespace.Command{Complete: &namespace.Complete{Op: op, Entry: entry, At: e.clock.Now()}})
+		end := &namespace.Complete{Op: op, Entry: entry, At: e.clock.Now()}
+		if c.beneath != nil {
+			end.Beneath = c.beneath()
+		}
+		res, err := e.settle(ctx, namespace.Command{Complete: end})
 		if err != nil {
 			return done, false, freshet.Errorf(freshet.KindDeadline, kind, p, "the storage was changed, but the change could not be recorded yet; it will be: %w", err)
 		}

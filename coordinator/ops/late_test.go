@@ -2,6 +2,7 @@ package ops_test
 
 import (
 	"context"
+	"fmt"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -24,29 +25,18 @@ type straggler struct {
 	ops  byte
 }
 
-func newStraggler(t *testing.T, op fault.Op) *straggler {
-	s := &straggler{w: newWorld(t, mem.Object, 20*time.Second), late: make(chan struct{}), ops: 100}
-	s.w.put("f", "older")
+func newStraggler(t *testing.T, mode mem.Mode, op fault.Op, late bool) *straggler {
+	s := &straggler{w: newWorld(t, mode, 20*time.Second), late: make(chan struct{}), ops: 100}
 	s.l = s.w.lead(ops.Options{ObserveWithin: time.Second})
 	s.n = s.w.keeper("n1", s.l)
-	rule := fault.Rule{Op: op, Times: 1, Late: s.late, Err: freshet.Errorf(freshet.KindDeadline, string(op), "", "no answer")}
+	s.n.write("/m/f", "older")
+	rule := fault.Rule{Op: op, Times: 1, Uncertain: !late, Err: freshet.Errorf(freshet.KindDeadline, string(op), "", "no answer")}
+	if late {
+		rule.Late = s.late
+	}
 	s.l.fs.Add(rule)
 	s.n.fs.Add(rule)
 	return s
-}
-
-// load has the state know what the storage holds at key.
-func (s *straggler) load(t *testing.T, key string) {
-	t.Helper()
-	m, _ := s.w.state.MountAt("/m")
-	st, err := s.w.fs().Stat(t.Context(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	s.w.apply(namespace.Command{LoadEntry: &namespace.LoadEntry{
-		Mount: m.ID, Generation: m.Generation, Path: freshet.Path("/m/" + key), Start: s.w.state.Applied(),
-		Entry: &namespace.Entry{Name: key, Type: st.Type, Length: st.Length, ModTime: st.ModTime, Fingerprint: st.Fingerprint},
-	}})
 }
 
 // keep writes a file that is not in the storage yet.
@@ -97,29 +87,39 @@ func (s *straggler) checkBeneath(t *testing.T, id freshet.FileID) {
 	}
 }
 
-// TestWhatIsUnpersistedFollowsALateRename: within seconds, and over what the rename moved.
-func TestWhatIsUnpersistedFollowsALateRename(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		s := newStraggler(t, fault.OpRename)
-		s.load(t, "f")
-		id := s.keep(t, "f")
-		_, err := s.l.Rename(t.Context(), freshet.RenameQuery{Path: "/m/f", Target: "/m/g"})
-		s.unknown(t, err)
-		<-time.After(3 * time.Second)
-		if at := s.at(id); at != "f" {
-			t.Fatalf("before it landed: %q", at)
-		}
-		records := s.w.recordsOf("g")
-		s.land()
-		s.w.until(3*time.Second, "it follows", func() bool { return s.at(id) == "g" })
-		s.checkBeneath(t, id)
-		if s.w.recordsOf("g") == records {
-			t.Error("it was not published")
-		}
-		s.w.quiet(25 * time.Second)
-		s.checkBeneath(t, id)
-		s.w.checkPublished()
-	})
+// TestWhatIsUnpersistedFollowsARename without an answer: one that landed before anybody
+// looked, and within seconds one that landed later. It lies over what the rename moved, be
+// that the file itself, with another change time, or a copy.
+func TestWhatIsUnpersistedFollowsARename(t *testing.T) {
+	for _, late := range []bool{false, true} {
+		t.Run(fmt.Sprint("late ", late), func(t *testing.T) {
+			each(t, func(t *testing.T, mode mem.Mode) {
+				s := newStraggler(t, mode, fault.OpRename, late)
+				id := s.keep(t, "f")
+				_, err := s.l.Rename(t.Context(), freshet.RenameQuery{Path: "/m/f", Target: "/m/g"})
+				s.unknown(t, err)
+				if late {
+					<-time.After(3 * time.Second)
+					if at := s.at(id); at != "f" {
+						t.Fatalf("before it landed: %q", at)
+					}
+					records := s.w.recordsOf("g")
+					s.land()
+					s.w.until(3*time.Second, "it follows", func() bool { return s.at(id) == "g" })
+					if s.w.recordsOf("g") == records {
+						t.Error("it was not published")
+					}
+				}
+				if at := s.at(id); at != "g" {
+					t.Fatalf("after it landed: %q", at)
+				}
+				s.checkBeneath(t, id)
+				s.w.quiet(61 * time.Second)
+				s.checkBeneath(t, id)
+				s.w.checkPublished()
+			})
+		})
+	}
 }
 
 // TestWhatWasWrittenMeanwhileLiesOverALateEffect: it stays, and can be persisted.
@@ -149,8 +149,7 @@ func TestWhatWasWrittenMeanwhileLiesOverALateEffect(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				s := newStraggler(t, of.op)
-				s.load(t, "f")
+				s := newStraggler(t, mem.Object, of.op, true)
 				s.unknown(t, of.do(s))
 				id := s.keep(t, of.at)
 				s.land()
@@ -179,8 +178,7 @@ func TestWhatWasWrittenMeanwhileLiesOverALateEffect(t *testing.T) {
 // TestAQuarantineEndsWithoutTheStorage that does not answer.
 func TestAQuarantineEndsWithoutTheStorage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newStraggler(t, fault.OpRename)
-		s.load(t, "f")
+		s := newStraggler(t, mem.Object, fault.OpRename, true)
 		id := s.keep(t, "f")
 		_, err := s.l.Rename(t.Context(), freshet.RenameQuery{Path: "/m/f", Target: "/m/g"})
 		s.unknown(t, err)
@@ -190,5 +188,35 @@ func TestAQuarantineEndsWithoutTheStorage(t *testing.T) {
 			t.Errorf("it is at %q", at)
 		}
 		s.land()
+	})
+}
+
+// TestWhatIsUnpersistedFollowsItsDirectory over what the storage has there: the same file
+// with the same fingerprint, or a copy with its own.
+func TestWhatIsUnpersistedFollowsItsDirectory(t *testing.T) {
+	each(t, func(t *testing.T, mode mem.Mode) {
+		s := newStraggler(t, mode, fault.OpRename, true)
+		s.n.write("/m/d/s/x", "older")
+		s.n.write("/m/d/z", "older")
+		over, alone, foreign := s.keep(t, "d/s/x"), s.keep(t, "d/y"), s.keep(t, "d/z")
+		s.w.put("d/z", "somebody else's")
+		_, err := s.l.Rename(t.Context(), freshet.RenameQuery{Path: "/m/d", Target: "/m/e"})
+		s.unknown(t, err) // and rolled forward, or seen not to have happened
+		s.land()
+		s.w.quiet(61 * time.Second)
+		s.checkBeneath(t, over)
+		s.checkBeneath(t, alone)
+		if at := s.at(over) + " " + s.at(alone); at != "e/s/x e/y" {
+			t.Errorf("they are at %s", at)
+		}
+		if _, err := s.l.Rename(t.Context(), freshet.RenameQuery{Path: "/m/e", Target: "/m/d"}); err != nil {
+			t.Fatal(err)
+		}
+		s.checkBeneath(t, over)
+		s.checkBeneath(t, alone)
+		f, _ := s.w.state.UnpersistedOf(foreign)
+		if st, err := s.w.fs().Stat(t.Context(), f.Key); err != nil || f.Beneath.SameContent(st.Fingerprint) {
+			t.Errorf("what somebody else wrote is to be replaced: %+v, %v", f, err)
+		}
 	})
 }

@@ -124,6 +124,10 @@ func rollsForward(t *testing.T, name string, after int) {
 			w.freezeAfter(steps + after)
 		}
 	}})
+	if name == "rename file" { // of what was uploaded in parts, a copy has another ETag
+		w.node("n1", l).write("/m/f", "f")
+		w.effects = nil
+	}
 	err := ownOps()[name](l)
 	if !effect {
 		t.Fatalf("the effect was not reached: %v", err)

@@ -22,8 +22,10 @@ func (e *Engine) Rename(ctx context.Context, q freshet.RenameQuery) (freshet.Com
 	if done, handled, err := e.renameKept(ctx, q); handled || err != nil {
 		return done, freshet.Wrap(opRename, q.Path, err)
 	}
+	var under []namespace.Beneath
 	return e.do(ctx, change{
-		begin: namespace.Begin{Op: q.Op, Kind: namespace.OpRename, Path: q.Path, Path2: q.Target},
+		begin:   namespace.Begin{Op: q.Op, Kind: namespace.OpRename, Path: q.Path, Path2: q.Target},
+		beneath: func() []namespace.Beneath { return under },
 		prepare: func(ctx context.Context, at place, c *change) (*freshet.Completed, error) {
 			src, _, err := lookBoth(ctx, at, q)
 			if err != nil {
@@ -41,12 +43,15 @@ func (e *Engine) Rename(ctx context.Context, q freshet.RenameQuery) (freshet.Com
 			if err := e.measure(q, src, c); err != nil {
 				return nil, err
 			}
-			c.begin.Recursive = src.IsDir()
+			if c.begin.Recursive = src.IsDir(); !c.begin.Recursive {
+				c.begin.Length = &src.Length
+			}
 			c.compound = !at.fs.Features().AtomicRename
 			return nil, nil
 		},
 		effect: func(ctx context.Context, at place) (*namespace.Entry, error) {
-			st, err := at.fs.Rename(ctx, at.key, at.key2)
+			st, left, err := e.move(ctx, at, q.Path)
+			under = left
 			return entryOf(q.Target.Base(), st), err
 		},
 	})

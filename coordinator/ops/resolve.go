@@ -248,9 +248,14 @@ func seen(ctx context.Context, in namespace.Intent, at place) (*namespace.Resolv
 	}
 	if in.Kind == namespace.OpRename && r.Observed != nil {
 		_, err := at.fs.Stat(ctx, at.key)
-		if r.Moved = freshet.IsKind(err, freshet.KindNotExist); err != nil && !r.Moved {
+		gone := freshet.IsKind(err, freshet.KindNotExist)
+		if err != nil && !gone {
 			return nil, err
 		}
+		// A file that was copied is known by its length alone: where a rename copies, the
+		// fingerprint of the copy may be another.
+		r.Copied = !at.fs.Features().AtomicRename
+		r.Moved = gone && (in.Length == nil || *in.Length == st.Length)
 	}
 	return r, nil
 }
@@ -283,6 +288,7 @@ func (e *Engine) wait(ctx context.Context, t *track, cause error) bool {
 // how its effect ended.
 func (e *Engine) resolveOwn(ctx context.Context, l *lead, in namespace.Intent, t *track) error {
 	at := place{key: in.Key, key2: in.Key2}
+	at.mount, _ = e.state.MountByID(in.Mount)
 	var release func()
 	var err error
 	_, tree := fenceOf(in.Begin)
@@ -291,13 +297,13 @@ func (e *Engine) resolveOwn(ctx context.Context, l *lead, in namespace.Intent, t
 	}
 	defer release()
 	if tree {
-		entry, done, err := forward(ctx, in, at)
+		entry, under, done, err := e.forward(ctx, in, at)
 		if err != nil && uncertain(err) {
 			return e.withoutWordOwn(ctx, in, t, tree, err)
 		}
 		if err == nil && done {
 			// An attempt of the dead may still land: never sure.
-			_, err = e.propose(ctx, namespace.Command{Complete: &namespace.Complete{Op: in.Op, Entry: entry, Uncertain: true, At: e.clock.Now()}})
+			_, err = e.propose(ctx, namespace.Command{Complete: &namespace.Complete{Op: in.Op, Entry: entry, Uncertain: true, At: e.clock.Now(), Beneath: under}})
 			if err != nil {
 				return err
 			}
@@ -341,27 +347,27 @@ func (e *Engine) storageOf(in namespace.Intent) (ufs.FS, func(), error) {
 // forward takes an operation of several steps to its end after a crash between
 // them. done is false if there was nothing to take forward, or nothing that is
 // safe to repeat.
-func forward(ctx context.Context, in namespace.Intent, at place) (entry *namespace.Entry, done bool, err error) {
+func (e *Engine) forward(ctx context.Context, in namespace.Intent, at place) (entry *namespace.Entry, under []namespace.Beneath, done bool, err error) {
 	if in.Kind == namespace.OpRemove {
 		err := at.fs.Remove(ctx, at.key, ufs.RemoveOptions{Recursive: true})
 		if freshet.IsKind(err, freshet.KindNotExist) {
 			err = nil
 		}
-		return nil, err == nil, err
+		return nil, nil, err == nil, err
 	}
 	if at.fs.Features().AtomicRename {
-		return nil, false, nil // it happened, or it did not
+		return nil, nil, false, nil // it happened, or it did not
 	}
 	if !in.Recursive {
 		if ok, err := copied(ctx, at); err != nil || !ok {
-			return nil, false, err
+			return nil, nil, false, err
 		}
 	}
-	st, err := at.fs.Rename(ctx, at.key, at.key2)
+	st, under, err := e.move(ctx, at, in.Path)
 	if err != nil {
-		return nil, false, err
+		return nil, nil, false, err
 	}
-	return entryOf(in.Path2.Base(), st), true, nil
+	return entryOf(in.Path2.Base(), st), under, true, nil
 }
 
 // copied reports whether a file was copied to its new key and not yet deleted at
@@ -379,5 +385,8 @@ func copied(ctx context.Context, at place) (bool, error) {
 		}
 		both[i] = st
 	}
-	return !both[0].IsDir() && !both[1].IsDir() && both[0].Fingerprint.SameContent(both[1].Fingerprint), nil
+	from, to := &both[0], &both[1]
+	// A copy may have another fingerprint, but it keeps the mark of who wrote the bytes.
+	same := from.Fingerprint.SameContent(to.Fingerprint) || from.Op == to.Op && !from.Op.IsZero() && from.Length == to.Length
+	return !from.IsDir() && !to.IsDir() && same, nil
 }

@@ -188,7 +188,11 @@ func (f *FS) move(ctx context.Context, from, to string) error {
 	s.mu.Lock()
 	o, ok := s.tree.Get(from)
 	if ok {
-		s.tree.Set(to, s.newObject(o.data, o.op, 0))
+		copied := s.newObject(o.data, o.op, 0)
+		if !o.op.IsZero() {
+			copied.etag += "-1" // uploads come in parts, copies in others: the same bytes, another ETag
+		}
+		s.tree.Set(to, copied)
 	}
 	s.mu.Unlock()
 	if err := f.act(ctx, "delete", from[len(f.root):]); err != nil {
