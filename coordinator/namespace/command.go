@@ -278,7 +278,8 @@ type Intent struct {
 }
 
 // Permit allows the effect: the node asks just before it. Length is that of the
-// upload, if the node tells it: KindExhausted if it exceeds a quota.
+// upload, if the node tells it: KindExhausted if it exceeds a quota. KindUnavailable while
+// another write of the file has a permit, if one of the two persists a version.
 type Permit struct {
 	Op     freshet.OpID   `codec:"op"`
 	Node   freshet.NodeID `codec:"n"`

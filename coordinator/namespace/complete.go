@@ -202,7 +202,7 @@ func (t *txn) completeRename(in *intent, m *mount, src before, e *Entry, definit
 	}
 	moved := t.edit(to)
 	if u := t.unpersistedAt(moved); u != nil { // what the storage moved lies beneath
-		t.saveUnpersisted(u.over(e.Fingerprint))
+		t.lay(u, e.Fingerprint)
 	}
 	t.assign(to, moved, e, true, named{m, in.Key2})
 	moved.self, moved.validFrom = t.i, t.i

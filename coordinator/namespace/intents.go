@@ -304,9 +304,24 @@ func (t *txn) permit(c *Permit) Result {
 			return Result{Err: err}
 		}
 	}
+	if o := t.publishes(in); o != nil {
+		return Result{Err: freshet.Errorf(freshet.KindUnavailable, "permit", in.Path, "operation %s is writing the file to the storage at this moment: try again", o.Op)}
+	}
 	in.State = IntentMayPublish
 	t.saveIntent(in)
 	return Result{Intent: in.Intent}
+}
+
+// publishes returns another write of the same file that has a permit, if one of the two
+// persists a version: a storage may look whether it still has what that replaces and replace
+// it in two steps, and what was acknowledged between them would be lost.
+func (t *txn) publishes(in *intent) *intent {
+	for _, o := range t.writers[mountKey{in.Mount, in.Key}] {
+		if o != in && o.Kind == OpWrite && o.State == IntentMayPublish && (o.Persist != 0 || in.Persist != 0) {
+			return o
+		}
+	}
+	return nil
 }
 
 func (t *txn) abort(c *Abort) Result {

@@ -178,7 +178,7 @@ func (t *txn) completePersist(in *intent, m *mount, e *Entry, definite bool) boo
 	case u == nil:
 		return false
 	case u.File != in.Persist: // a newer version, that of ours lies beneath
-		t.saveUnpersisted(u.over(e.Fingerprint))
+		t.lay(u, e.Fingerprint)
 		return true
 	}
 	p := c.at[len(c.at)-1]
@@ -287,7 +287,7 @@ func (t *txn) carry(m *mount, in *intent, e *Entry) {
 		if key == in.Key {
 			beneath = e.Fingerprint
 		}
-		t.saveUnpersisted(there.over(beneath))
+		t.lay(there, beneath)
 	}
 }
 
@@ -296,7 +296,7 @@ func (t *txn) carry(m *mount, in *intent, e *Entry) {
 func (t *txn) layUnder(m *mount, key string, beneath fingerprint.Fingerprint) {
 	c := t.walk(m, key)
 	if u := t.unpersistedAt(c.entry()); u != nil && u.Beneath != beneath {
-		t.saveUnpersisted(u.over(beneath))
+		t.lay(u, beneath)
 	}
 }
 
@@ -304,17 +304,18 @@ func (t *txn) layUnder(m *mount, key string, beneath fingerprint.Fingerprint) {
 func (t *txn) layUnderCopies(in *intent, all []Beneath) {
 	for _, b := range all {
 		if u := t.files.rows[b.File]; u != nil && below(in.Key2, t.keyOf(u.at)) {
-			t.saveUnpersisted(u.over(b.Fingerprint))
+			t.lay(u, b.Fingerprint)
 		}
 	}
 }
 
-// over returns the row of the same file over another version in the storage. A conflict
-// with the one before is over.
-func (u *unpersisted) over(beneath fingerprint.Fingerprint) *unpersisted {
+// lay notes that an unpersisted file lies over another version in the storage. A conflict
+// with the one before is over, and an upload that is to replace that is withdrawn.
+func (t *txn) lay(u *unpersisted, beneath fingerprint.Fingerprint) {
 	now := *u
 	now.Beneath, now.Conflict, now.Next = beneath, false, time.Time{}
-	return &now
+	t.saveUnpersisted(&now)
+	t.stopPersist(u.File)
 }
 
 // carryFile moves an unpersisted file and returns the one that is there then: another, if

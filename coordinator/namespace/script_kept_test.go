@@ -40,6 +40,10 @@ func (s *script) runKept(w []string) (string, bool) {
 		return s.sayKept(namespace.Command{Begin: &namespace.Begin{
 			Op: s.op(w[1]), Kind: namespace.OpWrite, Path: p(2), Node: freshet.NodeID(w[4]), Incarn: 1, Write: freshet.AsyncThrough, At: epochTime, Persist: s.version(w[3]),
 		}}), true
+	case "through": // OP PATH: a node begins to write through to the storage
+		return s.sayKept(namespace.Command{Begin: &namespace.Begin{
+			Op: s.op(w[1]), Kind: namespace.OpWrite, Path: p(2), Node: "n1", Incarn: 1, Write: freshet.Through, At: epochTime,
+		}}), true
 	case "permit": // OP NODE
 		return s.sayKept(namespace.Command{Permit: &namespace.Permit{Op: s.op(w[1]), Node: freshet.NodeID(w[2]), Incarn: 1}}), true
 	case "done": // OP ENTRY [uncertain]
