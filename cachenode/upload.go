@@ -3,6 +3,7 @@ package cachenode
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"time"
 
@@ -334,7 +335,7 @@ func (n *Node) retry(ctx context.Context, fn func() error) error {
 		select {
 		case <-time.After(wait):
 		case <-ctx.Done():
-			return context.Cause(ctx)
+			return fmt.Errorf("%w; the last answer was: %w", context.Cause(ctx), err)
 		}
 	}
 }

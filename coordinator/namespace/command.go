@@ -249,6 +249,9 @@ type Begin struct {
 	// Persist is the unpersisted version at Path that is written to the storage, 0 if
 	// it is a new one that is written.
 	Persist freshet.FileID `codec:"pf,omitempty"`
+	// Source is what the storage had of the file that a rename moves; nil if that is not
+	// known, or a directory moves.
+	Source *fingerprint.Fingerprint `codec:"sf,omitempty"`
 	// Replicas is on how many nodes a file that stays on nodes has to be durable before
 	// it becomes visible; 0 is 1.
 	Replicas int `codec:"dr,omitempty"`

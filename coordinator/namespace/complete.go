@@ -115,7 +115,6 @@ func (t *txn) adopt(in *intent, m *mount, e *Entry) bool {
 	}
 	if in.State == IntentQuarantine && in.Kind == OpWrite && m.Generation == in.Generation {
 		t.replaceKept(m, in, in.Key)
-		t.layUnder(m, in.Key, e.Fingerprint)
 	}
 	p, ok := t.reach(m, in.Key, in.Started)
 	if !ok {
@@ -202,7 +201,7 @@ func (t *txn) completeRename(in *intent, m *mount, src before, e *Entry, definit
 	}
 	moved := t.edit(to)
 	if u := t.unpersistedAt(moved); u != nil { // what the storage moved lies beneath
-		t.lay(u, e.Fingerprint)
+		t.lay(u, in.movedFrom(u.Beneath, e))
 	}
 	t.assign(to, moved, e, true, named{m, in.Key2})
 	moved.self, moved.validFrom = t.i, t.i

@@ -299,13 +299,13 @@ func (t *txn) permit(c *Permit) Result {
 	if in.keeps() {
 		return Result{Err: freshet.Errorf(freshet.KindInvalid, "permit", in.Path, "a %s write does not touch the storage", in.Write)}
 	}
+	if o := t.publishes(in); o != nil {
+		return Result{Err: freshet.Errorf(freshet.KindUnavailable, "permit", in.Path, "operation %s is writing the file to the storage at this moment: try again", o.Op)}
+	}
 	if c.Length != nil && in.Persist == 0 {
 		if err := t.admitLength(in, *c.Length); err != nil {
 			return Result{Err: err}
 		}
-	}
-	if o := t.publishes(in); o != nil {
-		return Result{Err: freshet.Errorf(freshet.KindUnavailable, "permit", in.Path, "operation %s is writing the file to the storage at this moment: try again", o.Op)}
 	}
 	in.State = IntentMayPublish
 	t.saveIntent(in)

@@ -99,6 +99,9 @@ func optional(c *Begin) (n int) {
 	if c.Replicas != 0 {
 		n++
 	}
+	if c.Source != nil {
+		n++
+	}
 	return n
 }
 
@@ -140,6 +143,9 @@ func packBeginFields(b []byte, c *Begin, in *intent) []byte {
 		b = packInt(packKey(b, "qe"), in.NeedEntries)
 	}
 	b = packBool(packKey(b, "r"), c.Recursive)
+	if c.Source != nil {
+		b = packFingerprint(packKey(b, "sf"), c.Source)
+	}
 	b = packTime(packKey(b, "t"), c.At)
 	return packUint(packKey(b, "w"), uint64(c.Write))
 }

@@ -157,7 +157,7 @@ func TestPackedFieldsAreAll(t *testing.T) {
 		of   any
 		want int
 	}{
-		{Begin{}, 17},
+		{Begin{}, 18},
 		{Permit{}, 4},
 		{Complete{}, 7}, // with Nodes, Memory or Beneath, as few have, handle writes it
 		{Entry{}, 8},

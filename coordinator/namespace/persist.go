@@ -274,6 +274,10 @@ func (t *txn) replaceKept(m *mount, in *intent, key string) {
 // else is certain.
 func (t *txn) carry(m *mount, in *intent, e *Entry) {
 	for _, u := range t.unpersistedUnder(m, in.Key) {
+		if t.get(u.at).validFrom > in.Started { // it is where it was written, over nothing
+			t.lay(u, fingerprint.Fingerprint{})
+			continue
+		}
 		key := t.keyOf(u.at)
 		to, ok := t.reach(m, in.Key2+key[len(in.Key):], t.i)
 		if !ok {
@@ -285,10 +289,19 @@ func (t *txn) carry(m *mount, in *intent, e *Entry) {
 		}
 		beneath := u.Beneath // which the storage moved
 		if key == in.Key {
-			beneath = e.Fingerprint
+			beneath = in.movedFrom(u.Beneath, e)
 		}
 		t.lay(there, beneath)
 	}
+}
+
+// movedFrom returns what lies beneath a file at the target of a rename, if beneath did at
+// its source: what the storage moved, unless that was another version already.
+func (in *intent) movedFrom(beneath fingerprint.Fingerprint, e *Entry) fingerprint.Fingerprint {
+	if in.Source != nil && in.Source.Known() && !in.Source.SameContent(beneath) {
+		return beneath
+	}
+	return e.Fingerprint
 }
 
 // layUnder notes that an operation of our own left beneath at key, or nothing if it is

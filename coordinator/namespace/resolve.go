@@ -72,7 +72,7 @@ func (t *txn) resolveLate(in *intent, c *Resolve) Result {
 }
 
 // calm reports whether nothing of this cluster changed what is at the operation's keys since
-// start, or may be changing it.
+// start, or may be changing it in the storage.
 func (t *txn) calm(in *intent, m *mount, start uint64) bool {
 	for _, key := range in.keys() {
 		c := t.walk(m, key)
@@ -81,7 +81,7 @@ func (t *txn) calm(in *intent, m *mount, start uint64) bool {
 		}
 	}
 	for _, o := range t.intents {
-		if o != in && o.Persist == 0 && o.State != IntentQuarantine && in.overlaps(o) {
+		if o != in && o.State == IntentMayPublish && in.overlaps(o) {
 			return false
 		}
 	}
@@ -95,7 +95,9 @@ func (t *txn) followKept(in *intent, m *mount, c *Resolve) {
 	switch {
 	case in.Kind == OpRemove && seen == nil:
 		t.discardRemoved(m, in)
-		t.layUnder(m, in.Key, fingerprint.Fingerprint{})
+		for _, u := range t.unpersistedUnder(m, in.Key) {
+			t.lay(u, fingerprint.Fingerprint{})
+		}
 	case seen == nil:
 	case in.Kind == OpRename && c.Moved:
 		t.followRename(in, m, seen, c.Copied)
@@ -111,16 +113,11 @@ func (t *txn) followKept(in *intent, m *mount, c *Resolve) {
 // if it is seen to have moved what is: nothing is at its source, and at its target is what
 // the storage had of the file, or a copy, or a directory.
 func (t *txn) followRename(in *intent, m *mount, seen *Entry, copied bool) {
-	c := t.walk(m, in.Key)
-	n := c.entry()
-	if n == nil || n.dir != (seen.Type == freshet.TypeDirectory) {
+	if in.Recursive != (seen.Type == freshet.TypeDirectory) {
 		return
 	}
-	if !n.dir {
-		had := n.fingerprint()
-		if u := t.unpersistedAt(n); u != nil {
-			had = u.Beneath
-		}
+	if !in.Recursive {
+		had := t.sourceOf(in, m)
 		if !had.Known() || !copied && !seen.Fingerprint.Moved(had) {
 			return
 		}
@@ -128,6 +125,22 @@ func (t *txn) followRename(in *intent, m *mount, seen *Entry, copied bool) {
 	}
 	t.carry(m, in, seen)
 	t.layUnder(m, in.Key2, seen.Fingerprint)
+}
+
+// sourceOf returns what the storage had of the file that a rename moves.
+func (t *txn) sourceOf(in *intent, m *mount) fingerprint.Fingerprint {
+	if in.Source != nil {
+		return *in.Source
+	}
+	c := t.walk(m, in.Key)
+	n := c.entry()
+	if u := t.unpersistedAt(n); u != nil {
+		return u.Beneath
+	}
+	if n == nil || n.dir {
+		return fingerprint.Fingerprint{}
+	}
+	return n.fingerprint()
 }
 
 // laterLoad reports whether a load installed the intent's entry since it began.

@@ -209,8 +209,12 @@ func (t *txn) stampListing(n *inode) {
 	n.listFrom = min(n.listFrom, t.i-1)
 }
 
+// demote makes what was valid as of this very index valid no more. What is not in the
+// storage is valid in any case, and is told from what came before by when it came.
 func (t *txn) demote(n *inode) {
-	n.validFrom = min(n.validFrom, t.i-1)
+	if t.unpersistedAt(n) == nil {
+		n.validFrom = min(n.validFrom, t.i-1)
+	}
 	n.listFrom = min(n.listFrom, t.i-1)
 }
 

@@ -44,7 +44,9 @@ func Needs(c *Command) int {
 		return 3
 	case c.Begin != nil && (c.Begin.Owner != "" || c.Begin.Group != ""):
 		return 3
-	case c.Begin != nil && (c.Begin.Persist != 0 || keeps(c.Begin.Write)), c.Complete != nil && len(c.Complete.Nodes) > 0:
+	case c.Begin != nil && (c.Begin.Persist != 0 || keeps(c.Begin.Write) || c.Begin.Source != nil):
+		return VersionUnpersisted
+	case c.Complete != nil && (len(c.Complete.Nodes) > 0 || len(c.Complete.Beneath) > 0), c.Resolve != nil && (c.Resolve.Late || c.Resolve.Copied):
 		return VersionUnpersisted
 	case c.MoveUnpersisted != nil, c.QueuePersist != nil, c.StopPersist != nil, c.PersistFailed != nil, c.AddKeeper != nil:
 		return VersionUnpersisted

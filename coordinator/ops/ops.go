@@ -35,6 +35,7 @@ type Journal interface {
 // State is what this package reads of the replicated state.
 type State interface {
 	Applied() uint64
+	Version() int
 	Identity() namespace.Identity
 	Mounts() (mounts []freshet.Mount, revision uint64)
 	MountAt(p freshet.Path) (freshet.Mount, bool)

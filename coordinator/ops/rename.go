@@ -45,6 +45,9 @@ func (e *Engine) Rename(ctx context.Context, q freshet.RenameQuery) (freshet.Com
 			}
 			if c.begin.Recursive = src.IsDir(); !c.begin.Recursive {
 				c.begin.Length = &src.Length
+				if e.state.Version() >= namespace.VersionUnpersisted {
+					c.begin.Source = &src.Fingerprint
+				}
 			}
 			c.compound = !at.fs.Features().AtomicRename
 			return nil, nil

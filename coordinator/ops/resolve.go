@@ -233,6 +233,13 @@ func seen(ctx context.Context, in namespace.Intent, at place) (*namespace.Resolv
 	if in.Kind == namespace.OpRename {
 		key, name = at.key2, in.Path2.Base()
 	}
+	gone := false
+	if in.Kind == namespace.OpRename { // the source first: the rename may land between the two looks
+		_, err := at.fs.Stat(ctx, at.key)
+		if gone = freshet.IsKind(err, freshet.KindNotExist); err != nil && !gone {
+			return nil, err
+		}
+	}
 	r := &namespace.Resolve{Op: in.Op, Known: true}
 	st, err := at.fs.Stat(ctx, key)
 	switch {
@@ -241,21 +248,14 @@ func seen(ctx context.Context, in namespace.Intent, at place) (*namespace.Resolv
 		// Only bytes that say that they are ours may be bound to our file ID, whose
 		// blocks hold what we sent (C14).
 		r.Ours = in.Kind == namespace.OpWrite && st.Op == in.Op && !st.IsDir()
+		// A file that was copied is known by its length alone: where a rename copies, the
+		// fingerprint of the copy may be another.
+		r.Copied = gone && in.Source != nil && !at.fs.Features().AtomicRename
+		r.Moved = gone && (in.Length == nil || *in.Length == st.Length)
 	case err == nil:
 		r.Known = false
 	case !freshet.IsKind(err, freshet.KindNotExist):
 		return nil, err
-	}
-	if in.Kind == namespace.OpRename && r.Observed != nil {
-		_, err := at.fs.Stat(ctx, at.key)
-		gone := freshet.IsKind(err, freshet.KindNotExist)
-		if err != nil && !gone {
-			return nil, err
-		}
-		// A file that was copied is known by its length alone: where a rename copies, the
-		// fingerprint of the copy may be another.
-		r.Copied = !at.fs.Features().AtomicRename
-		r.Moved = gone && (in.Length == nil || *in.Length == st.Length)
 	}
 	return r, nil
 }

@@ -74,6 +74,7 @@ func newWorld(t *testing.T, mode mem.Mode, lifetime time.Duration) *world {
 		{Path: "/m/nested", URI: "mem://n/", Domain: freshet.DomainID{8}, DomainKey: "/", Interval: freshet.Never, CreatedAt: time.Now()},
 		{Path: "/ro", URI: "mem://r/", Domain: freshet.DomainID{9}, DomainKey: "/", Interval: freshet.Never, ReadOnly: true, CreatedAt: time.Now()},
 	}}})
+	w.apply(namespace.Command{SetVersion: &namespace.SetVersion{Version: namespace.Version}})
 	return w
 }
 
