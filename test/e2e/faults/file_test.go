@@ -119,7 +119,7 @@ func (v *view) judge(off int64, data []byte, length int64) error {
 		f.seen[v.r] = got
 		f.note("version %d was read in %s by %s", got, v.r.Name, v.by)
 	}
-	f.there[v.r] = f.there[v.r] || v.moves == f.moves && !f.moving
+	f.there[v.r] = f.there[v.r] || v.path == f.path && v.moves == f.moves && !f.moving // who asked during a rename read the old path
 	return nil
 }
 
