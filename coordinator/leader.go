@@ -104,17 +104,11 @@ func (c *Coordinator) leadTerm(ctx, term context.Context, number uint64, first b
 	c.log.Info("this member leads the cluster", "term", number, "cluster", c.state.Identity().Name, "epoch", c.state.Identity().Epoch)
 	g := run.NewGroup(ctx)
 	g.Go("operations", func(ctx context.Context) error { return c.ops.Run(ctx, number) })
-	g.Go("tidy up", c.tidy)
-	g.Go("prefetch", c.sync.Prefetch)
-	g.Go("active sync", func(ctx context.Context) error { return c.active.Run(ctx, number) })
-	g.Go("clean storages", c.cleanStorages)
-	if c.opts.Audit.PerSecond > 0 {
-		g.Go("audit storages", c.auditStorages)
-	}
-	g.Go("sync jobs", c.runSyncJobs)
-	g.Go("warms", c.runWarms)
-	g.Go("copy blocks", c.boundCopies)
-	if c.ops.Begun(g.Context()) == nil { // who is told that this member leads may ask for operations at once
+	// It begins by forgetting which nodes an earlier term heard: the other duties must not
+	// take that for what this one knows, and who is told that this member leads may ask for
+	// operations at once.
+	if c.ops.Begun(g.Context()) == nil {
+		c.duties(g, number)
 		c.lead.set(g.Context())
 	}
 	err := g.Wait()
@@ -123,6 +117,20 @@ func (c *Coordinator) leadTerm(ctx, term context.Context, number uint64, first b
 		return err
 	}
 	return nil
+}
+
+// duties starts what the leader does unasked until its term ends.
+func (c *Coordinator) duties(g *run.Group, term uint64) {
+	g.Go("tidy up", c.tidy)
+	g.Go("prefetch", c.sync.Prefetch)
+	g.Go("active sync", func(ctx context.Context) error { return c.active.Run(ctx, term) })
+	g.Go("clean storages", c.cleanStorages)
+	if c.opts.Audit.PerSecond > 0 {
+		g.Go("audit storages", c.auditStorages)
+	}
+	g.Go("sync jobs", c.runSyncJobs)
+	g.Go("warms", c.runWarms)
+	g.Go("copy blocks", c.boundCopies)
 }
 
 // retry repeats fn until it succeeds; false if ctx ended first.
