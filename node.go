@@ -58,15 +58,19 @@ type Heartbeat struct {
 	// Term is the leader term of the last answer; the leader asks for a full
 	// report when it is not its own.
 	Term uint64
-	// Full says that Added lists all blocks of the node.
-	Full     bool
-	Added    []BlockReport
-	Removed  []BlockID
-	Active   []OpID // uploads in progress
-	Finished []FinishedOp
-	Used     int64 // bytes
-	Capacity int64
-	Tier     string // "memory" or "disk"
+	// Full says that Added lists all blocks of the node, with those of the parts that
+	// follow.
+	Full bool
+	// A report of many blocks is sent in parts: More says that others follow this one,
+	// and Continued that it goes on with those before it.
+	More, Continued bool
+	Added           []BlockReport
+	Removed         []BlockID
+	Active          []OpID // uploads in progress
+	Finished        []FinishedOp
+	Used            int64 // bytes
+	Capacity        int64
+	Tier            string // "memory" or "disk"
 	// MountRevision is the revision of the mount table that the node has.
 	MountRevision uint64
 	// PinRevision is that of the answer to the node's last full report.

@@ -47,14 +47,16 @@ func random(n int, seed byte) []byte {
 
 // leader plays the coordinator.
 type leader struct {
-	mu       sync.Mutex
-	reply    freshet.HeartbeatReply
-	down     bool          // no call is answered
-	slow     time.Duration // before a heartbeat is answered
-	beats    []freshet.Heartbeat
-	calls    []string
-	permit   func(op freshet.OpID) error
-	complete func(op freshet.OpID, w freshet.Written) error
+	mu    sync.Mutex
+	reply freshet.HeartbeatReply
+	down  bool          // no call is answered
+	slow  time.Duration // before a heartbeat is answered
+	beats []freshet.Heartbeat
+	calls []string
+	// unsatisfied is how many of the next heartbeats are asked for anew as a full report.
+	unsatisfied int
+	permit      func(op freshet.OpID) error
+	complete    func(op freshet.OpID, w freshet.Written) error
 }
 
 func newLeader() *leader {
@@ -86,6 +88,10 @@ func (l *leader) Heartbeat(_ context.Context, hb freshet.Heartbeat) (freshet.Hea
 		return freshet.HeartbeatReply{}, freshet.Errorf(freshet.KindUnavailable, "heartbeat", "", "no leader")
 	}
 	reply := l.reply
+	if l.unsatisfied > 0 {
+		l.unsatisfied--
+		reply.NeedFull = true
+	}
 	l.reply.Free, l.reply.Abort, l.reply.Settled, l.reply.NeedFull = nil, nil, nil, false
 	return reply, nil
 }

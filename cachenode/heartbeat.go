@@ -156,14 +156,15 @@ func (n *Node) apply(hb freshet.Heartbeat, reply freshet.HeartbeatReply, sent ti
 	n.applyMounts(reply)
 	n.deps.Blocks.Release(reply.Released...) // before they are freed
 	n.deps.Blocks.Remove(reply.Free...)
-	n.deps.Blocks.Pin(hb.Full, reply.Pinned...)
+	whole := hb.Full && !reply.NeedFull // else the answer is to a part of the blocks
+	n.deps.Blocks.Pin(whole, reply.Pinned...)
 	n.copies.take(reply.Copy)
 	n.warms.take(reply.Warm)
 	n.draining.Store(reply.Draining)
 	n.persists.take(reply.Persist, n.knows)
 	n.keeps.take(reply.Keep, n.deps.Clock.Elapsed())
 	n.update(func() {
-		if hb.Full {
+		if whole {
 			n.pins = reply.PinRevision
 		}
 		newTerm := reply.Term != n.term

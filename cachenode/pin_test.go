@@ -24,9 +24,11 @@ func TestTheLeaderSaysWhatIsPinned(t *testing.T) {
 		if hb := b.nextBeat(); hb.PinRevision != 0 {
 			t.Errorf("the revision of a report that was not full was kept: %+v", hb)
 		}
-		b.leader.set(func() { b.leader.reply.NeedFull, b.leader.reply.Pinned = true, nil })
+		b.leader.set(func() { b.leader.unsatisfied, b.leader.reply.Pinned = 2, nil })
 		b.nextBeat()
-		b.leader.set(func() { b.leader.reply.NeedFull = false })
+		if hb := b.leader.last(); !hb.Full || b.blocks.Pinned() == 0 {
+			t.Errorf("the answer to a part of a full report let what is pinned go: %+v", hb)
+		}
 		b.nextBeat()
 		if hb := b.nextBeat(); hb.Full || hb.PinRevision != 4 {
 			t.Errorf("after a full report: %+v", hb)

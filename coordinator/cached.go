@@ -23,6 +23,11 @@ func (c *Coordinator) InspectCache(ctx context.Context, q freshet.CacheQuery) (f
 	if err != nil {
 		return freshet.CachePage{}, err
 	}
+	ctx, done := c.whileLeading(ctx, opInspect, q.Path)
+	defer done()
+	if err := c.awaitReports(ctx); err != nil {
+		return freshet.CachePage{}, c.leaderHint(freshet.Wrap(opInspect, q.Path, err))
+	}
 	if !c.nodes.Exists(q.Place, c.clock.Elapsed()) {
 		return freshet.CachePage{}, freshet.Errorf(freshet.KindNotExist, opInspect, "", "no cache node fits: %s; see 'freshet cluster nodes'", q.Place)
 	}
@@ -82,6 +87,11 @@ func (c *Coordinator) FreeCache(ctx context.Context, q freshet.FreeQuery) (fresh
 	if err := c.prepare(ctx, q.Path, freshet.ReadOptions{}); err != nil {
 		return freshet.FreeResult{}, err
 	}
+	ctx, done := c.whileLeading(ctx, opFree, q.Path)
+	defer done()
+	if err := c.awaitReports(ctx); err != nil { // nothing is known of the blocks before
+		return freshet.FreeResult{}, c.leaderHint(freshet.Wrap(opFree, q.Path, err))
+	}
 	l, err := c.state.Lookup(q.Path)
 	if err != nil {
 		return freshet.FreeResult{}, err
@@ -103,6 +113,9 @@ func (c *Coordinator) FreeCache(ctx context.Context, q freshet.FreeQuery) (fresh
 	}
 	if !q.DryRun {
 		f.await(ctx)
+		if ended := context.Cause(ctx); freshet.IsKind(ended, freshet.KindNotLeader) {
+			return freshet.FreeResult{}, c.leaderHint(ended) // the nodes may not have heard of it
+		}
 		c.log.Info("cached blocks were freed", "path", string(q.Path), "files", f.result.Files, "copies", f.result.Copies, "refused", f.result.Refused)
 	}
 	return f.result, nil

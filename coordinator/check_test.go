@@ -194,6 +194,7 @@ func TestCheckOfMetadataAndBlocks(t *testing.T) {
 				w.Fatal(err)
 			}
 		}
+		time.Sleep(10 * time.Second) // the leader knows what all nodes hold
 		n := w.node(m, "n1")
 		file := w.stat(m, "/data/d/g").Info.FileID
 		report := func(length int64) {

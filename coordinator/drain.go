@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 
 	"github.com/freshet-io/freshet"
@@ -17,16 +18,30 @@ import (
 // far they are is looked up when somebody asks.
 
 // roles knows whether the registry of nodes has heard of the roles in the state.
-type roles struct{ heard atomic.Bool }
+type roles struct {
+	changes atomic.Uint64 // of the roles
+	heard   atomic.Uint64 // changes of which the registry has heard, and one
+	mu      sync.Mutex    // while it is told, so that it hears of the last change last
+}
 
 // changed notes that roles changed; it may be called with the state locked.
-func (r *roles) changed() { r.heard.Store(false) }
+func (r *roles) changed() { r.changes.Add(1) }
+
+// current reports whether the registry has heard of all changes.
+func (r *roles) current() bool { return r.heard.Load() == r.changes.Load()+1 }
 
 // applyRoles tells the registry of nodes what the state says of them.
 func (c *Coordinator) applyRoles() {
-	if c.roles.heard.Swap(true) {
+	if c.roles.current() {
 		return
 	}
+	c.roles.mu.Lock()
+	defer c.roles.mu.Unlock()
+	if c.roles.current() {
+		return
+	}
+	changes := c.roles.changes.Load()
+	defer c.roles.heard.Store(changes + 1) // once SetRoles has returned
 	rows := c.state.NodeRoles()
 	list := make([]placement.Role, 0, len(rows))
 	for _, r := range rows {
@@ -122,6 +137,11 @@ func (c *Coordinator) DecommissionNode(ctx context.Context, q freshet.Decommissi
 	if err != nil {
 		return freshet.NodeDrain{}, err
 	}
+	if !q.Force && n.status.Role == freshet.RoleDraining {
+		if err := c.nodesHeard(op); err != nil { // what it holds is not known yet
+			return freshet.NodeDrain{}, err
+		}
+	}
 	d, kept := c.drainOf(&n), c.keptOn(n.status.Node.ID)
 	if state := d.State(); !q.Force && state != "drained" && state != "decommissioned" {
 		loses := "what only it holds in the cache"
@@ -192,7 +212,7 @@ func (c *Coordinator) drainOf(n *fleetNode) freshet.NodeDrain {
 	if s.Role != freshet.RoleServing {
 		d.Since = n.row.At
 	}
-	if s.Role == freshet.RoleDecommissioned || !n.known {
+	if s.Role == freshet.RoleDecommissioned {
 		return d
 	}
 	if s.Live {
@@ -211,6 +231,12 @@ func (c *Coordinator) drainOf(n *fleetNode) freshet.NodeDrain {
 		if h.n > 0 {
 			d.WaitsFor = append(d.WaitsFor, fmt.Sprintf("%d %s", h.n, h.what))
 		}
+	}
+	switch {
+	case !c.nodes.AllHeard(c.clock.Elapsed()):
+		d.WaitsFor = append(d.WaitsFor, "the leader has just begun, or a node: it does not know yet what all nodes hold")
+	case !s.Live:
+		d.WaitsFor = append(d.WaitsFor, fmt.Sprintf("the node does not answer, so nobody knows what only it holds: bring it back, or let it go with 'freshet cluster decommission %s --force'", d.Name))
 	}
 	return d
 }

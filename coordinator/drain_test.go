@@ -60,6 +60,23 @@ func TestDrainMovesWhatPoliciesKeep(t *testing.T) {
 		if _, err := m.DrainNode(w.Context(), freshet.DrainChange{Node: "n7"}); !freshet.IsKind(err, freshet.KindUnavailable) {
 			w.Errorf("a leader that has just begun knows of no such node: %v", err)
 		}
+		undecided := func(when, why string, kind freshet.Kind) {
+			w.Helper()
+			d, err := m.Drain(w.Context(), "n1")
+			if err != nil || d.State() != "draining" || !strings.Contains(strings.Join(d.WaitsFor, "; "), why) {
+				w.Errorf("%s: %+v, %v", when, d, err)
+			}
+			if _, err := m.DecommissionNode(w.Context(), freshet.Decommission{Node: "n1", DryRun: true}); !freshet.IsKind(err, kind) {
+				w.Errorf("%s it can be decommissioned: %v", when, err)
+			}
+		}
+		undecided("before the leader has heard of it", "the leader has just begun", freshet.KindUnavailable)
+		f.seconds(m, 1)
+		undecided("before it has told what it holds", "the leader has just begun", freshet.KindUnavailable)
+		f.nodes["n1"].down = true
+		f.seconds(m, 6)
+		undecided("while it does not answer", "does not answer", freshet.KindConflict)
+		f.nodes["n1"].down = false
 		f.seconds(m, 12)
 		d := drain(freshet.DrainChange{Node: "n1"})
 		if d.State() != "drained" || d.LeftBlocks != 0 || d.Blocks != 3 {

@@ -22,6 +22,9 @@ type leadership struct {
 	over    context.Context //nolint:containedctx // one that has ended, for those who ask while nobody leads
 	changed signal
 	begin   context.CancelCauseFunc // ends what the leader does, for it to begin anew
+	// recovered: what an unclean end may have lost was made good. Only the leader's own
+	// goroutine looks at it.
+	recovered bool
 }
 
 func (l *leadership) init() {
@@ -69,14 +72,12 @@ func (c *Coordinator) Leadership() <-chan struct{} { return c.lead.changed.wait(
 
 // runLeader does the leader's part in each term in which this member leads.
 func (c *Coordinator) runLeader(ctx context.Context) error {
-	first := true
 	for ctx.Err() == nil { // it may lead for a while yet
 		view, changed := c.journal.Leadership()
 		if term, ok := c.journal.Leading(); ok && view.Leading {
-			if err := c.leadTerm(ctx, term, view.Term, first); err != nil {
+			if err := c.leadTerm(ctx, term, view.Term); err != nil {
 				return err
 			}
-			first = false
 			continue
 		}
 		select {
@@ -88,7 +89,7 @@ func (c *Coordinator) runLeader(ctx context.Context) error {
 }
 
 // leadTerm works until the term or ctx ends.
-func (c *Coordinator) leadTerm(ctx, term context.Context, number uint64, first bool) error {
+func (c *Coordinator) leadTerm(ctx, term context.Context, number uint64) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	defer context.AfterFunc(term, func() { cancel(context.Cause(term)) })()
@@ -97,7 +98,7 @@ func (c *Coordinator) leadTerm(ctx, term context.Context, number uint64, first b
 	c.leases.Enter(number, c.allowedLeases())
 	defer c.leases.Leave()
 	c.versions.begin(number)
-	if !c.retry(ctx, "take over", func() error { return c.takeOver(ctx, first) }) {
+	if !c.retry(ctx, "take over", func() error { return c.takeOver(ctx) }) {
 		return nil
 	}
 	c.remind()
@@ -155,7 +156,7 @@ func (c *Coordinator) retry(ctx context.Context, what string, fn func() error) b
 // takeOver does what must be true before the first answer of a term: the cluster
 // is founded and ours, this member's addresses are known, and what an unclean
 // end may have lost is made good.
-func (c *Coordinator) takeOver(ctx context.Context, first bool) error {
+func (c *Coordinator) takeOver(ctx context.Context) error {
 	id := c.state.Identity()
 	if id.Cluster == (freshet.ClusterID{}) {
 		if err := c.found(ctx); err != nil {
@@ -175,10 +176,12 @@ func (c *Coordinator) takeOver(ctx context.Context, first bool) error {
 	if err != nil {
 		return err
 	}
-	if first && !c.journal.CleanShutdown() {
-		return c.afterCrash(ctx)
+	if c.lead.recovered || c.journal.CleanShutdown() {
+		return nil
 	}
-	return nil
+	err = c.afterCrash(ctx)
+	c.lead.recovered = err == nil
+	return err
 }
 
 // found founds the cluster with what the configuration says.

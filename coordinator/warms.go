@@ -77,7 +77,7 @@ func (c *Coordinator) StartWarm(ctx context.Context, q freshet.WarmQuery) (fresh
 			return freshet.WarmJob{}, err
 		}
 	}
-	switch n := c.nodes.Takers(q.Place, c.clock.Elapsed()); {
+	switch n, _ := c.nodes.Takers(q.Place, c.clock.Elapsed()); {
 	case n == 0:
 		return freshet.WarmJob{}, freshet.Errorf(freshet.KindUnavailable, op, "", "no live cache node that takes warms fits: %s; see 'freshet cluster nodes'", q.Place)
 	case n < q.Replicas:
@@ -187,7 +187,7 @@ func (c *Coordinator) startWarms(ctx context.Context, wg *sync.WaitGroup) {
 			w.running[j.ID] = r
 			wg.Go(func() {
 				defer cancel()
-				c.runWarm(ctx, job, j.ID, r)
+				c.runWarm(ctx, job, &j, r)
 				w.mu.Lock()
 				delete(w.running, j.ID)
 				w.mu.Unlock()
@@ -198,15 +198,15 @@ func (c *Coordinator) startWarms(ctx context.Context, wg *sync.WaitGroup) {
 }
 
 // runWarm makes one warm and records how it ended, unless the term ended.
-func (c *Coordinator) runWarm(term, job context.Context, id uint64, r *runningWarm) {
-	if !c.awaitReports(job) {
+func (c *Coordinator) runWarm(term, job context.Context, j *namespace.WarmJob, r *runningWarm) {
+	if c.awaitReports(job) != nil || c.awaitTakers(job, &j.Query) != nil {
 		return
 	}
 	err := r.job.Run(job)
 	if job.Err() != nil || freshet.IsKind(err, freshet.KindNotLeader) {
 		return // it was cancelled, or is the next leader's
 	}
-	end := namespace.WarmJob{ID: id, State: freshet.SyncDone, EndedAt: c.clock.Now().UTC(), Progress: r.job.Progress()}
+	end := namespace.WarmJob{ID: j.ID, State: freshet.SyncDone, EndedAt: c.clock.Now().UTC(), Progress: r.job.Progress()}
 	switch {
 	case err != nil:
 		end.State, end.Kind, end.Error = freshet.SyncFailed, uint8(freshet.KindOf(err)), err.Error()
@@ -218,7 +218,7 @@ func (c *Coordinator) runWarm(term, job context.Context, id uint64, r *runningWa
 		if err == nil || term.Err() != nil || freshet.IsKind(err, freshet.KindNotExist, freshet.KindConflict, freshet.KindNotLeader) {
 			return
 		}
-		c.log.Warn("the end of a warm could not be recorded; it is tried again", "warm", id, "error", err)
+		c.log.Warn("the end of a warm could not be recorded; it is tried again", "warm", j.ID, "error", err)
 		select {
 		case <-c.clock.After(wait):
 		case <-term.Done():
@@ -230,15 +230,35 @@ func (c *Coordinator) runWarm(term, job context.Context, id uint64, r *runningWa
 // settlePause is how often is looked whether the nodes have told what they hold.
 const settlePause = 100 * time.Millisecond
 
-// awaitReports waits until this leader knows what the nodes hold: what is cached is to
-// be skipped. False at the end of ctx.
-func (c *Coordinator) awaitReports(ctx context.Context) bool {
+// awaitReports waits until this leader knows what the nodes hold, some seconds at the
+// beginning of its term. The error is why ctx ended.
+func (c *Coordinator) awaitReports(ctx context.Context) error {
 	for !c.nodes.Settled(c.clock.Elapsed()) {
 		select {
 		case <-c.clock.After(settlePause):
 		case <-ctx.Done():
-			return false
+			return context.Cause(ctx)
 		}
 	}
-	return true
+	return nil
+}
+
+// takersWithin bounds how long a warm that a leader takes over waits for the nodes that
+// are to carry it out: after a restart of all they may come later than the leader.
+const takersWithin = time.Minute
+
+// awaitTakers waits until enough nodes for a warm have told what they hold, or for long
+// enough: then it fails for what is lacking. The error is why ctx ended.
+func (c *Coordinator) awaitTakers(ctx context.Context, q *freshet.WarmQuery) error {
+	for until := c.clock.Elapsed() + takersWithin; c.clock.Elapsed() < until; {
+		if _, ready := c.nodes.Takers(q.Place, c.clock.Elapsed()); ready >= q.Replicas {
+			return nil
+		}
+		select {
+		case <-c.clock.After(settlePause):
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	return nil
 }

@@ -94,15 +94,18 @@ const maxReports = 100_000
 // Heartbeat implements Nodes. A report of many blocks is sent in parts; the
 // answer is that to all of them.
 func (c *Coordinator) Heartbeat(ctx context.Context, h freshet.Heartbeat) (freshet.HeartbeatReply, error) {
-	added, removed := h.Added, h.Removed
+	added, removed, more := h.Added, h.Removed, h.More
 	h.Removed, removed = split(removed, maxReports) // the leader, too, takes them first
 	h.Added, added = split(added, maxReports-len(h.Removed))
+	h.More = more || len(added)+len(removed) > 0
 	reply, err := c.heartbeat(ctx, h)
 	for err == nil && len(added)+len(removed) > 0 && !reply.NeedFull {
-		h.Full, h.Finished, h.Term = false, nil, reply.Term // said already, and heard
-		h.PinRevision = reply.PinRevision                   // its rules are those that the first part was answered under
+		h.Full, h.Finished, h.Hot, h.Damaged = false, nil, nil, nil // said already, and heard
+		h.Continued, h.Term = true, reply.Term
+		h.PinRevision = reply.PinRevision // its rules are those that the first part was answered under
 		h.Removed, removed = split(removed, maxReports)
 		h.Added, added = split(added, maxReports-len(h.Removed))
+		h.More = more || len(added)+len(removed) > 0
 		var next freshet.HeartbeatReply
 		if next, err = c.heartbeat(ctx, h); err == nil {
 			next.Free = append(reply.Free, next.Free...)

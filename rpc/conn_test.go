@@ -107,7 +107,10 @@ func TestLargeReportsAreSplit(t *testing.T) {
 	}}
 	s := start(t, f, nil, rpc.ServerOptions{})
 	c := dial(t, rpc.DialOptions{NoRetry: true}, s.addr)
-	h := freshet.Heartbeat{Node: freshet.Node{ID: "n"}, Term: 8, Full: true, Finished: []freshet.FinishedOp{{Op: freshet.OpID{1}}}, Cluster: freshet.ClusterID{5}}
+	h := freshet.Heartbeat{
+		Node: freshet.Node{ID: "n"}, Term: 8, Full: true, Finished: []freshet.FinishedOp{{Op: freshet.OpID{1}}}, Cluster: freshet.ClusterID{5},
+		Hot: []freshet.BlockHeat{{Reads: 3}}, Damaged: []freshet.BlockID{{File: 7}},
+	}
 	for i := range added {
 		h.Added = append(h.Added, freshet.BlockReport{ID: freshet.BlockID{File: 1 << 60, Index: uint32(i)}, Length: 64 << 20})
 	}
@@ -122,6 +125,12 @@ func TestLargeReportsAreSplit(t *testing.T) {
 	for i, part := range got {
 		if part.Full != (i == 0) || (len(part.Finished) > 0) != (i == 0) {
 			t.Errorf("part %d: full %t, %d finished", i, part.Full, len(part.Finished))
+		}
+		if (len(part.Hot) > 0) != (i == 0) || (len(part.Damaged) > 0) != (i == 0) {
+			t.Errorf("part %d: reads of %d blocks, %d damaged ones", i, len(part.Hot), len(part.Damaged))
+		}
+		if part.Continued != (i > 0) || part.More != (na+nr+len(part.Added)+len(part.Removed) < added+removed) {
+			t.Errorf("part %d: continued %t, more %t", i, part.Continued, part.More)
 		}
 		if part.Cluster != h.Cluster {
 			t.Errorf("part %d is of cluster %s", i, part.Cluster)

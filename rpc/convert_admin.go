@@ -223,7 +223,7 @@ func heartbeatToWire(h freshet.Heartbeat) *freshetv1.HeartbeatRequest {
 		Removed: blockIDsToWire(h.Removed), Active: opsToWire(h.Active), MountRevision: h.MountRevision,
 		PinRevision: h.PinRevision, Damaged: blockIDsToWire(h.Damaged), TakesCopies: h.TakesCopies,
 		TakesWarms: h.TakesWarms, Warmed: warmedToWire(h.Warmed),
-		Hot:   heatToWire(h.Hot),
+		Hot: heatToWire(h.Hot), More: h.More, Continued: h.Continued,
 		Keeps: h.Keeps, Durable: h.Durable, Kept: fileIDsToWire(h.Kept), Took: fileIDsToWire(h.Took),
 	}
 	if h.Cluster != (freshet.ClusterID{}) {
@@ -248,7 +248,7 @@ func heartbeatOfWire(r *freshetv1.HeartbeatRequest) (freshet.Heartbeat, error) {
 		Removed: blockIDsOfWire(r.GetRemoved()), Active: active, MountRevision: r.GetMountRevision(),
 		PinRevision: r.GetPinRevision(), Damaged: blockIDsOfWire(r.GetDamaged()), TakesCopies: r.GetTakesCopies(),
 		TakesWarms: r.GetTakesWarms(), Warmed: warmedOfWire(r.GetWarmed()),
-		Directories: directoriesOfWire(n.GetDirectories()), Hot: heatOfWire(r.GetHot()),
+		Directories: directoriesOfWire(n.GetDirectories()), Hot: heatOfWire(r.GetHot()), More: r.GetMore(), Continued: r.GetContinued(),
 		Keeps: r.GetKeeps(), Durable: r.GetDurable(), Kept: fileIDsOfWire(r.GetKept()), Took: fileIDsOfWire(r.GetTook()),
 	}
 	if id := r.GetClusterId(); err == nil && len(id) > 0 {

@@ -254,9 +254,15 @@ func TestHeartbeatIsAnsweredWhileTheLogIsBusy(t *testing.T) {
 			}
 			return nil
 		}
-		n.beat()
-		if len(n.finished) != 1 || n.reply.Lease == 0 {
-			t.Errorf("settled without the log: %+v", n.reply)
+		for range 10 {
+			n.beat()
+			if len(n.finished) != 1 || n.reply.Lease == 0 {
+				t.Fatalf("settled without the log: %+v", n.reply)
+			}
+			<-time.After(time.Second)
+			if in, ok := w.state.Intent(u.ticket.Op); !ok || in.State != namespace.IntentMayPublish {
+				t.Fatalf("an upload whose end the node tells counts as lost: %+v", in)
+			}
 		}
 		busy = false
 		n.beat()

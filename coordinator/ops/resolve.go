@@ -138,16 +138,22 @@ func (e *Engine) writerGone(in namespace.Intent, t *track, now time.Duration) (g
 	return !started && now-t.seen >= e.opts.StartWithin, false
 }
 
-// sawActive notes which uploads the node named as running.
+// sawActive notes which uploads the node named, as running or as ended.
 func (e *Engine) sawActive(l *lead, h freshet.Heartbeat) {
 	now, beats := e.now(), e.nodes.Presence(h.Node.ID, e.clock.Elapsed()).Beats
-	for _, op := range h.Active {
+	named := func(op freshet.OpID) {
 		if in, ok := e.state.Intent(op); ok && own(in, h) {
 			t := l.trackOf(in, beats, now)
 			l.mu.Lock()
 			t.active, t.beat = true, beats
 			l.mu.Unlock()
 		}
+	}
+	for _, op := range h.Active {
+		named(op)
+	}
+	for i := range h.Finished { // it has not lost what it tells the end of
+		named(h.Finished[i].Op)
 	}
 }
 

@@ -100,7 +100,12 @@ func (e *Engine) keeperOf(l *lead, q *freshet.BeginWriteQuery, k placement.Keep,
 	if want := max(replicas, 1); !ok || have() < want {
 		k.Fixed = e.fixedNow(l)
 		rooms, _ = e.nodes.Rooms(k, now)
-		if n := have(); n < want {
+		switch n := have(); {
+		case n >= want:
+		case !e.nodes.AllHeard(now):
+			return freshet.Node{}, 0, freshet.Errorf(freshet.KindUnavailable, opWrite, q.Path,
+				"the leader has not heard from all cache nodes yet, and those that it knows have no room: try again in some seconds; nothing was written")
+		default:
 			return freshet.Node{}, 0, noRoom(q, k.Length, rooms, n)
 		}
 	}

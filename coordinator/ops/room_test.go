@@ -195,3 +195,28 @@ func TestNoNodeThatKeepsLives(t *testing.T) {
 		kind(t, begin(), freshet.KindUnavailable, "bring one back")
 	})
 }
+
+// TestALeaderThatHasJustBegunDoesNotSayThatThereIsNoRoom: other nodes may be on their way.
+func TestALeaderThatHasJustBegunDoesNotSayThatThereIsNoRoom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, mem.Local, time.Minute)
+		l := w.lead(ops.Options{})
+		nodes := map[freshet.NodeID]*node{"n1": w.keeper("n1", l)} // of 1 GiB
+		length := int64(600 << 20)
+		q := freshet.BeginWriteQuery{Op: freshet.OpID{1}, Path: "/m/a", Node: "n1", Write: freshet.MustCache, Length: &length, BlockSize: 1 << 30}
+		keepFile(t, l, q, nodes)
+		q.Op, q.Path = freshet.OpID{2}, "/m/b"
+		beats := func(n int) {
+			for range n {
+				<-time.After(time.Second)
+				nodes["n1"].beat()
+			}
+		}
+		beats(3)
+		_, err := l.BeginWrite(context.Background(), q)
+		kind(t, err, freshet.KindUnavailable, "has not heard from all cache nodes yet")
+		beats(5)
+		_, err = l.BeginWrite(context.Background(), q)
+		kind(t, err, freshet.KindExhausted, "no cache node has room")
+	})
+}

@@ -180,7 +180,7 @@ func (n *Nodes) settled(now time.Duration) bool {
 		return false
 	}
 	for _, at := range n.slots {
-		if at != nil && n.live(at, now) && !at.full && now-at.since < n.opts.DeadAfter {
+		if at != nil && n.live(at, now) && (at.partial || !at.full && now-at.since < n.opts.DeadAfter) {
 			return false
 		}
 	}

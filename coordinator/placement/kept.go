@@ -204,7 +204,7 @@ func (n *Nodes) Ended(ids []freshet.NodeID, now time.Duration) bool {
 	defer n.mu.RUnlock()
 	return !slices.ContainsFunc(ids, func(id freshet.NodeID) bool {
 		if at := n.byID[id]; at != nil {
-			return !at.full || !n.live(at, now)
+			return !at.told() || !n.live(at, now)
 		}
 		_, replaced := n.replaced[id]
 		return !replaced
@@ -230,7 +230,7 @@ func (n *Nodes) AllHeard(now time.Duration) bool {
 		return false
 	}
 	for _, at := range n.byID {
-		if n.live(at, now) && !at.full {
+		if n.live(at, now) && !at.told() {
 			return false // its report is on the way
 		}
 	}

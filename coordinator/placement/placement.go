@@ -65,6 +65,7 @@ type node struct {
 	incarnation uint64
 	slot        slot
 	full        bool // a full report of this incarnation was taken
+	partial     bool // one is being taken, part by part
 	used        int64
 	capacity    int64
 	tier        string
@@ -148,7 +149,7 @@ func (n *Nodes) Heartbeat(h freshet.Heartbeat, sameTerm bool, now time.Duration)
 		return r, freshet.Errorf(freshet.KindConflict, op, "", "a later run of node %s (incarnation %d) has registered: two processes share one data directory or one identity", h.Node.ID, at.incarnation)
 	case h.Incarnation > at.incarnation:
 		n.forgetBlocks(at)
-		at.incarnation, at.full, at.beats = h.Incarnation, false, 0
+		at.incarnation, at.full, at.partial, at.beats = h.Incarnation, false, false, 0
 		at.carrier = carrier{since: now}
 		r.Restarted = true
 	}
@@ -158,7 +159,9 @@ func (n *Nodes) Heartbeat(h freshet.Heartbeat, sameTerm bool, now time.Duration)
 	n.warm(at, h.Hot, now)
 	at.Node, at.rack, at.zone = h.Node, h.Rack, h.Zone
 	at.used, at.capacity, at.tier, at.heard = h.Used, h.Capacity, h.Tier, now
-	at.beats++
+	if !h.Continued { // it is of the same moment as the part before it
+		at.beats++
+	}
 	at.takes, at.warms, at.role, at.dirs = h.TakesCopies, h.TakesWarms, role.Role, h.Directories
 	at.keeps, at.durable = h.Keeps, h.Durable
 	n.harm.note(h.Damaged, at.Name, now)
@@ -169,14 +172,18 @@ func (n *Nodes) Heartbeat(h freshet.Heartbeat, sameTerm bool, now time.Duration)
 	switch {
 	case h.Full:
 		n.forgetBlocks(at)
-		at.full = true
-		n.copies.asked = n.copies.on
-	case !at.full || !sameTerm:
-		at.full = false
+		at.partial = true
+	case h.Continued && at.partial && sameTerm:
+	case !at.full || !sameTerm || at.partial:
+		at.full, at.partial = false, false
 		r.NeedFull = true
 		return r, nil
 	}
 	n.take(at, h)
+	if at.partial && !h.More {
+		at.full, at.partial = true, false
+		n.copies.asked = n.copies.on
+	}
 	return r, nil
 }
 
@@ -192,13 +199,16 @@ func (n *Nodes) take(at *node, h freshet.Heartbeat) {
 		if n.index.add(b, at.slot) {
 			at.blocks++
 		}
-		if !h.Full { // after a full report all is looked at
+		if !at.partial { // after a full report all is looked at
 			n.mark(keyOf(b.ID))
 		}
 		at.withdraw(b.ID)
 		delete(at.free, b.ID) // it came anew
 	}
 }
+
+// told reports whether all that the node holds is known.
+func (at *node) told() bool { return at.full && !at.partial }
 
 func (n *Nodes) forgetBlocks(at *node) {
 	if at.blocks > 0 {

@@ -399,3 +399,55 @@ func BenchmarkLocate(b *testing.B) {
 		n.Locate(freshet.FileID(i%1000+1), 0, 0, freshet.Locality{Host: "host-3"}, 0)
 	}
 }
+
+// TestAReportInParts: what a node holds is known when the last part came, not before; the
+// parts are one heartbeat; and a report that was cut off counts for nothing.
+func TestAReportInParts(t *testing.T) {
+	n := placement.New(placement.Options{})
+	part := func(more bool, blocks ...freshet.BlockID) freshet.Heartbeat {
+		h := full("a", 1, blocks...)
+		h.Full, h.More, h.Continued = false, more, true
+		return h
+	}
+	first := full("a", 1, block(1, 0))
+	first.More = true
+	now := 10 * sec
+	wants := func(what string, heard bool, beats uint64, bytes int64) {
+		t.Helper()
+		if n.AllHeard(now) != heard || n.Settled(now) != heard || n.Ended([]freshet.NodeID{"a"}, now) != heard {
+			t.Errorf("%s: all was heard: %v, %v, %v, want %v", what, n.AllHeard(now), n.Settled(now), n.Ended([]freshet.NodeID{"a"}, now), heard)
+		}
+		if p := n.Presence("a", now); p.Beats != beats || n.CachedBytes(1, now) != bytes {
+			t.Errorf("%s: %d heartbeats and %d bytes, want %d and %d", what, p.Beats, n.CachedBytes(1, now), beats, bytes)
+		}
+	}
+	tell(t, n, first, false, now)
+	wants("the first part", false, 1, 10)
+	tell(t, n, part(true, block(1, 1)), true, now)
+	wants("the second part", false, 1, 20)
+	tell(t, n, part(false, block(1, 2)), true, now)
+	wants("the last part", true, 1, 30)
+	delta := beat("a", 1)
+	delta.More = true
+	if r := tell(t, n, delta, true, now); r.NeedFull {
+		t.Error("changes in parts are asked for anew")
+	}
+	tell(t, n, part(false, block(1, 3)), true, now)
+	wants("changes in parts", true, 2, 40)
+
+	now += time.Minute // long after it registered
+	tell(t, n, first, true, now)
+	wants("anew", false, 3, 10)
+	if r := tell(t, n, beat("a", 1), true, now); !r.NeedFull {
+		t.Error("a report that was cut off was taken for all")
+	}
+	if r := tell(t, n, part(false, block(1, 1)), true, now); !r.NeedFull {
+		t.Error("the rest of a report that was cut off was taken")
+	}
+	tell(t, n, full("a", 1, block(1, 0), block(1, 1)), true, now)
+	wants("in one part", true, 5, 20)
+	tell(t, n, first, true, now)
+	if r := tell(t, n, part(false, block(1, 1)), false, now); !r.NeedFull {
+		t.Error("a part of what another leader was told was taken")
+	}
+}

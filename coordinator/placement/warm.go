@@ -82,11 +82,21 @@ func within(at *node, p freshet.CachePlace) bool {
 		(p.Rack == "" || p.Rack == at.rack) && (p.Zone == "" || p.Zone == at.zone)
 }
 
-// Takers returns how many live nodes are in the place that take what a warm asks for.
-func (n *Nodes) Takers(p freshet.CachePlace, now time.Duration) int {
+// Takers returns how many live nodes are in the place that take what a warm asks for,
+// and how many of them have told what they hold, and so get it.
+func (n *Nodes) Takers(p freshet.CachePlace, now time.Duration) (all, ready int) {
 	n.mu.RLock()
 	defer n.mu.RUnlock()
-	return len(slices.DeleteFunc(n.staying(now), func(at *node) bool { return !at.warms || !within(at, p) }))
+	for _, at := range n.staying(now) {
+		if !at.warms || !within(at, p) {
+			continue
+		}
+		all++
+		if at.full {
+			ready++
+		}
+	}
+	return all, ready
 }
 
 // Exists reports whether a node is in the place, whether it lives or not, or could be

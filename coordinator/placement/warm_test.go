@@ -61,10 +61,10 @@ func TestSpreadNamesWhoHoldsABlockAndWhoCouldTakeIt(t *testing.T) {
 	if s := n.Spread(freshet.BlockID{File: 8}, 10, freshet.CachePlace{}, now); len(s.Held) != 0 || len(s.Free) != 4 || s.Free[0].ID == "c" {
 		t.Errorf("of a block that nobody holds, the full node is the first: %+v", s)
 	}
-	if got := n.Takers(freshet.CachePlace{}, now); got != 5 {
-		t.Errorf("%d nodes take warms", got)
+	if got, ready := n.Takers(freshet.CachePlace{}, now); got != 5 || ready != 5 {
+		t.Errorf("%d nodes take warms, %d at once", got, ready)
 	}
-	if got := n.Takers(freshet.CachePlace{Zone: "z2"}, now); got != 1 {
+	if got, _ := n.Takers(freshet.CachePlace{Zone: "z2"}, now); got != 1 {
 		t.Errorf("%d nodes of z2 take warms", got)
 	}
 	if !n.Exists(freshet.CachePlace{Zone: "z2"}, now) || n.Exists(freshet.CachePlace{Zone: "z7"}, now) || !n.Exists(freshet.CachePlace{}, now) {

@@ -2420,7 +2420,11 @@ type HeartbeatRequest struct {
 	Took []uint64 `protobuf:"varint,83,rep,packed,name=took,proto3" json:"took,omitempty"`
 	// The cluster that the node belongs to, and whose versions it keeps; not set before
 	// one has answered it.
-	ClusterId     []byte `protobuf:"bytes,84,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
+	ClusterId []byte `protobuf:"bytes,84,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
+	// A report of many blocks is sent in parts, one after the other: more follow this
+	// one, and this one goes on with those before it. Only the first says full.
+	More          bool `protobuf:"varint,112,opt,name=more,proto3" json:"more,omitempty"`
+	Continued     bool `protobuf:"varint,113,opt,name=continued,proto3" json:"continued,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2593,6 +2597,20 @@ func (x *HeartbeatRequest) GetClusterId() []byte {
 		return x.ClusterId
 	}
 	return nil
+}
+
+func (x *HeartbeatRequest) GetMore() bool {
+	if x != nil {
+		return x.More
+	}
+	return false
+}
+
+func (x *HeartbeatRequest) GetContinued() bool {
+	if x != nil {
+		return x.Continued
+	}
+	return false
 }
 
 // WarmedBlock is what became of an order to bring a block.
@@ -3603,7 +3621,7 @@ const file_freshet_v1_admin_proto_rawDesc = "" +
 	"\x05owner\x18\b \x01(\tR\x05owner\x12\x14\n" +
 	"\x05group\x18\t \x01(\tR\x05group\x12\x12\n" +
 	"\x04mode\x18\n" +
-	" \x01(\rR\x04mode\"\xc2\x05\n" +
+	" \x01(\rR\x04mode\"\xf4\x05\n" +
 	"\x10HeartbeatRequest\x12$\n" +
 	"\x04node\x18\x01 \x01(\v2\x10.freshet.v1.NodeR\x04node\x12 \n" +
 	"\vincarnation\x18\x02 \x01(\x04R\vincarnation\x12\x12\n" +
@@ -3627,7 +3645,9 @@ const file_freshet_v1_admin_proto_rawDesc = "" +
 	"\adurable\x18R \x01(\bR\adurable\x12\x12\n" +
 	"\x04took\x18S \x03(\x04R\x04took\x12\x1d\n" +
 	"\n" +
-	"cluster_id\x18T \x01(\fR\tclusterId\"\x80\x01\n" +
+	"cluster_id\x18T \x01(\fR\tclusterId\x12\x12\n" +
+	"\x04more\x18p \x01(\bR\x04more\x12\x1c\n" +
+	"\tcontinued\x18q \x01(\bR\tcontinued\"\x80\x01\n" +
 	"\vWarmedBlock\x12-\n" +
 	"\x05block\x18\x01 \x01(\v2\x17.freshet.v1.BlockReportR\x05block\x12\x18\n" +
 	"\afetched\x18\x02 \x01(\bR\afetched\x12\x12\n" +
