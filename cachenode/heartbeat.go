@@ -15,6 +15,10 @@ import (
 // minHeartbeatTimeout bounds one heartbeat, however short the interval is.
 const minHeartbeatTimeout = 3 * time.Second
 
+// timePerBlock is what a leader may need for each block of a report: one look in its
+// store, which may be on a disk.
+const timePerBlock = 50 * time.Microsecond
+
 // heartbeats sends one each interval, and one at once when there is something
 // that can't wait, until ctx ends; then a last one.
 func (n *Node) heartbeats(ctx context.Context) error {
@@ -59,9 +63,10 @@ func (n *Node) lastHeartbeat() {
 }
 
 func (n *Node) heartbeat(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, max(3*n.opts.Heartbeat, minHeartbeatTimeout))
-	defer cancel()
 	hb, took := n.report()
+	within := max(3*n.opts.Heartbeat, minHeartbeatTimeout) + time.Duration(len(hb.Added))*timePerBlock
+	ctx, cancel := context.WithTimeout(ctx, within)
+	defer cancel()
 	sent := n.deps.Clock.Elapsed() // the lease runs from here, not from the answer
 	reply, err := n.deps.Coordinator.Heartbeat(ctx, hb)
 	if err != nil {

@@ -23,10 +23,17 @@ func (c *Coordinator) InspectCache(ctx context.Context, q freshet.CacheQuery) (f
 	if err != nil {
 		return freshet.CachePage{}, err
 	}
-	ctx, done := c.whileLeading(ctx, opInspect, q.Path)
-	defer done()
+	var page freshet.CachePage
+	err = c.whileLeading(ctx, opInspect, q.Path, func(ctx context.Context) error {
+		page, err = c.inspectCache(ctx, &q, &st)
+		return err
+	})
+	return page, err
+}
+
+func (c *Coordinator) inspectCache(ctx context.Context, q *freshet.CacheQuery, st *freshet.Status) (freshet.CachePage, error) {
 	if err := c.awaitReports(ctx); err != nil {
-		return freshet.CachePage{}, c.leaderHint(freshet.Wrap(opInspect, q.Path, err))
+		return freshet.CachePage{}, err
 	}
 	if !c.nodes.Exists(q.Place, c.clock.Elapsed()) {
 		return freshet.CachePage{}, freshet.Errorf(freshet.KindNotExist, opInspect, "", "no cache node fits: %s; see 'freshet cluster nodes'", q.Place)
@@ -35,13 +42,13 @@ func (c *Coordinator) InspectCache(ctx context.Context, q freshet.CacheQuery) (f
 		if q.PageToken != "" {
 			return freshet.CachePage{}, freshet.Errorf(freshet.KindInvalid, opInspect, q.Path, "a file has no second page")
 		}
-		return c.cachePage(&q, freshet.ListPage{Entries: []freshet.Info{st.Info}}), nil
+		return c.cachePage(q, freshet.ListPage{Entries: []freshet.Info{st.Info}}), nil
 	}
 	page, err := c.List(ctx, freshet.ListQuery{Path: q.Path, Recursive: q.Recursive, PageSize: q.PageSize, PageToken: q.PageToken})
 	if err != nil {
 		return freshet.CachePage{}, err
 	}
-	return c.cachePage(&q, page), nil
+	return c.cachePage(q, page), nil
 }
 
 func (c *Coordinator) cachePage(q *freshet.CacheQuery, page freshet.ListPage) freshet.CachePage {
@@ -87,38 +94,9 @@ func (c *Coordinator) FreeCache(ctx context.Context, q freshet.FreeQuery) (fresh
 	if err := c.prepare(ctx, q.Path, freshet.ReadOptions{}); err != nil {
 		return freshet.FreeResult{}, err
 	}
-	ctx, done := c.whileLeading(ctx, opFree, q.Path)
-	defer done()
-	if err := c.awaitReports(ctx); err != nil { // nothing is known of the blocks before
-		return freshet.FreeResult{}, c.leaderHint(freshet.Wrap(opFree, q.Path, err))
-	}
-	l, err := c.state.Lookup(q.Path)
-	if err != nil {
-		return freshet.FreeResult{}, err
-	}
 	f := freeing{c: c, q: &q}
-	switch {
-	case !l.Found && !l.Virtual && !l.MountPoint:
-		return freshet.FreeResult{}, freshet.Errorf(freshet.KindNotExist, opFree, q.Path, "nothing is known of this path, so nothing of it is cached")
-	case l.Found && l.Info.Type == freshet.TypeFile:
-		if f.file(&l.Info); f.result.Refused > 0 {
-			return f.result, freshet.Errorf(freshet.KindConflict, opFree, q.Path, "%s", f.result.Refusals[0].Error)
-		}
-	case !q.Recursive:
-		return freshet.FreeResult{}, freshet.Errorf(freshet.KindInvalid, opFree, q.Path, "is a directory: free what is below it with --recursive")
-	default:
-		if err := f.below(ctx, q.Path); err != nil {
-			return f.result, err
-		}
-	}
-	if !q.DryRun {
-		f.await(ctx)
-		if ended := context.Cause(ctx); freshet.IsKind(ended, freshet.KindNotLeader) {
-			return freshet.FreeResult{}, c.leaderHint(ended) // the nodes may not have heard of it
-		}
-		c.log.Info("cached blocks were freed", "path", string(q.Path), "files", f.result.Files, "copies", f.result.Copies, "refused", f.result.Refused)
-	}
-	return f.result, nil
+	err := c.whileLeading(ctx, opFree, q.Path, f.run)
+	return f.result, err
 }
 
 // freeing is one free.
@@ -127,6 +105,40 @@ type freeing struct {
 	q      *freshet.FreeQuery
 	result freshet.FreeResult
 	files  []freshet.FileID
+}
+
+func (f *freeing) run(ctx context.Context) error {
+	c, q := f.c, f.q
+	if err := c.awaitReports(ctx); err != nil { // nothing is known of the blocks before
+		return err
+	}
+	l, err := c.state.Lookup(q.Path)
+	if err != nil {
+		return err
+	}
+	switch {
+	case !l.Found && !l.Virtual && !l.MountPoint:
+		return freshet.Errorf(freshet.KindNotExist, opFree, q.Path, "nothing is known of this path, so nothing of it is cached")
+	case l.Found && l.Info.Type == freshet.TypeFile:
+		if f.file(&l.Info); f.result.Refused > 0 {
+			return freshet.Errorf(freshet.KindConflict, opFree, q.Path, "%s", f.result.Refusals[0].Error)
+		}
+	case !q.Recursive:
+		return freshet.Errorf(freshet.KindInvalid, opFree, q.Path, "is a directory: free what is below it with --recursive")
+	default:
+		if err := f.below(ctx, q.Path); err != nil {
+			return err
+		}
+	}
+	if q.DryRun {
+		return nil
+	}
+	f.await(ctx)
+	if ended := context.Cause(ctx); freshet.IsKind(ended, freshet.KindNotLeader) {
+		return ended // the nodes may not have heard of it
+	}
+	c.log.Info("cached blocks were freed", "path", string(q.Path), "files", f.result.Files, "copies", f.result.Copies, "refused", f.result.Refused)
+	return nil
 }
 
 // below frees what is held below a directory.

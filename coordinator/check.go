@@ -16,13 +16,12 @@ func (c *Coordinator) Check(ctx context.Context, q freshet.CheckQuery, report fu
 	if err := c.prepare(ctx, q.Path, freshet.ReadOptions{}); err != nil {
 		return err
 	}
-	ctx, done := c.whileLeading(ctx, "check", q.Path)
-	defer done()
-	if err := c.awaitReports(ctx); err != nil { // blocks are looked at too
-		return c.leaderHint(freshet.Wrap("check", q.Path, err))
-	}
-	a := audit.New(c.auditDeps(), audit.Options{Clock: c.clock})
-	return c.leaderHint(a.Check(ctx, q, report))
+	return c.whileLeading(ctx, "check", q.Path, func(ctx context.Context) error {
+		if err := c.awaitReports(ctx); err != nil { // blocks are looked at too
+			return err
+		}
+		return audit.New(c.auditDeps(), audit.Options{Clock: c.clock}).Check(ctx, q, report)
+	})
 }
 
 func (c *Coordinator) auditDeps() audit.Deps {

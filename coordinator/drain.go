@@ -148,6 +148,9 @@ func (c *Coordinator) DecommissionNode(ctx context.Context, q freshet.Decommissi
 		if kept > 0 {
 			loses += fmt.Sprintf(", and %d files that are kept there and are not in the storage", kept)
 		}
+		if !d.Live && kept == 0 {
+			return d, freshet.Errorf(freshet.KindConflict, op, "", "%s is %s and does not answer, so nobody knows what only it holds in the cache: start it again, or --force to lose that", d.Name, state)
+		}
 		return d, freshet.Errorf(freshet.KindConflict, op, "", "%s is %s, not drained: drain it first with 'freshet cluster drain %s --wait', or --force to lose %s", d.Name, state, d.Name, loses)
 	}
 	d, err = c.setRole(ctx, &n, freshet.RoleDecommissioned, q.DryRun)
@@ -208,6 +211,7 @@ type leaving struct {
 // row in holds.
 func (c *Coordinator) drainOf(n *fleetNode) freshet.NodeDrain {
 	s := &n.status
+	heard := c.nodes.AllHeard(c.clock.Elapsed()) // before it is looked at, and after
 	d := freshet.NodeDrain{ID: s.Node.ID, Name: s.Node.Name, Role: s.Role, Live: s.Live, Blocks: s.Blocks, Used: s.Used}
 	if s.Role != freshet.RoleServing {
 		d.Since = n.row.At
@@ -233,7 +237,7 @@ func (c *Coordinator) drainOf(n *fleetNode) freshet.NodeDrain {
 		}
 	}
 	switch {
-	case !c.nodes.AllHeard(c.clock.Elapsed()):
+	case !heard || !c.nodes.AllHeard(c.clock.Elapsed()):
 		d.WaitsFor = append(d.WaitsFor, "the leader has just begun, or a node: it does not know yet what all nodes hold")
 	case !s.Live:
 		d.WaitsFor = append(d.WaitsFor, fmt.Sprintf("the node does not answer, so nobody knows what only it holds: bring it back, or let it go with 'freshet cluster decommission %s --force'", d.Name))

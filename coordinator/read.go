@@ -2,6 +2,7 @@ package coordinator
 
 import (
 	"context"
+	"errors"
 
 	"github.com/freshet-io/freshet"
 	"github.com/freshet-io/freshet/coordinator/metasync"
@@ -87,25 +88,22 @@ func (c *Coordinator) Sync(ctx context.Context, p freshet.Path, recursive bool, 
 	if err := c.prepare(ctx, p, freshet.ReadOptions{}); err != nil {
 		return err
 	}
-	ctx, done := c.whileLeading(ctx, "sync", p)
-	defer done()
-	err := c.sync.Sync(ctx, p, metasync.SyncOptions{Recursive: recursive}, report)
-	if ended := context.Cause(ctx); err != nil && freshet.IsKind(ended, freshet.KindNotLeader) {
-		err = ended // the next leader can do it
-	}
-	return c.leaderHint(err)
+	return c.whileLeading(ctx, "sync", p, func(ctx context.Context) error {
+		return c.sync.Sync(ctx, p, metasync.SyncOptions{Recursive: recursive}, report)
+	})
 }
 
-// whileLeading returns a context that ends with this leadership too, and then by an error
-// of KindNotLeader. What it returns has to be called when it is not needed any more.
-func (c *Coordinator) whileLeading(ctx context.Context, op string, p freshet.Path) (context.Context, func()) {
+// whileLeading runs fn with a context that ends with this leadership too. If it ended,
+// what fn failed for is an error of KindNotLeader: the next leader can do it.
+func (c *Coordinator) whileLeading(ctx context.Context, op string, p freshet.Path, fn func(ctx context.Context) error) error {
 	lead, _ := c.Leading()
 	ctx, cancel := context.WithCancelCause(ctx)
-	stop := context.AfterFunc(lead, func() {
-		cancel(freshet.Errorf(freshet.KindNotLeader, op, p, "this member does not lead the cluster any more"))
-	})
-	return ctx, func() {
-		stop()
-		cancel(nil)
+	defer cancel(nil)
+	ended := freshet.Errorf(freshet.KindNotLeader, op, p, "this member does not lead the cluster any more")
+	defer context.AfterFunc(lead, func() { cancel(ended) })()
+	err := fn(ctx)
+	if err != nil && errors.Is(context.Cause(ctx), ended) {
+		err = ended
 	}
+	return c.leaderHint(err)
 }

@@ -156,13 +156,14 @@ func (w *warmJobs) show(j *namespace.WarmJob) freshet.WarmJob {
 // term ends. Then they stay for the next leader.
 func (c *Coordinator) runWarms(ctx context.Context) error {
 	var wg sync.WaitGroup
+	until := c.clock.Elapsed() + takersWithin
 	c.warms.set(map[uint64]*runningWarm{})
 	defer c.warms.set(nil)
 	defer wg.Wait()
 	wg.Go(func() { _ = c.warms.engine.Run(ctx) }) // it has no errors
 	for {
 		changed := c.watch.jobs.wait()
-		c.startWarms(ctx, &wg)
+		c.startWarms(ctx, &wg, until)
 		select {
 		case <-changed:
 		case <-ctx.Done():
@@ -171,8 +172,9 @@ func (c *Coordinator) runWarms(ctx context.Context) error {
 	}
 }
 
-// startWarms starts what may run now, and ends what was cancelled.
-func (c *Coordinator) startWarms(ctx context.Context, wg *sync.WaitGroup) {
+// startWarms starts what may run now, and ends what was cancelled. Those that start wait
+// for nodes until the given reading of the clock.
+func (c *Coordinator) startWarms(ctx context.Context, wg *sync.WaitGroup, until time.Duration) {
 	w := &c.warms
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -187,7 +189,7 @@ func (c *Coordinator) startWarms(ctx context.Context, wg *sync.WaitGroup) {
 			w.running[j.ID] = r
 			wg.Go(func() {
 				defer cancel()
-				c.runWarm(ctx, job, &j, r)
+				c.runWarm(ctx, job, &j, r, until)
 				w.mu.Lock()
 				delete(w.running, j.ID)
 				w.mu.Unlock()
@@ -198,8 +200,8 @@ func (c *Coordinator) startWarms(ctx context.Context, wg *sync.WaitGroup) {
 }
 
 // runWarm makes one warm and records how it ended, unless the term ended.
-func (c *Coordinator) runWarm(term, job context.Context, j *namespace.WarmJob, r *runningWarm) {
-	if c.awaitReports(job) != nil || c.awaitTakers(job, &j.Query) != nil {
+func (c *Coordinator) runWarm(term, job context.Context, j *namespace.WarmJob, r *runningWarm, until time.Duration) {
+	if c.awaitReports(job) != nil || c.awaitTakers(job, &j.Query, until) != nil {
 		return
 	}
 	err := r.job.Run(job)
@@ -231,33 +233,34 @@ func (c *Coordinator) runWarm(term, job context.Context, j *namespace.WarmJob, r
 const settlePause = 100 * time.Millisecond
 
 // awaitReports waits until this leader knows what the nodes hold, some seconds at the
-// beginning of its term. The error is why ctx ended.
+// beginning of its term. The error is that ctx ended.
 func (c *Coordinator) awaitReports(ctx context.Context) error {
 	for !c.nodes.Settled(c.clock.Elapsed()) {
 		select {
 		case <-c.clock.After(settlePause):
 		case <-ctx.Done():
-			return context.Cause(ctx)
+			return &freshet.Error{Op: "await cache nodes", Kind: freshet.KindDeadline, Err: context.Cause(ctx)}
 		}
 	}
 	return nil
 }
 
-// takersWithin bounds how long a warm that a leader takes over waits for the nodes that
-// are to carry it out: after a restart of all they may come later than the leader.
+// takersWithin is how long since its beginning a leader has warms wait for the nodes that
+// are to carry them out: after a restart of all they may come later than it.
 const takersWithin = time.Minute
 
-// awaitTakers waits until enough nodes for a warm have told what they hold, or for long
-// enough: then it fails for what is lacking. The error is why ctx ended.
-func (c *Coordinator) awaitTakers(ctx context.Context, q *freshet.WarmQuery) error {
-	for until := c.clock.Elapsed() + takersWithin; c.clock.Elapsed() < until; {
+// awaitTakers waits until enough nodes for a warm have told what they hold, or until
+// the leader has waited for long enough: then it fails for what is lacking. The error is
+// that ctx ended.
+func (c *Coordinator) awaitTakers(ctx context.Context, q *freshet.WarmQuery, until time.Duration) error {
+	for c.clock.Elapsed() < until {
 		if _, ready := c.nodes.Takers(q.Place, c.clock.Elapsed()); ready >= q.Replicas {
 			return nil
 		}
 		select {
 		case <-c.clock.After(settlePause):
 		case <-ctx.Done():
-			return context.Cause(ctx)
+			return &freshet.Error{Op: "await cache nodes", Kind: freshet.KindDeadline, Err: context.Cause(ctx)}
 		}
 	}
 	return nil

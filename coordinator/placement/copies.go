@@ -174,13 +174,16 @@ func (n *Nodes) NextPages(limit int, now time.Duration) []Page {
 	return out
 }
 
+// partsWithin bounds how long others wait for a node that tells what it holds in parts.
+const partsWithin = time.Minute
+
 // settled reports whether all that live have told what they hold, or had the time.
 func (n *Nodes) settled(now time.Duration) bool {
 	if now-n.start < n.opts.DeadAfter {
 		return false
 	}
 	for _, at := range n.slots {
-		if at != nil && n.live(at, now) && (at.partial || !at.full && now-at.since < n.opts.DeadAfter) {
+		if at != nil && n.live(at, now) && (at.partial && now-at.began < partsWithin || !at.full && now-at.since < n.opts.DeadAfter) {
 			return false
 		}
 	}

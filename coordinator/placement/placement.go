@@ -64,8 +64,9 @@ type node struct {
 	rack, zone  string
 	incarnation uint64
 	slot        slot
-	full        bool // a full report of this incarnation was taken
-	partial     bool // one is being taken, part by part
+	full        bool          // a full report of this incarnation was taken
+	partial     bool          // one is being taken, part by part
+	began       time.Duration // since when, or since when it is tried
 	used        int64
 	capacity    int64
 	tier        string
@@ -172,7 +173,9 @@ func (n *Nodes) Heartbeat(h freshet.Heartbeat, sameTerm bool, now time.Duration)
 	switch {
 	case h.Full:
 		n.forgetBlocks(at)
-		at.partial = true
+		if !at.partial {
+			at.partial, at.began = true, now
+		}
 	case h.Continued && at.partial && sameTerm:
 	case !at.full || !sameTerm || at.partial:
 		at.full, at.partial = false, false

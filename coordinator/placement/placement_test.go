@@ -450,4 +450,11 @@ func TestAReportInParts(t *testing.T) {
 	if r := tell(t, n, part(false, block(1, 1)), false, now); !r.NeedFull {
 		t.Error("a part of what another leader was told was taken")
 	}
+	for range 2 * int(time.Minute/sec) { // one that never gets through holds up nobody for ever
+		now += sec
+		tell(t, n, first, true, now)
+	}
+	if n.AllHeard(now) || !n.Settled(now) {
+		t.Errorf("after two minutes: all was heard: %v, others wait: %v", n.AllHeard(now), !n.Settled(now))
+	}
 }

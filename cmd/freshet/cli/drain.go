@@ -57,7 +57,8 @@ func (a *app) clusterDrain() *cobra.Command {
 		Use: "drain NODE", Short: "Empty a cache node before it goes, by name or ID", Args: cobra.ExactArgs(1),
 		Long: "A node that drains takes no new blocks and no uploads. What only it holds of pinned paths, and of paths\n" +
 			"with a replication_min, is copied to other nodes first; all else is read from it as long as it is there,\n" +
-			"and from the storage afterwards. When it is drained, stop it or let it go with 'freshet cluster decommission'.",
+			"and from the storage afterwards. When it is drained, let it go with 'freshet cluster decommission', then stop it:\n" +
+			"one that does not answer is never drained, since nobody knows what only it holds.",
 		Example: "  freshet cluster drain n3 --dry-run       # what would have to be copied?\n" +
 			"  freshet cluster drain n3 --wait          # until it is drained\n" +
 			"  freshet cluster drain n3 --undo          # let it serve as before",
