@@ -229,34 +229,31 @@ func (c *Coordinator) runWarm(term, job context.Context, j *namespace.WarmJob, r
 	}
 }
 
-// settlePause is how often is looked whether the nodes have told what they hold.
-const settlePause = 100 * time.Millisecond
+// takersWithin is how long since its beginning a leader has warms wait for the nodes that
+// are to carry them out: after a restart of all they may come later than it.
+const takersWithin = time.Minute
 
 // awaitReports waits until this leader knows what the nodes hold, some seconds at the
 // beginning of its term. The error is that ctx ended.
 func (c *Coordinator) awaitReports(ctx context.Context) error {
-	for !c.nodes.Settled(c.clock.Elapsed()) {
-		select {
-		case <-c.clock.After(settlePause):
-		case <-ctx.Done():
-			return &freshet.Error{Op: "await cache nodes", Kind: freshet.KindDeadline, Err: context.Cause(ctx)}
-		}
-	}
-	return nil
+	return c.awaitNodes(ctx, c.nodes.Settled)
 }
-
-// takersWithin is how long since its beginning a leader has warms wait for the nodes that
-// are to carry them out: after a restart of all they may come later than it.
-const takersWithin = time.Minute
 
 // awaitTakers waits until enough nodes for a warm have told what they hold, or until
 // the leader has waited for long enough: then it fails for what is lacking. The error is
 // that ctx ended.
 func (c *Coordinator) awaitTakers(ctx context.Context, q *freshet.WarmQuery, until time.Duration) error {
-	for c.clock.Elapsed() < until {
-		if _, ready := c.nodes.Takers(q.Place, c.clock.Elapsed()); ready >= q.Replicas {
-			return nil
-		}
+	return c.awaitNodes(ctx, func(now time.Duration) bool {
+		_, ready := c.nodes.Takers(q.Place, now)
+		return ready >= q.Replicas || now >= until
+	})
+}
+
+// settlePause is how often is looked what the nodes have told.
+const settlePause = 100 * time.Millisecond
+
+func (c *Coordinator) awaitNodes(ctx context.Context, enough func(now time.Duration) bool) error {
+	for !enough(c.clock.Elapsed()) {
 		select {
 		case <-c.clock.After(settlePause):
 		case <-ctx.Done():
