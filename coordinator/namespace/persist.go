@@ -2,7 +2,7 @@ package namespace
 
 import (
 	"path"
-	"strings"
+	"slices"
 	"time"
 
 	"github.com/freshet-io/freshet"
@@ -12,12 +12,14 @@ import (
 // MoveUnpersisted renames an unpersisted file of which the storage has no earlier
 // version, so that it is persisted under its new name. Beneath is what the storage
 // holds there, unknown: nothing. An entry at Path2 is replaced. KindUnavailable while
-// the file may be on its way to the storage.
+// something may be on its way to the storage at either path, or if one of them changed
+// since Start, before which the storage was not asked.
 type MoveUnpersisted struct {
 	Op      freshet.OpID            `codec:"op"`
 	Path    freshet.Path            `codec:"p"`
 	Path2   freshet.Path            `codec:"p2"`
 	Beneath fingerprint.Fingerprint `codec:"b"`
+	Start   uint64                  `codec:"s"`
 }
 
 // QueuePersist has unpersisted files persisted, as soon as may be: those that failed
@@ -74,12 +76,7 @@ func (in *Intent) TakesAway(key string) bool {
 	if in.Kind != OpRemove && in.Kind != OpRename {
 		return false
 	}
-	for _, k := range in.keys() {
-		if k == key || k == "" || strings.HasPrefix(key, k+"/") {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(in.keys(), func(k string) bool { return k == key || below(k, key) })
 }
 
 // holdPersists withdraws the uploads of unpersisted files that an operation is about to
@@ -90,13 +87,30 @@ func (t *txn) holdPersists(in *intent, m *mount) error {
 		return nil
 	}
 	for _, key := range in.keys() {
-		for _, u := range t.unpersistedUnder(m, key) {
-			if !t.stopPersist(u.File) {
-				return freshet.Errorf(freshet.KindUnavailable, in.Kind.String(), in.Path, "a file there is on its way to the storage: try again")
-			}
+		if !t.stopPersistsUnder(m, key) {
+			return freshet.Errorf(freshet.KindUnavailable, in.Kind.String(), in.Path, "a file there is on its way to the storage: try again")
 		}
 	}
 	return nil
+}
+
+// stopPersistsUnder withdraws the uploads of unpersisted files at and below key that may
+// not have been published yet; false if there are others. Those of versions that were
+// replaced since count too: one that is published after its path was moved or removed would
+// be there again, and one that was published before lies beneath what has replaced it.
+func (t *txn) stopPersistsUnder(m *mount, key string) bool {
+	var files []freshet.FileID
+	for file, op := range t.files.persists {
+		if in := t.intents[op]; in.Mount == m.ID && (in.Key == key || below(key, in.Key)) {
+			files = append(files, file)
+		}
+	}
+	slices.Sort(files) // alike on all members
+	all := true
+	for _, file := range files {
+		all = t.stopPersist(file) && all
+	}
+	return all
 }
 
 // completeKept ends a write whose bytes lie on cache nodes: the file becomes visible
@@ -225,8 +239,8 @@ func (t *txn) renameUnpersisted(c *MoveUnpersisted) Result {
 		return Result{Err: freshet.Errorf(freshet.KindUnavailable, op, c.Path, "the file was persisted or replaced meanwhile: try again")}
 	case old != nil && old.dir && (c2.present(len(c2.ino)-1) || t.holds(old)):
 		return Result{Err: freshet.Errorf(freshet.KindConflict, op, c.Path2, "is a directory; a file can't replace it")}
-	case !t.stopPersist(u.File) || t.unpersistedAt(old) != nil && !t.stopPersist(old.file):
-		return Result{Err: freshet.Errorf(freshet.KindUnavailable, op, c.Path, "the file is on its way to the storage: try again")}
+	case !t.calm(in, m, c.Start) || t.holdPersists(in, m) != nil:
+		return Result{Err: freshet.Errorf(freshet.KindUnavailable, op, c.Path, "a file there is on its way to the storage, or was a moment ago: try again")}
 	}
 	moved := *u
 	moved.Beneath = c.Beneath
@@ -376,9 +390,7 @@ func (t *txn) stopPersists(c *StopPersist) Result {
 	var res Result
 	for _, p := range c.Paths {
 		if r := t.resolve(p); r.mount != nil {
-			for _, u := range t.unpersistedUnder(r.mount, r.key) {
-				res.More = !t.stopPersist(u.File) || res.More
-			}
+			res.More = !t.stopPersistsUnder(r.mount, r.key) || res.More
 		}
 	}
 	return res

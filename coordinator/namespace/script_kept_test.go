@@ -54,8 +54,8 @@ func (s *script) runKept(w []string) (string, bool) {
 		}}), true
 	case "remove": // OP PATH: begins the removal of all that is there
 		return s.sayKept(namespace.Command{Begin: &namespace.Begin{Op: s.op(w[1]), Kind: namespace.OpRemove, Path: p(2), Recursive: true, At: epochTime}}), true
-	case "move": // OP PATH PATH2 BENEATH
-		return s.sayKept(namespace.Command{MoveUnpersisted: &namespace.MoveUnpersisted{Op: s.op(w[1]), Path: p(2), Path2: p(3), Beneath: beneathOf(w[4])}}), true
+	case "move": // OP PATH PATH2 BENEATH [START]
+		return s.sayKept(namespace.Command{MoveUnpersisted: &namespace.MoveUnpersisted{Op: s.op(w[1]), Path: p(2), Path2: p(3), Beneath: beneathOf(w[4]), Start: s.from(w, 5)}}), true
 	case "stop": // PATH...
 		c := &namespace.StopPersist{}
 		for _, q := range w[1:] {

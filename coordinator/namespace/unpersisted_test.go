@@ -304,7 +304,7 @@ func TestUnpersistedIsRenamedAndRemoved(t *testing.T) {
 	c.keepFile(1, "/m/a/f", freshet.AsyncThrough)
 	c.keepFile(2, "/m/a/g", freshet.AsyncThrough)
 	c.persistBegin(3, c.kept()[0])
-	c.must(namespace.Command{MoveUnpersisted: &namespace.MoveUnpersisted{Op: keptOp(4), Path: "/m/a/f", Path2: "/m/b"}})
+	c.must(namespace.Command{MoveUnpersisted: &namespace.MoveUnpersisted{Op: keptOp(4), Path: "/m/a/f", Path2: "/m/b", Start: c.s.Applied()}})
 	if _, ok := c.s.Intent(keptOp(3)); ok {
 		t.Error("it is still persisted under its old name")
 	}
@@ -421,7 +421,7 @@ func TestUnpersistedModel(t *testing.T) {
 			"move": func(t *rapid.T) {
 				n++
 				p, q := paths.Draw(t, "from"), paths.Draw(t, "to")
-				if r := c.do(namespace.Command{MoveUnpersisted: &namespace.MoveUnpersisted{Op: keptOp(n), Path: p, Path2: q}}); r.Err == nil {
+				if r := c.do(namespace.Command{MoveUnpersisted: &namespace.MoveUnpersisted{Op: keptOp(n), Path: p, Path2: q, Start: c.s.Applied()}}); r.Err == nil {
 					model[q] = model[p]
 					delete(model, p)
 				}

@@ -130,7 +130,7 @@ func raise(t *testing.T, s *namespace.State) *cluster {
 		}
 	}
 	c.must(namespace.Command{PersistFailed: &namespace.PersistFailed{Op: keptOp(5), Error: "no", Next: epochTime.Add(time.Hour)}})
-	c.must(namespace.Command{MoveUnpersisted: &namespace.MoveUnpersisted{Op: keptOp(6), Path: "/m/kept/new", Path2: "/m/kept/newer"}})
+	c.must(namespace.Command{MoveUnpersisted: &namespace.MoveUnpersisted{Op: keptOp(6), Path: "/m/kept/new", Path2: "/m/kept/newer", Start: c.s.Applied()}})
 	c.must(namespace.Command{SetNodeRole: &namespace.NodeRole{ID: "n1", Name: "one", Role: freshet.RoleDraining, At: epochTime}})
 	c.must(namespace.Command{SetLeases: &namespace.SetLeases{Length: 2 * time.Second}})
 	c.policy("/m/four", setting(freshet.PropertyWriteType, "async_through"))

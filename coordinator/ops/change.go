@@ -174,29 +174,39 @@ func (e *Engine) perform(ctx context.Context, l *lead, c change) (freshet.Comple
 			l.lower(c.begin.Op)
 		}
 	}()
-	if err := e.clearWay(ctx, c.begin); err != nil { // asked last, with the fence up
+	again, err := e.clearWay(ctx, c.begin) // asked last, with the fence up
+	if err != nil {
 		return freshet.Completed{}, err
+	}
+	if again {
+		if done, err := c.prepare(ctx, at, &c); err != nil || done != nil {
+			if err != nil {
+				return freshet.Completed{}, err
+			}
+			return *done, nil
+		}
 	}
 	completed, ended, err := e.carryOut(ctx, l, c, at)
 	return completed, err
 }
 
-// clearWay waits for the uploads of unpersisted files that the operation would meet, and
-// refuses to move what is being written.
-func (e *Engine) clearWay(ctx context.Context, b namespace.Begin) error {
+// clearWay refuses to move what is being written, and waits for the uploads of unpersisted
+// files that the operation would meet. again says that the storage is to be looked at once
+// more: what lies beneath such a file may have come after the first look.
+func (e *Engine) clearWay(ctx context.Context, b namespace.Begin) (again bool, err error) {
 	switch b.Kind { //nolint:exhaustive // the others change one entry
 	case namespace.OpRename:
-		if err := e.stopPersists(ctx, b.Path, b.Path2); err != nil {
-			return err
-		}
 		if err := e.checkWriters(b); err != nil {
-			return err
+			return false, err
 		}
-		return e.checkKeptBelow(b.Path, b.Path2)
+		if again, err = e.stopPersists(ctx, b.Path, b.Path2); err != nil {
+			return false, err
+		}
+		return again, e.checkKeptBelow(b.Path, b.Path2)
 	case namespace.OpRemove:
-		return e.stopPersists(ctx, b.Path)
+		_, err = e.stopPersists(ctx, b.Path)
 	}
-	return nil
+	return false, err
 }
 
 // checkWriters refuses to move what is being written: the file would be left
@@ -204,7 +214,7 @@ func (e *Engine) clearWay(ctx context.Context, b namespace.Begin) error {
 func (e *Engine) checkWriters(b namespace.Begin) error {
 	for _, in := range e.state.Intents() {
 		if in.Kind != namespace.OpWrite || in.State == namespace.IntentQuarantine || in.Persist != 0 {
-			continue // of the last kind none is under way once the operation begins
+			continue // of the last kind none is under way once clearWay has ended
 		}
 		if b.Path.Contains(in.Path) || b.Path2.Contains(in.Path) {
 			return freshet.Errorf(freshet.KindConflict, b.Kind.String(), b.Path, "%s is being written: try again when that has ended", in.Path)

@@ -354,20 +354,19 @@ func (e *Engine) Withdrawn(uploads []namespace.Intent) {
 }
 
 // stopPersists withdraws the uploads of unpersisted files at and below the paths, and
-// waits for those that may be published at this moment.
-func (e *Engine) stopPersists(ctx context.Context, paths ...freshet.Path) error {
-	found := false
+// waits for those that may be published at this moment; kept says that there are such files.
+func (e *Engine) stopPersists(ctx context.Context, paths ...freshet.Path) (kept bool, err error) {
 	for _, p := range paths {
-		kept, _, err := e.keptAt(p)
+		here, _, err := e.keptAt(p)
 		if err != nil {
-			return err
+			return false, err
 		}
-		found = found || kept
+		kept = kept || here
 	}
-	if !found {
-		return nil
+	if !kept {
+		return false, nil
 	}
-	return e.repeat(ctx, func() (again bool, err error) {
+	return true, e.repeat(ctx, func() (again bool, err error) {
 		r, err := e.propose(ctx, namespace.Command{StopPersist: &namespace.StopPersist{Paths: paths}})
 		return r.More, err
 	})
@@ -441,7 +440,7 @@ func (e *Engine) moveKept(ctx context.Context, q freshet.RenameQuery) (freshet.C
 		return freshet.Completed{}, err
 	}
 	defer l.lower(q.Op)
-	move := &namespace.MoveUnpersisted{Op: q.Op, Path: q.Path, Path2: q.Target}
+	move := &namespace.MoveUnpersisted{Op: q.Op, Path: q.Path, Path2: q.Target, Start: e.state.Applied()}
 	st, err := at.fs.Stat(ctx, at.key2)
 	switch {
 	case err == nil && st.IsDir():

@@ -1,6 +1,7 @@
 package ops_test
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"testing"
@@ -10,6 +11,7 @@ import (
 	"github.com/freshet-io/freshet"
 	"github.com/freshet-io/freshet/coordinator/namespace"
 	"github.com/freshet-io/freshet/coordinator/ops"
+	"github.com/freshet-io/freshet/ufs"
 	"github.com/freshet-io/freshet/ufs/mem"
 )
 
@@ -80,5 +82,111 @@ func TestWhatNoNodeCanPersistHoldsUpNoOtherFile(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// order waits until the node is ordered to persist the file, and sends its bytes.
+func order(t *testing.T, n *node, file freshet.FileID, data string) *upload {
+	t.Helper()
+	for range 10 {
+		<-time.After(time.Second)
+		n.beat()
+		for _, o := range n.reply.Persist {
+			if o.File != file {
+				continue
+			}
+			u := &upload{n: n, ticket: freshet.Ticket{Op: o.Op, Target: o.Target}}
+			n.active[o.Op] = true
+			opts := ufs.CreateOptions{Op: o.Op, Size: int64(len(data)), IfMatch: o.Beneath, IfAbsent: !o.Beneath.Known()}
+			var err error
+			if u.writer, err = n.fs.Create(t.Context(), o.Target.Key, opts); err == nil {
+				_, err = u.writer.Write([]byte(data))
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			return u
+		}
+	}
+	t.Fatalf("the node is not ordered to persist version %d", file)
+	return nil
+}
+
+// TestAChangeWaitsForAReplacedVersion that is on its way to the storage when its file is
+// renamed or removed, be it that the storage has it already or that it comes later: it is not
+// there again afterwards, and lies beneath the version that replaced it.
+func TestAChangeWaitsForAReplacedVersion(t *testing.T) {
+	change := map[string]func(*straggler) error{
+		"rename": func(s *straggler) error {
+			_, err := s.l.Rename(context.Background(), freshet.RenameQuery{Path: "/m/f", Target: "/m/g"})
+			return err
+		},
+		"remove": func(s *straggler) error {
+			_, err := s.l.Remove(context.Background(), freshet.RemoveQuery{Path: "/m/f"})
+			return err
+		},
+	}
+	for name, do := range change {
+		for _, older := range []bool{false, true} {
+			for _, landed := range []bool{false, true} {
+				t.Run(fmt.Sprintf("%s, the storage has an older one %t, has it already %t", name, older, landed), func(t *testing.T) {
+					each(t, func(t *testing.T, mode mem.Mode) {
+						w := newWorld(t, mode, time.Minute)
+						s := &straggler{w: w, l: w.lead(ops.Options{})}
+						s.n = w.keeper("n1", s.l)
+						if older {
+							s.n.write("/m/f", "older")
+						}
+						length := int64(3)
+						q := freshet.BeginWriteQuery{Op: freshet.OpID{200}, Path: "/m/f", Node: "n1", Write: freshet.AsyncThrough, Length: &length}
+						first := keepFile(t, s.l, q, map[freshet.NodeID]*node{"n1": s.n}).File
+						u := order(t, s.n, first, "old")
+						if err := u.permit(); err != nil {
+							t.Fatal(err)
+						}
+						second := s.keep(t, "f")
+						end := func(wr freshet.Written, err error) {
+							t.Helper()
+							if err == nil {
+								_, err = s.l.Complete(t.Context(), u.ticket.Op, wr)
+							}
+							if err != nil {
+								t.Fatal(err)
+							}
+						}
+						var wr freshet.Written
+						var err error
+						if landed {
+							wr, err = u.commit()
+						}
+						done := make(chan error, 1)
+						go func() { done <- do(s) }()
+						<-time.After(2 * time.Second)
+						select {
+						case err := <-done:
+							t.Errorf("it did not wait: %v", err)
+							done <- err
+						default:
+						}
+						if !landed {
+							wr, err = u.commit()
+						}
+						end(wr, err)
+						if err := <-done; err != nil {
+							t.Fatal(err)
+						}
+						if st, err := w.fs().Stat(t.Context(), "f"); !freshet.IsKind(err, freshet.KindNotExist) {
+							t.Errorf("the old name is there again: %+v, %v", st, err)
+						}
+						if at := s.at(second); at != map[string]string{"rename": "g"}[name] {
+							t.Errorf("the newer version is at %q", at)
+						}
+						if name == "rename" {
+							s.checkBeneath(t, second)
+						}
+					})
+				})
+			}
+		}
 	}
 }
