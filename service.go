@@ -3,6 +3,8 @@ package freshet
 import (
 	"context"
 	"time"
+
+	"github.com/freshet-io/freshet/fingerprint"
 )
 
 // ReadOptions guide any read of metadata.
@@ -174,6 +176,8 @@ type PermitQuery struct {
 	Node        NodeID
 	Incarnation uint64
 	Length      int64 // negative: not known
+	// Sealed is what the file will be known by in the storage (ufs.Writer), if it is.
+	Sealed fingerprint.Fingerprint
 }
 
 // CompleteQuery tells of an upload that the storage acknowledged.

@@ -19,6 +19,7 @@ import (
 	"github.com/freshet-io/freshet"
 	"github.com/freshet-io/freshet/cachenode"
 	"github.com/freshet-io/freshet/cachenode/store"
+	"github.com/freshet-io/freshet/fingerprint"
 	"github.com/freshet-io/freshet/ufs"
 	"github.com/freshet-io/freshet/ufs/mem"
 )
@@ -57,6 +58,7 @@ type leader struct {
 	unsatisfied int
 	permit      func(op freshet.OpID) error
 	complete    func(op freshet.OpID, w freshet.Written) error
+	sealed      fingerprint.Fingerprint // as the last permit was asked
 }
 
 func newLeader() *leader {
@@ -96,17 +98,18 @@ func (l *leader) Heartbeat(_ context.Context, hb freshet.Heartbeat) (freshet.Hea
 	return reply, nil
 }
 
-func (l *leader) Permit(_ context.Context, op freshet.OpID, node freshet.NodeID, incarnation uint64, _ int64) error {
+func (l *leader) Permit(_ context.Context, q freshet.PermitQuery) error {
 	l.mu.Lock()
 	last := l.beats[len(l.beats)-1]
+	l.sealed = q.Sealed
 	l.mu.Unlock()
-	if node != last.Node.ID || incarnation != last.Incarnation {
-		return freshet.Errorf(freshet.KindInternal, "permit", "", "asked as node %s, incarnation %d", node, incarnation)
+	if q.Node != last.Node.ID || q.Incarnation != last.Incarnation {
+		return freshet.Errorf(freshet.KindInternal, "permit", "", "asked as node %s, incarnation %d", q.Node, q.Incarnation)
 	}
 	if err := l.call("permit"); err != nil || l.permit == nil {
 		return err
 	}
-	return l.permit(op)
+	return l.permit(q.Op)
 }
 
 func (l *leader) Complete(_ context.Context, op freshet.OpID, w freshet.Written) (freshet.Completed, error) {

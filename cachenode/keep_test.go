@@ -15,6 +15,7 @@ import (
 	"github.com/freshet-io/freshet"
 	"github.com/freshet-io/freshet/fingerprint"
 	"github.com/freshet-io/freshet/ufs"
+	"github.com/freshet-io/freshet/ufs/mem"
 )
 
 func keptTicket(b *bed, file freshet.FileID) freshet.Ticket {
@@ -248,6 +249,39 @@ func TestOrdersToPersist(t *testing.T) {
 				t.Errorf("%s: the storage holds %d bytes", name, len(got))
 			}
 			b.leader.set(func() { b.leader.reply.Persist = nil })
+		})
+	}
+}
+
+// TestAPermitTellsTheFileFromOthers, where the storage has no marks: should the node die
+// then, the leader knows whether it published.
+func TestAPermitTellsTheFileFromOthers(t *testing.T) {
+	t.Parallel()
+	for name, do := range map[string]func(t *testing.T, b *bed){
+		"a write": func(t *testing.T, b *bed) {
+			_, err := b.write(b.ticket(1), random(100, 1))
+			check(t, err)
+		},
+		"a file that is persisted": func(t *testing.T, b *bed) {
+			_, err := b.write(keptTicket(b, 1), random(100, 1))
+			check(t, err)
+			b.leader.set(func() {
+				b.leader.reply.Persist = []freshet.PersistOrder{order(b, 1, 100)}
+				b.leader.complete = func(freshet.OpID, freshet.Written) error {
+					b.leader.set(func() { b.leader.reply.Persist = nil })
+					return nil
+				}
+			})
+			time.Sleep(3 * time.Second)
+			synctest.Wait()
+		},
+	} {
+		bubble(t, settings{store: mem.New(mem.Options{Mode: mem.Local})}, func(t *testing.T, b *bed) {
+			do(t, b)
+			st, err := b.fs.Stat(t.Context(), "f")
+			if err != nil || !st.Fingerprint.Moved(b.leader.sealed) {
+				t.Errorf("%s: the storage has %v, told was %v; %v", name, st.Fingerprint, b.leader.sealed, err)
+			}
 		})
 	}
 }

@@ -31,8 +31,8 @@ import (
 type Coordinator interface {
 	Heartbeat(ctx context.Context, hb freshet.Heartbeat) (freshet.HeartbeatReply, error)
 	// Permit allows the upload that node runs in that incarnation to take effect
-	// in the storage; upload is the storage's handle of it, "" if there is none.
-	Permit(ctx context.Context, op freshet.OpID, node freshet.NodeID, incarnation uint64, length int64) error
+	// in the storage.
+	Permit(ctx context.Context, q freshet.PermitQuery) error
 	// Complete makes the file visible.
 	Complete(ctx context.Context, op freshet.OpID, w freshet.Written) (freshet.Completed, error)
 	// Abort ends the upload; definite says that it had no effect and never will.

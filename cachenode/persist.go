@@ -135,6 +135,9 @@ func (n *Node) persistUpload(ctx context.Context, u *upload, o freshet.PersistOr
 		err = n.copyKept(u.ctx, o, u.writer)
 	}
 	if err == nil {
+		err = u.seal()
+	}
+	if err == nil {
 		err = u.permit()
 	}
 	if err != nil {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/freshet-io/freshet"
 	"github.com/freshet-io/freshet/cachenode/tier"
+	"github.com/freshet-io/freshet/fingerprint"
 	"github.com/freshet-io/freshet/ufs"
 )
 
@@ -31,6 +32,7 @@ type upload struct {
 	tee    *tee
 	keep   *keep // of a file that does not go to the storage yet
 	length int64
+	sealed fingerprint.Fingerprint // what the file will be known by in the storage
 
 	// Guarded by the node's mu.
 	epoch      uint64
@@ -90,6 +92,9 @@ func (n *Node) write(ctx context.Context, ticket freshet.Ticket, body io.Reader,
 	}
 	defer release()
 	if err := u.receive(fs, body, declared); err != nil {
+		return freshet.Completed{}, u.abandon(err)
+	}
+	if err := u.seal(); err != nil {
 		return freshet.Completed{}, u.abandon(err)
 	}
 	if err := u.permit(); err != nil {
@@ -274,6 +279,17 @@ func (u *upload) causeOf(err error) error {
 	return err
 }
 
+// seal has the storage complete what is still hidden, and learns what the file will be
+// known by there.
+func (u *upload) seal() (err error) {
+	ctx, cancel := context.WithTimeout(u.ctx, u.node.opts.CommitTimeout)
+	defer cancel()
+	if u.sealed, err = u.writer.Seal(ctx); err != nil {
+		return u.causeOf(err)
+	}
+	return nil
+}
+
 // permit asks the leader for the permit and makes sure, as the last thing before
 // the effect, that it still holds (C15): under a valid lease of the term and
 // epoch that gave it.
@@ -291,7 +307,9 @@ func (u *upload) permit() error {
 		term := n.term
 		n.mu.Unlock()
 		err := n.retry(ctx, func() error {
-			return n.deps.Coordinator.Permit(ctx, u.ticket.Op, n.opts.Node.ID, n.deps.Identity.Incarnation(), u.length)
+			return n.deps.Coordinator.Permit(ctx, freshet.PermitQuery{
+				Op: u.ticket.Op, Node: n.opts.Node.ID, Incarnation: n.deps.Identity.Incarnation(), Length: u.length, Sealed: u.sealed,
+			})
 		})
 		if freshet.IsKind(err, freshet.KindNotExist) { // of the operation, not of the path
 			return freshet.Errorf(freshet.KindUnavailable, opWrite, "",

@@ -202,7 +202,7 @@ func TestAConflictWithAnotherWriteOfThisClusterIsNone(t *testing.T) {
 			w.Fatal(err)
 		}
 		k.beats.Active = []freshet.OpID{a.Ticket.Op}
-		if err := m.Permit(w.Context(), a.Ticket.Op, "n1", 1, 3); err != nil {
+		if err := m.Permit(w.Context(), freshet.PermitQuery{Op: a.Ticket.Op, Node: "n1", Incarnation: 1, Length: 3}); err != nil {
 			w.Fatal(err)
 		}
 		at := time.Now()
@@ -269,7 +269,7 @@ func TestWhatWaitsForTheStorageTooLongIsTold(t *testing.T) {
 					w.Errorf("the gauge is %v", n)
 				}
 				o := k.order(0)
-				if err := m.Permit(w.Context(), o.Op, "n1", 1, 3); err != nil {
+				if err := m.Permit(w.Context(), freshet.PermitQuery{Op: o.Op, Node: "n1", Incarnation: 1, Length: 3}); err != nil {
 					w.Fatal(err)
 				}
 				w.store.Put("f", []byte("abc"))

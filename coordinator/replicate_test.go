@@ -263,7 +263,7 @@ func TestReplicationWaitsForAnUpload(t *testing.T) {
 		b := f.hold(node, freshet.Info{FileID: begun.Ticket.File, Length: 3})
 		f.seconds(m, 20)
 		f.want(b, 1, "while it is written")
-		if err := m.Permit(w.Context(), op, node, 1, 3); err != nil {
+		if err := m.Permit(w.Context(), freshet.PermitQuery{Op: op, Node: node, Incarnation: 1, Length: 3}); err != nil {
 			w.Fatal(err)
 		}
 		up, err := w.store.FS("").Create(w.Context(), "f", ufs.CreateOptions{Op: op, Size: 3})

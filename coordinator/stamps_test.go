@@ -166,7 +166,7 @@ func TestExplainAndStatusListUnfinishedOperations(t *testing.T) {
 		if x := w.explain(m, "/data/d"); len(x.Operations) != 0 {
 			w.Errorf("of its parent: %+v", x.Operations)
 		}
-		if err := m.Permit(w.Context(), op, n.ID, 1, 0); err != nil {
+		if err := m.Permit(w.Context(), freshet.PermitQuery{Op: op, Node: n.ID, Incarnation: 1, Length: 0}); err != nil {
 			w.Fatal(err)
 		}
 		// The node dies with its upload on the way: the outcome is not known.

@@ -145,10 +145,10 @@ func (c *Coordinator) Heartbeat(ctx context.Context, h freshet.Heartbeat) (fresh
 }
 
 // Permit allows the effect of an upload, just before it.
-func (c *Coordinator) Permit(ctx context.Context, op freshet.OpID, node freshet.NodeID, incarnation uint64, length int64) error {
-	err := c.ops.Permit(ctx, op, node, incarnation, length)
+func (c *Coordinator) Permit(ctx context.Context, q freshet.PermitQuery) error {
+	err := c.ops.Permit(ctx, q)
 	if err != nil && c.makeRoom(ctx, err) {
-		err = c.ops.Permit(ctx, op, node, incarnation, length)
+		err = c.ops.Permit(ctx, q)
 	}
 	return c.leaderHint(err)
 }

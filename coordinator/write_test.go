@@ -32,7 +32,7 @@ func TestAWriteIsServedAsWrittenWithoutALook(t *testing.T) {
 		if x, err := m.Explain(w.Context(), "/data/d/f", false); err != nil || len(x.Intents) != 1 {
 			w.Errorf("explain: %+v, %v", x.Intents, err)
 		}
-		if err := m.Permit(w.Context(), op, n.ID, 1, -1); err != nil {
+		if err := m.Permit(w.Context(), freshet.PermitQuery{Op: op, Node: n.ID, Incarnation: 1, Length: -1}); err != nil {
 			w.Fatal(err)
 		}
 		up, err := w.store.FS("").Create(w.Context(), "d/f", ufs.CreateOptions{Op: op, Size: 5})

@@ -192,8 +192,12 @@ func beginAnswerOfWire(r *freshetv1.BeginWriteResponse) (out freshet.BeginWriteA
 
 func permitOfWire(req *freshetv1.PermitRequest) (freshet.PermitQuery, error) {
 	op, err := opOfWire(req.GetOp())
+	if err != nil {
+		return freshet.PermitQuery{}, err
+	}
+	sealed, err := fingerprintOfWire(req.GetSealed())
 	return freshet.PermitQuery{
-		Op: op, Node: freshet.NodeID(req.GetNodeId()), Incarnation: req.GetIncarnation(),
+		Op: op, Node: freshet.NodeID(req.GetNodeId()), Incarnation: req.GetIncarnation(), Sealed: sealed,
 		Length: lengthOfWire(req.Length), //nolint:protogetter // one that is not told is not 0
 	}, err
 }

@@ -51,9 +51,9 @@ func (c *crowded) BeginWrites(_ context.Context, qs []freshet.BeginWriteQuery) (
 	return out, nil
 }
 
-func (c *crowded) Permit(_ context.Context, op freshet.OpID, _ freshet.NodeID, _ uint64, _ int64) error {
+func (c *crowded) Permit(_ context.Context, q freshet.PermitQuery) error {
 	<-c.hold
-	return c.permit(op)
+	return c.permit(q.Op)
 }
 
 func (c *crowded) permit(op freshet.OpID) error {
@@ -127,7 +127,7 @@ func TestCallsOfNewFilesTravelTogether(t *testing.T) {
 				op := freshet.OpID{1, 15: byte(i)}
 				wg.Go(func() { beginOne(t, client, op, i, c.refuse) })
 				wg.Go(func() {
-					err := client.Permit(t.Context(), op, "n", 1, -1)
+					err := client.Permit(t.Context(), freshet.PermitQuery{Op: op, Node: "n", Incarnation: 1, Length: -1})
 					if unknown := i%5 == 0; freshet.IsKind(err, freshet.KindNotExist) != unknown || (err != nil) != unknown {
 						t.Errorf("permit %d: %v", i, err)
 					}

@@ -131,8 +131,10 @@ func (c *Coordinator) heartbeat(ctx context.Context, h freshet.Heartbeat) (fresh
 }
 
 // Permit implements Nodes. Calls that run at the same time may be made together.
-func (c *Coordinator) Permit(ctx context.Context, op freshet.OpID, node freshet.NodeID, incarnation uint64, length int64) error {
-	_, err := c.gathered.permits.do(ctx, &freshetv1.PermitRequest{Op: op[:], NodeId: string(node), Incarnation: incarnation, Length: lengthToWire(length)})
+func (c *Coordinator) Permit(ctx context.Context, q freshet.PermitQuery) error {
+	_, err := c.gathered.permits.do(ctx, &freshetv1.PermitRequest{
+		Op: q.Op[:], NodeId: string(q.Node), Incarnation: q.Incarnation, Length: lengthToWire(q.Length), Sealed: q.Sealed.String(),
+	})
 	return err
 }
 

@@ -273,8 +273,8 @@ func (f *fake) Heartbeat(_ context.Context, h freshet.Heartbeat) (freshet.Heartb
 	return one[freshet.HeartbeatReply](f, "Heartbeat", h)
 }
 
-func (f *fake) Permit(_ context.Context, op freshet.OpID, node freshet.NodeID, incarnation uint64, length int64) error {
-	return f.respond("Permit", []any{op, node, incarnation, length})
+func (f *fake) Permit(_ context.Context, q freshet.PermitQuery) error {
+	return f.respond("Permit", []any{q})
 }
 
 func (f *fake) Complete(_ context.Context, op freshet.OpID, w freshet.Written) (freshet.Completed, error) {

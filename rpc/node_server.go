@@ -49,7 +49,7 @@ func (s *NodeServer) Permit(ctx context.Context, req *freshetv1.PermitRequest) (
 		func(ctx context.Context, req *freshetv1.PermitRequest) (*freshetv1.PermitResponse, error) {
 			q, err := permitOfWire(req)
 			if err == nil {
-				err = s.nodes.Permit(ctx, q.Op, q.Node, q.Incarnation, q.Length)
+				err = s.nodes.Permit(ctx, q)
 			}
 			return &freshetv1.PermitResponse{}, err
 		},

@@ -85,8 +85,7 @@ type Peers interface {
 // Nodes is what a coordinator does for cache nodes.
 type Nodes interface {
 	Heartbeat(ctx context.Context, h freshet.Heartbeat) (freshet.HeartbeatReply, error)
-	// Permit is asked with the length of the upload, negative if it is not known.
-	Permit(ctx context.Context, op freshet.OpID, node freshet.NodeID, incarnation uint64, length int64) error
+	Permit(ctx context.Context, q freshet.PermitQuery) error
 	Complete(ctx context.Context, op freshet.OpID, w freshet.Written) (freshet.Completed, error)
 	Abort(ctx context.Context, op freshet.OpID, definite bool) error
 }

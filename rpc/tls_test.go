@@ -209,8 +209,10 @@ func TestIncompleteTLSFilesAreNamed(t *testing.T) {
 func callsOfServers(c *rpc.Coordinator) map[string]func(context.Context) error {
 	op := freshet.OpID{1}
 	return map[string]func(context.Context) error{
-		"Heartbeat":          func(ctx context.Context) error { _, err := c.Heartbeat(ctx, freshet.Heartbeat{}); return err },
-		"Permit":             func(ctx context.Context) error { return c.Permit(ctx, op, "n", 1, 2) },
+		"Heartbeat": func(ctx context.Context) error { _, err := c.Heartbeat(ctx, freshet.Heartbeat{}); return err },
+		"Permit": func(ctx context.Context) error {
+			return c.Permit(ctx, freshet.PermitQuery{Op: op, Node: "n", Incarnation: 1, Length: 2})
+		},
 		"Complete":           func(ctx context.Context) error { _, err := c.Complete(ctx, op, freshet.Written{}); return err },
 		"Abort":              func(ctx context.Context) error { return c.Abort(ctx, op, true) },
 		"JoinRaft":           func(ctx context.Context) error { _, _, err := c.JoinRaft(ctx, freshet.Member{}, "east"); return err },

@@ -210,6 +210,11 @@ type CreateOptions struct {
 // Writer is one upload. Exactly one of Commit and Abort ends it.
 type Writer interface {
 	io.Writer
+	// Seal ends the writing: the bytes are complete, and still hidden. Where objects
+	// carry no mark (Features.OperationMark) it returns what the file can be known by
+	// once it is visible, whoever asks then: its fingerprint has Moved from this one, and
+	// that of no other file has. Elsewhere it may be unknown. Commit does it if nobody has.
+	Seal(ctx context.Context) (fingerprint.Fingerprint, error)
 	// Commit makes the file visible and returns its status from the write's
 	// own answer. KindDeadline or KindUnavailable: the effect may still land.
 	Commit(ctx context.Context) (Status, error)

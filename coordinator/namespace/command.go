@@ -278,16 +278,20 @@ type Intent struct {
 	Key        string // relative to the mount's root
 	Key2       string
 	Resolved   uint64 // index at which it went into quarantine
+	// Sealed is what the file of an upload is known by in the storage, if its Permit said.
+	Sealed *fingerprint.Fingerprint `codec:"Sealed,omitempty"`
 }
 
 // Permit allows the effect: the node asks just before it. Length is that of the
 // upload, if the node tells it: KindExhausted if it exceeds a quota. KindUnavailable while
-// another write of the file has a permit, if one of the two persists a version.
+// another write of the file has a permit, if one of the two persists a version. Sealed is
+// what the file will be known by in the storage, where that does not mark what is ours.
 type Permit struct {
-	Op     freshet.OpID   `codec:"op"`
-	Node   freshet.NodeID `codec:"n"`
-	Incarn uint64         `codec:"i"`
-	Length *int64         `codec:"ln,omitempty"`
+	Op     freshet.OpID             `codec:"op"`
+	Node   freshet.NodeID           `codec:"n"`
+	Incarn uint64                   `codec:"i"`
+	Length *int64                   `codec:"ln,omitempty"`
+	Sealed *fingerprint.Fingerprint `codec:"sf,omitempty"`
 }
 
 // Complete ends an operation whose effect the storage acknowledged: the tree

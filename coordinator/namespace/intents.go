@@ -307,7 +307,7 @@ func (t *txn) permit(c *Permit) Result {
 			return Result{Err: err}
 		}
 	}
-	in.State = IntentMayPublish
+	in.State, in.Sealed = IntentMayPublish, c.Sealed
 	t.saveIntent(in)
 	return Result{Intent: in.Intent}
 }

@@ -155,12 +155,19 @@ func packPermit(b []byte, c *Permit) []byte {
 	if c.Length != nil {
 		n++
 	}
+	if c.Sealed != nil {
+		n++
+	}
 	b = packUint(packKey(packMap(b, n), "i"), c.Incarn)
 	if c.Length != nil {
 		b = packInt(packKey(b, "ln"), *c.Length)
 	}
 	b = packString(packKey(b, "n"), string(c.Node))
-	return pack16(packKey(b, "op"), c.Op)
+	b = pack16(packKey(b, "op"), c.Op)
+	if c.Sealed != nil {
+		b = packFingerprint(packKey(b, "sf"), c.Sealed)
+	}
+	return b
 }
 
 func packComplete(b []byte, c *Complete) []byte {
@@ -190,6 +197,9 @@ func packIntent(b []byte, in *intent) []byte {
 	if in.NeedEntries != 0 {
 		n++
 	}
+	if in.Sealed != nil {
+		n++
+	}
 	b = pack16(packKey(packMap(b, n), "Domain"), in.Domain)
 	b = packUint(packKey(b, "File"), uint64(in.File))
 	b = packUint(packKey(b, "Generation"), in.Generation)
@@ -198,6 +208,9 @@ func packIntent(b []byte, in *intent) []byte {
 	b = packUint(packKey(b, "Mount"), uint64(in.Mount))
 	b = packUint(packKey(b, "Resolved"), in.Resolved)
 	b = packString(packKey(b, "Root"), in.Root)
+	if in.Sealed != nil {
+		b = packFingerprint(packKey(b, "Sealed"), in.Sealed)
+	}
 	b = packBool(packKey(b, "Shared"), in.Shared)
 	b = packUint(packKey(b, "Started"), in.Started)
 	b = packUint(packKey(b, "State"), uint64(in.State))

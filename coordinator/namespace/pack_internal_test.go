@@ -70,6 +70,14 @@ func (m maker) fingerprint() fingerprint.Fingerprint {
 	return fingerprint.Fingerprint{Content: m.text(), Change: m.text(), Meta: m.text()}
 }
 
+func (m maker) sealed() *fingerprint.Fingerprint {
+	if m.IntN(2) == 0 {
+		return nil
+	}
+	f := m.fingerprint()
+	return &f
+}
+
 func (m maker) begin() *Begin {
 	b := &Begin{
 		Op: m.id(), Kind: OpKind(m.uint()), Path: freshet.Path(m.text()), Path2: freshet.Path(m.text()), Recursive: m.IntN(2) == 0, Node: freshet.NodeID(m.text()),
@@ -91,7 +99,7 @@ func (m maker) command() Command {
 	case 0:
 		return Command{Begin: m.begin()}
 	case 1:
-		return Command{Permit: &Permit{Op: m.id(), Node: freshet.NodeID(m.text()), Incarn: m.uint(), Length: m.length()}}
+		return Command{Permit: &Permit{Op: m.id(), Node: freshet.NodeID(m.text()), Incarn: m.uint(), Length: m.length(), Sealed: m.sealed()}}
 	case 2:
 		c := &Complete{Op: m.id(), Uncertain: m.IntN(2) == 0, At: m.time()}
 		if m.IntN(4) > 0 {
@@ -126,7 +134,7 @@ func TestPackedIsEncoded(t *testing.T) {
 		checkUnpacked(t, want)
 
 		in := &intent{
-			Intent: Intent{Begin: *m.begin(), Started: m.uint(), State: IntentState(m.uint()), File: freshet.FileID(m.uint()), Mount: freshet.MountID(m.uint()), Generation: m.uint(), Key: m.text(), Key2: m.text(), Resolved: m.uint()},
+			Intent: Intent{Begin: *m.begin(), Started: m.uint(), State: IntentState(m.uint()), File: freshet.FileID(m.uint()), Mount: freshet.MountID(m.uint()), Generation: m.uint(), Key: m.text(), Key2: m.text(), Resolved: m.uint(), Sealed: m.sealed()},
 			Domain: freshet.DomainID(m.id()), Root: m.text(), Shared: m.IntN(2) == 0, NeedEntries: m.int() * m.Int64N(2), NeedBytes: m.int() * m.Int64N(2),
 		}
 		if want, err = enc.encode(in); err != nil {
@@ -158,10 +166,10 @@ func TestPackedFieldsAreAll(t *testing.T) {
 		want int
 	}{
 		{Begin{}, 18},
-		{Permit{}, 4},
+		{Permit{}, 5},
 		{Complete{}, 7}, // with Nodes, Memory or Beneath, as few have, handle writes it
 		{Entry{}, 8},
-		{Intent{}, 9},
+		{Intent{}, 10},
 		{intent{}, 6},
 		{outcome{}, 2},
 		{freshet.Completed{}, 2},

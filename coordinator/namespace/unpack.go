@@ -100,6 +100,11 @@ func (u *unpacker) permit(c *Permit) {
 	c.Node = freshet.NodeID(u.again(lastNode))
 	u.field("\xa2op")
 	c.Op = u.id()
+	if n > 3 && u.is("\xa2sf") {
+		n--
+		c.Sealed = new(fingerprint.Fingerprint)
+		u.fingerprint(c.Sealed)
+	}
 	u.other = u.other || n != 3
 }
 

@@ -48,6 +48,8 @@ func Needs(c *Command) int {
 		return VersionUnpersisted
 	case c.Complete != nil && (len(c.Complete.Nodes) > 0 || len(c.Complete.Beneath) > 0), c.Resolve != nil && (c.Resolve.Late || c.Resolve.Copied):
 		return VersionUnpersisted
+	case c.Permit != nil && c.Permit.Sealed != nil:
+		return VersionUnpersisted
 	case c.MoveUnpersisted != nil, c.QueuePersist != nil, c.StopPersist != nil, c.PersistFailed != nil, c.AddKeeper != nil:
 		return VersionUnpersisted
 	case c.ChangePolicy != nil && slices.ContainsFunc(c.ChangePolicy.Set, setsKeeping):

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/freshet-io/freshet"
+	"github.com/freshet-io/freshet/fingerprint"
 	"github.com/freshet-io/freshet/ufs"
 	"github.com/freshet-io/freshet/ufs/fault"
 )
@@ -118,7 +119,14 @@ func (u *upload) send(data string) {
 func createOptions(op freshet.OpID) ufs.CreateOptions { return ufs.CreateOptions{Op: op, Size: -1} }
 
 func (u *upload) permit() error {
-	return u.n.to.Permit(context.Background(), u.ticket.Op, u.n.id, u.n.inc, -1)
+	var sealed fingerprint.Fingerprint
+	if u.writer != nil {
+		var err error
+		if sealed, err = u.writer.Seal(context.Background()); err != nil {
+			return err
+		}
+	}
+	return u.n.to.Permit(context.Background(), freshet.PermitQuery{Op: u.ticket.Op, Node: u.n.id, Incarnation: u.n.inc, Length: -1, Sealed: sealed})
 }
 
 func (u *upload) commit() (freshet.Written, error) {

@@ -197,7 +197,7 @@ func (e *Engine) notPersisted(in *namespace.Intent, f *freshet.FinishedOp) names
 	if ours {
 		return namespace.Command{PersistFailed: &namespace.PersistFailed{Op: in.Op, Error: f.Failure, Next: e.clock.Now().Add(wait)}}
 	}
-	log := e.log.With("path", string(in.Path), "file_id", uint64(in.Persist), "node_id", string(in.Node), "again_in", wait, "error", f.Failure)
+	log := e.log.With("path", string(in.Path), "file_id", uint64(in.Persist), "node_id", string(in.Node), "again_in", wait, "expected", u.Beneath.String(), "error", f.Failure)
 	if f.Conflict {
 		log.Error("a file can't be persisted: the storage holds another version; both are kept")
 	} else {

@@ -137,10 +137,7 @@ func TestAChangeWaitsForAReplacedVersion(t *testing.T) {
 						if older {
 							s.n.write("/m/f", "older")
 						}
-						length := int64(3)
-						q := freshet.BeginWriteQuery{Op: freshet.OpID{200}, Path: "/m/f", Node: "n1", Write: freshet.AsyncThrough, Length: &length}
-						first := keepFile(t, s.l, q, map[freshet.NodeID]*node{"n1": s.n}).File
-						u := order(t, s.n, first, "old")
+						u := order(t, s.n, s.async(), "old")
 						if err := u.permit(); err != nil {
 							t.Fatal(err)
 						}
@@ -189,4 +186,118 @@ func TestAChangeWaitsForAReplacedVersion(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestWhatADeadNodeWroteIsKnown: the storage has the file, and nobody heard of it before the
+// node died. Whether it marks what is ours or not, what was written is not taken for
+// somebody else's, which nothing that is not in the storage yet could replace.
+func TestWhatADeadNodeWroteIsKnown(t *testing.T) {
+	for name, test := range map[string]func(s *straggler){
+		"of a write over a file that is not in the storage": func(s *straggler) {
+			s.n.write("/m/f", "older")
+			kept := s.keep(s.w.t, "f")
+			s.died(s.n.begin(freshet.BeginWriteQuery{Path: "/m/f", Node: "n1"}))
+			if at := s.at(kept); at != "" {
+				s.w.t.Errorf("the older version is still at %q", at)
+			}
+		},
+		"of a write that another one, not in the storage, has replaced": func(s *straggler) {
+			u := s.n.begin(freshet.BeginWriteQuery{Path: "/m/f", Node: "n1"})
+			u.send("new")
+			if err := u.permit(); err != nil {
+				s.w.t.Fatal(err)
+			}
+			kept := s.keep(s.w.t, "f")
+			s.died(u)
+			s.checkBeneath(s.w.t, kept)
+		},
+		"of a file that was persisted": func(s *straggler) {
+			s.n.write("/m/f", "older")
+			first := s.async()
+			s.died(order(s.w.t, s.n, first, "old"))
+			if at := s.at(first); at != "" {
+				s.w.t.Errorf("it is not in the storage, at %q", at)
+			}
+		},
+		"of a version that was persisted, and replaced meanwhile": func(s *straggler) {
+			u := order(s.w.t, s.n, s.async(), "old")
+			if err := u.permit(); err != nil {
+				s.w.t.Fatal(err)
+			}
+			kept := s.keep(s.w.t, "f")
+			s.died(u)
+			s.checkBeneath(s.w.t, kept)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			each(t, func(t *testing.T, mode mem.Mode) {
+				w := newWorld(t, mode, 0)
+				s := &straggler{w: w, l: w.lead(ops.Options{})}
+				s.n = w.keeper("n1", s.l)
+				test(s)
+				w.checkPublished()
+			})
+		})
+	}
+}
+
+// TestWhatSomebodyElseWroteIsNotOurs: a node died with a permit before it published, and
+// another program wrote the same bytes.
+func TestWhatSomebodyElseWroteIsNotOurs(t *testing.T) {
+	each(t, func(t *testing.T, mode mem.Mode) {
+		w := newWorld(t, mode, 0)
+		s := &straggler{w: w, l: w.lead(ops.Options{})}
+		s.n = w.keeper("n1", s.l)
+		s.n.write("/m/f", "older")
+		kept := s.keep(t, "f")
+		u := s.n.begin(freshet.BeginWriteQuery{Path: "/m/f", Node: "n1"})
+		u.send("new")
+		if err := u.permit(); err != nil {
+			t.Fatal(err)
+		}
+		before, _ := w.state.UnpersistedOf(kept)
+		w.put("f", "new")
+		s.restarted()
+		if f, ok := w.state.UnpersistedOf(kept); !ok || f.Beneath != before.Beneath {
+			t.Errorf("%+v, before %+v", f, before)
+		}
+		if done, ok, err := w.state.OpResult(u.ticket.Op); ok || err != nil {
+			t.Errorf("the write is said to be done: %+v, %v", done, err)
+		}
+	})
+}
+
+// async writes the file f, to be persisted.
+func (s *straggler) async() freshet.FileID {
+	s.w.t.Helper()
+	length := int64(3)
+	q := freshet.BeginWriteQuery{Op: freshet.OpID{200}, Path: "/m/f", Node: "n1", Write: freshet.AsyncThrough, Length: &length}
+	return keepFile(s.w.t, s.l, q, map[freshet.NodeID]*node{"n1": s.n}).File
+}
+
+// died has the node die as soon as the storage has what it uploads, and waits until the
+// leader has found out.
+func (s *straggler) died(u *upload) {
+	s.w.t.Helper()
+	if u.writer == nil {
+		u.send("new")
+	}
+	if in, ok := s.w.state.Intent(u.ticket.Op); ok && in.State == namespace.IntentUploading {
+		if err := u.permit(); err != nil {
+			s.w.t.Fatal(err)
+		}
+	}
+	if _, err := u.commit(); err != nil {
+		s.w.t.Fatal(err)
+	}
+	s.restarted()
+}
+
+func (s *straggler) restarted() {
+	s.w.t.Helper()
+	s.n.restart()
+	s.w.until(5*time.Second, "it is resolved", func() bool {
+		s.n.beat()
+		return len(s.w.state.Intents()) == 0
+	})
 }

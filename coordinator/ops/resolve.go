@@ -252,8 +252,10 @@ func seen(ctx context.Context, in namespace.Intent, at place) (*namespace.Resolv
 	case err == nil && st.Special == "":
 		r.Observed = entryOf(name, st)
 		// Only bytes that say that they are ours may be bound to our file ID, whose
-		// blocks hold what we sent (C14).
-		r.Ours = in.Kind == namespace.OpWrite && st.Op == in.Op && !st.IsDir()
+		// blocks hold what we sent (C14): by their mark, or by what their node said
+		// before it published them.
+		ours := st.Op == in.Op || in.Sealed != nil && st.Fingerprint.Moved(*in.Sealed)
+		r.Ours = in.Kind == namespace.OpWrite && ours && !st.IsDir()
 		// A file that was copied is known by its length alone: where a rename copies, the
 		// fingerprint of the copy may be another.
 		r.Copied = gone && in.Source != nil && !at.fs.Features().AtomicRename

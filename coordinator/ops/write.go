@@ -9,6 +9,7 @@ import (
 	"github.com/freshet-io/freshet"
 	"github.com/freshet-io/freshet/coordinator/namespace"
 	"github.com/freshet-io/freshet/coordinator/placement"
+	"github.com/freshet-io/freshet/fingerprint"
 )
 
 const (
@@ -250,8 +251,8 @@ func known(length int64) *int64 {
 // KindExhausted if the length, negative if it is not known, exceeds a quota,
 // KindConflict or KindNotExist if the operation was given up or is not the
 // node's: the upload must then be aborted.
-func (e *Engine) Permit(ctx context.Context, op freshet.OpID, node freshet.NodeID, incarnation uint64, length int64) error {
-	errs, err := e.Permits(ctx, []freshet.PermitQuery{{Op: op, Node: node, Incarnation: incarnation, Length: length}})
+func (e *Engine) Permit(ctx context.Context, q freshet.PermitQuery) error {
+	errs, err := e.Permits(ctx, []freshet.PermitQuery{q})
 	if err != nil {
 		return err
 	}
@@ -276,7 +277,7 @@ func (e *Engine) Permits(ctx context.Context, qs []freshet.PermitQuery) ([]error
 			errs[i] = freshet.Errorf(freshet.KindUnavailable, opPermit, "", "node %s has not sent a heartbeat to this leader in time", q.Node)
 		default:
 			at = append(at, i)
-			cmds = append(cmds, namespace.Command{Permit: &namespace.Permit{Op: q.Op, Node: q.Node, Incarn: q.Incarnation, Length: known(q.Length)}})
+			cmds = append(cmds, namespace.Command{Permit: e.permitOf(&q)})
 		}
 	}
 	if len(cmds) == 0 {
@@ -290,6 +291,14 @@ func (e *Engine) Permits(ctx context.Context, qs []freshet.PermitQuery) ([]error
 		errs[at[i]] = results[i].Err
 	}
 	return errs, nil
+}
+
+func (e *Engine) permitOf(q *freshet.PermitQuery) *namespace.Permit {
+	c := &namespace.Permit{Op: q.Op, Node: q.Node, Incarn: q.Incarnation, Length: known(q.Length)}
+	if q.Sealed.Known() && e.state.Version() >= namespace.VersionUnpersisted {
+		c.Sealed = &fingerprint.Fingerprint{Content: q.Sealed.Content} // the rest changes when the file appears
+	}
+	return c
 }
 
 // Complete ends an upload that the storage acknowledged. The same Op again gives

@@ -65,7 +65,7 @@ func (n *fakeNode) write(ctx context.Context, p freshet.Path) error {
 	if err != nil {
 		return err
 	}
-	if err := n.s.Permit(ctx, a.Ticket.Op, n.id, n.incarnation, -1); err != nil {
+	if err := n.s.Permit(ctx, freshet.PermitQuery{Op: a.Ticket.Op, Node: n.id, Incarnation: n.incarnation, Length: -1}); err != nil {
 		return err
 	}
 	now := time.Now()

@@ -245,12 +245,10 @@ func (l leaderOf) Heartbeat(ctx context.Context, hb freshet.Heartbeat) (freshet.
 	return fromNode(ctx, l, func(c *coordinator.Coordinator) (freshet.HeartbeatReply, error) { return c.Heartbeat(ctx, hb) })
 }
 
-func (l leaderOf) Permit(ctx context.Context, op freshet.OpID, id freshet.NodeID, incarnation uint64, length int64) error {
-	_, err := fromNode(ctx, l, func(c *coordinator.Coordinator) (none, error) {
-		return none{}, c.Permit(ctx, op, id, incarnation, length)
-	})
+func (l leaderOf) Permit(ctx context.Context, q freshet.PermitQuery) error {
+	_, err := fromNode(ctx, l, func(c *coordinator.Coordinator) (none, error) { return none{}, c.Permit(ctx, q) })
 	if err == nil {
-		l.p.w.bucket.permitted(op)
+		l.p.w.bucket.permitted(q.Op)
 	}
 	return err
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/freshet-io/freshet"
+	"github.com/freshet-io/freshet/fingerprint"
 	"github.com/freshet-io/freshet/ufs"
 	"github.com/freshet-io/freshet/ufs/mem"
 )
@@ -422,6 +423,13 @@ func (u *flakyWriter) Write(p []byte) (int, error) {
 	}
 	u.bytes.Write(p)
 	return u.inner.Write(p)
+}
+
+func (u *flakyWriter) Seal(ctx context.Context) (f fingerprint.Fingerprint, err error) {
+	if err := u.f.look(ctx, "seal", u.key); err != nil {
+		return f, err
+	}
+	return u.inner.Seal(ctx)
 }
 
 func (u *flakyWriter) Abort(ctx context.Context) error {

@@ -25,6 +25,7 @@ import (
 	"github.com/sony/gobreaker/v2"
 
 	"github.com/freshet-io/freshet"
+	"github.com/freshet-io/freshet/fingerprint"
 	"github.com/freshet-io/freshet/ufs"
 )
 
@@ -303,6 +304,14 @@ func (w *writer) Write(p []byte) (int, error) {
 		w.fs.observe(w.ctx, err)
 	}
 	return n, err
+}
+
+func (w *writer) Seal(ctx context.Context) (fingerprint.Fingerprint, error) {
+	f, err := w.Writer.Seal(ctx)
+	if err != nil {
+		w.fs.observe(ctx, err)
+	}
+	return f, err
 }
 
 func (w *writer) Commit(ctx context.Context) (ufs.Status, error) {

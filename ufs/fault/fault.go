@@ -10,6 +10,7 @@ import (
 	"sync"
 
 	"github.com/freshet-io/freshet"
+	"github.com/freshet-io/freshet/fingerprint"
 	"github.com/freshet-io/freshet/ufs"
 )
 
@@ -309,6 +310,8 @@ func (w *writer) Write(p []byte) (n int, err error) {
 	})
 	return n, err
 }
+
+func (w *writer) Seal(ctx context.Context) (fingerprint.Fingerprint, error) { return w.inner.Seal(ctx) }
 
 func (w *writer) Commit(ctx context.Context) (ufs.Status, error) {
 	return w.fs.status(ctx, OpCommit, w.key, func(ctx context.Context) (ufs.Status, error) { return w.inner.Commit(ctx) })

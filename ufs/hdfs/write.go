@@ -11,6 +11,7 @@ import (
 	lib "github.com/colinmarc/hdfs/v2"
 
 	"github.com/freshet-io/freshet"
+	"github.com/freshet-io/freshet/fingerprint"
 	"github.com/freshet-io/freshet/ufs"
 )
 
@@ -76,7 +77,9 @@ type writer struct {
 	file   *lib.FileWriter
 	failed error // of a Write: what is there is not what was meant
 	sealed bool  // the file is complete, and the connection given back
-	ended  bool
+	// found is what Seal found the temporary file to be, nil if it was not asked.
+	found *lib.FileStatus
+	ended bool
 }
 
 // start makes the temporary file, beside the key or, where directories are missing,
@@ -257,20 +260,45 @@ func (w *writer) fail(ctx context.Context, op string, err error) error {
 	return err
 }
 
+// Seal implements ufs.Writer.
+func (w *writer) Seal(ctx context.Context) (fingerprint.Fingerprint, error) {
+	const op = "seal"
+	if err := w.ready(ctx, op); err != nil {
+		return fingerprint.Fingerprint{}, err
+	}
+	if err := w.seal(ctx, op); err != nil {
+		return fingerprint.Fingerprint{}, err
+	}
+	s, err := w.fs.statPath(ctx, op, w.key, w.temp)
+	if err != nil {
+		return fingerprint.Fingerprint{}, w.fail(ctx, op, err)
+	}
+	w.found = s
+	return status(w.key, s).Fingerprint, nil
+}
+
+// ready returns why the upload can't be sealed or committed.
+func (w *writer) ready(ctx context.Context, op string) error {
+	if w.ended {
+		return w.over(op)
+	}
+	if err := ufs.ContextError(ctx, op, w.key); err != nil {
+		return err
+	}
+	if w.failed != nil {
+		return freshet.Wrap(op, freshet.Path(w.key), w.failed)
+	}
+	if w.opts.Size >= 0 && w.opts.Size != w.size {
+		return ufs.Errorf(freshet.KindInvalid, op, w.key, "%d bytes written, %d announced", w.size, w.opts.Size)
+	}
+	return nil
+}
+
 // Commit implements ufs.Writer.
 func (w *writer) Commit(ctx context.Context) (ufs.Status, error) {
 	const op = "commit"
-	if w.ended {
-		return ufs.Status{}, w.over(op)
-	}
-	if err := ufs.ContextError(ctx, op, w.key); err != nil {
+	if err := w.ready(ctx, op); err != nil {
 		return ufs.Status{}, err
-	}
-	if w.failed != nil {
-		return ufs.Status{}, freshet.Wrap(op, freshet.Path(w.key), w.failed)
-	}
-	if w.opts.Size >= 0 && w.opts.Size != w.size {
-		return ufs.Status{}, ufs.Errorf(freshet.KindInvalid, op, w.key, "%d bytes written, %d announced", w.size, w.opts.Size)
 	}
 	if err := w.seal(ctx, op); err != nil {
 		return ufs.Status{}, err
@@ -338,7 +366,10 @@ func (w *writer) letGo() {
 // dress checks the complete temporary file, gives it the mode that it is to have,
 // and says what it is: a rename changes nothing of that but the name.
 func (w *writer) dress(ctx context.Context, op string) (ufs.Status, uint64, error) {
-	s, err := w.fs.statPath(ctx, op, w.key, w.temp)
+	s, err := w.found, error(nil)
+	if s == nil {
+		s, err = w.fs.statPath(ctx, op, w.key, w.temp)
+	}
 	if err != nil {
 		return ufs.Status{}, 0, w.fail(ctx, op, err)
 	}

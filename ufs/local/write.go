@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/freshet-io/freshet"
+	"github.com/freshet-io/freshet/fingerprint"
 	"github.com/freshet-io/freshet/ufs"
 )
 
@@ -203,13 +204,15 @@ type writer struct {
 	size  int64
 	begun int64 // of size, which the system writes to the disk already
 	ended bool
+	// sealed: no more bytes come.
+	sealed bool
 	// broken: a write failed, so that bytes are missing.
 	broken bool
 }
 
 func (w *writer) Write(p []byte) (int, error) {
 	const op = "write"
-	if w.ended {
+	if w.ended || w.sealed {
 		return 0, ufs.Errorf(freshet.KindConflict, op, w.key, "the upload has ended")
 	}
 	if err := ufs.ContextError(w.ctx, op, w.key); err != nil {
@@ -228,6 +231,24 @@ func (w *writer) Write(p []byte) (int, error) {
 		w.begun = w.size
 	}
 	return n, nil
+}
+
+// Seal implements ufs.Writer. A rename leaves the inode and the modification time as they
+// are; a client of NFS has written all to the server before it tells them.
+func (w *writer) Seal(ctx context.Context) (fingerprint.Fingerprint, error) {
+	const op = "seal"
+	if w.ended {
+		return fingerprint.Fingerprint{}, ufs.Errorf(freshet.KindConflict, op, w.key, "the upload has ended")
+	}
+	if err := ufs.ContextError(ctx, op, w.key); err != nil {
+		return fingerprint.Fingerprint{}, err
+	}
+	w.sealed = true
+	s, err := fstat(w.file)
+	if err != nil {
+		return fingerprint.Fingerprint{}, w.fs.fail(op, w.key, err)
+	}
+	return w.fs.status(w.key, s).Fingerprint, nil
 }
 
 // Commit implements ufs.Writer. The status is that of the file as it was written,

@@ -7,6 +7,7 @@ import (
 	"sync"
 
 	"github.com/freshet-io/freshet"
+	"github.com/freshet-io/freshet/fingerprint"
 	"github.com/freshet-io/freshet/ufs"
 )
 
@@ -77,7 +78,8 @@ type upload struct {
 
 	mu     sync.Mutex
 	buf    bytes.Buffer
-	broken bool // a write failed, so that bytes are missing
+	broken bool    // a write failed, so that bytes are missing
+	sealed *object // the file that is to appear, once no more bytes come
 }
 
 // Create implements ufs.FS.
@@ -122,7 +124,38 @@ func (u *upload) Write(p []byte) (int, error) {
 		u.broken = true
 		return 0, err
 	}
+	if u.sealed != nil {
+		return 0, ufs.Errorf(freshet.KindConflict, "write", u.key, "the upload has ended")
+	}
 	return u.buf.Write(p)
+}
+
+// Seal implements ufs.Writer.
+func (u *upload) Seal(ctx context.Context) (fingerprint.Fingerprint, error) {
+	if err := ufs.ContextError(ctx, "seal", u.key); err != nil {
+		return fingerprint.Fingerprint{}, err
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	s := u.fs.store
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, ok := s.uploads[u]; !ok {
+		return fingerprint.Fingerprint{}, ufs.Errorf(freshet.KindConflict, "seal", u.key, "the upload has ended")
+	}
+	o := u.seal()
+	if s.opts.Mode == Object { // it has a mark, and the fingerprint of any object with the same bytes
+		return fingerprint.Fingerprint{}, nil
+	}
+	return s.status(u.key, o).Fingerprint, nil
+}
+
+// seal returns the object that is to appear. The locks are held.
+func (u *upload) seal() *object {
+	if u.sealed == nil {
+		u.sealed = u.fs.store.newObject(u.buf.Bytes(), u.opts.Op, u.opts.Mode)
+	}
+	return u.sealed
 }
 
 // Commit implements ufs.Writer.
@@ -151,8 +184,9 @@ func (u *upload) Commit(ctx context.Context) (ufs.Status, error) {
 	if s.opts.Mode == Local {
 		s.makeParents(f.root+u.key, u.opts.Owner, u.opts.Group)
 	}
-	now := s.newObject(u.buf.Bytes(), u.opts.Op, u.opts.Mode)
+	now := u.seal()
 	if s.opts.Mode == Local {
+		now.change = s.tick()
 		now.give(u.opts.Owner, u.opts.Group)
 	}
 	if old, ok := s.tree.Get(f.root + u.key); ok && u.opts.Mode == 0 {

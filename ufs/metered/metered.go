@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/freshet-io/freshet"
+	"github.com/freshet-io/freshet/fingerprint"
 	"github.com/freshet-io/freshet/ufs"
 )
 
@@ -168,10 +169,20 @@ type writer struct {
 func (w *writer) Write(p []byte) (int, error) {
 	n, err := w.Writer.Write(p)
 	w.fs.wrote.Add(float64(n))
+	w.failed(err)
+	return n, err
+}
+
+func (w *writer) failed(err error) {
 	if err != nil {
 		w.fs.metrics.requests.WithLabelValues(w.fs.kind, "write", freshet.KindOf(err).String()).Inc()
 	}
-	return n, err
+}
+
+func (w *writer) Seal(ctx context.Context) (fingerprint.Fingerprint, error) {
+	f, err := w.Writer.Seal(ctx)
+	w.failed(err)
+	return f, err
 }
 
 func (w *writer) Commit(ctx context.Context) (ufs.Status, error) {

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/freshet-io/freshet"
+	"github.com/freshet-io/freshet/fingerprint"
 	"github.com/freshet-io/freshet/ufs"
 )
 
@@ -58,6 +59,7 @@ type writer struct {
 	mu     sync.Mutex
 	err    error // of the first request that failed; nothing is started after it
 	risked bool  // the effect was attempted
+	sealed bool  // no more bytes come
 }
 
 // run starts f and keeps its error; one failure ends the whole upload, after which
@@ -112,7 +114,7 @@ func (w *writer) failed() error {
 // Write buffers at most one part and sends full ones in the background.
 func (w *writer) Write(p []byte) (int, error) {
 	const op = "write"
-	if w.done {
+	if w.done || w.sealed {
 		return 0, ufs.Errorf(freshet.KindInvalid, op, w.key, "write after the end of the upload")
 	}
 	n := 0
@@ -279,6 +281,15 @@ func (w *writer) flush(op string) error {
 		done()
 	}
 	return nil
+}
+
+// Seal ends the writing. What the object will be known by is the mark of its operation.
+func (w *writer) Seal(context.Context) (fingerprint.Fingerprint, error) {
+	if w.done || w.risked {
+		return fingerprint.Fingerprint{}, ufs.Errorf(freshet.KindInvalid, "seal", w.key, "the upload has ended")
+	}
+	w.sealed = true
+	return fingerprint.Fingerprint{}, w.failed()
 }
 
 // Commit publishes the object. KindDeadline means that the storage gave no

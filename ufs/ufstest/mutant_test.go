@@ -27,6 +27,7 @@ type mutant struct {
 	read   func(io.ReadCloser) io.ReadCloser
 	create func(*ufs.CreateOptions)
 	abort  func() bool // happens
+	seal   func(fingerprint.Fingerprint) fingerprint.Fingerprint
 }
 
 func (m *mutant) Stat(ctx context.Context, key string) (ufs.Status, error) {
@@ -73,7 +74,20 @@ func (m *mutant) Create(ctx context.Context, key string, opts ufs.CreateOptions)
 	if err == nil && m.abort != nil {
 		w = &deafWriter{w, m.abort}
 	}
+	if err == nil && m.seal != nil {
+		w = &liar{w, m.seal}
+	}
 	return w, err
+}
+
+type liar struct {
+	ufs.Writer
+	seal func(fingerprint.Fingerprint) fingerprint.Fingerprint
+}
+
+func (w *liar) Seal(ctx context.Context) (fingerprint.Fingerprint, error) {
+	f, err := w.Writer.Seal(ctx)
+	return w.seal(f), err
 }
 
 type deafWriter struct {
@@ -132,6 +146,8 @@ func mutants() map[string]struct {
 		"whoever comes last wins":      {mutant{create: func(o *ufs.CreateOptions) { o.IfAbsent = false }}, []string{"create/if-absent", "create/if-absent-race"}},
 		"replaces any version":         {mutant{create: func(o *ufs.CreateOptions) { o.IfMatch = fingerprint.Fingerprint{} }}, []string{"create/if-match", "create/if-match-race"}},
 		"any length will do":           {mutant{create: func(o *ufs.CreateOptions) { o.Size = -1 }}, []string{"create/other-size-than-announced"}},
+		"nothing tells a file":         {mutant{seal: func(fingerprint.Fingerprint) fingerprint.Fingerprint { return fingerprint.Fingerprint{} }}, []string{"upload/sealed"}},
+		"something else tells a file":  {mutant{seal: func(f fingerprint.Fingerprint) fingerprint.Fingerprint { f.Content += "0"; return f }}, []string{"upload/sealed"}},
 		"uploads are left behind":      {mutant{abort: func() bool { return false }}, []string{"upload/abort", "failure/context-ends-in-a-call"}},
 	}
 }

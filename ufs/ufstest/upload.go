@@ -20,6 +20,7 @@ func uploadCases() []testCase {
 		{"upload/abort-unknown-operation", uploadAbortUnknown},
 		{"upload/abort-committed", uploadAbortCommitted},
 		{"upload/operation-mark", uploadMark},
+		{"upload/sealed", uploadSealed},
 		{"upload/same-operation-again", uploadSameOp},
 	}
 }
@@ -212,6 +213,44 @@ func uploadMark(e *env) {
 	if got := e.stat("large"); got.Op != opID(1) || large.Op != opID(1) {
 		e.Errorf("large file: mark by commit %v, stat %v, want %v", large.Op, got.Op, opID(1))
 	}
+}
+
+// uploadSealed: a complete upload stays hidden, and what it says of the file is true of
+// that file alone, whose bytes may be anybody's.
+func uploadSealed(e *env) {
+	before, after := pattern(29, e.h.Large), pattern(30, e.h.Large)
+	e.put("d/f", before)
+	w := e.half("d/f", opID(1))
+	sealed, err := w.Seal(e.ctx())
+	e.must(err)
+	if !e.feat.OperationMark && !sealed.Known() {
+		e.Error("neither a mark nor a fingerprint tells the file from others")
+	}
+	if again, err := w.Seal(e.ctx()); err != nil || again != sealed {
+		e.Errorf("sealed again: %v, %v, before %v", again, err, sealed)
+	}
+	if _, err := w.Write([]byte("more")); err == nil {
+		e.Error("it takes more bytes")
+	}
+	e.wantContent("d/f", before)
+	if st := e.stat("d/f"); st.Fingerprint.Moved(sealed) {
+		e.Errorf("what was there before passes for it: %v", st.Fingerprint)
+	}
+	st, err := w.Commit(e.ctx())
+	e.must(err)
+	e.wantContent("d/f", after)
+	if now := e.stat("d/f"); sealed.Known() && (!now.Fingerprint.Moved(sealed) || !st.Fingerprint.Moved(sealed)) {
+		e.Errorf("sealed %v, committed %v, there is %v", sealed, st.Fingerprint, now.Fingerprint)
+	}
+	e.put("d/f", after)
+	if now := e.stat("d/f"); now.Fingerprint.Moved(sealed) {
+		e.Errorf("another file with the same bytes passes for it: %v", now.Fingerprint)
+	}
+	dropped := e.half("d/g", opID(2))
+	_, err = dropped.Seal(e.ctx())
+	e.must(err)
+	e.must(dropped.Abort(e.ctx()))
+	e.wantAbsent("d/g")
 }
 
 // uploadSameOp: a retried operation must not publish what its first attempt left

@@ -2997,7 +2997,10 @@ type PermitRequest struct {
 	NodeId      string                 `protobuf:"bytes,2,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
 	Incarnation uint64                 `protobuf:"varint,3,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
 	// Length of the upload in bytes, if the node tells it: checked against quotas.
-	Length        *int64 `protobuf:"varint,4,opt,name=length,proto3,oneof" json:"length,omitempty"`
+	Length *int64 `protobuf:"varint,4,opt,name=length,proto3,oneof" json:"length,omitempty"`
+	// What the file will be known by in the storage, where that does not mark what
+	// Freshet wrote: the fingerprint that it will have, but for what appearing changes.
+	Sealed        string `protobuf:"bytes,5,opt,name=sealed,proto3" json:"sealed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3058,6 +3061,13 @@ func (x *PermitRequest) GetLength() int64 {
 		return *x.Length
 	}
 	return 0
+}
+
+func (x *PermitRequest) GetSealed() string {
+	if x != nil {
+		return x.Sealed
+	}
+	return ""
 }
 
 // PermitResponse is empty.
@@ -3680,12 +3690,13 @@ const file_freshet_v1_admin_proto_rawDesc = "" +
 	"\bdraining\x18Z \x01(\bR\bdraining\x12\x1a\n" +
 	"\breleased\x18P \x03(\x04R\breleased\x122\n" +
 	"\apersist\x18Q \x03(\v2\x18.freshet.v1.PersistOrderR\apersist\x12)\n" +
-	"\x04keep\x18R \x03(\v2\x15.freshet.v1.KeepOrderR\x04keep\"\x82\x01\n" +
+	"\x04keep\x18R \x03(\v2\x15.freshet.v1.KeepOrderR\x04keep\"\x9a\x01\n" +
 	"\rPermitRequest\x12\x0e\n" +
 	"\x02op\x18\x01 \x01(\fR\x02op\x12\x17\n" +
 	"\anode_id\x18\x02 \x01(\tR\x06nodeId\x12 \n" +
 	"\vincarnation\x18\x03 \x01(\x04R\vincarnation\x12\x1b\n" +
-	"\x06length\x18\x04 \x01(\x03H\x00R\x06length\x88\x01\x01B\t\n" +
+	"\x06length\x18\x04 \x01(\x03H\x00R\x06length\x88\x01\x01\x12\x16\n" +
+	"\x06sealed\x18\x05 \x01(\tR\x06sealedB\t\n" +
 	"\a_length\"\x10\n" +
 	"\x0ePermitResponse\"P\n" +
 	"\x0fCompleteRequest\x12\x0e\n" +
