@@ -90,6 +90,7 @@ func (t *txn) completeEntry(in *intent, m *mount, was before, e *Entry, definite
 	c := t.walk(m, in.Key)
 	later := c.entry() != nil && c.last().validFrom > in.Started && (c.last().dir || !t.holds(c.last()))
 	bound = !later && t.adopt(in, m, e)
+	t.layChanged(in, m, e)
 	t.mark(m, in.Key, in.Recursive)
 	if !definite || !was.clean || later {
 		return false, bound && in.File != 0

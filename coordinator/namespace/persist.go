@@ -327,6 +327,15 @@ func (t *txn) layUnder(m *mount, key string, beneath fingerprint.Fingerprint) {
 	}
 }
 
+// layChanged notes what a change of attributes left of the version beneath an unpersisted
+// file, which was written while the change was under way.
+func (t *txn) layChanged(in *intent, m *mount, e *Entry) {
+	c := t.walk(m, in.Key)
+	if u := t.unpersistedAt(c.entry()); u != nil && in.Kind == OpSetAttr && e.Fingerprint.Moved(u.Beneath) {
+		t.layUnder(m, in.Key, e.Fingerprint)
+	}
+}
+
 // layUnderCopies notes what a rename left under the unpersisted files that came with it.
 func (t *txn) layUnderCopies(in *intent, all []Beneath) {
 	for _, b := range all {

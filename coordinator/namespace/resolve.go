@@ -99,6 +99,8 @@ func (t *txn) followKept(in *intent, m *mount, c *Resolve) {
 			t.lay(u, fingerprint.Fingerprint{})
 		}
 	case seen == nil:
+	case in.Kind == OpSetAttr:
+		t.layChanged(in, m, seen)
 	case in.Kind == OpRename && c.Moved:
 		t.followRename(in, m, seen, c.Copied)
 	case in.Kind == OpWrite && c.Ours && in.Persist != 0:

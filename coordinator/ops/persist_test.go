@@ -301,3 +301,39 @@ func (s *straggler) restarted() {
 		return len(s.w.state.Intents()) == 0
 	})
 }
+
+// TestAChangeOfAttributesBeneathANewerVersion: it leaves the bytes as they were, with another
+// change time, be it that it is answered or that its leader dies.
+func TestAChangeOfAttributesBeneathANewerVersion(t *testing.T) {
+	for _, dies := range []bool{false, true} {
+		t.Run(fmt.Sprint("its leader dies ", dies), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, mem.Local, time.Second)
+				s := &straggler{w: w}
+				var kept freshet.FileID
+				s.l = w.lead(ops.Options{Hook: func(p string, _ freshet.OpID) {
+					in := w.state.Intents()
+					changes := len(in) == 1 && in[0].Kind == namespace.OpSetAttr
+					if changes && p == ops.PointEffect {
+						kept = s.keep(t, "f")
+					}
+					if changes && p == ops.PointComplete && dies {
+						s.l.die()
+					}
+				}})
+				s.n = w.keeper("n1", s.l)
+				s.n.write("/m/f", "older")
+				bits := uint32(0o644)
+				_, err := s.l.SetAttr(context.Background(), freshet.SetAttrQuery{Path: "/m/f", Mode: &bits})
+				if (err != nil) != dies {
+					t.Fatal(err)
+				}
+				if dies {
+					s.l = w.lead(ops.Options{})
+				}
+				w.until(5*time.Second, "it has ended", func() bool { return len(w.state.Intents()) == 0 })
+				s.checkBeneath(t, kept)
+			})
+		})
+	}
+}
