@@ -154,6 +154,9 @@ func (p *persister) one(ctx context.Context, f *freshet.UnpersistedFile) {
 	case freshet.UnpersistedConflict:
 		q.Overwrite = true
 		p.w.stay.conflicts++
+		if v, own := p.w.hist.ownAt(p.s, key, p.w.bucket.version(key)); own {
+			p.w.violation(key, "%s says that somebody else wrote %s, where it alone did since it wrote version %d, which is there", p.s.name, key, v)
+		}
 	}
 	_, err := call(ctx, p.s, func(c *coordinator.Coordinator) (freshet.Unpersisted, error) { return c.Persist(ctx, q) })
 	p.w.story.addAbout(key, "%s: persist of %s (%s): %v", p.s.name, key, f.State, err)
@@ -243,8 +246,30 @@ func (w *world) prepared(s *site, key string) bool {
 }
 
 // holds reports whether a key of the storage holds a version.
-func (b *bucket) holds(key string, version int) bool {
+func (b *bucket) holds(key string, version int) bool { return b.version(key) == version }
+
+// version returns the version that the storage holds, 0 if there is none.
+func (b *bucket) version(key string) int {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.held[key] == version
+	return b.held[key]
+}
+
+// ownAt reports whether a version at a key is of a cluster, and no other one has changed
+// the key, or may have, since it was written.
+func (h *history) ownAt(s *site, key string, version int) (int, bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.sites[version] != s {
+		return version, false
+	}
+	i := slices.IndexFunc(h.attempts, func(a *attempt) bool { return a.version == version })
+	if i < 0 || s.rebuilt.After(h.attempts[i].began) {
+		return version, false
+	}
+	since := h.attempts[i].began
+	return version, !slices.ContainsFunc(h.attempts, func(a *attempt) bool {
+		over := a.outcome != running && a.outcome != unknown && a.ended.Before(since)
+		return a.site != s && a.covers(key) && !a.denied() && !over
+	})
 }

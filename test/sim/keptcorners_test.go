@@ -10,6 +10,7 @@ import (
 
 	"github.com/freshet-io/freshet"
 	"github.com/freshet-io/freshet/client"
+	"github.com/freshet-io/freshet/ufs/mem"
 )
 
 // keepFile writes a new version of a file that stays on nodes, and returns its attempt.
@@ -127,4 +128,46 @@ func TestAVersionIsBackWithItsNode(t *testing.T) {
 		time.Sleep(15 * time.Second)
 		w.want(west, "/team/f0", a.version)
 	})
+}
+
+// TestWhatADeadNodeWroteIsNoConflict: the storage, which marks nothing, has a version whose
+// node died before it could say so. A version that was not in the storage, written before it
+// or after, is persisted, or gone if it was replaced.
+func TestWhatADeadNodeWroteIsNoConflict(t *testing.T) {
+	t.Parallel()
+	for _, after := range []bool{false, true} {
+		corner(t, func(s *settings) { threeNodes(s); s.mode = mem.Local }, func(w *world, west, east *site) {
+			west.mustPut("/team/f0")
+			want := 0
+			if !after {
+				want = west.keepFile("/team/f0", freshet.MustCache, 1).version
+			}
+			for _, n := range west.nodes {
+				n.dieAt("after-commit")
+			}
+			v, data := w.hist.newVersion(west, 200)
+			a := &attempt{site: west, op: freshet.OpID(uuid.New()), what: "write", key: "/team/f0", version: v}
+			w.hist.begin(a)
+			_, err := west.client().Write(context.Background(), west.pathOf(a.key), bytes.NewReader(data), client.WriteOptions{Op: a.op, Length: int64(len(data))})
+			if w.hist.end(a, unknown, err); err == nil || !w.bucket.holds(a.key, v) {
+				t.Errorf("%v, and the storage has version %d", err, w.bucket.version(a.key))
+			}
+			for _, n := range west.nodes {
+				n.dieAt("")
+			}
+			if after {
+				want = west.keepFile("/team/f0", freshet.MustCache, 1).version
+			}
+			w.hist.calm()
+			if w.persisted() && w.quiet() {
+				if !after {
+					want = v
+				}
+				w.want(east, "/team/f0", want)
+			}
+			if w.stay.conflicts != 0 {
+				t.Errorf("after %t: %d conflicts", after, w.stay.conflicts)
+			}
+		})
+	}
 }
