@@ -284,7 +284,11 @@ func (u *upload) causeOf(err error) error {
 func (u *upload) seal() (err error) {
 	ctx, cancel := context.WithTimeout(u.ctx, u.node.opts.CommitTimeout)
 	defer cancel()
-	if u.sealed, err = u.writer.Seal(ctx); err != nil {
+	u.sealed, err = u.writer.Seal(ctx)
+	if freshet.IsKind(err, freshet.KindDeadline) { // which would say that the outcome is unknown
+		err = freshet.Errorf(freshet.KindUnavailable, opWrite, "", "the storage did not complete the upload in time; nothing was written: %w", err)
+	}
+	if err != nil {
 		return u.causeOf(err)
 	}
 	return nil

@@ -59,6 +59,22 @@ func (c *Coordinator) prepareKept(ctx context.Context, q *freshet.BeginWriteQuer
 	return err
 }
 
+// lookBeneath looks at what a file that stays on nodes is about to replace, if that became
+// doubtful since its write began: what the state takes to lie beneath it is what may be
+// replaced when it is persisted.
+func (c *Coordinator) lookBeneath(ctx context.Context, op freshet.OpID) {
+	in, ok := c.state.Intent(op)
+	if !ok || in.Persist != 0 || !keeps(in.Write) {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, beneathTimeout)
+	defer cancel()
+	never := freshet.Never
+	if _, err := c.sync.Entry(ctx, in.Path, c.ruleOf(&never)); err != nil && !freshet.IsKind(err, freshet.KindNotExist) {
+		c.log.Debug("what a file is written over is not certain", "op", op.String(), "error", err)
+	}
+}
+
 // prepareEach is prepareKept of many. What it refuses the state refuses too, or lacks
 // the version that it needs: there is no error to be told here.
 func (c *Coordinator) prepareEach(ctx context.Context, qs []freshet.BeginWriteQuery) []freshet.BeginWriteQuery {

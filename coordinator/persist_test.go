@@ -284,3 +284,51 @@ func TestWhatWaitsForTheStorageTooLongIsTold(t *testing.T) {
 		})
 	}
 }
+
+// TestWhatAKeptFileIsWrittenOverIsLookedAt: two writes to the storage end in another order
+// than they had there while a file that stays on its node is written.
+func TestWhatAKeptFileIsWrittenOverIsLookedAt(t *testing.T) {
+	t.Parallel()
+	inBubble(t, settings{}, func(w *world) {
+		m := w.leader()
+		k := w.keep(m, "/data/other", freshet.MustCache)
+		begin := func(write freshet.WriteType) freshet.Ticket {
+			a, err := m.BeginWrite(w.Context(), freshet.BeginWriteQuery{Path: "/data/f", Write: write, Node: "n1"})
+			if err != nil {
+				w.Fatal(err)
+			}
+			return a.Ticket
+		}
+		var through [2]freshet.OpID
+		for i := range through {
+			through[i] = begin(freshet.Through).Op
+			k.beats.Active = append(k.beats.Active, through[i])
+			if err := m.Permit(w.Context(), freshet.PermitQuery{Op: through[i], Node: "n1", Incarnation: 1, Length: 3}); err != nil {
+				w.Fatal(err)
+			}
+		}
+		kept := begin(freshet.AsyncThrough)
+		var wrote [2]freshet.Written
+		for i, data := range []string{"one", "two"} {
+			w.store.Put("f", []byte(data))
+			st, err := w.store.FS("").Stat(w.Context(), "f")
+			if err != nil {
+				w.Fatal(err)
+			}
+			wrote[i] = freshet.Written{Length: 3, ModTime: st.ModTime, Fingerprint: st.Fingerprint}
+		}
+		for _, i := range []int{1, 0} {
+			if _, err := m.Complete(w.Context(), through[i], wrote[i]); err != nil {
+				w.Fatal(err)
+			}
+		}
+		if _, err := m.Complete(w.Context(), kept.Op, freshet.Written{Length: 3, ModTime: time.Now()}); err != nil {
+			w.Fatal(err)
+		}
+		k.file, k.beats.Active, k.beats.Full = kept.File, nil, true
+		k.beats.Added = append(k.beats.Added, freshet.BlockReport{ID: freshet.BlockID{File: kept.File}, Length: 3})
+		if o := k.order(0); o.File != kept.File || o.Beneath != wrote[1].Fingerprint {
+			w.Errorf("the order is %+v, and the storage has %v", o, wrote[1].Fingerprint)
+		}
+	})
+}

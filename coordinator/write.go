@@ -155,6 +155,7 @@ func (c *Coordinator) Permit(ctx context.Context, q freshet.PermitQuery) error {
 
 // Complete makes an upload that the storage acknowledged visible.
 func (c *Coordinator) Complete(ctx context.Context, op freshet.OpID, w freshet.Written) (freshet.Completed, error) {
+	c.lookBeneath(ctx, op)
 	done, err := c.ops.Complete(ctx, op, w)
 	return done, c.leaderHint(err)
 }
@@ -167,6 +168,9 @@ func (c *Coordinator) Permits(ctx context.Context, qs []freshet.PermitQuery) ([]
 
 // Completes is Complete of many uploads.
 func (c *Coordinator) Completes(ctx context.Context, qs []freshet.CompleteQuery) ([]freshet.Each[freshet.Completed], error) {
+	for i := range qs {
+		c.lookBeneath(ctx, qs[i].Op)
+	}
 	each, err := c.ops.Completes(ctx, qs)
 	return each, c.leaderHint(err)
 }

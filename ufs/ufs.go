@@ -213,7 +213,8 @@ type Writer interface {
 	// Seal ends the writing: the bytes are complete, and still hidden. Where objects
 	// carry no mark (Features.OperationMark) it returns what the file can be known by
 	// once it is visible, whoever asks then: its fingerprint has Moved from this one, and
-	// that of no other file has. Elsewhere it may be unknown. Commit does it if nobody has.
+	// that of no other file has, for which the same holds as for fingerprints at all. It is
+	// unknown where there are marks. Commit does it if nobody has.
 	Seal(ctx context.Context) (fingerprint.Fingerprint, error)
 	// Commit makes the file visible and returns its status from the write's
 	// own answer. KindDeadline or KindUnavailable: the effect may still land.

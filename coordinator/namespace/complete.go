@@ -60,6 +60,9 @@ func (t *txn) complete(c *Complete) Result {
 			kind = invalidation.KindCreate
 		}
 		switch {
+		case in.Persist != 0 && in.State == IntentQuarantine && t.files.rows[in.Persist] == nil:
+			// It was replaced. What lies beneath that is looked at when nothing can land any more.
+			t.mark(m, in.Key, false)
 		case in.Persist != 0:
 			res.Installed = t.completePersist(in, m, c.Entry, definite)
 		case in.Kind == OpRemove:
@@ -88,7 +91,13 @@ func (t *txn) complete(c *Complete) Result {
 // found, or takes ours, and needs a sync either way.
 func (t *txn) completeEntry(in *intent, m *mount, was before, e *Entry, definite bool) (installed, bound bool) {
 	c := t.walk(m, in.Key)
-	later := c.entry() != nil && c.last().validFrom > in.Started && (c.last().dir || !t.holds(c.last()))
+	later := c.entry() != nil && c.last().validFrom > in.Started
+	if t.holds(c.entry()) && !c.last().dir && in.Kind != OpWrite { // which no word of the storage makes stale
+		later = false
+	}
+	if later && in.Kind == OpWrite && in.State != IntentQuarantine { // what is newer, and not in the storage yet, lies over it
+		t.layUnder(m, in.Key, e.Fingerprint)
+	}
 	bound = !later && t.adopt(in, m, e)
 	t.layChanged(in, m, e)
 	t.mark(m, in.Key, in.Recursive)

@@ -97,11 +97,14 @@ func (t *txn) holdPersists(in *intent, m *mount) error {
 // stopPersistsUnder withdraws the uploads of unpersisted files at and below key that may
 // not have been published yet; false if there are others. Those of versions that were
 // replaced since count too: one that is published after its path was moved or removed would
-// be there again, and one that was published before lies beneath what has replaced it.
+// be there again, and one that was published before lies beneath what has replaced it. Not
+// so one in quarantine, as little as another write of unknown outcome: that may last long.
 func (t *txn) stopPersistsUnder(m *mount, key string) bool {
 	var files []freshet.FileID
 	for file, op := range t.files.persists {
-		if in := t.intents[op]; in.Mount == m.ID && (in.Key == key || below(key, in.Key)) {
+		in := t.intents[op]
+		replaced := in.State == IntentQuarantine && t.files.rows[file] == nil
+		if !replaced && in.Mount == m.ID && (in.Key == key || below(key, in.Key)) {
 			files = append(files, file)
 		}
 	}
@@ -349,7 +352,7 @@ func (t *txn) layUnderCopies(in *intent, all []Beneath) {
 // with the one before is over, and an upload that is to replace that is withdrawn.
 func (t *txn) lay(u *unpersisted, beneath fingerprint.Fingerprint) {
 	now := *u
-	now.Beneath, now.Conflict, now.Next = beneath, false, time.Time{}
+	now.Beneath, now.Conflict, now.Next, now.Laid = beneath, false, time.Time{}, t.i
 	t.saveUnpersisted(&now)
 	t.stopPersist(u.File)
 }
@@ -417,6 +420,9 @@ func (t *txn) persistFailed(c *PersistFailed) Result {
 		failed := *u
 		failed.Attempts++
 		failed.Error, failed.Conflict, failed.Next = c.Error, c.Conflict, c.Next.UTC()
+		if u.Laid > in.Started { // it was to replace what does not lie beneath any more
+			failed.Conflict, failed.Next = false, time.Time{}
+		}
 		t.saveUnpersisted(&failed)
 	}
 	t.endIntent(in, false)

@@ -2,6 +2,7 @@ package namespace
 
 import (
 	"encoding/binary"
+	"slices"
 
 	"github.com/freshet-io/freshet"
 	"github.com/freshet-io/freshet/coordinator/kv"
@@ -31,6 +32,9 @@ func (t *txn) resolveIntent(c *Resolve) Result {
 		seen = nil
 	}
 	m := t.mountByID(in.Mount)
+	if m != nil && c.Known && c.Start != 0 && t.keeps(in, m) && !t.unchanged(in, m, c.Start) {
+		return Result{Err: lookAgain(in)}
+	}
 	bound := false
 	if m != nil {
 		bound = c.Ours && seen != nil && in.Kind == OpWrite && in.Persist == 0 && !t.laterLoad(in, m) && t.adopt(in, m, seen)
@@ -59,7 +63,7 @@ func (t *txn) resolveIntent(c *Resolve) Result {
 func (t *txn) resolveLate(in *intent, c *Resolve) Result {
 	if m := t.mountByID(in.Mount); m != nil && c.Known {
 		if !t.calm(in, m, c.Start) {
-			return Result{Err: freshet.Errorf(freshet.KindConflict, "resolve", in.Path, "it changed while the storage was looked at: look again")}
+			return Result{Err: lookAgain(in)}
 		}
 		t.followKept(in, m, c)
 		t.markIntent(in, m)
@@ -71,14 +75,35 @@ func (t *txn) resolveLate(in *intent, c *Resolve) Result {
 	return Result{Intent: in.Intent}
 }
 
-// calm reports whether nothing of this cluster changed what is at the operation's keys since
-// start, or may be changing it in the storage.
-func (t *txn) calm(in *intent, m *mount, start uint64) bool {
+func lookAgain(in *intent) error {
+	return freshet.Errorf(freshet.KindConflict, "resolve", in.Path, "it changed while the storage was looked at: look again")
+}
+
+// keeps reports whether there are unpersisted files at or below the operation's keys.
+func (t *txn) keeps(in *intent, m *mount) bool {
+	return slices.ContainsFunc(in.keys(), func(key string) bool {
+		c := t.walk(m, key)
+		return t.holds(c.entry())
+	})
+}
+
+// unchanged reports whether nothing of this cluster changed what is at the operation's keys
+// since start.
+func (t *txn) unchanged(in *intent, m *mount, start uint64) bool {
 	for _, key := range in.keys() {
 		c := t.walk(m, key)
 		if t.need(m, key, &c) > start || c.entry() != nil && c.last().validFrom > start {
 			return false
 		}
+	}
+	return true
+}
+
+// calm reports whether nothing of this cluster changed what is at the operation's keys since
+// start, or may be changing it in the storage.
+func (t *txn) calm(in *intent, m *mount, start uint64) bool {
+	if !t.unchanged(in, m, start) {
+		return false
 	}
 	for _, o := range t.intents {
 		if o != in && o.State == IntentMayPublish && in.overlaps(o) {
@@ -103,8 +128,11 @@ func (t *txn) followKept(in *intent, m *mount, c *Resolve) {
 		t.layChanged(in, m, seen)
 	case in.Kind == OpRename && c.Moved:
 		t.followRename(in, m, seen, c.Copied)
-	case in.Kind == OpWrite && c.Ours && in.Persist != 0:
+	case in.Kind == OpWrite && c.Ours && in.Persist != 0 && in.Sealed == nil:
 		t.completePersist(in, m, seen, false)
+	case in.Kind == OpWrite && c.Ours && in.Persist != 0:
+		// It has its name, which the storage may lose yet: who keeps the bytes persists them again.
+		t.layUnder(m, in.Key, seen.Fingerprint)
 	case in.Kind == OpWrite && c.Ours:
 		t.replaceKept(m, in, in.Key)
 		t.layUnder(m, in.Key, seen.Fingerprint)

@@ -41,6 +41,8 @@ type Unpersisted struct {
 	Replicas int `codec:"r,omitempty"`
 	// Asked is when it was queued, if that was after it was acknowledged.
 	Asked time.Time `codec:"w,omitempty"`
+	// Laid is the index at which Beneath became another one.
+	Laid uint64 `codec:"la,omitempty"`
 	// Memory says that its bytes are in memory alone: they end with the nodes' processes.
 	Memory bool `codec:"m,omitempty"`
 }

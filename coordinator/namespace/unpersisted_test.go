@@ -10,6 +10,7 @@ import (
 	"github.com/freshet-io/freshet"
 	"github.com/freshet-io/freshet/coordinator/kv"
 	"github.com/freshet-io/freshet/coordinator/namespace"
+	"github.com/freshet-io/freshet/fingerprint"
 )
 
 func keptOp(n int) freshet.OpID { return freshet.OpID{5, byte(n >> 8), byte(n)} }
@@ -485,4 +486,36 @@ func TestUnpersistedModel(t *testing.T) {
 			},
 		})
 	})
+}
+
+// TestARefusalOverWhatLiesBeneathNoMore is no conflict: the upload was to replace what the
+// storage had when it was ordered, and a change of attributes gave that another change time.
+func TestARefusalOverWhatLiesBeneathNoMore(t *testing.T) {
+	c := newCluster(t)
+	at := fileEntry("f", 7)
+	at.Fingerprint = fingerprint.Fingerprint{Content: "local:1", Change: "1", Meta: "m"}
+	c.load("/m/f", at)
+	c.must(namespace.Command{Begin: &namespace.Begin{Op: keptOp(1), Kind: namespace.OpSetAttr, Path: "/m/f", At: epochTime}})
+	c.keepFile(2, "/m/f", freshet.AsyncThrough)
+	if r := c.persistBegin(3, c.kept()[0]); r.Err != nil {
+		t.Fatal(r.Err)
+	}
+	c.must(namespace.Command{Permit: &namespace.Permit{Op: keptOp(3), Node: "n1", Incarn: 1}})
+	now := *at
+	now.Fingerprint.Change = "2"
+	c.must(namespace.Command{Complete: &namespace.Complete{Op: keptOp(1), Entry: &now, At: epochTime}})
+	refuse := func(n int) namespace.UnpersistedFile {
+		t.Helper()
+		c.must(namespace.Command{PersistFailed: &namespace.PersistFailed{Op: keptOp(n), Error: "another version", Conflict: true, Next: epochTime.Add(time.Hour)}})
+		return c.kept()[0]
+	}
+	if f := refuse(3); f.Conflict || !f.Next.IsZero() || f.Beneath != now.Fingerprint {
+		t.Errorf("refused over what was beneath before: %+v", f)
+	}
+	if r := c.persistBegin(4, c.kept()[0]); r.Err != nil {
+		t.Fatal(r.Err)
+	}
+	if f := refuse(4); !f.Conflict || f.Next.IsZero() {
+		t.Errorf("refused over what is beneath: %+v", f)
+	}
 }

@@ -1,6 +1,7 @@
 package ops
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -202,7 +203,10 @@ func (e *Engine) clearWay(ctx context.Context, b namespace.Begin) (again bool, e
 		if again, err = e.stopPersists(ctx, b.Path, b.Path2); err != nil {
 			return false, err
 		}
-		return again, e.checkKeptBelow(b.Path, b.Path2)
+		if again {
+			err = e.checkWriters(b) // that took its time
+		}
+		return again, cmp.Or(err, e.checkKeptBelow(b.Path, b.Path2))
 	case namespace.OpRemove:
 		_, err = e.stopPersists(ctx, b.Path)
 	}
@@ -259,7 +263,7 @@ func (e *Engine) carryOut(ctx context.Context, l *lead, c change, at place) (don
 		return done, false, freshet.Errorf(freshet.KindDeadline, kind, p, "the outcome is unknown, the path is looked at again: %w", err)
 	case c.compound:
 		// Some steps may have been taken; none is under way any more.
-		if rerr := e.observe(ctx, res.Intent, at, true); rerr != nil {
+		if _, rerr := e.observe(ctx, res.Intent, at, true); rerr != nil {
 			e.log.Warn("an operation that failed half-way could not be resolved yet", "op", op.String(), "error", rerr)
 			return done, false, err
 		}

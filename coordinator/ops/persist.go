@@ -106,9 +106,15 @@ func (e *Engine) persistDue(ctx context.Context, l *lead) error {
 		return nil
 	}
 	results, err := e.journal.Propose(ctx, cmds...)
-	for _, r := range results {
+	for i, r := range results {
 		if r.Err != nil && !freshet.IsKind(r.Err, freshet.KindConflict) { // it changed meanwhile
 			e.log.Warn("a file could not be ordered to be persisted", "error", r.Err)
+		}
+		begin := cmds[i].Begin
+		if r.Err == nil && l.checkFences(opPersist, begin.Path) != nil { // a rename may have begun after the first look
+			if _, err := e.propose(ctx, abort(begin.Op, false)); err != nil {
+				e.log.Debug("an order to persist a file could not be withdrawn", "op", begin.Op.String(), "error", err)
+			}
 		}
 	}
 	return err
@@ -190,7 +196,7 @@ func (e *Engine) orders(h *freshet.Heartbeat) []freshet.PersistOrder {
 func (e *Engine) notPersisted(in *namespace.Intent, f *freshet.FinishedOp) namespace.Command {
 	wait := persistRetryMax
 	u, ok := e.state.UnpersistedOf(in.Persist)
-	ours := !ok || e.overtaken(in) // what it came upon is of this cluster
+	ours := !ok || u.Laid > in.Started || e.overtaken(in) // what it came upon is of this cluster
 	if (ours || !f.Conflict) && u.Attempts < 16 {
 		wait = min(persistRetry<<u.Attempts, persistRetryMax)
 	}

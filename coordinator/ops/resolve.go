@@ -203,26 +203,43 @@ func (e *Engine) resolveUpload(ctx context.Context, in namespace.Intent, t *trac
 		return e.withoutWord(ctx, in, t, err)
 	}
 	ended = ended || e.lifetime(in.Mount, fs, dead) == 0
-	if err := e.observe(ctx, in, place{fs: fs, key: in.Key}, ended); err != nil {
+	if _, err := e.observe(ctx, in, place{fs: fs, key: in.Key}, ended); err != nil {
 		return e.withoutWord(ctx, in, t, err)
 	}
 	return nil
 }
 
+// looks is how often the storage is looked at once more at once, because the path was changed
+// meanwhile.
+const looks = 4
+
 // observe records what the storage holds at the operation's path; ended says that
-// nothing of the operation can land any more.
-func (e *Engine) observe(ctx context.Context, in namespace.Intent, at place, ended bool) error {
-	r, err := seen(ctx, in, at)
-	if err != nil {
-		return err
+// nothing of the operation can land any more. moved reports that it is a rename that was
+// seen to have had its effect.
+func (e *Engine) observe(ctx context.Context, in namespace.Intent, at place, ended bool) (moved bool, err error) {
+	var r *namespace.Resolve
+	for try := 0; ; try++ {
+		start := e.state.Applied()
+		if r, err = seen(ctx, in, at); err != nil {
+			return false, err
+		}
+		if e.state.Version() >= namespace.VersionUnpersisted {
+			r.Start = start
+		}
+		// A temporary file that has its name can't get it again.
+		r.Ended = ended || r.Ours && !at.fs.Features().OperationMark
+		r.Moved = r.Moved && !ended // else the storage has refused it
+		e.opts.Hook(PointResolve, in.Op)
+		r.At = e.clock.Now()
+		_, err = e.propose(ctx, namespace.Command{Resolve: r})
+		if err == nil || freshet.IsKind(err, freshet.KindNotExist) {
+			break
+		}
+		if !freshet.IsKind(err, freshet.KindConflict) || try == looks {
+			return false, err
+		}
 	}
-	r.Ended = ended
-	r.Moved = r.Moved && !ended // else the storage has refused it
-	e.opts.Hook(PointResolve, in.Op)
-	r.At = e.clock.Now()
-	if _, err := e.propose(ctx, namespace.Command{Resolve: r}); err != nil && !freshet.IsKind(err, freshet.KindNotExist) {
-		return err
-	}
+	ended = r.Ended
 	result := "quarantined"
 	if ended {
 		result = "ended"
@@ -230,7 +247,7 @@ func (e *Engine) observe(ctx context.Context, in namespace.Intent, at place, end
 	e.metrics.resolutions.WithLabelValues(result).Inc()
 	e.log.Info("operation resolved", "op", in.Op.String(), "kind", in.Kind.String(), "node_id", string(in.Node),
 		"mount_id", uint64(in.Mount), "ours", r.Ours, "ended", ended)
-	return nil
+	return r.Moved, nil
 }
 
 // seen looks at what the storage holds where the operation has its effect.
@@ -315,6 +332,7 @@ func (e *Engine) resolveOwn(ctx context.Context, l *lead, in namespace.Intent, t
 			if err != nil {
 				return err
 			}
+			t.landed = true
 			l.lower(in.Op)
 			e.metrics.resolutions.WithLabelValues("rolled_forward").Inc()
 			e.log.Info("operation rolled forward", "op", in.Op.String(), "kind", in.Kind.String(), "mount_id", uint64(in.Mount))
@@ -323,7 +341,7 @@ func (e *Engine) resolveOwn(ctx context.Context, l *lead, in namespace.Intent, t
 	}
 	ctx, cancel := context.WithTimeout(ctx, e.opts.EffectTimeout)
 	defer cancel()
-	if err := e.observe(ctx, in, at, false); err != nil {
+	if t.landed, err = e.observe(ctx, in, at, false); err != nil {
 		return e.withoutWordOwn(ctx, in, t, tree, err)
 	}
 	l.lower(in.Op)

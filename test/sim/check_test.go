@@ -356,6 +356,7 @@ func (w *world) published(faults bool) {
 				// can land any more (C12).
 				most = 3
 			}
+			most += w.story.landings(op.String())                              // each leader says so once
 			if a.outcome == acked && a.what != "mkdir" && s.rebuilt.IsZero() { // a directory may be there already
 				least = 1
 			}

@@ -21,6 +21,7 @@ type story struct {
 	about  map[string]bool
 	given  map[string]bool // operations that were given up
 	unsure map[string]bool // operations of which a leader does not know whether it gave them up
+	landed map[string]int  // how often a leader saw that one had landed after it was resolved
 }
 
 type line struct {
@@ -91,6 +92,22 @@ func (s *story) givenUp(op string) bool {
 	return s.given[op]
 }
 
+// land notes that a leader saw that an operation had landed after it was resolved.
+func (s *story) land(op string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.landed == nil {
+		s.landed = map[string]int{}
+	}
+	s.landed[op]++
+}
+
+func (s *story) landings(op string) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.landed[op]
+}
+
 // leaveUnsure notes that a leader does not know whether it gave an operation up.
 func (s *story) leaveUnsure(op string) {
 	s.mu.Lock()
@@ -145,6 +162,8 @@ func (s storyLog) Handle(_ context.Context, r slog.Record) error {
 	switch {
 	case strings.HasPrefix(r.Message, "operation resolved"):
 		s.giveUp(op)
+	case strings.HasPrefix(r.Message, "operation landed after it was resolved"):
+		s.land(op)
 	case strings.HasPrefix(r.Message, "an operation could not be resolved yet") && unknown:
 		s.leaveUnsure(op)
 	}

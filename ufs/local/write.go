@@ -240,6 +240,9 @@ func (w *writer) Seal(ctx context.Context) (fingerprint.Fingerprint, error) {
 	if w.ended {
 		return fingerprint.Fingerprint{}, ufs.Errorf(freshet.KindConflict, op, w.key, "the upload has ended")
 	}
+	if w.broken {
+		return fingerprint.Fingerprint{}, ufs.Errorf(freshet.KindConflict, op, w.key, "the upload has ended: a write failed; abort it and begin anew")
+	}
 	if err := ufs.ContextError(ctx, op, w.key); err != nil {
 		return fingerprint.Fingerprint{}, err
 	}

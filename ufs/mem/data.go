@@ -143,6 +143,9 @@ func (u *upload) Seal(ctx context.Context) (fingerprint.Fingerprint, error) {
 	if _, ok := s.uploads[u]; !ok {
 		return fingerprint.Fingerprint{}, ufs.Errorf(freshet.KindConflict, "seal", u.key, "the upload has ended")
 	}
+	if u.broken {
+		return fingerprint.Fingerprint{}, ufs.Errorf(freshet.KindConflict, "seal", u.key, "the upload has ended: a write failed; abort it and begin anew")
+	}
 	o := u.seal()
 	if s.opts.Mode == Object { // it has a mark, and the fingerprint of any object with the same bytes
 		return fingerprint.Fingerprint{}, nil
