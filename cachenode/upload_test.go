@@ -202,6 +202,15 @@ func TestUploadThatDoesNotEndLeavesNothing(t *testing.T) {
 			wantKind(t, err, freshet.KindUnavailable)
 			return err
 		},
+		"the storage does not complete it": func(t *testing.T, b *bed) error {
+			b.failAt("seal", freshet.KindDeadline) // of what is still hidden: nothing is unknown
+			_, err := b.write(b.ticket(1), random(some, 1))
+			wantKind(t, err, freshet.KindUnavailable)
+			if slices.Contains(b.leader.called(), "permit") {
+				t.Error("a permit was asked for")
+			}
+			return err
+		},
 		"the storage fails a write": func(t *testing.T, b *bed) error {
 			b.failAt("write", freshet.KindExhausted)
 			_, err := b.write(b.ticket(1), random(some, 1))

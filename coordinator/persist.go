@@ -8,6 +8,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/freshet-io/freshet"
 	"github.com/freshet-io/freshet/coordinator/namespace"
 )
@@ -20,6 +22,8 @@ const (
 	// beneathTimeout bounds the look at what a file that stays on nodes will replace: a
 	// storage that does not answer holds up no such write.
 	beneathTimeout = 3 * time.Second
+	// beneathLooks is how many such looks of one call are under way at a time.
+	beneathLooks = 16
 )
 
 // keeps reports whether what is written so stays on nodes at first.
@@ -59,20 +63,35 @@ func (c *Coordinator) prepareKept(ctx context.Context, q *freshet.BeginWriteQuer
 	return err
 }
 
-// lookBeneath looks at what a file that stays on nodes is about to replace, if that became
-// doubtful since its write began: what the state takes to lie beneath it is what may be
-// replaced when it is persisted.
-func (c *Coordinator) lookBeneath(ctx context.Context, op freshet.OpID) {
-	in, ok := c.state.Intent(op)
-	if !ok || in.Persist != 0 || !keeps(in.Write) {
-		return
-	}
+// lookBeneath looks at what files that stay on nodes are about to replace, where that became
+// doubtful since their writes began: what the state takes to lie beneath a file is what may
+// be replaced when it is persisted.
+func (c *Coordinator) lookBeneath(ctx context.Context, ops ...freshet.OpID) {
 	ctx, cancel := context.WithTimeout(ctx, beneathTimeout)
 	defer cancel()
+	var group errgroup.Group
+	group.SetLimit(beneathLooks)
 	never := freshet.Never
-	if _, err := c.sync.Entry(ctx, in.Path, c.ruleOf(&never)); err != nil && !freshet.IsKind(err, freshet.KindNotExist) {
-		c.log.Debug("what a file is written over is not certain", "op", op.String(), "error", err)
+	for _, op := range ops {
+		in, ok := c.state.Intent(op)
+		if !ok || in.Persist != 0 || !keeps(in.Write) || c.sure(in.Path) {
+			continue
+		}
+		group.Go(func() error {
+			if _, err := c.sync.Entry(ctx, in.Path, c.ruleOf(&never)); err != nil && !freshet.IsKind(err, freshet.KindNotExist) {
+				c.log.Debug("what a file is written over is not certain", "op", op.String(), "error", err)
+			}
+			return nil
+		})
 	}
+	_ = group.Wait() // nobody fails
+}
+
+// sure reports whether the state knows what lies beneath a file that is about to be written
+// there: nothing that this cluster does comes to a path that it does not hold.
+func (c *Coordinator) sure(p freshet.Path) bool {
+	l, err := c.state.Lookup(p)
+	return err != nil || !l.Found || l.Unpersisted || l.Freshness.Servable(0)
 }
 
 // prepareEach is prepareKept of many. What it refuses the state refuses too, or lacks

@@ -168,9 +168,11 @@ func (c *Coordinator) Permits(ctx context.Context, qs []freshet.PermitQuery) ([]
 
 // Completes is Complete of many uploads.
 func (c *Coordinator) Completes(ctx context.Context, qs []freshet.CompleteQuery) ([]freshet.Each[freshet.Completed], error) {
+	ops := make([]freshet.OpID, len(qs))
 	for i := range qs {
-		c.lookBeneath(ctx, qs[i].Op)
+		ops[i] = qs[i].Op
 	}
+	c.lookBeneath(ctx, ops...)
 	each, err := c.ops.Completes(ctx, qs)
 	return each, c.leaderHint(err)
 }

@@ -132,7 +132,7 @@ func (u *upload) Write(p []byte) (int, error) {
 
 // Seal implements ufs.Writer.
 func (u *upload) Seal(ctx context.Context) (fingerprint.Fingerprint, error) {
-	if err := ufs.ContextError(ctx, "seal", u.key); err != nil {
+	if err := u.fs.act(ctx, "seal", u.key); err != nil {
 		return fingerprint.Fingerprint{}, err
 	}
 	u.mu.Lock()
