@@ -65,33 +65,50 @@ func (c *Coordinator) prepareKept(ctx context.Context, q *freshet.BeginWriteQuer
 
 // lookBeneath looks at what files that stay on nodes are about to replace, where that became
 // doubtful since their writes began: what the state takes to lie beneath a file is what may
-// be replaced when it is persisted.
-func (c *Coordinator) lookBeneath(ctx context.Context, ops ...freshet.OpID) {
+// be replaced when it is persisted. Until looked is called no heartbeat ends the writes.
+func (c *Coordinator) lookBeneath(ctx context.Context, ops ...freshet.OpID) (looked func()) {
+	looked, leads := c.ops.Hold(ops...)
+	if !leads {
+		return looked
+	}
+	var doubtful []namespace.Intent
+	for _, op := range ops {
+		if in, ok := c.state.Intent(op); ok && in.Persist == 0 && keeps(in.Write) && !c.sure(&in) {
+			doubtful = append(doubtful, in)
+		}
+	}
+	if len(doubtful) == 0 {
+		return looked
+	}
 	ctx, cancel := context.WithTimeout(ctx, beneathTimeout)
 	defer cancel()
 	var group errgroup.Group
 	group.SetLimit(beneathLooks)
 	never := freshet.Never
-	for _, op := range ops {
-		in, ok := c.state.Intent(op)
-		if !ok || in.Persist != 0 || !keeps(in.Write) || c.sure(in.Path) {
-			continue
-		}
+	for _, in := range doubtful {
 		group.Go(func() error {
 			if _, err := c.sync.Entry(ctx, in.Path, c.ruleOf(&never)); err != nil && !freshet.IsKind(err, freshet.KindNotExist) {
-				c.log.Debug("what a file is written over is not certain", "op", op.String(), "error", err)
+				c.log.Debug("what a file is written over is not certain", "op", in.Op.String(), "error", err)
 			}
 			return nil
 		})
 	}
 	_ = group.Wait() // nobody fails
+	return looked
 }
 
-// sure reports whether the state knows what lies beneath a file that is about to be written
-// there: nothing that this cluster does comes to a path that it does not hold.
-func (c *Coordinator) sure(p freshet.Path) bool {
-	l, err := c.state.Lookup(p)
-	return err != nil || !l.Found || l.Unpersisted || l.Freshness.Servable(0)
+// sure reports whether the state knows what lies beneath a file whose write ends.
+func (c *Coordinator) sure(in *namespace.Intent) bool {
+	l, err := c.state.Lookup(in.Path)
+	switch {
+	case err != nil || l.Unpersisted:
+		return true
+	case l.Uncachable:
+		return false
+	case !l.Found:
+		return l.Need <= in.Started // it was looked for when the write began
+	}
+	return l.Freshness.Servable(0)
 }
 
 // prepareEach is prepareKept of many. What it refuses the state refuses too, or lacks

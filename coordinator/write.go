@@ -155,7 +155,7 @@ func (c *Coordinator) Permit(ctx context.Context, q freshet.PermitQuery) error {
 
 // Complete makes an upload that the storage acknowledged visible.
 func (c *Coordinator) Complete(ctx context.Context, op freshet.OpID, w freshet.Written) (freshet.Completed, error) {
-	c.lookBeneath(ctx, op)
+	defer c.lookBeneath(ctx, op)()
 	done, err := c.ops.Complete(ctx, op, w)
 	return done, c.leaderHint(err)
 }
@@ -172,7 +172,7 @@ func (c *Coordinator) Completes(ctx context.Context, qs []freshet.CompleteQuery)
 	for i := range qs {
 		ops[i] = qs[i].Op
 	}
-	c.lookBeneath(ctx, ops...)
+	defer c.lookBeneath(ctx, ops...)()
 	each, err := c.ops.Completes(ctx, qs)
 	return each, c.leaderHint(err)
 }

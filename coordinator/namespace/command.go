@@ -280,6 +280,9 @@ type Intent struct {
 	Resolved   uint64 // index at which it went into quarantine
 	// Sealed is what the file of an upload is known by in the storage, if its Permit said.
 	Sealed *fingerprint.Fingerprint `codec:"Sealed,omitempty"`
+	// Done says of an operation in quarantine that the storage acknowledged it: nothing of
+	// it can land any more, and what is there by now is to be looked at.
+	Done bool `codec:"Done,omitempty"`
 }
 
 // Permit allows the effect: the node asks just before it. Length is that of the

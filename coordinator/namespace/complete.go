@@ -53,15 +53,15 @@ func (t *txn) complete(c *Complete) Result {
 	m := t.mountByID(in.Mount)
 	definite := sure && m != nil && m.Generation == in.Generation
 	var res Result
-	bound, kind := false, in.recordKind()
+	bound, doubt, kind := false, false, in.recordKind()
 	if m != nil {
 		src := t.before(in, m, in.Key)
 		if in.Kind == OpWrite && !src.held {
 			kind = invalidation.KindCreate
 		}
 		switch {
-		case in.Persist != 0 && in.State == IntentQuarantine && t.files.rows[in.Persist] == nil:
-			// It was replaced. What lies beneath that is looked at when nothing can land any more.
+		case in.Persist != 0 && (m.Generation != in.Generation || in.State == IntentQuarantine && t.files.rows[in.Persist] == nil):
+			// It is in another storage, or was replaced, and the leader looks for what it left.
 			t.mark(m, in.Key, false)
 		case in.Persist != 0:
 			res.Installed = t.completePersist(in, m, c.Entry, definite)
@@ -71,14 +71,15 @@ func (t *txn) complete(c *Complete) Result {
 			res.Installed = t.completeRename(in, m, src, c.Entry, definite)
 			t.layUnderCopies(in, c.Beneath)
 		default:
-			res.Installed, bound = t.completeEntry(in, m, src, c.Entry, definite)
+			res.Installed, bound, doubt = t.completeEntry(in, m, src, c.Entry, definite)
 		}
 	}
 	token := t.publish(in, kind, c.Entry, c.At.UTC())
 	res.Completed = freshet.Completed{Info: t.completedInfo(in, m, c.Entry, res.Installed), Token: token}
-	if sure {
+	if sure && !doubt {
 		t.endIntent(in, bound)
 	} else {
+		in.Done = sure
 		t.quarantine(in, bound)
 	}
 	t.saveOutcome(in.Op, res.Completed)
@@ -88,29 +89,32 @@ func (t *txn) complete(c *Complete) Result {
 // completeEntry ends a write, mkdir or change of attributes: it marks the key,
 // and installs the entry as servable if nothing else can have changed it since
 // the operation began. If something may have, the entry keeps what a later load
-// found, or takes ours, and needs a sync either way.
-func (t *txn) completeEntry(in *intent, m *mount, was before, e *Entry, definite bool) (installed, bound bool) {
+// found, or takes ours, and needs a sync either way. doubt says that a newer version, not in
+// the storage yet, lies over it or over what another operation left at the same time.
+func (t *txn) completeEntry(in *intent, m *mount, was before, e *Entry, definite bool) (installed, bound, doubt bool) {
 	c := t.walk(m, in.Key)
 	later := c.entry() != nil && c.last().validFrom > in.Started
 	if t.holds(c.entry()) && !c.last().dir && in.Kind != OpWrite { // which no word of the storage makes stale
 		later = false
 	}
-	if later && in.Kind == OpWrite && in.State != IntentQuarantine { // what is newer, and not in the storage yet, lies over it
-		t.layUnder(m, in.Key, e.Fingerprint)
+	if same := m.Generation == in.Generation; same && later && in.Kind == OpWrite && t.unpersistedAt(c.entry()) != nil {
+		if doubt = in.Shared; !doubt && in.State != IntentQuarantine {
+			t.layUnder(m, in.Key, e.Fingerprint)
+		}
 	}
 	bound = !later && t.adopt(in, m, e)
 	t.layChanged(in, m, e)
 	t.mark(m, in.Key, in.Recursive)
 	if !definite || !was.clean || later {
-		return false, bound && in.File != 0
+		return false, bound && in.File != 0, doubt
 	}
 	c = t.walk(m, in.Key)
 	if c.entry() == nil || c.last().dir != (e.Type == freshet.TypeDirectory) {
-		return false, false
+		return false, false, false
 	}
 	t.edit(c.at[len(c.at)-1]).validFrom = t.i
 	t.keepListing(&c, was)
-	return true, bound && in.File != 0
+	return true, bound && in.File != 0, false
 }
 
 // adopt puts the entry that an effect of ours left into the tree, without a word

@@ -200,7 +200,13 @@ func packIntent(b []byte, in *intent) []byte {
 	if in.Sealed != nil {
 		n++
 	}
+	if in.Done {
+		n++
+	}
 	b = pack16(packKey(packMap(b, n), "Domain"), in.Domain)
+	if in.Done {
+		b = packBool(packKey(b, "Done"), in.Done)
+	}
 	b = packUint(packKey(b, "File"), uint64(in.File))
 	b = packUint(packKey(b, "Generation"), in.Generation)
 	b = packString(packKey(b, "Key"), in.Key)

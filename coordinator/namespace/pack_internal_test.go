@@ -134,7 +134,7 @@ func TestPackedIsEncoded(t *testing.T) {
 		checkUnpacked(t, want)
 
 		in := &intent{
-			Intent: Intent{Begin: *m.begin(), Started: m.uint(), State: IntentState(m.uint()), File: freshet.FileID(m.uint()), Mount: freshet.MountID(m.uint()), Generation: m.uint(), Key: m.text(), Key2: m.text(), Resolved: m.uint(), Sealed: m.sealed()},
+			Intent: Intent{Begin: *m.begin(), Started: m.uint(), State: IntentState(m.uint()), File: freshet.FileID(m.uint()), Mount: freshet.MountID(m.uint()), Generation: m.uint(), Key: m.text(), Key2: m.text(), Resolved: m.uint(), Sealed: m.sealed(), Done: m.IntN(2) == 0},
 			Domain: freshet.DomainID(m.id()), Root: m.text(), Shared: m.IntN(2) == 0, NeedEntries: m.int() * m.Int64N(2), NeedBytes: m.int() * m.Int64N(2),
 		}
 		if want, err = enc.encode(in); err != nil {
@@ -169,7 +169,7 @@ func TestPackedFieldsAreAll(t *testing.T) {
 		{Permit{}, 5},
 		{Complete{}, 7}, // with Nodes, Memory or Beneath, as few have, handle writes it
 		{Entry{}, 8},
-		{Intent{}, 10},
+		{Intent{}, 11},
 		{intent{}, 6},
 		{outcome{}, 2},
 		{freshet.Completed{}, 2},

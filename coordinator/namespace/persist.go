@@ -330,11 +330,28 @@ func (t *txn) layUnder(m *mount, key string, beneath fingerprint.Fingerprint) {
 	}
 }
 
+// putOff has an upload tried again after a while: its file got its name, but that is not
+// known to be durable.
+func (t *txn) putOff(file freshet.FileID, at time.Time) {
+	u := t.files.rows[file]
+	if u == nil {
+		return
+	}
+	next := *u
+	next.Next = at.UTC().Add(min(time.Second<<min(next.Attempts, 16), persistPause))
+	next.Attempts++
+	next.Error = "it was written, but is not known to be durable"
+	t.saveUnpersisted(&next)
+}
+
+// persistPause is how long putOff waits at most.
+const persistPause = 5 * time.Minute
+
 // layChanged notes what a change of attributes left of the version beneath an unpersisted
 // file, which was written while the change was under way.
 func (t *txn) layChanged(in *intent, m *mount, e *Entry) {
 	c := t.walk(m, in.Key)
-	if u := t.unpersistedAt(c.entry()); u != nil && in.Kind == OpSetAttr && e.Fingerprint.Moved(u.Beneath) {
+	if u := t.unpersistedAt(c.entry()); u != nil && in.Kind == OpSetAttr && m.Generation == in.Generation && e.Fingerprint.Moved(u.Beneath) {
 		t.layUnder(m, in.Key, e.Fingerprint)
 	}
 }
@@ -390,9 +407,12 @@ func (t *txn) queuePersist(c *QueuePersist) Result {
 		}
 		due.Queued, due.Next = true, time.Time{}
 		if c.Overwrite {
-			due.Beneath, due.Conflict = c.Beneath, false
+			due.Beneath, due.Conflict, due.Laid = c.Beneath, false, t.i
 		}
 		t.saveUnpersisted(&due)
+		if c.Overwrite { // what was ordered before is to replace something else
+			t.stopPersist(id)
+		}
 		res.Dropped++
 	}
 	return res

@@ -2,6 +2,7 @@ package namespace
 
 import (
 	"encoding/binary"
+	"errors"
 	"slices"
 
 	"github.com/freshet-io/freshet"
@@ -75,8 +76,11 @@ func (t *txn) resolveLate(in *intent, c *Resolve) Result {
 	return Result{Intent: in.Intent}
 }
 
+// ErrChanged is in the error of a resolution that came too late.
+var ErrChanged = errors.New("it changed while the storage was looked at: look again")
+
 func lookAgain(in *intent) error {
-	return freshet.Errorf(freshet.KindConflict, "resolve", in.Path, "it changed while the storage was looked at: look again")
+	return freshet.Errorf(freshet.KindConflict, "resolve", in.Path, "%w", ErrChanged)
 }
 
 // keeps reports whether there are unpersisted files at or below the operation's keys.
@@ -133,6 +137,7 @@ func (t *txn) followKept(in *intent, m *mount, c *Resolve) {
 	case in.Kind == OpWrite && c.Ours && in.Persist != 0:
 		// It has its name, which the storage may lose yet: who keeps the bytes persists them again.
 		t.layUnder(m, in.Key, seen.Fingerprint)
+		t.putOff(in.Persist, c.At)
 	case in.Kind == OpWrite && c.Ours:
 		t.replaceKept(m, in, in.Key)
 		t.layUnder(m, in.Key, seen.Fingerprint)
@@ -196,7 +201,9 @@ func (t *txn) endQuarantine(c *EndQuarantine) Result {
 	if m := t.mountByID(in.Mount); m != nil {
 		t.markIntent(in, m)
 	}
-	t.publish(in, in.recordKind(), nil, c.At.UTC())
+	if !in.Done { // else its effect was published when it was acknowledged
+		t.publish(in, in.recordKind(), nil, c.At.UTC())
+	}
 	t.endIntent(in, false)
 	return Result{}
 }

@@ -119,6 +119,7 @@ func (e *Engine) finish(ctx context.Context, l *lead, h freshet.Heartbeat) ([]fr
 		case !ok || !own(in, h) || in.State == namespace.IntentQuarantine:
 			e.lateEffect(l, f, ok)
 			settled = append(settled, f.Op)
+		case f.Written != nil && l.held(f.Op): // reported again, if whoever asked for its end is gone
 		case f.Written != nil:
 			cmds, open = append(cmds, e.complete(in, f.Written, f.Uncertain)), append(open, f)
 		case !f.Uncertain && in.Persist != 0:

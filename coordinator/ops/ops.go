@@ -178,6 +178,7 @@ type lead struct {
 	flights map[freshet.OpID]*flight
 	tracks  map[freshet.OpID]*track
 	fences  map[freshet.OpID]fence
+	ending  map[freshet.OpID]int      // how many calls are about to end a write
 	forced  map[freshet.OpID]struct{} // of which there is no track yet
 	begins  int                       // proposed and not answered yet
 	keeps   map[freshet.FileID]*keepOrder
@@ -211,7 +212,7 @@ func (e *Engine) Run(ctx context.Context, term uint64) error {
 	group := run.NewGroup(ctx)
 	l := &lead{
 		term: term, ctx: group.Context(), group: group, wake: make(chan struct{}, 1), persist: make(chan struct{}, 1),
-		flights: map[freshet.OpID]*flight{}, tracks: map[freshet.OpID]*track{}, fences: map[freshet.OpID]fence{}, forced: map[freshet.OpID]struct{}{},
+		flights: map[freshet.OpID]*flight{}, tracks: map[freshet.OpID]*track{}, fences: map[freshet.OpID]fence{}, ending: map[freshet.OpID]int{}, forced: map[freshet.OpID]struct{}{},
 	}
 	e.nodes.Reset(e.clock.Elapsed())
 	e.adopt(l)

@@ -114,7 +114,9 @@ func (e *Engine) persistDue(ctx context.Context, l *lead) error {
 		if r.Err == nil && l.checkFences(opPersist, begin.Path) != nil { // a rename may have begun after the first look
 			if _, err := e.propose(ctx, abort(begin.Op, false)); err != nil {
 				e.log.Debug("an order to persist a file could not be withdrawn", "op", begin.Op.String(), "error", err)
+				continue
 			}
+			e.start(l, "clear a withdrawn upload", func(ctx context.Context) { e.clear(ctx, r.Intent) })
 		}
 	}
 	return err
@@ -372,10 +374,14 @@ func (e *Engine) stopPersists(ctx context.Context, paths ...freshet.Path) (kept 
 	if !kept {
 		return false, nil
 	}
-	return true, e.repeat(ctx, func() (again bool, err error) {
+	err = e.repeat(ctx, func() (again bool, err error) {
 		r, err := e.propose(ctx, namespace.Command{StopPersist: &namespace.StopPersist{Paths: paths}})
 		return r.More, err
 	})
+	if err == nil {
+		_, err = e.catchUpBelow(ctx, paths...)
+	}
+	return true, err
 }
 
 // repeat calls fn until it has nothing more to do.
@@ -446,6 +452,9 @@ func (e *Engine) moveKept(ctx context.Context, q freshet.RenameQuery) (freshet.C
 		return freshet.Completed{}, err
 	}
 	defer l.lower(q.Op)
+	if landed, err := e.catchUpBelow(ctx, q.Path, q.Target); err != nil || landed {
+		return freshet.Completed{}, cmp.Or(err, freshet.Errorf(freshet.KindUnavailable, opRename, q.Path, "an older version of the file is in the storage by now: try again"))
+	}
 	move := &namespace.MoveUnpersisted{Op: q.Op, Path: q.Path, Path2: q.Target, Start: e.state.Applied()}
 	st, err := at.fs.Stat(ctx, at.key2)
 	switch {

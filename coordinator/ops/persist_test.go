@@ -216,9 +216,14 @@ func TestWhatADeadNodeWroteIsKnown(t *testing.T) {
 			first := s.async()
 			s.died(order(s.w.t, s.n, first, "old"))
 			if !s.w.fs().Features().OperationMark { // that it has its name is not that it is durable
-				s.checkBeneath(s.w.t, first)
-				s.died(order(s.w.t, s.n, first, "old"))
-				s.checkBeneath(s.w.t, first)
+				for tries := 1; tries < 4; tries++ {
+					st, err := s.w.fs().Stat(s.w.t.Context(), "f")
+					f, ok := s.w.state.UnpersistedOf(first)
+					if err != nil || !ok || f.Beneath != st.Fingerprint || f.Attempts != tries || f.Conflict || time.Until(f.Next) < time.Second<<tries/4 {
+						s.w.t.Errorf("after %d: %+v, and the storage has %v", tries, f, st.Fingerprint)
+					}
+					s.died(order(s.w.t, s.n, first, "old"))
+				}
 			} else if at := s.at(first); at != "" {
 				s.w.t.Errorf("it is not in the storage, at %q", at)
 			}
@@ -240,6 +245,90 @@ func TestWhatADeadNodeWroteIsKnown(t *testing.T) {
 				s.n = w.keeper("n1", s.l)
 				test(s)
 				w.checkPublished()
+			})
+		})
+	}
+}
+
+// TestWritesThatEndAfterANewerVersion was acknowledged, in another order than the storage had
+// them: that is over what the storage has, and neither is lost to the storage nor to it.
+func TestWritesThatEndAfterANewerVersion(t *testing.T) {
+	for _, order := range [][]int{{0, 1}, {1, 0}} {
+		t.Run(fmt.Sprint(order), func(t *testing.T) {
+			each(t, func(t *testing.T, mode mem.Mode) {
+				w := newWorld(t, mode, 20*time.Second)
+				s := &straggler{w: w, l: w.lead(ops.Options{})}
+				s.n = w.keeper("n1", s.l)
+				var writes [2]*upload
+				for i := range writes {
+					writes[i] = s.n.begin(freshet.BeginWriteQuery{Path: "/m/f", Node: "n1"})
+					writes[i].send(fmt.Sprint("write ", i))
+					if err := writes[i].permit(); err != nil {
+						t.Fatal(err)
+					}
+				}
+				kept := s.keep(t, "f")
+				var wrote [2]freshet.Written
+				for i, u := range writes {
+					var err error
+					if wrote[i], err = u.commit(); err != nil {
+						t.Fatal(err)
+					}
+				}
+				for _, i := range order {
+					if _, err := s.l.Complete(t.Context(), writes[i].ticket.Op, wrote[i]); err != nil {
+						t.Fatal(err)
+					}
+					delete(s.n.active, writes[i].ticket.Op)
+				}
+				w.until(5*time.Second, "nothing is under way", func() bool { s.n.beat(); return len(w.state.Intents()) == 0 })
+				s.checkBeneath(t, kept)
+			})
+		})
+	}
+}
+
+// TestAnUploadOfUnknownOutcomeLandsBeforeARename: the version was replaced by one over
+// nothing. It goes along, and is not there again under the old name.
+func TestAnUploadOfUnknownOutcomeLandsBeforeARename(t *testing.T) {
+	for _, late := range []bool{false, true} {
+		t.Run(fmt.Sprint("its node says so late ", late), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, mem.Object, time.Minute)
+				s := &straggler{w: w, l: w.lead(ops.Options{})}
+				s.n = w.keeper("n1", s.l)
+				u := order(t, s.n, s.async(), "old")
+				if err := u.permit(); err != nil {
+					t.Fatal(err)
+				}
+				kept := s.keep(t, "f")
+				if err := u.writer.Abort(t.Context()); err != nil { // so that nobody finds it
+					t.Fatal(err)
+				}
+				delete(s.n.active, u.ticket.Op) // the node has lost it
+				w.until(10*time.Second, "it is in quarantine", func() bool {
+					s.n.beat()
+					in, _ := w.state.Intent(u.ticket.Op)
+					return in.State == namespace.IntentQuarantine
+				})
+				u.send("old")
+				wr, err := u.commit()
+				if err == nil && late {
+					_, err = s.l.Complete(t.Context(), u.ticket.Op, wr)
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+				if _, err := s.l.Rename(t.Context(), freshet.RenameQuery{Path: "/m/f", Target: "/m/g"}); err != nil {
+					t.Fatal(err)
+				}
+				if st, err := w.fs().Stat(t.Context(), "f"); !freshet.IsKind(err, freshet.KindNotExist) {
+					t.Errorf("the old name is there again: %+v, %v", st, err)
+				}
+				if at := s.at(kept); at != "g" {
+					t.Errorf("the newer version is at %q", at)
+				}
+				s.checkBeneath(t, kept)
 			})
 		})
 	}

@@ -2,6 +2,8 @@ package ops
 
 import (
 	"context"
+	"errors"
+	"slices"
 	"time"
 
 	"github.com/freshet-io/freshet"
@@ -35,34 +37,52 @@ func (e *Engine) dueQuarantine(l *lead, in namespace.Intent, t *track, now time.
 		return func(ctx context.Context) error { return e.askStorage(ctx, l, in, t) }
 	case t.until != 0 && now >= t.until:
 		return func(ctx context.Context) error { return e.endQuarantine(ctx, in, t) }
-	case in.Kind == namespace.OpRename && !t.landed && now >= t.look:
+	case (in.Kind == namespace.OpRename || in.Persist != 0) && !t.landed && now >= t.look:
 		t.look = now + lookAgain
-		return func(ctx context.Context) error { return e.lookForRename(ctx, in, t) }
+		return func(ctx context.Context) (err error) {
+			t.landed, err = e.catchUp(ctx, in)
+			return err
+		}
 	}
 	return nil
 }
 
-// lookAgain is how often it is looked whether a rename in quarantine has landed that
-// unpersisted files must follow.
+// lookAgain is how often it is looked whether a rename or the upload of an unpersisted file
+// in quarantine has landed, which such files must follow, or lie over.
 const lookAgain = time.Second
 
-// lookForRename has unpersisted files follow a rename that landed after the storage was
-// looked at: whoever led before may live, and be at it still. A removal needs none of this,
-// it is rolled forward.
-func (e *Engine) lookForRename(ctx context.Context, in namespace.Intent, t *track) error {
+// catchUp has unpersisted files follow an operation that landed after the storage was looked
+// at: whoever led before, or runs the upload, may live, and be at it still. A removal needs
+// none of this, it is rolled forward.
+func (e *Engine) catchUp(ctx context.Context, in namespace.Intent) (landed bool, err error) {
 	if kept, _, err := e.keptAt(in.Path); err != nil || !kept {
-		return err
+		return false, err
 	}
 	r, err := e.seenLate(ctx, in)
-	if err != nil || !r.Moved {
-		return nil //nolint:nilerr // a storage that does not answer is asked again, and at the end it counts
+	if err != nil || !r.Moved && !r.Ours {
+		return false, nil //nolint:nilerr // a storage that does not answer is asked again, and at the end it counts
 	}
 	if _, err := e.propose(ctx, namespace.Command{Resolve: r}); err != nil {
-		return err
+		return false, err
 	}
-	t.landed = true
 	e.log.Info("operation landed after it was resolved", "op", in.Op.String(), "kind", in.Kind.String(), "mount_id", uint64(in.Mount))
-	return nil
+	return true, nil
+}
+
+// catchUpBelow is catchUp of the uploads at and below paths that are about to be moved: what
+// they left would stay behind. landed says that one was seen to have left something.
+func (e *Engine) catchUpBelow(ctx context.Context, paths ...freshet.Path) (landed bool, err error) {
+	for _, in := range e.state.Intents() {
+		if in.Persist == 0 || in.State != namespace.IntentQuarantine || !slices.ContainsFunc(paths, func(p freshet.Path) bool { return p.Contains(in.Path) }) {
+			continue
+		}
+		now, err := e.catchUp(ctx, in)
+		if err != nil {
+			return landed, err
+		}
+		landed = landed || now
+	}
+	return landed, nil
 }
 
 // seenLate looks at what the storage holds by now.
@@ -97,8 +117,8 @@ func (e *Engine) askStorage(ctx context.Context, l *lead, in namespace.Intent, t
 		t.until = t.seen + e.lifetime(in.Mount, fs, false)
 	}
 	l.mu.Unlock()
-	ended := false
-	if err == nil && in.Kind == namespace.OpWrite && in.Node != "" {
+	ended := in.Done
+	if err == nil && !ended && in.Kind == namespace.OpWrite && in.Node != "" {
 		ctx, cancel := context.WithTimeout(ctx, e.opts.EffectTimeout)
 		defer cancel()
 		if ended, err = fs.AbortUpload(ctx, in.Key, in.Op); freshet.IsKind(err, freshet.KindUnsupported, freshet.KindNotExist) {
@@ -108,12 +128,12 @@ func (e *Engine) askStorage(ctx context.Context, l *lead, in namespace.Intent, t
 	if err != nil && now < t.until && !freshet.IsKind(err, freshet.KindStale) {
 		return err
 	}
+	if ended {
+		return e.endQuarantine(ctx, in, t) // if it can't be ended now, the storage is asked again
+	}
 	l.mu.Lock()
 	t.asked = true
 	l.mu.Unlock()
-	if ended {
-		return e.endQuarantine(ctx, in, t)
-	}
 	return nil
 }
 
@@ -122,7 +142,7 @@ func (e *Engine) askStorage(ctx context.Context, l *lead, in namespace.Intent, t
 func (e *Engine) endQuarantine(ctx context.Context, in namespace.Intent, t *track) error {
 	done, err := e.followLate(ctx, in)
 	if err != nil {
-		if e.wait(ctx, t, err) {
+		if errors.Is(err, namespace.ErrChanged) || e.wait(ctx, t, err) {
 			return err
 		}
 		e.log.Warn("quarantine ends without the storage's word", "op", in.Op.String(), "kind", in.Kind.String(), "error", err)

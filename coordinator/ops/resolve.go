@@ -2,6 +2,7 @@ package ops
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/freshet-io/freshet"
@@ -289,7 +290,7 @@ func seen(ctx context.Context, in namespace.Intent, at place) (*namespace.Resolv
 // then the path is recorded as unknown, so that nobody serves an old version of
 // it meanwhile.
 func (e *Engine) withoutWord(ctx context.Context, in namespace.Intent, t *track, cause error) error {
-	if e.wait(ctx, t, cause) {
+	if errors.Is(cause, namespace.ErrChanged) || e.wait(ctx, t, cause) {
 		return cause
 	}
 	e.log.Warn("operation resolved without the storage's word", "op", in.Op.String(), "kind", in.Kind.String(), "error", cause)

@@ -418,3 +418,29 @@ func (e *Engine) AbortWrite(ctx context.Context, op freshet.OpID) error {
 	}
 	return nil
 }
+
+// Hold keeps heartbeats from ending writes that somebody else is about to end, until release
+// is called. leads is false, and nothing held, if this member does not lead.
+func (e *Engine) Hold(ops ...freshet.OpID) (release func(), leads bool) {
+	l, err := e.leader(opWrite)
+	if err != nil {
+		return func() {}, false
+	}
+	add := func(n int) {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		for _, op := range ops {
+			if l.ending[op] += n; l.ending[op] == 0 {
+				delete(l.ending, op)
+			}
+		}
+	}
+	add(1)
+	return func() { add(-1) }, true
+}
+
+func (l *lead) held(op freshet.OpID) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.ending[op] > 0
+}
