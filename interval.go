@@ -135,6 +135,10 @@ func (w WriteType) String() string {
 	return wordOf(writeTypes(), w)
 }
 
+// Keeps reports whether what is written so stays on cache nodes at first, without a word of
+// the storage.
+func (w WriteType) Keeps() bool { return w == MustCache || w == AsyncThrough }
+
 // String returns the word for r.
 func (r ReadType) String() string { return wordOf(readTypes(), r) }
 

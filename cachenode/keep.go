@@ -16,9 +16,6 @@ import (
 // roomPause is the time between two looks for room.
 const roomPause = 50 * time.Millisecond
 
-// kept reports whether what is written so stays on cache nodes at first.
-func kept(w freshet.WriteType) bool { return w == freshet.MustCache || w == freshet.AsyncThrough }
-
 // keep takes an upload that goes to the node's own tiers alone. Each block is durable
 // when it is full, if the tier is a disk, and leaves the node for nobody until the
 // cluster says so.

@@ -78,7 +78,7 @@ func (n *Node) write(ctx context.Context, ticket freshet.Ticket, body io.Reader,
 	defer context.AfterFunc(ctx, func() {
 		n.update(func() { n.cancel(u, errClientLeft()) })
 	})()
-	if kept(ticket.Write) {
+	if ticket.Write.Keeps() {
 		u.keep = &keep{blocks: n.deps.Blocks, ticket: ticket, total: max(declared, -1), room: n.opts.RoomTimeout}
 		return n.writeKept(ctx, u, func() error { return u.take(body, declared) })
 	}
@@ -123,17 +123,17 @@ func (n *Node) checkTicket(t freshet.Ticket, declared int64) error {
 		return freshet.Errorf(freshet.KindInvalid, opWrite, "", format, args...)
 	}
 	switch {
-	case t.Write != freshet.CacheThrough && t.Write != freshet.Through && !kept(t.Write):
+	case t.Write != freshet.CacheThrough && t.Write != freshet.Through && !t.Write.Keeps():
 		return invalid("the ticket's write type is %s", t.Write)
-	case kept(t.Write) && t.File == 0:
+	case t.Write.Keeps() && t.File == 0:
 		return invalid("the ticket has no file ID")
 	case t.Write == freshet.AsyncThrough && !n.deps.Blocks.Durable():
 		return freshet.Errorf(freshet.KindUnsupported, opWrite, "",
 			"async_through needs a cache tier on a disk, and this node has memory alone: give it one, or write with cache_through, or with must_cache if what is written may be lost with the node")
-	case kept(t.Write) && t.DurableReplicas > 1 && (!n.deps.Blocks.Durable() || n.deps.Peers == nil):
+	case t.Write.Keeps() && t.DurableReplicas > 1 && (!n.deps.Blocks.Durable() || n.deps.Peers == nil):
 		return freshet.Errorf(freshet.KindUnsupported, opWrite, "",
 			"durable_replicas=%d needs cache tiers on disks, and this node has memory alone: give it one, or write with cache_through, or with must_cache and one replica if what is written may be lost with the node", t.DurableReplicas)
-	case kept(t.Write) && declared > n.deps.Blocks.Capacity():
+	case t.Write.Keeps() && declared > n.deps.Blocks.Capacity():
 		return freshet.Errorf(freshet.KindExhausted, opWrite, "", "the file of %s does not fit into this node's cache of %s; write it with cache_through or through",
 			freshet.FormatSize(declared), freshet.FormatSize(n.deps.Blocks.Capacity()))
 	case t.Op.IsZero():

@@ -216,7 +216,7 @@ func New(opts Options, deps Deps) (*Coordinator, error) {
 	c.nodes = placement.New(opts.Placement)
 	c.ops = ops.New(ops.Deps{
 		Journal: c.sync.Effects(c.commit), State: c.state, Storage: storages{c}, Nodes: c.nodes,
-		Clock: deps.Clock, Log: deps.Log, Metrics: deps.Metrics,
+		Look: c.lookAt, Clock: deps.Clock, Log: deps.Log, Metrics: deps.Metrics,
 	}, opts.Ops)
 	c.active = activesync.New(activesync.Deps{
 		State: c.state, Mounts: c.mountsAndChange, Storage: c.storage, Propose: c.propose,

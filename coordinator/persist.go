@@ -8,8 +8,6 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-
 	"github.com/freshet-io/freshet"
 	"github.com/freshet-io/freshet/coordinator/namespace"
 )
@@ -19,21 +17,16 @@ const (
 	// persistLag is how long a file may wait to be persisted before the cluster counts
 	// as unwell.
 	persistLag = 10 * time.Minute
-	// beneathTimeout bounds the look at what a file that stays on nodes will replace: a
-	// storage that does not answer holds up no such write.
-	beneathTimeout = 3 * time.Second
-	// beneathLooks is how many such looks of one call are under way at a time.
-	beneathLooks = 16
+	// prepareTimeout bounds what comes before a write that does not touch the storage: one
+	// that does not answer holds up no such write.
+	prepareTimeout = 3 * time.Second
 )
-
-// keeps reports whether what is written so stays on nodes at first.
-func keeps(w freshet.WriteType) bool { return w == freshet.MustCache || w == freshet.AsyncThrough }
 
 // prepareKept does what comes before a write that does not touch the storage: what it
 // will replace there is looked at, and its directory is made. A storage that is out of
 // reach is no reason to refuse; what is found when the file is persisted counts.
 func (c *Coordinator) prepareKept(ctx context.Context, q *freshet.BeginWriteQuery) error {
-	if !keeps(q.Write) {
+	if !q.Write.Keeps() {
 		return nil
 	}
 	if v := c.state.Version(); v < namespace.VersionUnpersisted {
@@ -44,7 +37,7 @@ func (c *Coordinator) prepareKept(ctx context.Context, q *freshet.BeginWriteQuer
 		return freshet.Errorf(freshet.KindUnsupported, "write", q.Path,
 			"%s needs version %d of the state, and version %d is in force until all coordinators can apply more; upgrade %s", q.Write, namespace.VersionUnpersisted, v, strings.Join(below, ", "))
 	}
-	ctx, cancel := context.WithTimeout(ctx, beneathTimeout)
+	ctx, cancel := context.WithTimeout(ctx, prepareTimeout)
 	defer cancel()
 	_, err := c.sync.Entry(ctx, q.Path, c.ruleOf(nil))
 	if err == nil || !freshet.IsKind(err, freshet.KindNotExist) || q.Path.IsRoot() {
@@ -63,52 +56,11 @@ func (c *Coordinator) prepareKept(ctx context.Context, q *freshet.BeginWriteQuer
 	return err
 }
 
-// lookBeneath looks at what files that stay on nodes are about to replace, where that became
-// doubtful since their writes began: what the state takes to lie beneath a file is what may
-// be replaced when it is persisted. Until looked is called no heartbeat ends the writes.
-func (c *Coordinator) lookBeneath(ctx context.Context, ops ...freshet.OpID) (looked func()) {
-	looked, leads := c.ops.Hold(ops...)
-	if !leads {
-		return looked
-	}
-	var doubtful []namespace.Intent
-	for _, op := range ops {
-		if in, ok := c.state.Intent(op); ok && in.Persist == 0 && keeps(in.Write) && !c.sure(&in) {
-			doubtful = append(doubtful, in)
-		}
-	}
-	if len(doubtful) == 0 {
-		return looked
-	}
-	ctx, cancel := context.WithTimeout(ctx, beneathTimeout)
-	defer cancel()
-	var group errgroup.Group
-	group.SetLimit(beneathLooks)
+// lookAt looks at what the storage has at a path, whatever the interval of its mount.
+func (c *Coordinator) lookAt(ctx context.Context, p freshet.Path) error {
 	never := freshet.Never
-	for _, in := range doubtful {
-		group.Go(func() error {
-			if _, err := c.sync.Entry(ctx, in.Path, c.ruleOf(&never)); err != nil && !freshet.IsKind(err, freshet.KindNotExist) {
-				c.log.Debug("what a file is written over is not certain", "op", in.Op.String(), "error", err)
-			}
-			return nil
-		})
-	}
-	_ = group.Wait() // nobody fails
-	return looked
-}
-
-// sure reports whether the state knows what lies beneath a file whose write ends.
-func (c *Coordinator) sure(in *namespace.Intent) bool {
-	l, err := c.state.Lookup(in.Path)
-	switch {
-	case err != nil || l.Unpersisted:
-		return true
-	case l.Uncachable:
-		return false
-	case !l.Found:
-		return l.Need <= in.Started // it was looked for when the write began
-	}
-	return l.Freshness.Servable(0)
+	_, err := c.sync.Entry(ctx, p, c.ruleOf(&never))
+	return err
 }
 
 // prepareEach is prepareKept of many. What it refuses the state refuses too, or lacks

@@ -1,6 +1,7 @@
 package coordinator_test
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -289,6 +290,12 @@ func TestWhatWaitsForTheStorageTooLongIsTold(t *testing.T) {
 // than they had there while a file that stays on its node is written.
 func TestWhatAKeptFileIsWrittenOverIsLookedAt(t *testing.T) {
 	t.Parallel()
+	for _, lost := range []bool{false, true} {
+		t.Run(fmt.Sprint("the word that it is written is lost ", lost), func(t *testing.T) { testWrittenOver(t, lost) })
+	}
+}
+
+func testWrittenOver(t *testing.T, lost bool) {
 	inBubble(t, settings{}, func(w *world) {
 		m := w.leader()
 		k := w.keep(m, "/data/other", freshet.MustCache)
@@ -322,11 +329,15 @@ func TestWhatAKeptFileIsWrittenOverIsLookedAt(t *testing.T) {
 				w.Fatal(err)
 			}
 		}
-		if _, err := m.Complete(w.Context(), kept.Op, freshet.Written{Length: 3, ModTime: time.Now()}); err != nil {
-			w.Fatal(err)
-		}
+		done := freshet.Written{Length: 3, ModTime: time.Now()}
 		k.file, k.beats.Active, k.beats.Full = kept.File, nil, true
 		k.beats.Added = append(k.beats.Added, freshet.BlockReport{ID: freshet.BlockID{File: kept.File}, Length: 3})
+		if lost {
+			k.beats.Finished = []freshet.FinishedOp{{Op: kept.Op, Written: &done}}
+			w.await("the write has ended", func() bool { return slices.Contains(w.beat(m, k.beats).Settled, kept.Op) })
+		} else if _, err := m.Complete(w.Context(), kept.Op, done); err != nil {
+			w.Fatal(err)
+		}
 		if o := k.order(0); o.File != kept.File || o.Beneath != wrote[1].Fingerprint {
 			w.Errorf("the order is %+v, and the storage has %v", o, wrote[1].Fingerprint)
 		}

@@ -97,7 +97,7 @@ func (c *Coordinator) BeginWrites(ctx context.Context, qs []freshet.BeginWriteQu
 // for a write that can't be as it asks.
 func (c *Coordinator) settleWrite(q *freshet.BeginWriteQuery) error {
 	named := q.Write != freshet.ByPolicy
-	if named && !keeps(q.Write) && q.DurableReplicas == 0 {
+	if named && !q.Write.Keeps() && q.DurableReplicas == 0 {
 		return nil
 	}
 	applies, _ := c.state.EffectiveAt(q.Path)
@@ -107,7 +107,7 @@ func (c *Coordinator) settleWrite(q *freshet.BeginWriteQuery) error {
 	if err := freshet.CheckDurableReplicas(q.DurableReplicas, q.Write); err != nil {
 		return freshet.Wrap("write", q.Path, err)
 	}
-	if q.DurableReplicas == 0 && keeps(q.Write) {
+	if q.DurableReplicas == 0 && q.Write.Keeps() {
 		q.DurableReplicas = applies.Replicas
 	}
 	return nil
@@ -155,7 +155,6 @@ func (c *Coordinator) Permit(ctx context.Context, q freshet.PermitQuery) error {
 
 // Complete makes an upload that the storage acknowledged visible.
 func (c *Coordinator) Complete(ctx context.Context, op freshet.OpID, w freshet.Written) (freshet.Completed, error) {
-	defer c.lookBeneath(ctx, op)()
 	done, err := c.ops.Complete(ctx, op, w)
 	return done, c.leaderHint(err)
 }
@@ -168,11 +167,6 @@ func (c *Coordinator) Permits(ctx context.Context, qs []freshet.PermitQuery) ([]
 
 // Completes is Complete of many uploads.
 func (c *Coordinator) Completes(ctx context.Context, qs []freshet.CompleteQuery) ([]freshet.Each[freshet.Completed], error) {
-	ops := make([]freshet.OpID, len(qs))
-	for i := range qs {
-		ops[i] = qs[i].Op
-	}
-	defer c.lookBeneath(ctx, ops...)()
 	each, err := c.ops.Completes(ctx, qs)
 	return each, c.leaderHint(err)
 }

@@ -46,7 +46,7 @@ func (t *txn) complete(c *Complete) Result {
 	if (c.Entry == nil) != (in.Kind == OpRemove) {
 		return Result{Err: freshet.Errorf(freshet.KindInvalid, "complete", in.Path, "a %s that ends with an entry: %t", in.Kind, c.Entry != nil)}
 	}
-	if in.keeps() {
+	if in.Keeps() {
 		return t.completeKept(in, c)
 	}
 	sure := !c.Uncertain && in.State != IntentQuarantine
@@ -79,7 +79,7 @@ func (t *txn) complete(c *Complete) Result {
 	if sure && !doubt {
 		t.endIntent(in, bound)
 	} else {
-		in.Done = sure
+		in.Done = in.Done || sure
 		t.quarantine(in, bound)
 	}
 	t.saveOutcome(in.Op, res.Completed)
@@ -98,8 +98,8 @@ func (t *txn) completeEntry(in *intent, m *mount, was before, e *Entry, definite
 		later = false
 	}
 	if same := m.Generation == in.Generation; same && later && in.Kind == OpWrite && t.unpersistedAt(c.entry()) != nil {
-		if doubt = in.Shared; !doubt && in.State != IntentQuarantine {
-			t.layUnder(m, in.Key, e.Fingerprint)
+		if doubt = in.Shared; in.State != IntentQuarantine {
+			t.layUnder(m, in.Key, e.Fingerprint) // until the storage was looked at, if in doubt
 		}
 	}
 	bound = !later && t.adopt(in, m, e)
@@ -188,8 +188,8 @@ func (t *txn) completeRename(in *intent, m *mount, src before, e *Entry, definit
 	if !definite || !src.clean || !dst.clean {
 		if m.Generation == in.Generation {
 			t.replaceKept(m, in, in.Key2)
+			t.layUnder(m, in.Key2, e.Fingerprint) // a newer one
 			t.carry(m, in, e)
-			t.layUnder(m, in.Key2, e.Fingerprint)
 		}
 		return false
 	}

@@ -177,7 +177,7 @@ func (t *txn) begin(c *Begin) Result {
 	switch {
 	case c.Persist != 0:
 		err = t.checkPersist(c, m, key)
-	case in.keeps():
+	case in.Keeps():
 		err = t.checkUnpersisted(c)
 	}
 	if err == nil && c.Persist == 0 { // what is unpersisted is counted already
@@ -296,7 +296,7 @@ func (t *txn) permit(c *Permit) Result {
 	case in.State == IntentQuarantine:
 		return Result{Err: freshet.Errorf(freshet.KindConflict, "permit", in.Path, "operation %s was given up: abort the upload", c.Op)}
 	}
-	if in.keeps() {
+	if in.Keeps() {
 		return Result{Err: freshet.Errorf(freshet.KindInvalid, "permit", in.Path, "a %s write does not touch the storage", in.Write)}
 	}
 	if o := t.publishes(in); o != nil {

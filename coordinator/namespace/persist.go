@@ -47,9 +47,9 @@ type PersistFailed struct {
 	Next     time.Time    `codec:"x"`
 }
 
-// keeps reports whether what the operation writes stays on the nodes.
-func (in *intent) keeps() bool {
-	return in.Kind == OpWrite && in.Persist == 0 && keeps(in.Write)
+// Keeps reports whether what the operation writes stays on the nodes.
+func (in *Intent) Keeps() bool {
+	return in.Kind == OpWrite && in.Persist == 0 && in.Write.Keeps()
 }
 
 // checkPersist refuses to persist what is not the unpersisted file at the path.
@@ -113,7 +113,25 @@ func (t *txn) stopPersistsUnder(m *mount, key string) bool {
 	for _, file := range files {
 		all = t.stopPersist(file) && all
 	}
-	return all
+	return all && !t.doubtUnder(m, key)
+}
+
+// doubtUnder reports whether it is about to be looked at what acknowledged writes left
+// beneath unpersisted files at and below key: moved before, they would leave it behind.
+func (t *txn) doubtUnder(m *mount, key string) bool {
+	if len(t.files.rows) == 0 {
+		return false
+	}
+	for _, in := range t.intents {
+		if !in.Done || in.Mount != m.ID || in.Key != key && !below(key, in.Key) {
+			continue
+		}
+		c := t.walk(m, in.Key)
+		if t.unpersistedAt(c.entry()) != nil {
+			return true
+		}
+	}
+	return false
 }
 
 // completeKept ends a write whose bytes lie on cache nodes: the file becomes visible
@@ -458,9 +476,6 @@ func (t *txn) checkUnpersisted(c *Begin) error {
 		"%d files are not in the storage yet, the most that may be: wait until some are, have them persisted, or write with cache_through", MaxUnpersisted)
 }
 
-// keeps reports whether what is written so stays on the nodes at first.
-func keeps(w freshet.WriteType) bool { return w == freshet.MustCache || w == freshet.AsyncThrough }
-
 // setsKeeping reports whether a policy's setting makes such writes, or is about them.
 func setsKeeping(s PolicySetting) bool {
 	if s.Property == freshet.PropertyDurableReplicas {
@@ -470,5 +485,5 @@ func setsKeeping(s PolicySetting) bool {
 		return false
 	}
 	w, err := freshet.ParseWriteType(s.Value)
-	return err == nil && keeps(w)
+	return err == nil && w.Keeps()
 }

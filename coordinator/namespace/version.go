@@ -44,7 +44,7 @@ func Needs(c *Command) int {
 		return 3
 	case c.Begin != nil && (c.Begin.Owner != "" || c.Begin.Group != ""):
 		return 3
-	case c.Begin != nil && (c.Begin.Persist != 0 || keeps(c.Begin.Write) || c.Begin.Source != nil):
+	case c.Begin != nil && (c.Begin.Persist != 0 || c.Begin.Write.Keeps() || c.Begin.Source != nil):
 		return VersionUnpersisted
 	case c.Complete != nil && (len(c.Complete.Nodes) > 0 || len(c.Complete.Beneath) > 0), c.Resolve != nil && (c.Resolve.Late || c.Resolve.Copied || c.Resolve.Start != 0):
 		return VersionUnpersisted

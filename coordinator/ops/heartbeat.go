@@ -113,6 +113,7 @@ func (e *Engine) finish(ctx context.Context, l *lead, h freshet.Heartbeat) ([]fr
 	var settled []freshet.OpID
 	var cmds []namespace.Command
 	var open []freshet.FinishedOp
+	var doubtful []freshet.CompleteQuery
 	for _, f := range h.Finished {
 		in, ok := e.state.Intent(f.Op)
 		switch {
@@ -120,6 +121,8 @@ func (e *Engine) finish(ctx context.Context, l *lead, h freshet.Heartbeat) ([]fr
 			e.lateEffect(l, f, ok)
 			settled = append(settled, f.Op)
 		case f.Written != nil && l.held(f.Op): // reported again, if whoever asked for its end is gone
+		case f.Written != nil && !f.Uncertain && e.doubtful(&in):
+			doubtful = append(doubtful, freshet.CompleteQuery{Op: f.Op, Written: *f.Written})
 		case f.Written != nil:
 			cmds, open = append(cmds, e.complete(in, f.Written, f.Uncertain)), append(open, f)
 		case !f.Uncertain && in.Persist != 0:
@@ -130,6 +133,7 @@ func (e *Engine) finish(ctx context.Context, l *lead, h freshet.Heartbeat) ([]fr
 			l.force(f.Op) // reported again until the storage was looked at
 		}
 	}
+	e.endDoubtful(l, doubtful)
 	if len(cmds) == 0 {
 		return settled, nil
 	}

@@ -81,8 +81,7 @@ func (e *Engine) addKeepers(t *freshet.Ticket, in *namespace.Intent) {
 
 // keepersOf returns the nodes that keep what the node wrote, nil if it is alone.
 func keepersOf(in *namespace.Intent, w *freshet.Written) []freshet.NodeID {
-	keeps := in.Persist == 0 && (in.Write == freshet.MustCache || in.Write == freshet.AsyncThrough)
-	if !keeps || len(w.Nodes) < 2 {
+	if !in.Keeps() || len(w.Nodes) < 2 {
 		return nil
 	}
 	return w.Nodes

@@ -68,6 +68,9 @@ type Deps struct {
 	Journal Journal
 	State   State
 	Storage Storage
+	// Look has the state take what the storage has at a path. Nil leaves what lies beneath
+	// files that stay on nodes to what the state knew as their writes began.
+	Look func(ctx context.Context, p freshet.Path) error
 	// Nodes is emptied when Run begins.
 	Nodes   *placement.Nodes
 	Clock   clock.Clock           // nil is the machine's
@@ -154,6 +157,7 @@ type Engine struct {
 	journal Journal
 	state   State
 	storage Storage
+	lookAt  func(ctx context.Context, p freshet.Path) error
 	nodes   *placement.Nodes
 	clock   clock.Clock
 	log     *slog.Logger
@@ -188,7 +192,7 @@ type lead struct {
 // New returns an Engine. It starts nothing.
 func New(d Deps, opts Options) *Engine {
 	opts.setDefaults()
-	e := &Engine{journal: d.Journal, state: d.State, storage: d.Storage, nodes: d.Nodes, clock: d.Clock, log: d.Log, opts: opts, begun: make(chan struct{})}
+	e := &Engine{journal: d.Journal, state: d.State, storage: d.Storage, lookAt: d.Look, nodes: d.Nodes, clock: d.Clock, log: d.Log, opts: opts, begun: make(chan struct{})}
 	if e.clock == nil {
 		e.clock = clock.Real{}
 	}

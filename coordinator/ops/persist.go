@@ -314,7 +314,7 @@ func (e *Engine) lookAfter(l *lead, w *lossWatch) {
 // acknowledged has the nodes looked for a file that only they have at once, and not when
 // they have sent their next heartbeats.
 func (e *Engine) acknowledged(in *namespace.Intent, c *namespace.Complete) {
-	if in.Persist != 0 || in.Write != freshet.MustCache && in.Write != freshet.AsyncThrough {
+	if !in.Keeps() {
 		return
 	}
 	nodes := c.Nodes
@@ -452,7 +452,7 @@ func (e *Engine) moveKept(ctx context.Context, q freshet.RenameQuery) (freshet.C
 		return freshet.Completed{}, err
 	}
 	defer l.lower(q.Op)
-	if landed, err := e.catchUpBelow(ctx, q.Path, q.Target); err != nil || landed {
+	if landed, err := e.catchUpBelow(ctx, q.Path); err != nil || landed {
 		return freshet.Completed{}, cmp.Or(err, freshet.Errorf(freshet.KindUnavailable, opRename, q.Path, "an older version of the file is in the storage by now: try again"))
 	}
 	move := &namespace.MoveUnpersisted{Op: q.Op, Path: q.Path, Path2: q.Target, Start: e.state.Applied()}

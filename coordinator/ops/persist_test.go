@@ -253,8 +253,9 @@ func TestWhatADeadNodeWroteIsKnown(t *testing.T) {
 // TestWritesThatEndAfterANewerVersion was acknowledged, in another order than the storage had
 // them: that is over what the storage has, and neither is lost to the storage nor to it.
 func TestWritesThatEndAfterANewerVersion(t *testing.T) {
-	for _, order := range [][]int{{0, 1}, {1, 0}} {
-		t.Run(fmt.Sprint(order), func(t *testing.T) {
+	for i, order := range [][]int{{0, 1}, {1, 0}, {0, 1}, {1, 0}} {
+		moved := i > 1
+		t.Run(fmt.Sprint(order, " and it is renamed ", moved), func(t *testing.T) {
 			each(t, func(t *testing.T, mode mem.Mode) {
 				w := newWorld(t, mode, 20*time.Second)
 				s := &straggler{w: w, l: w.lead(ops.Options{})}
@@ -280,6 +281,18 @@ func TestWritesThatEndAfterANewerVersion(t *testing.T) {
 						t.Fatal(err)
 					}
 					delete(s.n.active, writes[i].ticket.Op)
+					again, err := s.l.BeginWrite(t.Context(), freshet.BeginWriteQuery{Op: writes[i].ticket.Op, Path: "/m/f", Node: "n1"})
+					if err != nil || !again.Done {
+						t.Errorf("asked again, the write is %+v, %v", again, err)
+					}
+				}
+				if moved {
+					if _, err := s.l.Rename(t.Context(), freshet.RenameQuery{Path: "/m/f", Target: "/m/g"}); err != nil {
+						t.Fatal(err)
+					}
+					if _, err := w.fs().Stat(t.Context(), "f"); !freshet.IsKind(err, freshet.KindNotExist) {
+						t.Errorf("it left something behind: %v", err)
+					}
 				}
 				w.until(5*time.Second, "nothing is under way", func() bool { s.n.beat(); return len(w.state.Intents()) == 0 })
 				s.checkBeneath(t, kept)

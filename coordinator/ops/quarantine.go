@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"sync/atomic"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/freshet-io/freshet"
 	"github.com/freshet-io/freshet/coordinator/namespace"
@@ -40,8 +43,10 @@ func (e *Engine) dueQuarantine(l *lead, in namespace.Intent, t *track, now time.
 	case (in.Kind == namespace.OpRename || in.Persist != 0) && !t.landed && now >= t.look:
 		t.look = now + lookAgain
 		return func(ctx context.Context) (err error) {
-			t.landed, err = e.catchUp(ctx, in)
-			return err
+			if t.landed, err = e.catchUp(ctx, in); err != nil {
+				e.log.Debug("it is not known yet whether an operation landed late", "op", in.Op.String(), "error", err)
+			}
+			return nil // it is looked again, and at the end it counts
 		}
 	}
 	return nil
@@ -59,10 +64,21 @@ func (e *Engine) catchUp(ctx context.Context, in namespace.Intent) (landed bool,
 		return false, err
 	}
 	r, err := e.seenLate(ctx, in)
-	if err != nil || !r.Moved && !r.Ours {
-		return false, nil //nolint:nilerr // a storage that does not answer is asked again, and at the end it counts
+	switch {
+	case freshet.IsKind(err, freshet.KindStale): // its storage is gone, and what it left there with it
+		return false, nil
+	case err != nil:
+		return false, err
+	case !r.Moved && !r.Ours || r.Ours && e.liesBeneath(in, r.Observed):
+		return false, nil
 	}
-	if _, err := e.propose(ctx, namespace.Command{Resolve: r}); err != nil {
+	_, err = e.propose(ctx, namespace.Command{Resolve: r})
+	switch {
+	case freshet.IsKind(err, freshet.KindNotExist): // it has ended meanwhile, by a look of its own
+		return true, nil
+	case errors.Is(err, namespace.ErrChanged):
+		return false, freshet.Errorf(freshet.KindUnavailable, in.Kind.String(), in.Path, "%w", err)
+	case err != nil:
 		return false, err
 	}
 	e.log.Info("operation landed after it was resolved", "op", in.Op.String(), "kind", in.Kind.String(), "mount_id", uint64(in.Mount))
@@ -72,17 +88,36 @@ func (e *Engine) catchUp(ctx context.Context, in namespace.Intent) (landed bool,
 // catchUpBelow is catchUp of the uploads at and below paths that are about to be moved: what
 // they left would stay behind. landed says that one was seen to have left something.
 func (e *Engine) catchUpBelow(ctx context.Context, paths ...freshet.Path) (landed bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, e.opts.EffectTimeout)
+	defer cancel()
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(beneathLooks)
+	var seen atomic.Bool
 	for _, in := range e.state.Intents() {
 		if in.Persist == 0 || in.State != namespace.IntentQuarantine || !slices.ContainsFunc(paths, func(p freshet.Path) bool { return p.Contains(in.Path) }) {
 			continue
 		}
-		now, err := e.catchUp(ctx, in)
-		if err != nil {
-			return landed, err
-		}
-		landed = landed || now
+		group.Go(func() error {
+			landed, err := e.catchUp(ctx, in)
+			if landed {
+				seen.Store(true)
+			}
+			return err
+		})
 	}
-	return landed, nil
+	err = group.Wait()
+	return seen.Load(), err
+}
+
+// liesBeneath reports whether the unpersisted file at the operation's path is known to lie
+// over what was seen.
+func (e *Engine) liesBeneath(in namespace.Intent, seen *namespace.Entry) bool {
+	l, err := e.state.Lookup(in.Path)
+	if err != nil || seen == nil {
+		return false
+	}
+	f, ok := e.state.UnpersistedOf(l.Info.FileID)
+	return ok && f.Beneath == seen.Fingerprint
 }
 
 // seenLate looks at what the storage holds by now.

@@ -42,7 +42,7 @@ func (s *keptSums) add(u *namespace.Unpersisted, at *Standing) {
 // tookSums takes over the sums, with what is being written.
 func (l *lead) tookSums(e *Engine, s keptSums) {
 	for _, in := range e.state.Intents() {
-		if in.Persist == 0 && in.Length != nil && (in.Write == freshet.MustCache || in.Write == freshet.AsyncThrough) {
+		if in.Keeps() && in.Length != nil {
 			s.all[in.Node] += *in.Length
 		}
 	}

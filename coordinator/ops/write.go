@@ -125,7 +125,7 @@ func (e *Engine) beginOf(l *lead, q freshet.BeginWriteQuery) (*namespace.Begin, 
 	caller := freshet.Locality{Host: q.Host, Rack: q.Rack, Zone: q.Zone}
 	node, incarnation, ok := e.nodes.Writer(q.Node, caller, spread, now)
 	replicas := 0
-	if keeps := q.Write == freshet.MustCache || q.Write == freshet.AsyncThrough; ok && keeps {
+	if ok && q.Write.Keeps() {
 		var err error
 		if replicas, err = e.replicasOf(&q, now); err != nil {
 			return nil, err
@@ -181,6 +181,9 @@ func (e *Engine) beginAnswer(b *beginning) (freshet.BeginWriteAnswer, error) {
 	case b.in.Kind != namespace.OpWrite || b.in.Path != b.q.Path:
 		return freshet.BeginWriteAnswer{}, otherUse(opWrite, b.q.Path, b.in)
 	case b.in.State == namespace.IntentQuarantine:
+		if done, ok := e.doneBefore(b.q.Op); ok {
+			return done, nil
+		}
 		return freshet.BeginWriteAnswer{}, unknownOutcome(opWrite, b.q.Path, b.q.Op)
 	}
 	node, ok := e.nodes.Node(b.in.Node)
@@ -315,9 +318,12 @@ func (e *Engine) Complete(ctx context.Context, op freshet.OpID, w freshet.Writte
 // Completes is Complete of many uploads by one change of the log. The error is of
 // all.
 func (e *Engine) Completes(ctx context.Context, qs []freshet.CompleteQuery) ([]freshet.Each[freshet.Completed], error) {
-	if _, err := e.leader(opWrite); err != nil {
+	l, err := e.leader(opWrite)
+	if err != nil {
 		return nil, err
 	}
+	defer l.hold(qs)()
+	e.lookBeneath(ctx, qs)
 	out := make([]freshet.Each[freshet.Completed], len(qs))
 	at := make([]int, 0, len(qs))
 	cmds := make([]namespace.Command, 0, len(qs))
@@ -347,6 +353,9 @@ func (e *Engine) Completes(ctx context.Context, qs []freshet.CompleteQuery) ([]f
 			continue
 		}
 		to.Answer = results[i].Completed
+		if in, ok := e.state.Intent(qs[at[i]].Op); ok && in.Done {
+			l.poke() // it is to be looked at what is there
+		}
 		e.opts.Hook(PointDone, qs[at[i]].Op)
 		e.metrics.written.Inc()
 	}
@@ -417,30 +426,4 @@ func (e *Engine) AbortWrite(ctx context.Context, op freshet.OpID) error {
 		e.start(l, "clear an aborted upload", func(ctx context.Context) { e.clear(ctx, in) })
 	}
 	return nil
-}
-
-// Hold keeps heartbeats from ending writes that somebody else is about to end, until release
-// is called. leads is false, and nothing held, if this member does not lead.
-func (e *Engine) Hold(ops ...freshet.OpID) (release func(), leads bool) {
-	l, err := e.leader(opWrite)
-	if err != nil {
-		return func() {}, false
-	}
-	add := func(n int) {
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		for _, op := range ops {
-			if l.ending[op] += n; l.ending[op] == 0 {
-				delete(l.ending, op)
-			}
-		}
-	}
-	add(1)
-	return func() { add(-1) }, true
-}
-
-func (l *lead) held(op freshet.OpID) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.ending[op] > 0
 }

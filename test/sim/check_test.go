@@ -350,7 +350,7 @@ func (w *world) published(faults bool) {
 			switch {
 			case !faults:
 				most = 1
-			case w.story.givenUp(op.String()):
+			case w.story.givenUp(op.String()) || w.story.leftUnsure(op.String()):
 				// When it was given up; by its writer, whose word came after that and must be
 				// followed by a record, for the effect may have come between; and when nothing
 				// can land any more (C12).

@@ -256,7 +256,7 @@ func (b *bucket) version(key string) int {
 }
 
 // ownAt reports whether a version at a key is of a cluster, and no other one has changed
-// the key, or may have, since it was written.
+// the key, or one by way of which it may have come there, since it was written.
 func (h *history) ownAt(s *site, key string, version int) (int, bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -267,9 +267,20 @@ func (h *history) ownAt(s *site, key string, version int) (int, bool) {
 	if i < 0 || s.rebuilt.After(h.attempts[i].began) {
 		return version, false
 	}
-	since := h.attempts[i].began
-	return version, !slices.ContainsFunc(h.attempts, func(a *attempt) bool {
-		over := a.outcome != running && a.outcome != unknown && a.ended.Before(since)
-		return a.site != s && a.covers(key) && !a.denied() && !over
+	since := slices.DeleteFunc(slices.Clone(h.attempts), func(a *attempt) bool {
+		return a.denied() || a.outcome != running && a.outcome != unknown && a.ended.Before(h.attempts[i].began)
 	})
+	const longest = 32 // of ways that are followed
+	way := []string{key}
+	for i := 0; i < len(way); i++ {
+		for _, a := range since {
+			if a.site != s && a.covers(way[i]) || len(way) > longest {
+				return version, false
+			}
+			if from, ok := a.source(way[i]); ok && !slices.Contains(way, from) {
+				way = append(way, from)
+			}
+		}
+	}
+	return version, true
 }
