@@ -122,6 +122,22 @@ func TestWhatIsUnpersistedFollowsARename(t *testing.T) {
 	}
 }
 
+// TestALateRenameReplacesWhatIsUnpersisted at its target, within seconds: later its source may
+// be there again, and nobody could tell that it landed.
+func TestALateRenameReplacesWhatIsUnpersisted(t *testing.T) {
+	each(t, func(t *testing.T, mode mem.Mode) {
+		s := newStraggler(t, mode, fault.OpRename, true)
+		id := s.keep(t, "g")
+		_, err := s.l.Rename(t.Context(), freshet.RenameQuery{Path: "/m/f", Target: "/m/g", Overwrite: true})
+		s.unknown(t, err)
+		if at := s.at(id); at != "g" {
+			t.Fatalf("before it landed: %q", at)
+		}
+		s.land()
+		s.w.until(3*time.Second, "it is replaced", func() bool { return s.at(id) == "" })
+	})
+}
+
 // TestWhatWasWrittenMeanwhileLiesOverALateEffect: it stays, and can be persisted.
 func TestWhatWasWrittenMeanwhileLiesOverALateEffect(t *testing.T) {
 	for name, of := range map[string]struct {
