@@ -98,8 +98,8 @@ func (t *txn) completeEntry(in *intent, m *mount, was before, e *Entry, definite
 		later = false
 	}
 	if same := m.Generation == in.Generation; same && later && in.Kind == OpWrite && t.unpersistedAt(c.entry()) != nil {
-		if doubt = in.Shared; in.State != IntentQuarantine {
-			t.layUnder(m, in.Key, e.Fingerprint) // until the storage was looked at, if in doubt
+		if doubt = in.Shared; !doubt && in.State != IntentQuarantine {
+			t.layUnder(m, in.Key, e.Fingerprint)
 		}
 	}
 	bound = !later && t.adopt(in, m, e)

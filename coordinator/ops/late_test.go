@@ -122,6 +122,22 @@ func TestWhatIsUnpersistedFollowsARename(t *testing.T) {
 	}
 }
 
+// TestARenameMovesWhatSomebodyElseWrote beneath an unpersisted file, and its answer is lost:
+// the file does not take that for its own.
+func TestARenameMovesWhatSomebodyElseWrote(t *testing.T) {
+	each(t, func(t *testing.T, mode mem.Mode) {
+		s := newStraggler(t, mode, fault.OpRename, false)
+		id := s.keep(t, "f")
+		had, _ := s.w.state.UnpersistedOf(id)
+		s.w.put("f", "by somebody else")
+		_, err := s.l.Rename(t.Context(), freshet.RenameQuery{Path: "/m/f", Target: "/m/g"})
+		s.unknown(t, err)
+		if f, _ := s.w.state.UnpersistedOf(id); f.Key != "g" || f.Beneath != had.Beneath {
+			t.Errorf("it may replace %v: %+v", f.Beneath, f)
+		}
+	})
+}
+
 // TestALateRenameReplacesWhatIsUnpersisted at its target, within seconds: later its source may
 // be there again, and nobody could tell that it landed.
 func TestALateRenameReplacesWhatIsUnpersisted(t *testing.T) {

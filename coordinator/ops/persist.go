@@ -3,6 +3,7 @@ package ops
 import (
 	"cmp"
 	"context"
+	"errors"
 	"slices"
 	"time"
 
@@ -379,7 +380,12 @@ func (e *Engine) stopPersists(ctx context.Context, paths ...freshet.Path) (kept 
 		return r.More, err
 	})
 	if err == nil {
-		_, err = e.catchUpBelow(ctx, paths...)
+		err = e.repeat(ctx, func() (again bool, err error) {
+			if _, err = e.catchUpBelow(ctx, paths...); errors.Is(err, namespace.ErrChanged) {
+				return true, nil
+			}
+			return false, err
+		})
 	}
 	return true, err
 }

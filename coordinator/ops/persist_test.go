@@ -301,6 +301,44 @@ func TestWritesThatEndAfterANewerVersion(t *testing.T) {
 	}
 }
 
+// TestALateWordOfAWriteThatIsGone says nothing of what lies beneath what was written since.
+func TestALateWordOfAWriteThatIsGone(t *testing.T) {
+	for name, replace := range map[string]func(*straggler) error{
+		"replaced": func(s *straggler) error { s.n.write("/m/f", "second"); return nil },
+		"removed": func(s *straggler) error {
+			_, err := s.l.Remove(context.Background(), freshet.RemoveQuery{Path: "/m/f"})
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			each(t, func(t *testing.T, mode mem.Mode) {
+				w := newWorld(t, mode, 20*time.Second)
+				s := &straggler{w: w, l: w.lead(ops.Options{})}
+				s.n = w.keeper("n1", s.l)
+				first := s.n.begin(freshet.BeginWriteQuery{Path: "/m/f", Node: "n1"})
+				first.send("first")
+				if err := first.permit(); err != nil {
+					t.Fatal(err)
+				}
+				wrote, err := first.commit()
+				if err == nil {
+					err = replace(s)
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+				kept := s.keep(t, "f")
+				if _, err := s.l.Complete(t.Context(), first.ticket.Op, wrote); err != nil {
+					t.Fatal(err)
+				}
+				delete(s.n.active, first.ticket.Op)
+				w.until(5*time.Second, "nothing is under way", func() bool { s.n.beat(); return len(w.state.Intents()) == 0 })
+				s.checkBeneath(t, kept)
+			})
+		})
+	}
+}
+
 // TestAnUploadOfUnknownOutcomeLandsBeforeARename: the version was replaced by one over
 // nothing. It goes along, and is not there again under the old name.
 func TestAnUploadOfUnknownOutcomeLandsBeforeARename(t *testing.T) {

@@ -3,6 +3,7 @@ package ops
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -177,7 +178,8 @@ func (e *Engine) askStorage(ctx context.Context, l *lead, in namespace.Intent, t
 func (e *Engine) endQuarantine(ctx context.Context, in namespace.Intent, t *track) error {
 	done, err := e.followLate(ctx, in)
 	if err != nil {
-		if errors.Is(err, namespace.ErrChanged) || e.wait(ctx, t, err) {
+		inDoubt := in.Done && !freshet.IsKind(err, freshet.KindStale) // which only the storage can end
+		if inDoubt || errors.Is(err, namespace.ErrChanged) || e.wait(ctx, t, err) {
 			return err
 		}
 		e.log.Warn("quarantine ends without the storage's word", "op", in.Op.String(), "kind", in.Kind.String(), "error", err)
@@ -310,9 +312,13 @@ func (e *Engine) resolved(l *lead, t *track, in namespace.Intent, err error) {
 		return
 	}
 	t.backoff = min(max(2*t.backoff, e.opts.Tick), 30*time.Second)
+	level := slog.LevelWarn
+	if errors.Is(err, namespace.ErrChanged) { // the storage answers, and others wait for this
+		t.backoff, level = min(t.backoff, lookAgain), slog.LevelDebug
+	}
 	t.retry = e.now() + t.backoff
 	if l.ctx.Err() == nil {
-		e.log.Warn("an operation could not be resolved yet", "op", in.Op.String(), "kind", in.Kind.String(),
+		e.log.Log(l.ctx, level, "an operation could not be resolved yet", "op", in.Op.String(), "kind", in.Kind.String(),
 			"state", in.State.String(), "retry_in", t.backoff, "error", err)
 	}
 }
