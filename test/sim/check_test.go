@@ -304,7 +304,7 @@ func (w *world) published(faults bool) {
 		for _, sp := range spells {
 			var by *site // of a version that appears, for the first time, where it was written
 			for _, a := range w.hist.attempts {
-				if sp.version > 0 && !held[sp.version] && a.version == sp.version && (a.key == key || a.kept() && sp.at.Equal(first[sp.version])) {
+				if sp.version > 0 && !held[sp.version] && a.version == sp.version && (!a.kept() && a.key == key || a.kept() && sp.at.Equal(first[sp.version])) {
 					by = a.site
 				}
 			}
