@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -395,6 +396,7 @@ func TestAResolutionLooksAgain(t *testing.T) {
 		var first freshet.OpID
 		var second *upload
 		looked := 0
+		var mu sync.Mutex // held by whom the node n1 belongs to
 		s.l = w.lead(ops.Options{Hook: func(p string, op freshet.OpID) {
 			if p != ops.PointResolve || op != first {
 				return
@@ -402,6 +404,8 @@ func TestAResolutionLooksAgain(t *testing.T) {
 			if looked++; looked > 1 {
 				return
 			}
+			mu.Lock()
+			defer mu.Unlock()
 			wr, err := second.commit()
 			if err == nil {
 				_, err = s.l.Complete(context.Background(), second.ticket.Op, wr)
@@ -428,8 +432,10 @@ func TestAResolutionLooksAgain(t *testing.T) {
 		}
 		other.restart()
 		w.until(5*time.Second, "it is resolved", func() bool {
-			s.n.beat()
 			other.beat()
+			mu.Lock()
+			defer mu.Unlock()
+			s.n.beat()
 			return len(w.state.Intents()) == 0
 		})
 		if looked != 2 {
