@@ -237,13 +237,7 @@ func (w *writer) Write(p []byte) (int, error) {
 // are; a client of NFS has written all to the server before it tells them.
 func (w *writer) Seal(ctx context.Context) (fingerprint.Fingerprint, error) {
 	const op = "seal"
-	if w.ended {
-		return fingerprint.Fingerprint{}, ufs.Errorf(freshet.KindConflict, op, w.key, "the upload has ended")
-	}
-	if w.broken {
-		return fingerprint.Fingerprint{}, ufs.Errorf(freshet.KindConflict, op, w.key, "the upload has ended: a write failed; abort it and begin anew")
-	}
-	if err := ufs.ContextError(ctx, op, w.key); err != nil {
+	if err := w.ready(ctx, op); err != nil {
 		return fingerprint.Fingerprint{}, err
 	}
 	w.sealed = true
@@ -254,17 +248,22 @@ func (w *writer) Seal(ctx context.Context) (fingerprint.Fingerprint, error) {
 	return w.fs.status(w.key, s).Fingerprint, nil
 }
 
+// ready returns why the upload can't be sealed or committed.
+func (w *writer) ready(ctx context.Context, op string) error {
+	if w.ended {
+		return ufs.Errorf(freshet.KindConflict, op, w.key, "the upload has ended")
+	}
+	if w.broken {
+		return ufs.Errorf(freshet.KindConflict, op, w.key, "the upload has ended: a write failed; abort it and begin anew")
+	}
+	return ufs.ContextError(ctx, op, w.key)
+}
+
 // Commit implements ufs.Writer. The status is that of the file as it was written,
 // asked of its descriptor after the rename, which moves its change time.
 func (w *writer) Commit(ctx context.Context) (ufs.Status, error) {
 	const op = "commit"
-	if w.ended {
-		return ufs.Status{}, ufs.Errorf(freshet.KindConflict, op, w.key, "the upload has ended")
-	}
-	if w.broken {
-		return ufs.Status{}, ufs.Errorf(freshet.KindConflict, op, w.key, "the upload has ended: a write failed; abort it and begin anew")
-	}
-	if err := ufs.ContextError(ctx, op, w.key); err != nil {
+	if err := w.ready(ctx, op); err != nil {
 		return ufs.Status{}, err
 	}
 	if w.opts.Size >= 0 && w.opts.Size != w.size {

@@ -140,17 +140,25 @@ func (u *upload) Seal(ctx context.Context) (fingerprint.Fingerprint, error) {
 	s := u.fs.store
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if _, ok := s.uploads[u]; !ok {
-		return fingerprint.Fingerprint{}, ufs.Errorf(freshet.KindConflict, "seal", u.key, "the upload has ended")
-	}
-	if u.broken {
-		return fingerprint.Fingerprint{}, ufs.Errorf(freshet.KindConflict, "seal", u.key, "the upload has ended: a write failed; abort it and begin anew")
+	if err := u.ready("seal"); err != nil {
+		return fingerprint.Fingerprint{}, err
 	}
 	o := u.seal()
 	if s.opts.Mode == Object { // it has a mark, and the fingerprint of any object with the same bytes
 		return fingerprint.Fingerprint{}, nil
 	}
 	return s.status(u.key, o).Fingerprint, nil
+}
+
+// ready returns why the upload can't be sealed or committed. The locks are held.
+func (u *upload) ready(op string) error {
+	if _, ok := u.fs.store.uploads[u]; !ok {
+		return ufs.Errorf(freshet.KindConflict, op, u.key, "the upload has ended")
+	}
+	if u.broken {
+		return ufs.Errorf(freshet.KindConflict, op, u.key, "the upload has ended: a write failed; abort it and begin anew")
+	}
+	return nil
 }
 
 // seal returns the object that is to appear. The locks are held.
@@ -171,11 +179,8 @@ func (u *upload) Commit(ctx context.Context) (ufs.Status, error) {
 	f, s := u.fs, u.fs.store
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if _, ok := s.uploads[u]; !ok {
-		return ufs.Status{}, ufs.Errorf(freshet.KindConflict, "commit", u.key, "the upload has ended")
-	}
-	if u.broken {
-		return ufs.Status{}, ufs.Errorf(freshet.KindConflict, "commit", u.key, "the upload has ended: a write failed; abort it and begin anew")
+	if err := u.ready("commit"); err != nil {
+		return ufs.Status{}, err
 	}
 	if err := f.checkTarget("commit", u.key, u.opts); err != nil {
 		return ufs.Status{}, err
