@@ -97,7 +97,7 @@ func (t *txn) completeEntry(in *intent, m *mount, was before, e *Entry, definite
 	if t.holds(c.entry()) && !c.last().dir && in.Kind != OpWrite { // which no word of the storage makes stale
 		later = false
 	}
-	if same := m.Generation == in.Generation; same && later && in.Kind == OpWrite && t.unpersistedAt(c.entry()) != nil {
+	if later && in.Kind == OpWrite && m.Generation == in.Generation && t.unpersistedAt(c.entry()) != nil {
 		if doubt = in.Shared; !doubt && in.State != IntentQuarantine {
 			t.layUnder(m, in.Key, e.Fingerprint)
 		}
@@ -188,7 +188,6 @@ func (t *txn) completeRename(in *intent, m *mount, src before, e *Entry, definit
 	if !definite || !src.clean || !dst.clean {
 		if m.Generation == in.Generation {
 			t.replaceKept(m, in, in.Key2)
-			t.layUnder(m, in.Key2, e.Fingerprint) // a newer one
 			t.carry(m, in, e)
 		}
 		return false

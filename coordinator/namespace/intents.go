@@ -54,6 +54,9 @@ func (in *intent) overlaps(o *intent) bool {
 	return false
 }
 
+// within reports whether key is dir or lies below it.
+func within(dir, key string) bool { return key == dir || below(dir, key) }
+
 // below reports whether key lies strictly below dir.
 func below(dir, key string) bool {
 	if dir == "/" || dir == "" {

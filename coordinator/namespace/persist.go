@@ -76,7 +76,7 @@ func (in *Intent) TakesAway(key string) bool {
 	if in.Kind != OpRemove && in.Kind != OpRename {
 		return false
 	}
-	return slices.ContainsFunc(in.keys(), func(k string) bool { return k == key || below(k, key) })
+	return slices.ContainsFunc(in.keys(), func(k string) bool { return within(k, key) })
 }
 
 // holdPersists withdraws the uploads of unpersisted files that an operation is about to
@@ -104,7 +104,7 @@ func (t *txn) stopPersistsUnder(m *mount, key string) bool {
 	for file, op := range t.files.persists {
 		in := t.intents[op]
 		replaced := in.State == IntentQuarantine && t.files.rows[file] == nil
-		if !replaced && in.Mount == m.ID && (in.Key == key || below(key, in.Key)) {
+		if !replaced && in.Mount == m.ID && within(key, in.Key) {
 			files = append(files, file)
 		}
 	}
@@ -123,7 +123,7 @@ func (t *txn) doubtUnder(m *mount, key string) bool {
 		return false
 	}
 	for _, in := range t.intents {
-		if !in.Done || in.Mount != m.ID || in.Key != key && !below(key, in.Key) {
+		if !in.Done || in.Mount != m.ID || !within(key, in.Key) {
 			continue
 		}
 		c := t.walk(m, in.Key)
@@ -308,6 +308,7 @@ func (t *txn) replaceKept(m *mount, in *intent, key string) {
 // carry moves the unpersisted files at and below the source of a rename of which nothing
 // else is certain.
 func (t *txn) carry(m *mount, in *intent, e *Entry) {
+	t.layUnder(m, in.Key2, e.Fingerprint) // a newer one, which was written there meanwhile
 	for _, u := range t.unpersistedUnder(m, in.Key) {
 		if t.get(u.at).validFrom > in.Started { // it is where it was written, over nothing
 			t.lay(u, fingerprint.Fingerprint{})
@@ -356,14 +357,11 @@ func (t *txn) putOff(file freshet.FileID, at time.Time) {
 		return
 	}
 	next := *u
-	next.Next = at.UTC().Add(min(time.Second<<min(next.Attempts, 16), persistPause))
+	next.Next = at.UTC().Add(next.Backoff())
 	next.Attempts++
 	next.Error = "it was written, but is not known to be durable"
 	t.saveUnpersisted(&next)
 }
-
-// persistPause is how long putOff waits at most.
-const persistPause = 5 * time.Minute
 
 // layChanged notes what a change of attributes left of the version beneath an unpersisted
 // file, which was written while the change was under way.

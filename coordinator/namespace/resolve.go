@@ -158,7 +158,6 @@ func (t *txn) followRename(in *intent, m *mount, seen *Entry, copied bool) {
 		}
 		t.replaceKept(m, in, in.Key2)
 	}
-	t.layUnder(m, in.Key2, seen.Fingerprint) // a newer one
 	t.carry(m, in, seen)
 }
 

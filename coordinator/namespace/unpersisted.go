@@ -47,6 +47,15 @@ type Unpersisted struct {
 	Memory bool `codec:"m,omitempty"`
 }
 
+// PersistRetryMax is the longest wait between two attempts to persist a file.
+const PersistRetryMax = 5 * time.Minute
+
+// Backoff returns how long to wait after an attempt to persist the file, Attempts having
+// failed before: a second, then twice that each time, up to PersistRetryMax.
+func (u *Unpersisted) Backoff() time.Duration {
+	return min(time.Second<<min(u.Attempts, 16), PersistRetryMax)
+}
+
 // Waits returns since when the file waits to be persisted, if it is queued.
 func (u *Unpersisted) Waits() time.Time {
 	if u.Asked.IsZero() {

@@ -73,10 +73,7 @@ func (e *Engine) endDoubtful(l *lead, qs []freshet.CompleteQuery) {
 			e.log.Debug("finished files could not be settled yet", "operations", len(qs), "error", err)
 		}
 		for i := range each {
-			if err := each[i].Err; err != nil && !freshet.IsKind(err, freshet.KindNotExist) {
-				e.log.Warn("a finished upload could not be settled, it is resolved", "op", qs[i].Op.String(), "error", err)
-				l.force(qs[i].Op)
-			}
+			e.unsettled(l, qs[i].Op, each[i].Err)
 		}
 	})
 	if !started {

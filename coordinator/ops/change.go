@@ -146,6 +146,17 @@ func uncertain(err error) bool {
 	return freshet.IsKind(err, freshet.KindDeadline, freshet.KindUnavailable, freshet.KindInternal, freshet.KindCorrupt, freshet.KindNotLeader)
 }
 
+// look prepares c; over says that it ends with that.
+func (c *change) look(ctx context.Context, at place) (done freshet.Completed, over bool, err error) {
+	switch already, err := c.prepare(ctx, at, c); {
+	case err != nil:
+		return done, true, err
+	case already != nil:
+		return *already, true, nil
+	}
+	return done, false, nil
+}
+
 // perform takes c from its first look at the storage to its completion.
 func (e *Engine) perform(ctx context.Context, l *lead, c change) (freshet.Completed, error) {
 	if done, ok, err := e.state.OpResult(c.begin.Op); err != nil || ok {
@@ -160,11 +171,8 @@ func (e *Engine) perform(ctx context.Context, l *lead, c change) (freshet.Comple
 		return freshet.Completed{}, err
 	}
 	defer release()
-	if done, err := c.prepare(ctx, at, &c); err != nil || done != nil {
-		if err != nil {
-			return freshet.Completed{}, err
-		}
-		return *done, nil
+	if done, over, err := c.look(ctx, at); over {
+		return done, err
 	}
 	if err := l.raise(c.begin); err != nil {
 		return freshet.Completed{}, err
@@ -180,11 +188,8 @@ func (e *Engine) perform(ctx context.Context, l *lead, c change) (freshet.Comple
 		return freshet.Completed{}, err
 	}
 	if again {
-		if done, err := c.prepare(ctx, at, &c); err != nil || done != nil {
-			if err != nil {
-				return freshet.Completed{}, err
-			}
-			return *done, nil
+		if done, over, err := c.look(ctx, at); over {
+			return done, err
 		}
 	}
 	completed, ended, err := e.carryOut(ctx, l, c, at)

@@ -147,9 +147,7 @@ func (e *Engine) finish(ctx context.Context, l *lead, h freshet.Heartbeat) ([]fr
 		return nil, err
 	}
 	for i, res := range results {
-		if res.Err != nil && !freshet.IsKind(res.Err, freshet.KindNotExist) {
-			e.log.Warn("a finished upload could not be settled, it is resolved", "op", open[i].Op.String(), "error", res.Err)
-			l.force(open[i].Op)
+		if e.unsettled(l, open[i].Op, res.Err) {
 			continue
 		}
 		settled = append(settled, open[i].Op)
@@ -160,4 +158,15 @@ func (e *Engine) finish(ctx context.Context, l *lead, h freshet.Heartbeat) ([]fr
 		e.metrics.operations.WithLabelValues(namespace.OpWrite.String(), outcome).Inc()
 	}
 	return settled, nil
+}
+
+// unsettled has an upload resolved whose end, as its node reported it, was refused with err;
+// false if it was not, or the upload is over already.
+func (e *Engine) unsettled(l *lead, op freshet.OpID, err error) bool {
+	if err == nil || freshet.IsKind(err, freshet.KindNotExist) {
+		return false
+	}
+	e.log.Warn("a finished upload could not be settled, it is resolved", "op", op.String(), "error", err)
+	l.force(op)
+	return true
 }

@@ -18,10 +18,6 @@ const (
 	// persistBatch those that one pass orders.
 	persistPerNode = 32
 	persistBatch   = 512
-	// A file that could not be persisted is tried again after persistRetry, then after
-	// twice that, up to persistRetryMax; a conflict only then.
-	persistRetry    = time.Second
-	persistRetryMax = 5 * time.Minute
 	// lossEvery is how often it is looked whether the bytes are still where they were
 	// promised to be.
 	lossEvery = time.Second
@@ -197,11 +193,11 @@ func (e *Engine) orders(h *freshet.Heartbeat) []freshet.PersistOrder {
 
 // notPersisted is the command that ends an order which had no effect.
 func (e *Engine) notPersisted(in *namespace.Intent, f *freshet.FinishedOp) namespace.Command {
-	wait := persistRetryMax
+	wait := namespace.PersistRetryMax // of a conflict
 	u, ok := e.state.UnpersistedOf(in.Persist)
 	ours := !ok || u.Laid > in.Started || e.overtaken(in) // what it came upon is of this cluster
-	if (ours || !f.Conflict) && u.Attempts < 16 {
-		wait = min(persistRetry<<u.Attempts, persistRetryMax)
+	if ours || !f.Conflict {
+		wait = u.Backoff()
 	}
 	if ours {
 		return namespace.Command{PersistFailed: &namespace.PersistFailed{Op: in.Op, Error: f.Failure, Next: e.clock.Now().Add(wait)}}
@@ -365,15 +361,8 @@ func (e *Engine) Withdrawn(uploads []namespace.Intent) {
 // stopPersists withdraws the uploads of unpersisted files at and below the paths, and
 // waits for those that may be published at this moment; kept says that there are such files.
 func (e *Engine) stopPersists(ctx context.Context, paths ...freshet.Path) (kept bool, err error) {
-	for _, p := range paths {
-		here, _, err := e.keptAt(p)
-		if err != nil {
-			return false, err
-		}
-		kept = kept || here
-	}
-	if !kept {
-		return false, nil
+	if kept, err = e.keptIn(paths...); err != nil || !kept {
+		return false, err
 	}
 	err = e.repeat(ctx, func() (again bool, err error) {
 		r, err := e.propose(ctx, namespace.Command{StopPersist: &namespace.StopPersist{Paths: paths}})
@@ -413,6 +402,19 @@ func (e *Engine) repeat(ctx context.Context, fn func() (again bool, err error)) 
 func (e *Engine) keptAt(p freshet.Path) (kept, dir bool, err error) {
 	l, err := e.state.Lookup(p)
 	return err == nil && l.Unpersisted, l.Info.Type == freshet.TypeDirectory, err
+}
+
+// keptIn is keptAt of any of the paths. Empty ones do not count.
+func (e *Engine) keptIn(paths ...freshet.Path) (kept bool, err error) {
+	for _, p := range paths {
+		if p == "" {
+			continue
+		}
+		if kept, _, err = e.keptAt(p); err != nil || kept {
+			return kept, err
+		}
+	}
+	return false, nil
 }
 
 // renameKept renames an unpersisted file of which the storage has no version; handled

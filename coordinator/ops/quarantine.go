@@ -61,7 +61,7 @@ const lookAgain = time.Second
 // at: whoever led before, or runs the upload, may live, and be at it still. A removal needs
 // none of this, it is rolled forward.
 func (e *Engine) catchUp(ctx context.Context, in namespace.Intent) (landed bool, err error) {
-	if kept, err := e.keptWhere(in); err != nil || !kept {
+	if kept, err := e.keptIn(in.Path, in.Path2); err != nil || !kept {
 		return false, err
 	}
 	r, err := e.seenLate(ctx, in)
@@ -198,7 +198,7 @@ func (e *Engine) endQuarantine(ctx context.Context, in namespace.Intent, t *trac
 // followLate ends the quarantine with the storage's word, if unpersisted files may have to
 // follow; done says that it did.
 func (e *Engine) followLate(ctx context.Context, in namespace.Intent) (done bool, err error) {
-	if kept, err := e.keptWhere(in); err != nil || !kept {
+	if kept, err := e.keptIn(in.Path, in.Path2); err != nil || !kept {
 		return false, err
 	}
 	r, err := e.seenLate(ctx, in)
@@ -210,14 +210,6 @@ func (e *Engine) followLate(ctx context.Context, in namespace.Intent) (done bool
 		err = nil
 	}
 	return err == nil, err
-}
-
-// keptWhere reports whether there are unpersisted files at or below the operation's paths.
-func (e *Engine) keptWhere(in namespace.Intent) (kept bool, err error) {
-	if kept, _, err = e.keptAt(in.Path); err == nil && !kept && in.Path2 != "" {
-		kept, _, err = e.keptAt(in.Path2)
-	}
-	return kept, err
 }
 
 // lateEffect hears of an upload that was given up. While the intent is in

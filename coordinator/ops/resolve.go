@@ -236,7 +236,7 @@ func (e *Engine) observe(ctx context.Context, in namespace.Intent, at place, end
 		if err == nil || freshet.IsKind(err, freshet.KindNotExist) {
 			break
 		}
-		if !freshet.IsKind(err, freshet.KindConflict) || try == looks {
+		if !errors.Is(err, namespace.ErrChanged) || try == looks {
 			return false, err
 		}
 	}
